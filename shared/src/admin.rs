@@ -1,0 +1,139 @@
+//! What an operator can ask (`limpet ctl`, the console, the cluster's REST API) and what comes back. Any server takes
+//! any question: a balancer answers what it knows and passes the rest over the link to a worker, and the other way round.
+
+use alloc::{string::String, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AesKey, DevAddr, Eui64, UnixMicros};
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Request {
+    /// Balancer: make a join token.
+    JoinToken { role: Role, expires_in_secs: u64, uses: u32 },
+    /// Balancer: the servers it is connected to, and itself.
+    Servers,
+    /// Balancer: the ring; with an EUI, which worker has it and why.
+    Ring { eui: Option<Eui64> },
+    /// Balancer: let a worker drain (`on`) or come back.
+    Drain { name: String, on: bool },
+    /// Balancer: gateways that it has heard; `unknown` for those it rejects.
+    GatewaysHeard { unknown: bool },
+    /// Worker: gateways that the network knows.
+    Gateways,
+    /// Worker: let the network know a gateway. Tenant: the first one if none is given.
+    GatewayAdd { eui: Eui64, name: Option<String>, tenant: Option<String> },
+    /// Worker: add a device, and what it stands in if that is missing.
+    DeviceAdd(DeviceAdd),
+}
+
+/// A device to add: by OTAA with an AppKey, or by ABP with DevAddr and both session keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeviceAdd {
+    pub dev_eui: Eui64,
+    pub join_eui: Option<Eui64>,
+    pub app_key: Option<AesKey>,
+    pub dev_addr: Option<DevAddr>,
+    pub nwk_s_key: Option<AesKey>,
+    pub app_s_key: Option<AesKey>,
+    pub name: Option<String>,
+    /// Name of the application; made in the first tenant if it is not there. Default: `default`.
+    pub application: Option<String>,
+    /// Region, such as `eu868` or `us915_1`. Default: the first one configured.
+    pub region: Option<String>,
+    /// LoRaWAN MAC version: `1.0.2`, `1.0.3` or `1.0.4`. Default: `1.0.3`.
+    pub mac_version: Option<String>,
+    /// URL that gets the application's events by HTTP POST.
+    pub webhook: Option<String>,
+}
+
+/// The role that a join token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Worker,
+    Balancer,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Reply {
+    JoinToken { token: String, expires_at: UnixMicros },
+    Servers { servers: Vec<Server> },
+    Ring(Ring),
+    Gateways { gateways: Vec<Gateway> },
+    /// Done; `message` says what, in one sentence.
+    Done { message: String },
+    Error { kind: ErrorKind, message: String },
+}
+
+/// Why a question was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    NotFound,
+    AlreadyExists,
+    Invalid,
+    /// No server that could answer is connected, or it took too long.
+    Unavailable,
+    Internal,
+}
+
+/// A server of the cluster, as one balancer sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    pub name: String,
+    /// `worker` or `balancer`.
+    pub role: String,
+    /// `joining`, `ready`, `draining`, `suspect`, `ejected` or `gone`.
+    pub state: String,
+    pub address: String,
+    pub http: String,
+    pub version: String,
+    pub started_at: UnixMicros,
+    /// 0 to 100.
+    pub weight: u32,
+    /// Share of the ring, 0 to 1.
+    pub share: f64,
+    pub in_flight: u32,
+    /// Why it is in this state; empty if there is nothing to say.
+    pub reason: String,
+}
+
+/// The ring, and the choice for one gateway.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ring {
+    /// Counted up with each change of the ring.
+    pub epoch: u64,
+    pub workers: Vec<RingWorker>,
+    /// The worker of the EUI that was asked for.
+    pub worker: Option<String>,
+    /// Why that worker: a sentence.
+    pub why: Option<String>,
+    /// The workers that would follow, in order.
+    #[serde(default)]
+    pub next: Vec<String>,
+}
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RingWorker {
+    pub name: String,
+    pub weight: u32,
+    pub share: f64,
+}
+
+/// A gateway, known or heard.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gateway {
+    pub eui: Eui64,
+    #[serde(default)]
+    pub name: String,
+    pub known: bool,
+    pub address: Option<String>,
+    pub last_seen: Option<UnixMicros>,
+    pub worker: Option<String>,
+    /// The ring's epoch of that choice.
+    pub epoch: Option<u64>,
+}

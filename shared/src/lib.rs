@@ -1,0 +1,15 @@
+//! What every part of Limpet agrees on, without input or output: identifiers, the Semtech UDP protocol (GWMP),
+//! LoRaWAN frames and cryptography, regions as data, the ring, and the messages of the link between balancer and worker.
+//!
+//! Nothing here reads a clock, a socket or a random source: time, randomness and keys are arguments.
+#![no_std]
+
+extern crate alloc;
+
+pub mod admin;
+pub mod id;
+pub mod link;
+pub mod time;
+
+pub use id::{AesKey, DevAddr, Eui64};
+pub use time::{Now, UnixMicros};

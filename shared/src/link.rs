@@ -1,0 +1,487 @@
+//! The messages between balancer and worker. The link is one QUIC connection, dialled by the worker, with two
+//! bidirectional streams that live as long as it does:
+//!
+//! * the **control stream**, opened by the worker: length-prefixed [`ToBalancer`] one way, [`ToWorker`] the other;
+//!   the first message is [`Hello`], answered by [`Welcome`] or [`Refused`];
+//! * the **frame stream**, opened by the balancer after `Welcome`: [`UplinkFrame`]s one way, [`Ack`]s the other.
+//!
+//! Every message on either stream is preceded by its length as a big-endian `u32`.
+//! A field is only ever added, so that versions N and N+1 understand each other.
+
+use alloc::{string::String, vec::Vec};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::{Message, Oneof};
+
+use crate::{Eui64, UnixMicros};
+
+/// ALPN of the link.
+pub const ALPN: &[u8] = b"limpet/1";
+/// ALPN on which a join token is traded for a certificate.
+pub const ALPN_JOIN: &[u8] = b"limpet-join/1";
+/// Version of these messages, sent in [`Hello`] and [`Welcome`].
+pub const VERSION: u32 = 1;
+/// The longest message accepted on either stream: a `Cluster` snapshot of a few hundred thousand gateways.
+pub const MAX_MESSAGE: usize = 16 << 20;
+/// The largest datagram UDP over IPv4 can carry; concentrators may report 255 packets in one.
+pub const MAX_DATAGRAM: usize = 65_507;
+
+/// One datagram of a gateway on its way to a worker.
+///
+/// ```text
+/// | u64 seq | u64 received_at (Unix, us) | u64 gateway EUI | u8 attempt | datagram as received |   all big-endian
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UplinkFrame {
+    /// Number on this connection, counted from 1 without gaps, so that one number acknowledges all before it.
+    pub seq: u64,
+    /// When the balancer received the datagram. A redelivery keeps it.
+    pub received_at: UnixMicros,
+    /// Whose datagram it is.
+    pub gateway: Eui64,
+    /// 0 for the first delivery, counted up by each redelivery.
+    pub attempt: u8,
+    /// The GWMP datagram, whole.
+    pub datagram: Bytes,
+}
+
+const UPLINK_HEADER: usize = 25;
+
+impl UplinkFrame {
+    /// Appends the frame with its length prefix.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.reserve(4 + UPLINK_HEADER + self.datagram.len());
+        out.put_u32((UPLINK_HEADER + self.datagram.len()) as u32);
+        out.put_u64(self.seq);
+        out.put_u64(self.received_at.0);
+        out.put_u64(self.gateway.0);
+        out.put_u8(self.attempt);
+        out.put_slice(&self.datagram);
+    }
+
+    /// Reads a frame whose length prefix was taken off; `None` if it is shorter than its header.
+    pub fn decode(mut body: Bytes) -> Option<Self> {
+        (body.len() >= UPLINK_HEADER).then(|| Self {
+            seq: body.get_u64(),
+            received_at: UnixMicros(body.get_u64()),
+            gateway: Eui64(body.get_u64()),
+            attempt: body.get_u8(),
+            datagram: body,
+        })
+    }
+}
+
+/// Appends `message` with its length prefix.
+pub fn encode(message: &impl Message, out: &mut BytesMut) {
+    let len = message.encoded_len();
+    out.reserve(4 + len);
+    out.put_u32(len as u32);
+    // A BytesMut grows as needed, so encoding into it cannot run out of space.
+    let _ = message.encode(out);
+}
+
+/// What a stream's length prefix says that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message of {0} bytes is longer than the {MAX_MESSAGE} allowed")]
+pub struct TooLong(pub usize);
+
+/// Takes the next whole message (without its length) off the front of `buffer`; `None` until it is complete.
+pub fn next_message(buffer: &mut BytesMut) -> Result<Option<Bytes>, TooLong> {
+    let Some(prefix) = buffer.first_chunk::<4>() else { return Ok(None) };
+    let len = u32::from_be_bytes(*prefix) as usize;
+    if len > MAX_MESSAGE {
+        return Err(TooLong(len));
+    }
+    if buffer.len() < 4 + len {
+        return Ok(None);
+    }
+    buffer.advance(4);
+    Ok(Some(buffer.split_to(len).freeze()))
+}
+
+/// Worker to balancer, on the frame stream. A worker that holds frames which are not done repeats it every 10 ms.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Ack {
+    /// All frames up to this number were read: the worker's loop is alive.
+    #[prost(uint64, tag = "1")]
+    pub received: u64,
+    /// Frames whose every rxpk is in the store, or was judged worthless and counted.
+    #[prost(uint64, repeated, tag = "2")]
+    pub stored: Vec<u64>,
+    /// Frames that need nothing more (DESIGN section 7, step 7).
+    #[prost(uint64, repeated, tag = "3")]
+    pub done: Vec<u64>,
+    /// Frames that this worker gives back (its store does not answer): try another worker.
+    #[prost(uint64, repeated, tag = "4")]
+    pub failed: Vec<u64>,
+}
+
+/// Worker to balancer, on the control stream.
+#[derive(Clone, PartialEq, Message)]
+pub struct ToBalancer {
+    #[prost(oneof = "to_balancer::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    pub kind: Option<to_balancer::Kind>,
+}
+pub mod to_balancer {
+    use super::*;
+    #[derive(Clone, PartialEq, Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Hello(Hello),
+        #[prost(message, tag = "2")]
+        Cluster(Cluster),
+        #[prost(message, tag = "3")]
+        ClusterDelta(ClusterDelta),
+        #[prost(message, tag = "4")]
+        Weight(Weight),
+        #[prost(message, tag = "5")]
+        Alive(Alive),
+        #[prost(message, tag = "6")]
+        Downlink(Downlink),
+        #[prost(message, tag = "7")]
+        Drain(Drain),
+        #[prost(message, tag = "8")]
+        Renew(Renew),
+        #[prost(message, tag = "9")]
+        Admin(Admin),
+        #[prost(message, tag = "10")]
+        AdminReply(AdminReply),
+    }
+}
+
+/// Balancer to worker, on the control stream.
+#[derive(Clone, PartialEq, Message)]
+pub struct ToWorker {
+    #[prost(oneof = "to_worker::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    pub kind: Option<to_worker::Kind>,
+}
+pub mod to_worker {
+    use super::*;
+    #[derive(Clone, PartialEq, Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Welcome(Welcome),
+        #[prost(message, tag = "2")]
+        Refused(Refused),
+        #[prost(message, tag = "3")]
+        ClusterHave(ClusterHave),
+        #[prost(message, tag = "4")]
+        GatewaySeen(GatewaySeen),
+        #[prost(message, tag = "5")]
+        UnknownGateway(UnknownGateway),
+        #[prost(message, tag = "6")]
+        TxAck(TxAck),
+        #[prost(message, tag = "7")]
+        Drain(Drain),
+        #[prost(message, tag = "8")]
+        Remove(Remove),
+        #[prost(message, tag = "9")]
+        Suspects(Suspects),
+        #[prost(message, tag = "10")]
+        Renewed(Renewed),
+        #[prost(message, tag = "11")]
+        Admin(Admin),
+        #[prost(message, tag = "12")]
+        AdminReply(AdminReply),
+    }
+}
+
+impl From<to_balancer::Kind> for ToBalancer {
+    fn from(kind: to_balancer::Kind) -> Self {
+        Self { kind: Some(kind) }
+    }
+}
+impl From<to_worker::Kind> for ToWorker {
+    fn from(kind: to_worker::Kind) -> Self {
+        Self { kind: Some(kind) }
+    }
+}
+
+/// First message of a worker.
+#[derive(Clone, PartialEq, Message)]
+pub struct Hello {
+    /// [`VERSION`] of the worker.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// The worker's unique name; must be the one in its certificate.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Random, new at each start: tells a restarted worker from its earlier self.
+    #[prost(uint64, tag = "3")]
+    pub instance: u64,
+    /// Software version, for people.
+    #[prost(string, tag = "4")]
+    pub software: String,
+    /// Where its API listens.
+    #[prost(string, tag = "5")]
+    pub http: String,
+    /// When it started (Unix, us).
+    #[prost(uint64, tag = "6")]
+    pub started_at: u64,
+    /// Its first weight and readiness.
+    #[prost(message, optional, tag = "7")]
+    pub weight: Option<Weight>,
+}
+
+/// Answer to [`Hello`]: the worker is in.
+#[derive(Clone, PartialEq, Message)]
+pub struct Welcome {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// The balancer's name.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Random, new at each start of the balancer.
+    #[prost(uint64, tag = "3")]
+    pub instance: u64,
+    /// The version of the [`Cluster`] that it has; 0 for none.
+    #[prost(uint64, tag = "4")]
+    pub cluster_version: u64,
+    #[prost(string, tag = "5")]
+    pub software: String,
+    /// Where its admin HTTP listens.
+    #[prost(string, tag = "6")]
+    pub admin: String,
+}
+
+/// Answer to [`Hello`]: the worker is not let in. The connection is closed after it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Refused {
+    /// For people, naming the cause.
+    #[prost(string, tag = "1")]
+    pub reason: String,
+    /// Trying again later can help (the name is taken by a server that may be on its way out).
+    #[prost(bool, tag = "2")]
+    pub retry: bool,
+}
+
+/// All that a balancer must know, having no store. The highest version wins.
+#[derive(Clone, PartialEq, Message)]
+pub struct Cluster {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    /// 16 bytes: the SipHash key of the ring. Never from the binary, so that nobody can choose EUIs that collide.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub ring_key: Bytes,
+    #[prost(message, repeated, tag = "3")]
+    pub gateways: Vec<KnownGateway>,
+    /// Names of servers whose certificates are revoked.
+    #[prost(string, repeated, tag = "4")]
+    pub revoked: Vec<String>,
+    /// Link addresses of the other balancers.
+    #[prost(string, repeated, tag = "5")]
+    pub balancers: Vec<String>,
+}
+
+/// A gateway that the network knows.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct KnownGateway {
+    #[prost(fixed64, tag = "1")]
+    pub eui: u64,
+}
+
+/// What changed between two versions of [`Cluster`]. Ignored unless the balancer has exactly `from`; it then
+/// answers [`ClusterHave`] with what it has, and gets a whole `Cluster`.
+#[derive(Clone, PartialEq, Message)]
+pub struct ClusterDelta {
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub add: Vec<KnownGateway>,
+    #[prost(fixed64, repeated, tag = "4")]
+    pub remove: Vec<u64>,
+}
+
+/// The version of [`Cluster`] that the balancer has now.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ClusterHave {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+}
+
+/// How much of the ring the worker wants, and whether it may get frames at all.
+#[derive(Clone, PartialEq, Message)]
+pub struct Weight {
+    /// Counted up with each change, so that all balancers settle on the same vector.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// 0 to 100; 100 is a full share.
+    #[prost(uint32, tag = "2")]
+    pub weight: u32,
+    /// Its store answers and it is not shutting down.
+    #[prost(bool, tag = "3")]
+    pub ready: bool,
+    /// Why it is not ready; for people.
+    #[prost(string, tag = "4")]
+    pub reason: String,
+}
+
+/// Sent every 100 ms by a worker: with no frame to acknowledge, this shows that its loop is alive.
+#[derive(Clone, PartialEq, Message)]
+pub struct Alive {
+    /// Frames in work.
+    #[prost(uint32, tag = "1")]
+    pub in_flight: u32,
+}
+
+/// A downlink, with every window that could carry it. The balancer sends the first window in time, and the next
+/// one when a gateway refuses it. It forwards each (`key`, window) once, whoever sends it again.
+#[derive(Clone, PartialEq, Message)]
+pub struct Downlink {
+    /// Identity of the bytes: equal for equal bytes under one FCntDown of one session.
+    #[prost(fixed64, tag = "1")]
+    pub key: u64,
+    #[prost(fixed64, tag = "2")]
+    pub gateway: u64,
+    /// In order of preference.
+    #[prost(message, repeated, tag = "3")]
+    pub windows: Vec<Window>,
+    /// Handed back in [`TxAck`]: all that any worker needs to act on it.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub context: Bytes,
+}
+
+/// One chance to transmit a downlink.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Window {
+    /// 1 for RX1, 2 for RX2; 0 for at once.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// When transmission starts, on the clock of the balancer that received the uplink (Unix, us).
+    #[prost(uint64, tag = "2")]
+    pub at: u64,
+    /// The PULL_RESP's JSON, whole: `{"txpk":{...}}`.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub json: Bytes,
+}
+
+/// What became of a [`Downlink`]: sent once, when it is settled.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TxAck {
+    #[prost(fixed64, tag = "1")]
+    pub key: u64,
+    #[prost(fixed64, tag = "2")]
+    pub gateway: u64,
+    /// The window that was used, or tried last.
+    #[prost(uint32, tag = "3")]
+    pub window: u32,
+    /// Empty: the gateway has said that it transmits. Otherwise its word (TOO_LATE, COLLISION_PACKET, ...), or ours:
+    /// NO_ROUTE (no PULL_DATA seen), NO_ANSWER (no TX_ACK in time; it may have been sent).
+    #[prost(string, tag = "4")]
+    pub error: String,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub context: Bytes,
+    /// When it was settled (Unix, us).
+    #[prost(uint64, tag = "6")]
+    pub at: u64,
+}
+
+/// To a balancer: send me nothing new; I go when what I hold is done. To a worker: please drain.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Drain {
+    /// False ends a drain that was asked for before.
+    #[prost(bool, tag = "1")]
+    pub on: bool,
+}
+
+/// To a worker: you are removed; drain, then end with status 0.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Remove {}
+
+/// A known gateway was heard: at its first datagram, when its address changes, and every 30 s.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct GatewaySeen {
+    #[prost(fixed64, tag = "1")]
+    pub eui: u64,
+    /// Address of the last datagram, as text.
+    #[prost(string, tag = "2")]
+    pub address: String,
+    /// When (Unix, us).
+    #[prost(uint64, tag = "3")]
+    pub at: u64,
+    /// GWMP version, 1 or 2.
+    #[prost(uint32, tag = "4")]
+    pub version: u32,
+}
+
+/// A gateway that the network does not know was heard and rejected.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct UnknownGateway {
+    #[prost(fixed64, tag = "1")]
+    pub eui: u64,
+    #[prost(string, tag = "2")]
+    pub address: String,
+    #[prost(uint64, tag = "3")]
+    pub at: u64,
+}
+
+/// Names of the workers that this balancer finds silent now.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Suspects {
+    #[prost(string, repeated, tag = "1")]
+    pub names: Vec<String>,
+}
+
+/// Asks for a new certificate for the same name.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Renew {
+    /// PKCS#10, DER.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub csr: Bytes,
+}
+/// Answer to [`Renew`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Renewed {
+    /// The certificate, PEM.
+    #[prost(string, tag = "1")]
+    pub certificate: String,
+}
+
+/// A question of an operator, passed to the side that knows the answer; `request` is [`crate::admin::Request`] as JSON.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Admin {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub request: String,
+}
+/// Answer to [`Admin`]; `reply` is [`crate::admin::Reply`] as JSON.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AdminReply {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub reply: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_survives_the_stream_in_any_pieces() {
+        let frame = UplinkFrame { seq: 7, received_at: UnixMicros(9), gateway: Eui64(3), attempt: 2, datagram: Bytes::from_static(b"hello") };
+        let mut wire = BytesMut::new();
+        frame.encode(&mut wire);
+        encode(&Ack { received: 7, stored: alloc::vec![7], ..Ack::default() }, &mut wire);
+        let mut buffer = BytesMut::new();
+        let mut bodies = Vec::new();
+        for byte in wire {
+            buffer.put_u8(byte);
+            while let Some(body) = next_message(&mut buffer).unwrap() {
+                bodies.push(body);
+            }
+        }
+        assert_eq!(UplinkFrame::decode(bodies.remove(0)), Some(frame));
+        assert_eq!(Ack::decode(bodies.remove(0)).unwrap().stored, [7]);
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_it_is_awaited() {
+        let mut buffer = BytesMut::from(&[0xff; 4][..]);
+        assert_eq!(next_message(&mut buffer), Err(TooLong(u32::MAX as usize)));
+        assert_eq!(UplinkFrame::decode(Bytes::from_static(&[0; 24])), None);
+    }
+}

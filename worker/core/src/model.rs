@@ -1,0 +1,13 @@
+//! The words of the domain, as they are stored and passed around.
+
+mod directory;
+mod event;
+mod join;
+mod reception;
+mod session;
+
+pub use directory::*;
+pub use event::*;
+pub use join::*;
+pub use reception::*;
+pub use session::*;

@@ -1,0 +1,52 @@
+//! One gateway's copy of an uplink.
+
+use alloc::{string::String, vec::Vec};
+
+use limpet_shared::{Eui64, UnixMicros};
+use serde::{Deserialize, Serialize};
+
+/// What copies of one transmission share: a hash of region, frequency, data rate and PHYPayload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DedupKey(pub u128);
+
+/// A reception as it is stored, keyed (`key`, `gateway`, `context`). A redelivery by the balancer writes the same
+/// row again: it holds nothing of the worker that wrote it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reception {
+    pub key: DedupKey,
+    pub gateway: Eui64,
+    /// Hash of what tells two receptions of equal bytes at one gateway apart: receive time, `tmst`, board, antenna.
+    pub context: u64,
+    /// When the balancer received the datagram.
+    pub received_at: UnixMicros,
+    /// The region that the frame was matched to, such as `eu868`.
+    pub region: String,
+    /// Hz.
+    pub frequency: u32,
+    /// Data rate index of the region.
+    pub data_rate: u8,
+    /// PHYPayload.
+    pub phy: Vec<u8>,
+    pub rx: RxInfo,
+}
+
+/// How a gateway heard it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RxInfo {
+    /// The concentrator's counter, us, wrapping; a downlink is timed by it.
+    pub tmst: Option<u32>,
+    /// GPS time of reception as the gateway wrote it (RFC 3339).
+    pub time: Option<String>,
+    /// Milliseconds since the GPS epoch.
+    pub tmms: Option<u64>,
+    /// dBm.
+    pub rssi: i32,
+    /// dB.
+    pub snr: f32,
+    pub channel: u32,
+    pub rf_chain: u32,
+    pub board: u32,
+    pub antenna: u32,
+    /// Code rate, such as `4/5`.
+    pub code_rate: String,
+}

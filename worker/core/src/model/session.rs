@@ -1,0 +1,200 @@
+//! A device's session: one row that changes by compare-and-set only, and the marks beside it.
+
+use alloc::{string::String, vec::Vec};
+
+use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros};
+use serde::{Deserialize, Serialize};
+
+use super::Event;
+
+/// Identity of a session: a hash of the device and of the join (or activation) that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// Where a session is stored. Sessions of one DevAddr share a partition, so that one read gives all candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionKey {
+    pub dev_addr: DevAddr,
+    pub dev_eui: Eui64,
+    pub id: SessionId,
+}
+
+/// The row. `rev` is the revision that a compare-and-set expects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    pub key: SessionKey,
+    /// Counted up by each accepted write; the first row has 1.
+    pub rev: u64,
+    /// When the session's JoinRequest was received, or when it was activated by hand.
+    pub since: UnixMicros,
+    /// Made by OTAA; false for ABP.
+    pub joined: bool,
+    /// Region that the session lives in.
+    pub region: String,
+    pub keys: SessionKeys,
+    pub seen: Seen,
+    /// How often a device with relaxed counters started again from a lower FCntUp; part of the event id.
+    pub resets: u32,
+    /// The FCntDown that the next downlink will have.
+    pub next_fcnt_down: u32,
+    pub mac: MacState,
+    /// The uplink accepted last.
+    pub slot: Slot,
+    /// A queue item that was sent but not confirmed sent: offered again, under a new FCntDown, until it is.
+    pub item: Option<ItemInFlight>,
+    /// Items of the downlink queue up to this number need nothing more.
+    pub queue_done: u64,
+    /// A confirmed downlink that the device has not acknowledged.
+    pub awaiting_ack: Option<AwaitingAck>,
+}
+
+/// Session keys of LoRaWAN 1.0.x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionKeys {
+    pub nwk_s_key: AesKey,
+    pub app_s_key: AesKey,
+}
+
+/// Which FCntUp were accepted: the highest, and a bitmap of the 64 up to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The FCntUp that must be expected next: the highest accepted plus 1, or where the session starts.
+    pub next: u32,
+    /// Bit i: FCntUp `next - 1 - i` was accepted.
+    pub bits: u64,
+    /// `received_at` of the highest.
+    pub high_at: UnixMicros,
+}
+
+/// A queue item on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemInFlight {
+    /// Its sequence number in the queue.
+    pub seq: u64,
+    /// The FCntDown it was first sent under: a mark `sent` at or above it means it was transmitted.
+    pub first_fcnt_down: u32,
+}
+
+/// A confirmed downlink that waits for the device's ACK bit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitingAck {
+    /// Id of the queue item.
+    pub queue_item: String,
+    pub fcnt_down: u32,
+}
+
+/// What the network and the device have agreed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MacState {
+    /// Seconds, 1 to 15.
+    pub rx1_delay: u8,
+    pub rx1_dr_offset: u8,
+    pub rx2_data_rate: u8,
+    /// Hz.
+    pub rx2_frequency: u32,
+    /// Data rate of the last uplink.
+    pub data_rate: u8,
+    /// The device knows the channels of its sub-band (by CFList, or by an accepted LinkADRReq).
+    pub channels_set: bool,
+    /// How often a LinkADRReq for the channels was sent; given up after a few.
+    pub channels_tried: u8,
+    /// Battery level and margin of the last DevStatusAns.
+    pub battery: Option<u8>,
+    pub margin: Option<i8>,
+}
+
+/// The uplink (or join) accepted last, with all that a worker needs to finish it for a dead one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    /// 1, 2, ...; 0 before anything was accepted.
+    pub number: u64,
+    pub kind: SlotKind,
+    /// The earliest `received_at` of its transmission.
+    pub received_at: UnixMicros,
+    /// Name of the worker that accepted it.
+    pub worker: String,
+    /// When that worker accepted it, on its own clock.
+    pub accepted_at: UnixMicros,
+    /// Its events, in order. Empty for a repeated ACK.
+    pub events: Vec<Event>,
+    pub downlink: Option<PlannedDownlink>,
+    /// The event before this one may be in the pending table (`p` in the model).
+    pub behind_pending: bool,
+}
+
+/// What stands in the slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SlotKind {
+    #[default]
+    Empty,
+    Join,
+    /// An uplink with this FCntUp.
+    Up(u32),
+    /// A confirmed uplink with this FCntUp was heard again, after its event was out: an ACK, no event.
+    AckAgain(u32),
+}
+
+/// A downlink as it was decided: sent again, never computed again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedDownlink {
+    /// Identity of the bytes (session and FCntDown, or join).
+    pub key: u64,
+    pub gateway: Eui64,
+    pub fcnt_down: u32,
+    /// PHYPayload.
+    pub phy: Vec<u8>,
+    /// In order of preference; at least one.
+    pub windows: Vec<PlannedWindow>,
+    /// The queue item that it carries.
+    pub item: Option<SentItem>,
+}
+
+/// The queue item in a downlink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentItem {
+    pub seq: u64,
+    pub id: String,
+}
+
+/// One receive window that can carry the downlink.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedWindow {
+    /// 1 or 2.
+    pub number: u8,
+    /// When it opens, on the receiving balancer's clock.
+    pub at: UnixMicros,
+    /// The gateway's counter at that time.
+    pub tmst: u32,
+    /// Hz.
+    pub frequency: u32,
+    pub data_rate: u8,
+    /// dBm EIRP.
+    pub power: i8,
+    pub board: u32,
+    pub antenna: u32,
+}
+
+/// The marks beside the row, written plainly; the highest number wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// Number of the last slot whose events are out.
+    pub out: u64,
+    /// Whether they went through the pending table.
+    pub out_through_pending: bool,
+    /// 1 + the last FCntDown whose TX_ACK said that it was transmitted; 0 for none.
+    pub sent: u64,
+}
+
+/// A session as it is read: row and marks of one partition read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionRow {
+    pub session: Session,
+    pub marks: Marks,
+}
+
+impl SessionRow {
+    /// The events of the slot are known to be out (an empty slot has none to wait for).
+    pub fn slot_is_out(&self) -> bool {
+        self.session.slot.events.is_empty() || self.marks.out >= self.session.slot.number
+    }
+}

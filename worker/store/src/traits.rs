@@ -1,0 +1,201 @@
+//! The seam itself.
+
+use async_trait::async_trait;
+use limpet_shared::{DevAddr, Eui64, UnixMicros};
+use limpet_worker_core::model::*;
+use uuid::Uuid;
+
+use crate::Result;
+
+/// What became of a compare-and-set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    Applied,
+    /// The row was not at the expected revision (or existed, or was gone). Nothing was written.
+    Refused,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// May miss a write that is going on.
+    Quorum,
+    /// Sees, or settles, every conditional write begun before (SERIAL in CQL).
+    Serial,
+}
+
+/// Which part of a list, and of what. `search` matches names and EUIs that contain it, case ignored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct List {
+    /// Entries at most; 0 gives only the count, as ChirpStack's clients expect.
+    pub limit: u32,
+    pub offset: u32,
+    pub search: String,
+    /// Only of this tenant.
+    pub tenant: Option<Uuid>,
+    /// Only of this application (devices).
+    pub application: Option<Uuid>,
+    /// Only of this device profile (devices).
+    pub device_profile: Option<Uuid>,
+}
+
+/// A part of a list, ordered by name, then identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// How many match in all.
+    pub total: u32,
+    pub items: Vec<T>,
+}
+
+/// The integration that a pending event waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IntegrationId(pub Uuid);
+
+/// An event that an integration has not taken yet. Keyed (integration, device, session start, slot number, part):
+/// that is also the order in which a device's events go out. Writing the same key again changes nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PendingEvent {
+    pub integration: IntegrationId,
+    pub device: Eui64,
+    /// `Session::since` of the event's session: events of an older session come first.
+    pub session_since: UnixMicros,
+    pub slot: u64,
+    /// Position among the slot's events; what comes after the slot (a txack) counts on from 1000.
+    pub part: u32,
+    pub event: Event,
+}
+
+/// Frames, sessions, events: the way of an uplink.
+#[async_trait]
+pub trait FrameStore: Send + Sync + 'static {
+    /// Durable when it returns. The same (key, gateway, context) again changes nothing.
+    async fn put_reception(&self, reception: Reception) -> Result<()>;
+    /// All receptions of a key that have not expired.
+    async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>>;
+    /// For the sweep: keys that have a reception received at or after `since`, at most `limit`, after `after` in key order.
+    async fn reception_keys(&self, since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>>;
+    /// Forgets receptions received before `before`. Returns how many.
+    async fn expire_receptions(&self, before: UnixMicros) -> Result<u64>;
+
+    /// All sessions of a DevAddr with their marks, from one read.
+    async fn sessions_by_addr(&self, addr: DevAddr, freshness: Freshness) -> Result<Vec<SessionRow>>;
+    async fn session(&self, key: &SessionKey, freshness: Freshness) -> Result<Option<SessionRow>>;
+    /// IF NOT EXISTS.
+    async fn create_session(&self, session: &Session) -> Result<Commit>;
+    /// Replaces the row if it is at `next.rev - 1`.
+    async fn commit_session(&self, next: &Session) -> Result<Commit>;
+    async fn delete_session(&self, key: &SessionKey) -> Result<()>;
+    /// `out`: the slot's events are out. A lower number than the mark's changes nothing; an equal one ors `through_pending`.
+    async fn mark_out(&self, key: &SessionKey, slot: u64, through_pending: bool) -> Result<()>;
+    /// `sent`: FCntDown was transmitted. A lower one than the mark's changes nothing.
+    async fn mark_sent(&self, key: &SessionKey, fcnt_down: u32) -> Result<()>;
+
+    /// A device's joins; a fresh [`DeviceState`] with `rev` 0 if it has none.
+    async fn device_state(&self, dev_eui: Eui64, freshness: Freshness) -> Result<DeviceState>;
+    async fn join_row(&self, dev_eui: Eui64, dev_nonce: u16, freshness: Freshness) -> Result<Option<JoinRow>>;
+    /// One batch: `next` replaces the state at `next.rev - 1`, and `join` (if any) is inserted. Both or neither;
+    /// refused also if the DevNonce is there already.
+    async fn commit_join(&self, next: &DeviceState, join: Option<&JoinRow>) -> Result<Commit>;
+    /// Forgets the DevNonces of a device (conditional like [`Self::commit_join`]).
+    async fn flush_dev_nonces(&self, dev_eui: Eui64) -> Result<()>;
+
+    /// Appends to the device's queue and gives the item its `seq`. The same `id` again is [`crate::StoreError::AlreadyExists`].
+    async fn enqueue(&self, item: QueueItem) -> Result<QueueItem>;
+    /// Items after `after`, oldest first.
+    async fn queue(&self, dev_eui: Eui64, after: u64, limit: u32) -> Result<Vec<QueueItem>>;
+    async fn delete_queue_item(&self, dev_eui: Eui64, seq: u64) -> Result<()>;
+    async fn flush_queue(&self, dev_eui: Eui64) -> Result<()>;
+
+    async fn put_pending(&self, event: PendingEvent) -> Result<()>;
+    /// Whether the device has an event waiting for this integration.
+    async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool>;
+    /// Devices (with the integration) that have events waiting, at most `limit`, the longest waiting first.
+    async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>>;
+    /// A device's waiting events, in the order of their keys.
+    async fn pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;
+    /// Deletes by key.
+    async fn delete_pending(&self, event: &PendingEvent) -> Result<()>;
+    /// How many events wait, and how many bytes they are, of one integration.
+    async fn pending_size(&self, integration: IntegrationId) -> Result<(u64, u64)>;
+    /// Drops the oldest waiting events of an integration until at most `keep` are left. Returns how many were dropped.
+    async fn trim_pending(&self, integration: IntegrationId, keep: u64) -> Result<u64>;
+
+    /// Takes or renews the lease `name` until `until`. True if `holder` has it now.
+    async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool>;
+
+    /// When a device was heard last, for people; the latest wins, nothing waits for it.
+    async fn note_device(&self, dev_eui: Eui64, seen: DeviceSeen) -> Result<()>;
+    async fn note_gateway(&self, eui: Eui64, seen: GatewaySeen) -> Result<()>;
+}
+
+/// What people provision. Every `create` says [`crate::StoreError::AlreadyExists`] for a taken identity or unique name, and
+/// [`crate::StoreError::NotFound`] for a missing parent; `update` and `delete` say `NotFound`. Deleting takes what belongs to
+/// it along: tenant -> applications, device profiles, gateways, API keys; application -> devices; device -> its
+/// sessions, joins, queue. A device profile that devices use is not deleted: [`crate::StoreError::AlreadyExists`] names them.
+#[async_trait]
+pub trait Directory: Send + Sync + 'static {
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<()>;
+    async fn tenant(&self, id: Uuid) -> Result<Option<Tenant>>;
+    async fn update_tenant(&self, tenant: &Tenant) -> Result<()>;
+    async fn delete_tenant(&self, id: Uuid) -> Result<()>;
+    async fn tenants(&self, list: &List) -> Result<Page<Tenant>>;
+
+    /// The e-mail is unique, case ignored.
+    async fn create_user(&self, user: &User) -> Result<()>;
+    async fn user(&self, id: Uuid) -> Result<Option<User>>;
+    async fn user_by_email(&self, email: &str) -> Result<Option<User>>;
+    async fn update_user(&self, user: &User) -> Result<()>;
+    async fn delete_user(&self, id: Uuid) -> Result<()>;
+    async fn users(&self, list: &List) -> Result<Page<User>>;
+
+    async fn create_api_key(&self, key: &ApiKey) -> Result<()>;
+    async fn api_key(&self, id: Uuid) -> Result<Option<ApiKey>>;
+    async fn delete_api_key(&self, id: Uuid) -> Result<()>;
+    /// `admin`: keys without a tenant; else `list.tenant`'s.
+    async fn api_keys(&self, admin: bool, list: &List) -> Result<Page<ApiKey>>;
+
+    async fn create_application(&self, application: &Application) -> Result<()>;
+    async fn application(&self, id: Uuid) -> Result<Option<Application>>;
+    async fn update_application(&self, application: &Application) -> Result<()>;
+    async fn delete_application(&self, id: Uuid) -> Result<()>;
+    async fn applications(&self, list: &List) -> Result<Page<Application>>;
+
+    async fn create_device_profile(&self, profile: &DeviceProfile) -> Result<()>;
+    async fn device_profile(&self, id: Uuid) -> Result<Option<DeviceProfile>>;
+    async fn update_device_profile(&self, profile: &DeviceProfile) -> Result<()>;
+    async fn delete_device_profile(&self, id: Uuid) -> Result<()>;
+    async fn device_profiles(&self, list: &List) -> Result<Page<DeviceProfile>>;
+
+    async fn create_gateway(&self, gateway: &Gateway) -> Result<()>;
+    async fn gateway(&self, eui: Eui64) -> Result<Option<(Gateway, GatewaySeen)>>;
+    async fn update_gateway(&self, gateway: &Gateway) -> Result<()>;
+    async fn delete_gateway(&self, eui: Eui64) -> Result<()>;
+    async fn gateways(&self, list: &List) -> Result<Page<(Gateway, GatewaySeen)>>;
+    /// Version of the set of gateways (counted up by each create, update and delete, from 1), with the set itself.
+    async fn gateway_set(&self) -> Result<(u64, Vec<Eui64>)>;
+    async fn gateway_set_version(&self) -> Result<u64>;
+
+    async fn create_device(&self, device: &Device) -> Result<()>;
+    async fn device(&self, dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>>;
+    /// Never changes `app_key`: that is [`Self::set_app_key`].
+    async fn update_device(&self, device: &Device) -> Result<()>;
+    async fn set_app_key(&self, dev_eui: Eui64, key: Option<limpet_shared::AesKey>) -> Result<()>;
+    async fn delete_device(&self, dev_eui: Eui64) -> Result<()>;
+    async fn devices(&self, list: &List) -> Result<Page<(Device, DeviceSeen)>>;
+    /// Device, profile, application and tenant from one read.
+    async fn device_context(&self, dev_eui: Eui64) -> Result<Option<DeviceContext>>;
+
+    /// A setting of the network (token key, ring key, regions), if it is set.
+    async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// Sets it if it is not set. Returns what holds now: the first writer's value.
+    async fn init_setting(&self, name: &str, value: &[u8]) -> Result<Vec<u8>>;
+}
+
+/// The whole store.
+#[async_trait]
+pub trait Store: FrameStore + Directory {
+    /// Whether it answers now; cheap, for readiness.
+    async fn ping(&self) -> Result<()>;
+    /// What it is, without secrets: for logs and the console.
+    fn describe(&self) -> String;
+}
