@@ -61,13 +61,25 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Reply {
-    JoinToken { token: String, expires_at: UnixMicros },
-    Servers { servers: Vec<Server> },
+    JoinToken {
+        token: String,
+        expires_at: UnixMicros,
+    },
+    Servers {
+        servers: Vec<Server>,
+    },
     Ring(Ring),
-    Gateways { gateways: Vec<Gateway> },
+    Gateways {
+        gateways: Vec<Gateway>,
+    },
     /// Done; `message` says what, in one sentence.
-    Done { message: String },
-    Error { kind: ErrorKind, message: String },
+    Done {
+        message: String,
+    },
+    Error {
+        kind: ErrorKind,
+        message: String,
+    },
 }
 
 /// Why a question was not answered.

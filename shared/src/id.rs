@@ -32,11 +32,8 @@ pub struct IdError {
 
 /// Reads `N` bytes of hex digits. A colon or dash between bytes is allowed, as people copy EUIs from labels.
 fn hex_bytes<const N: usize>(what: &'static str, text: &str, secret: bool) -> Result<[u8; N], IdError> {
-    let error = || IdError {
-        what,
-        digits: 2 * N,
-        got: if secret { String::new() } else { text.chars().take(64).collect() },
-    };
+    let error =
+        || IdError { what, digits: 2 * N, got: if secret { String::new() } else { text.chars().take(64).collect() } };
     let mut out = [0; N];
     let mut digits = 0;
     for (at, c) in text.trim().chars().enumerate() {

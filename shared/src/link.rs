@@ -462,7 +462,13 @@ mod tests {
 
     #[test]
     fn a_frame_survives_the_stream_in_any_pieces() {
-        let frame = UplinkFrame { seq: 7, received_at: UnixMicros(9), gateway: Eui64(3), attempt: 2, datagram: Bytes::from_static(b"hello") };
+        let frame = UplinkFrame {
+            seq: 7,
+            received_at: UnixMicros(9),
+            gateway: Eui64(3),
+            attempt: 2,
+            datagram: Bytes::from_static(b"hello"),
+        };
         let mut wire = BytesMut::new();
         frame.encode(&mut wire);
         encode(&Ack { received: 7, stored: alloc::vec![7], ..Ack::default() }, &mut wire);

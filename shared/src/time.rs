@@ -1,6 +1,10 @@
 //! Time as a value. Nothing in the pure crates reads a clock: whoever drives them says what time it is.
 
-use core::{fmt, ops::{Add, Sub}, time::Duration};
+use core::{
+    fmt,
+    ops::{Add, Sub},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
