@@ -3,12 +3,15 @@
 //!
 //! Nothing here reads a clock, a socket or a random source: time, randomness and keys are arguments.
 #![no_std]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 extern crate alloc;
 
 pub mod admin;
 pub mod id;
 pub mod link;
+pub mod lorawan;
+pub mod ring;
 pub mod time;
 
 pub use id::{AesKey, DevAddr, Eui64};
