@@ -1,0 +1,74 @@
+//! Identities that any worker computes alike: hashes of what they stand for.
+
+use limpet_shared::{DevAddr, Eui64};
+use sha2::{Digest, Sha256};
+use uuid::{Builder, Uuid};
+
+use crate::model::{DedupKey, SessionId, SessionKey};
+
+/// A SHA-256 over parts that cannot run into each other: each is preceded by its length.
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut sha = Sha256::new();
+    for part in parts {
+        sha.update((part.len() as u64).to_be_bytes());
+        sha.update(part);
+    }
+    sha.finalize().into()
+}
+
+fn first<const N: usize>(digest: [u8; 32]) -> [u8; N] {
+    core::array::from_fn(|i| digest[i])
+}
+
+/// What the copies of one transmission share: region, frequency (Hz), data rate and PHYPayload.
+pub fn dedup_key(region: &str, frequency: u32, data_rate: u8, phy: &[u8]) -> DedupKey {
+    let digest = hash(&[b"dedup", region.as_bytes(), &frequency.to_be_bytes(), &[data_rate], phy]);
+    DedupKey(u128::from_be_bytes(first(digest)))
+}
+
+/// Tells two receptions of equal bytes at one gateway apart. A redelivery has equal parts, hence the same context.
+pub fn reception_context(received_at: u64, tmst: Option<u32>, board: u32, antenna: u32) -> u64 {
+    let tmst = tmst.map_or([0; 5], |t| {
+        let [a, b, c, d] = t.to_be_bytes();
+        [1, a, b, c, d]
+    });
+    let parts: [&[u8]; 5] = [b"context", &received_at.to_be_bytes(), &tmst, &board.to_be_bytes(), &antenna.to_be_bytes()];
+    u64::from_be_bytes(first(hash(&parts)))
+}
+
+/// The session that a join makes. `join_nonce` is never used twice for a device, so neither is the id.
+pub fn joined_session(dev_eui: Eui64, dev_nonce: u16, join_nonce: u32) -> SessionId {
+    let parts: [&[u8]; 4] = [b"join", &dev_eui.0.to_be_bytes(), &dev_nonce.to_be_bytes(), &join_nonce.to_be_bytes()];
+    SessionId(u64::from_be_bytes(first(hash(&parts))))
+}
+
+/// The session that an activation by personalization makes; `revision` is that of the device's state.
+pub fn personalized_session(dev_eui: Eui64, dev_addr: DevAddr, revision: u64) -> SessionId {
+    let parts: [&[u8]; 4] = [b"abp", &dev_eui.0.to_be_bytes(), &dev_addr.0.to_be_bytes(), &revision.to_be_bytes()];
+    SessionId(u64::from_be_bytes(first(hash(&parts))))
+}
+
+fn session_bytes(key: &SessionKey) -> [u8; 20] {
+    let mut bytes = [0; 20];
+    bytes[..4].copy_from_slice(&key.dev_addr.0.to_be_bytes());
+    bytes[4..12].copy_from_slice(&key.dev_eui.0.to_be_bytes());
+    bytes[12..].copy_from_slice(&key.id.0.to_be_bytes());
+    bytes
+}
+
+/// `deduplicationId` of an event. `what` names the kind, `resets` and `number` the uplink or downlink in its session.
+pub fn event_id(what: &str, key: &SessionKey, resets: u32, number: u32) -> Uuid {
+    let digest =
+        hash(&[b"event", what.as_bytes(), &session_bytes(key), &resets.to_be_bytes(), &number.to_be_bytes()]);
+    Builder::from_custom_bytes(first(digest)).into_uuid()
+}
+
+/// Identity of a downlink's bytes: one FCntDown of one session has one (promise 3).
+pub fn downlink_key(key: &SessionKey, fcnt_down: u32) -> u64 {
+    u64::from_be_bytes(first(hash(&[b"down", &session_bytes(key), &fcnt_down.to_be_bytes()])))
+}
+
+/// Identity of a JoinAccept's bytes.
+pub fn accept_key(key: &SessionKey) -> u64 {
+    u64::from_be_bytes(first(hash(&[b"accept", &session_bytes(key)])))
+}

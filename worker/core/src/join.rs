@@ -1,0 +1,158 @@
+//! OTAA: what a JoinRequest is to its device, and the session that accepting it makes.
+
+use alloc::vec;
+
+use limpet_shared::{
+    DevAddr, UnixMicros,
+    lorawan::{JoinAccept, JoinRequest, session_keys},
+    region::Region,
+};
+
+use crate::{
+    downlink::{self, Timing},
+    ident,
+    model::*,
+    session,
+};
+
+/// Why a JoinRequest makes no session. Each variant is a drop reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinDrop {
+    #[error("the JoinRequest was received before that of the device's current session")]
+    Superseded,
+    #[error("no receive window is left for the JoinAccept")]
+    TooLate,
+    #[error("the DevNonce is not above the highest used, as LoRaWAN 1.0.4 wants")]
+    DevNonceNotAscending,
+    #[error("the device has used up its 2^24 JoinNonces")]
+    JoinNoncesUsedUp,
+}
+
+impl JoinDrop {
+    /// The metric's label.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Superseded => "join_superseded",
+            Self::TooLate => "join_too_late",
+            Self::DevNonceNotAscending => "dev_nonce_not_ascending",
+            Self::JoinNoncesUsedUp => "join_nonces_used_up",
+        }
+    }
+}
+
+/// A JoinRequest whose MIC is right, and all that deciding about it needs.
+#[derive(Clone, Debug)]
+pub struct Join<'a> {
+    pub request: &'a JoinRequest,
+    pub context: &'a DeviceContext,
+    pub state: &'a DeviceState,
+    pub region: &'a Region,
+    /// All receptions of this transmission; at least one.
+    pub receptions: &'a [Reception],
+    /// Of the cluster, 24 bits.
+    pub net_id: u32,
+    /// 32 random bits: the device part of the DevAddr.
+    pub random: u32,
+    pub worker: &'a str,
+    pub now: UnixMicros,
+}
+
+/// Accepts a JoinRequest whose DevNonce was not used: the device's next state, and the row that holds the whole join.
+pub fn accept(join: &Join<'_>) -> Result<(DeviceState, JoinRow), JoinDrop> {
+    let received_at = join.receptions.iter().map(|r| r.received_at).min().unwrap_or(join.now);
+    let state = join.state;
+    if state.current.is_some_and(|c| c.dev_nonce.is_some() && received_at < c.since) {
+        return Err(JoinDrop::Superseded);
+    }
+    let counts_up = join.context.profile.mac_version >= MacVersion::V1_0_4;
+    if counts_up && state.highest_dev_nonce.is_some_and(|highest| join.request.dev_nonce <= highest) {
+        return Err(JoinDrop::DevNonceNotAscending);
+    }
+    if state.next_join_nonce >= 1 << 24 {
+        return Err(JoinDrop::JoinNoncesUsedUp);
+    }
+    let uplink = downlink::answer_to(join.receptions).ok_or(JoinDrop::TooLate)?;
+    let windows = downlink::windows(uplink, Timing::of_join(join.region), join.region, join.now);
+    if windows.is_empty() {
+        return Err(JoinDrop::TooLate);
+    }
+    let mut session = new_session(join, received_at);
+    let accept = PlannedDownlink {
+        key: ident::accept_key(&session.key),
+        gateway: uplink.gateway,
+        fcnt_down: 0,
+        phy: accept_bytes(join, &session),
+        windows,
+        item: None,
+    };
+    session.slot = first_slot(join, &session, accept.clone(), received_at);
+    let current = CurrentSession { key: session.key, since: received_at, dev_nonce: Some(join.request.dev_nonce) };
+    let next = DeviceState {
+        dev_eui: state.dev_eui,
+        rev: state.rev + 1,
+        next_join_nonce: state.next_join_nonce + 1,
+        highest_dev_nonce: state.highest_dev_nonce.max(Some(join.request.dev_nonce)),
+        current: Some(current),
+        previous: state.current.map(|c| c.key),
+    };
+    Ok((next, JoinRow { dev_eui: state.dev_eui, dev_nonce: join.request.dev_nonce, session, accept }))
+}
+
+fn new_session(join: &Join<'_>, received_at: UnixMicros) -> Session {
+    let (state, request) = (join.state, join.request);
+    let key = SessionKey {
+        dev_addr: dev_addr(join.net_id, join.random),
+        dev_eui: state.dev_eui,
+        id: ident::joined_session(state.dev_eui, request.dev_nonce, state.next_join_nonce),
+    };
+    let app_key = join.context.device.app_key.unwrap_or_default();
+    let keys = session_keys(&app_key, state.next_join_nonce, join.net_id, request.dev_nonce);
+    let keys = SessionKeys { nwk_s_key: keys.nwk_s_key, app_s_key: keys.app_s_key };
+    let mut session = session::begin(key, received_at, true, join.region, keys);
+    // A device that took the CFList knows its channels; the others are told by LinkADRReq.
+    session.mac.channels_set = takes_cf_list(join) && join.region.cf_list().is_some();
+    session
+}
+
+/// A fixed plan's CFList (type 1) came with the regional parameters of LoRaWAN 1.0.3.
+fn takes_cf_list(join: &Join<'_>) -> bool {
+    let dynamic_plan = join.region.channel_mask_requests(0).is_empty();
+    dynamic_plan || join.context.profile.mac_version >= MacVersion::V1_0_3
+}
+
+fn accept_bytes(join: &Join<'_>, session: &Session) -> alloc::vec::Vec<u8> {
+    let accept = JoinAccept {
+        join_nonce: join.state.next_join_nonce,
+        net_id: join.net_id,
+        dev_addr: session.key.dev_addr,
+        rx1_dr_offset: session.mac.rx1_dr_offset,
+        rx2_data_rate: session.mac.rx2_data_rate,
+        rx_delay: session.mac.rx1_delay,
+        cf_list: join.region.cf_list().filter(|_| takes_cf_list(join)),
+    };
+    accept.build(&join.context.device.app_key.unwrap_or_default())
+}
+
+/// A type 0 NetID has 6 bits of NwkID above 25 bits for the device (LoRaWAN Backend Interfaces, 12.2).
+fn dev_addr(net_id: u32, random: u32) -> DevAddr {
+    DevAddr((net_id & 0x3f) << 25 | random & 0x01ff_ffff)
+}
+
+fn first_slot(join: &Join<'_>, session: &Session, accept: PlannedDownlink, received_at: UnixMicros) -> Slot {
+    let event = Event {
+        id: ident::event_id("join", &session.key, 0, 0),
+        at: received_at,
+        device: join.context.info(),
+        kind: EventKind::Join(JoinEvent { dev_addr: session.key.dev_addr, region: join.region.name().into() }),
+    };
+    Slot {
+        number: 1,
+        kind: SlotKind::Join,
+        received_at,
+        worker: join.worker.into(),
+        accepted_at: join.now,
+        events: vec![event],
+        downlink: Some(accept),
+        behind_pending: false,
+    }
+}

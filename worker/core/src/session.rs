@@ -1,0 +1,107 @@
+//! How sessions begin.
+
+use alloc::{string::String, vec::Vec};
+
+use limpet_shared::{DevAddr, Eui64, UnixMicros, region::Region};
+
+use crate::{
+    ident,
+    model::{
+        DeviceProfile, MacState, Seen, Session, SessionId, SessionKey, SessionKeys, Slot, SlotKind,
+    },
+};
+
+/// RX1 delay that the network tells devices in the JoinAccept, in seconds; also what ABP devices have from the factory.
+pub const RX1_DELAY: u8 = 1;
+
+impl Slot {
+    /// Before anything was accepted.
+    pub fn empty() -> Self {
+        Self {
+            number: 0,
+            kind: SlotKind::Empty,
+            received_at: UnixMicros(0),
+            worker: String::new(),
+            accepted_at: UnixMicros(0),
+            events: Vec::new(),
+            downlink: None,
+            behind_pending: false,
+        }
+    }
+}
+
+/// The receive windows as the region has them at the start of a session.
+pub fn initial_mac(region: &Region) -> MacState {
+    let (rx2_frequency, rx2_data_rate) = region.rx2();
+    MacState {
+        rx1_delay: RX1_DELAY,
+        rx1_dr_offset: 0,
+        rx2_data_rate,
+        rx2_frequency,
+        data_rate: 0,
+        channels_set: false,
+        channels_tried: 0,
+        battery: None,
+        margin: None,
+    }
+}
+
+/// A session's first row.
+pub fn begin(key: SessionKey, since: UnixMicros, joined: bool, region: &Region, keys: SessionKeys) -> Session {
+    Session {
+        key,
+        rev: 1,
+        since,
+        joined,
+        region: region.name().into(),
+        keys,
+        seen: Seen::starting_at(0),
+        resets: 0,
+        next_fcnt_down: 0,
+        mac: initial_mac(region),
+        slot: Slot::empty(),
+        item: None,
+        queue_done: 0,
+        awaiting_ack: None,
+    }
+}
+
+/// What an activation by personalization sets.
+#[derive(Clone, Debug)]
+pub struct Personalization {
+    pub dev_eui: Eui64,
+    pub dev_addr: DevAddr,
+    pub keys: SessionKeys,
+    /// The FCntUp that the device will send next.
+    pub fcnt_up: u32,
+    /// The FCntDown that the next downlink will have.
+    pub fcnt_down: u32,
+    /// Queue items up to this number were for the session before.
+    pub queue_done: u64,
+}
+
+/// An ABP session. `revision` is that of the device's state after the activation, so that each activation makes
+/// another session; the windows are those of the profile, as the device has them built in.
+pub fn personalized(
+    abp: &Personalization,
+    profile: &DeviceProfile,
+    region: &Region,
+    revision: u64,
+    now: UnixMicros,
+) -> Session {
+    let id: SessionId = ident::personalized_session(abp.dev_eui, abp.dev_addr, revision);
+    let key = SessionKey { dev_addr: abp.dev_addr, dev_eui: abp.dev_eui, id };
+    let mut session = begin(key, now, false, region, abp.keys);
+    session.seen = Seen::starting_at(abp.fcnt_up);
+    session.next_fcnt_down = abp.fcnt_down;
+    session.queue_done = abp.queue_done;
+    if profile.abp_rx1_delay != 0 {
+        session.mac.rx1_delay = profile.abp_rx1_delay;
+    }
+    session.mac.rx1_dr_offset = profile.abp_rx1_dr_offset;
+    if profile.abp_rx2_freq != 0 {
+        session.mac.rx2_frequency = profile.abp_rx2_freq;
+        session.mac.rx2_data_rate = profile.abp_rx2_dr;
+    }
+    session
+}

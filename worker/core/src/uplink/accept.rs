@@ -1,0 +1,280 @@
+//! Accepting an uplink: the session's next row, with the uplink's events and its downlink in the slot.
+
+use alloc::{format, string::String, string::ToString, vec, vec::Vec};
+
+use limpet_shared::{
+    UnixMicros,
+    lorawan::{DataFrame, DataSpec, Direction, FCtrl, Keys, build_data, mac},
+    region::Region,
+};
+
+use super::{Acceptance, answers, behind_pending};
+use crate::{
+    downlink::{self, Timing},
+    ident,
+    model::*,
+};
+
+/// MACPayload without FOpts, FPort and FRMPayload: DevAddr, FCtrl, FCnt.
+const FHDR: usize = 7;
+
+/// An uplink and all that deciding about it needs.
+#[derive(Clone, Debug)]
+pub struct Uplink<'a> {
+    pub row: &'a SessionRow,
+    pub context: &'a DeviceContext,
+    pub region: &'a Region,
+    pub frame: &'a DataFrame<'a>,
+    /// The 32-bit FCntUp that verified.
+    pub fcnt: u32,
+    /// All receptions of this transmission; at least one.
+    pub receptions: &'a [Reception],
+    /// The device's queue after `session.queue_done`, oldest first: two items are enough.
+    pub queue: &'a [QueueItem],
+    /// Name of the deciding worker.
+    pub worker: &'a str,
+    pub now: UnixMicros,
+}
+
+/// Step 5: the row that the compare-and-set writes. It holds all that is needed to finish the uplink: nothing that was
+/// planned here is acted on unless the store took the row.
+pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
+    let old = &uplink.row.session;
+    let mut next = old.clone();
+    next.rev += 1;
+    next.slot = Slot {
+        number: old.slot.number + 1,
+        kind: SlotKind::Up(uplink.fcnt),
+        received_at: uplink.received_at(),
+        worker: uplink.worker.into(),
+        accepted_at: uplink.now,
+        events: Vec::new(),
+        downlink: None,
+        behind_pending: behind_pending(uplink.row),
+    };
+    match how {
+        Acceptance::Overtaken => {
+            next.seen = next.seen.accept(uplink.fcnt, next.slot.received_at);
+            next.slot.events.push(uplink.up_event(next.resets));
+        }
+        Acceptance::AckAgain => {
+            next.slot.kind = SlotKind::AckAgain(uplink.fcnt);
+            answer(uplink, &mut next, Vec::new());
+        }
+        Acceptance::New | Acceptance::Restarted => {
+            if how == Acceptance::Restarted {
+                next.resets += 1;
+                next.seen = Seen::starting_at(uplink.fcnt);
+            }
+            next.seen = next.seen.accept(uplink.fcnt, next.slot.received_at);
+            next.slot.events.push(uplink.up_event(next.resets));
+            uplink.settle_queue(&mut next);
+            let answers = uplink.take_commands(&mut next.mac);
+            answer(uplink, &mut next, answers);
+        }
+    }
+    next
+}
+
+impl Uplink<'_> {
+    /// The earliest reception of the transmission.
+    pub fn received_at(&self) -> UnixMicros {
+        self.receptions.iter().map(|r| r.received_at).min().unwrap_or(self.now)
+    }
+
+    fn keys(&self) -> Keys {
+        let SessionKeys { nwk_s_key, app_s_key } = self.row.session.keys;
+        Keys { nwk_s_key, app_s_key }
+    }
+
+    fn event(&self, what: &str, resets: u32, number: u32, kind: EventKind) -> Event {
+        Event {
+            id: ident::event_id(what, &self.row.session.key, resets, number),
+            at: self.received_at(),
+            device: self.context.info(),
+            kind,
+        }
+    }
+
+    fn up_event(&self, resets: u32) -> Event {
+        let mut best: Vec<&Reception> = self.receptions.iter().collect();
+        best.sort_by(|a, b| downlink::better(a, b));
+        let mut receptions: Vec<EventReception> = Vec::new();
+        for r in &best {
+            // A gateway with several antennas counts once, with its best.
+            if receptions.iter().all(|seen| seen.gateway != r.gateway) {
+                receptions.push(EventReception { gateway: r.gateway, received_at: r.received_at, rx: r.rx.clone() });
+            }
+        }
+        let application_port = self.frame.fport.is_some_and(|p| p > 0);
+        let first = best.first();
+        let up = UpEvent {
+            dev_addr: self.frame.dev_addr,
+            adr: self.frame.fctrl.adr,
+            data_rate: first.map_or(0, |r| r.data_rate),
+            fcnt: self.fcnt,
+            fport: self.frame.fport,
+            confirmed: self.frame.confirmed,
+            data: if application_port { self.frame.decrypt(&self.keys(), self.fcnt) } else { Vec::new() },
+            region: self.region.name().into(),
+            frequency: first.map_or(0, |r| r.frequency),
+            receptions,
+        };
+        self.event("up", resets, self.fcnt, EventKind::Up(up))
+    }
+
+    /// MAC commands travel in FOpts, or alone in the FRMPayload of FPort 0 (LoRaWAN 1.0.4, 4.3.2).
+    fn take_commands(&self, state: &mut MacState) -> Vec<mac::DownlinkCommand> {
+        state.data_rate = self.receptions.first().map_or(state.data_rate, |r| r.data_rate);
+        let commands = match self.frame.fport {
+            Some(0) => mac::parse_uplink(&self.frame.decrypt(&self.keys(), self.fcnt)).commands,
+            _ => mac::parse_uplink(self.frame.fopts).commands,
+        };
+        let mut answers = answers::take(&commands, state, self.receptions, self.received_at(), self.region);
+        answers::add_channels(&mut answers, state, self.region);
+        answers
+    }
+
+    /// What became of the queue item sent last: a TX_ACK or the device's own ACK says that it was on air.
+    fn settle_queue(&self, next: &mut Session) {
+        let acknowledged = self.frame.fctrl.ack;
+        let sent = |fcnt_down: u32| self.row.marks.sent > u64::from(fcnt_down);
+        let awaiting = next.awaiting_ack.take();
+        let on_air = next.item.is_some_and(|i| sent(i.first_fcnt_down)) || (acknowledged && awaiting.is_some());
+        if let Some(item) = next.item.filter(|_| on_air) {
+            next.queue_done = next.queue_done.max(item.seq);
+            next.item = None;
+        }
+        if let Some(ack) = awaiting.filter(|a| acknowledged || sent(a.fcnt_down)) {
+            let AwaitingAck { queue_item, fcnt_down } = ack;
+            let kind = EventKind::Ack(AckEvent { queue_item, acknowledged, fcnt_down });
+            next.slot.events.push(self.event("ack", next.resets, fcnt_down, kind));
+        }
+        self.skip_unsendable(next);
+    }
+
+    /// Items that expired are passed over, with a word to the application.
+    fn skip_unsendable(&self, next: &mut Session) {
+        while let Some(item) = self.queue.iter().find(|i| i.seq > next.queue_done) {
+            if item.expires_at.is_none_or(|at| at > self.now) {
+                break;
+            }
+            self.drop_item(next, item, "EXPIRED", "the queue item expired before it could be sent".to_string());
+        }
+    }
+
+    fn drop_item(&self, next: &mut Session, item: &QueueItem, code: &str, description: String) {
+        next.queue_done = next.queue_done.max(item.seq);
+        next.item = None;
+        let context = Tags::from([("queue_item_id".to_string(), item.id.clone())]);
+        let kind = EventKind::Log(LogEvent { error: true, code: code.into(), description, context });
+        next.slot.events.push(self.event(&format!("log {code}"), next.resets, item.seq as u32, kind));
+    }
+}
+
+/// Decides the downlink: an ACK, answers, a queue item, or nothing. FCntDown moves on only if there is one.
+fn answer(uplink: &Uplink<'_>, next: &mut Session, answers: Vec<mac::DownlinkCommand>) {
+    let Some(reception) = downlink::answer_to(uplink.receptions) else { return };
+    let windows = downlink::windows(reception, Timing::of(&next.mac), uplink.region, uplink.now);
+    if windows.is_empty() || next.next_fcnt_down == u32::MAX {
+        return;
+    }
+    let fopts = answers::encode(&answers);
+    let (item, fopts) = choose_item(uplink, next, &windows, fopts);
+    let must = uplink.frame.confirmed || uplink.frame.fctrl.adr_ack_req || !fopts.is_empty();
+    if item.is_none() && !must {
+        return;
+    }
+    let length = FHDR + fopts.len() + item.map_or(0, |i| 1 + i.data.len());
+    let windows = downlink::fitting(&windows, length, uplink.region);
+    if windows.is_empty() {
+        return;
+    }
+    let more = uplink.queue.iter().any(|i| i.seq > item.map_or(next.queue_done, |item| item.seq));
+    let fcnt_down = next.next_fcnt_down;
+    let spec = DataSpec {
+        direction: Direction::Down,
+        confirmed: item.is_some_and(|i| i.confirmed),
+        dev_addr: next.key.dev_addr,
+        fctrl: FCtrl {
+            adr: uplink.frame.fctrl.adr,
+            ack: uplink.frame.confirmed,
+            f_pending: more,
+            ..FCtrl::default()
+        },
+        fcnt: fcnt_down,
+        fopts: &fopts,
+        fport: item.map(|i| i.fport),
+        payload: item.map_or(&[], |i| &i.data),
+    };
+    let Ok(phy) = build_data(&spec, &uplink.keys()) else { return };
+    next.next_fcnt_down += 1;
+    next.slot.downlink = Some(PlannedDownlink {
+        key: ident::downlink_key(&next.key, fcnt_down),
+        gateway: reception.gateway,
+        fcnt_down,
+        phy,
+        windows,
+        item: item.map(|i| SentItem { seq: i.seq, id: i.id.clone() }),
+    });
+    if let Some(item) = item {
+        note_item(next, item, fcnt_down);
+    }
+}
+
+/// Remembers that the item is on its way. An item offered again keeps the FCntDown it was first sent under: a TX_ACK
+/// for any of its downlinks settles it.
+fn note_item(next: &mut Session, item: &QueueItem, fcnt_down: u32) {
+    let again = next.item.filter(|i| i.seq == item.seq);
+    next.item = Some(again.unwrap_or(ItemInFlight { seq: item.seq, first_fcnt_down: fcnt_down }));
+    if item.confirmed {
+        next.awaiting_ack = Some(AwaitingAck { queue_item: item.id.clone(), fcnt_down });
+    }
+}
+
+/// The queue item that goes along, and the FOpts that leave room for it. An item that no window can carry even alone is
+/// dropped with a word to the application: waiting for a better data rate would hold up all behind it.
+fn choose_item<'a>(
+    uplink: &Uplink<'a>,
+    next: &mut Session,
+    windows: &[PlannedWindow],
+    fopts: Vec<u8>,
+) -> (Option<&'a QueueItem>, Vec<u8>) {
+    let fits = |length| !downlink::fitting(windows, length, uplink.region).is_empty();
+    // A repeated ACK promises nothing about the queue: its item, if it had one, is offered with the next new uplink.
+    if matches!(next.slot.kind, SlotKind::AckAgain(_)) {
+        return (None, fopts);
+    }
+    while let Some(item) = uplink.queue.iter().find(|i| i.seq > next.queue_done) {
+        let alone = FHDR + 1 + item.data.len();
+        if fits(alone + fopts.len()) {
+            return (Some(item), fopts);
+        }
+        if fits(alone) {
+            return (Some(item), vec![]);
+        }
+        let description = format!("{} bytes do not fit the device's receive windows at this data rate", item.data.len());
+        uplink.drop_item(next, item, "DOWNLINK_PAYLOAD_SIZE", description);
+    }
+    (None, fopts)
+}
+
+impl DeviceContext {
+    /// The device as events name it; tags of application, profile and device together, the device's winning.
+    pub fn info(&self) -> DeviceInfo {
+        let mut tags = self.application.tags.clone();
+        tags.extend(self.profile.tags.clone());
+        tags.extend(self.device.tags.clone());
+        DeviceInfo {
+            tenant_id: self.application.tenant_id,
+            tenant_name: self.tenant_name.clone(),
+            application_id: self.application.id,
+            application_name: self.application.name.clone(),
+            device_profile_id: self.profile.id,
+            device_profile_name: self.profile.name.clone(),
+            device_name: self.device.name.clone(),
+            dev_eui: self.device.dev_eui,
+            tags,
+        }
+    }
+}

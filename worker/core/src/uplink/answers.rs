@@ -1,0 +1,94 @@
+//! The device's MAC commands, and what the network answers.
+
+use alloc::vec::Vec;
+
+use limpet_shared::{
+    UnixMicros,
+    lorawan::mac::{self, DownlinkCommand, UplinkCommand},
+    region::{Modulation, Region},
+};
+
+use crate::model::{MacState, Reception};
+
+/// FOpts hold at most 15 bytes (LoRaWAN 1.0.4, 4.3.1.6).
+const MAX_FOPTS: usize = 15;
+
+/// A LinkADRReq that was not answered this often is given up: some old stacks never do.
+const CHANNEL_TRIES: u8 = 3;
+
+/// Takes what the device answered into `mac`, and lists what it must be answered.
+pub fn take(
+    commands: &[UplinkCommand],
+    mac: &mut MacState,
+    receptions: &[Reception],
+    received_at: UnixMicros,
+    region: &Region,
+) -> Vec<DownlinkCommand> {
+    let mut answers = Vec::new();
+    for command in commands {
+        match command {
+            UplinkCommand::LinkCheckReq => answers.push(link_check(receptions, region)),
+            UplinkCommand::DeviceTimeReq => {
+                let (gps_seconds, fraction) = mac::gps_time(received_at);
+                answers.push(DownlinkCommand::DeviceTimeAns { gps_seconds, fraction });
+            }
+            UplinkCommand::LinkAdrAns { channel_mask_ack, .. } if mac.channels_tried > 0 => {
+                mac.channels_set |= *channel_mask_ack;
+            }
+            UplinkCommand::DevStatusAns { battery, margin } => {
+                mac.battery = Some(*battery);
+                mac.margin = Some(*margin);
+            }
+            _ => {}
+        }
+    }
+    answers
+}
+
+/// LinkCheckAns (5.1): the margin above what the data rate needs, and the number of gateways (not of receptions).
+fn link_check(receptions: &[Reception], region: &Region) -> DownlinkCommand {
+    let best = receptions.iter().map(|r| r.rx.snr).fold(f32::NEG_INFINITY, f32::max);
+    let needed = receptions.first().and_then(|r| region.modulation(r.data_rate)).map_or(0.0, |m| required_snr(&m));
+    let mut gateways: Vec<_> = receptions.iter().map(|r| r.gateway).collect();
+    gateways.sort_unstable();
+    gateways.dedup();
+    DownlinkCommand::LinkCheckAns {
+        // A float-to-integer cast saturates and takes NaN to 0, so any reported SNR is safe.
+        margin: (best - needed).clamp(0.0, 254.0) as u8,
+        gateways: gateways.len().min(255) as u8,
+    }
+}
+
+/// SNR at which a LoRa frame is just demodulated, dB (SX1301 data sheet: 2.5 dB a spreading factor, SF7 at -7.5).
+fn required_snr(modulation: &Modulation) -> f32 {
+    match modulation {
+        Modulation::Lora { spreading_factor, .. } => -7.5 - 2.5 * (f32::from(*spreading_factor) - 7.0),
+        _ => 0.0,
+    }
+}
+
+/// Adds the LinkADRReq block that tells the device its sub-band, if it still needs it and may be told.
+pub fn add_channels(answers: &mut Vec<DownlinkCommand>, mac: &mut MacState, region: &Region) {
+    if mac.channels_set || mac.channels_tried >= CHANNEL_TRIES {
+        return;
+    }
+    let requests = region.channel_mask_requests(mac.data_rate);
+    let room = MAX_FOPTS.saturating_sub(answers.iter().map(DownlinkCommand::len).sum());
+    if requests.is_empty() {
+        mac.channels_set = true;
+    } else if requests.iter().map(DownlinkCommand::len).sum::<usize>() <= room {
+        mac.channels_tried += 1;
+        answers.extend(requests);
+    }
+}
+
+/// The commands as FOpts: those that do not fit are left for another time.
+pub fn encode(answers: &[DownlinkCommand]) -> Vec<u8> {
+    let mut fopts = Vec::new();
+    for answer in answers {
+        if fopts.len() + answer.len() <= MAX_FOPTS {
+            answer.encode(&mut fopts);
+        }
+    }
+    fopts
+}
