@@ -2,9 +2,13 @@
 //!
 //! [`Store`] is the seam: SQLite on one machine, memory for tests and simulation, CQL for a cluster. One conformance
 //! suite holds all of them to the promises written at its methods.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod error;
+mod memory;
 mod traits;
+mod words;
 
 pub use error::{Result, StoreError};
+pub use memory::MemoryStore;
 pub use traits::*;

@@ -1,0 +1,67 @@
+//! What both embedded stores say and how they compare, in one place, so that they answer alike.
+
+use std::fmt::Display;
+
+use limpet_worker_core::model::{DeviceSeen, GatewaySeen};
+use uuid::Uuid;
+
+use crate::StoreError;
+
+/// `what id` is taken.
+pub(crate) fn exists(what: &str, id: impl Display) -> StoreError {
+    StoreError::AlreadyExists(format!("{what} {id}"))
+}
+
+/// There is no `what id`.
+pub(crate) fn missing(what: &str, id: impl Display) -> StoreError {
+    StoreError::NotFound(format!("{what} {id}"))
+}
+
+/// There is no `what id` that belongs to this tenant.
+pub(crate) fn missing_in_tenant(what: &str, id: impl Display, tenant: Uuid) -> StoreError {
+    StoreError::NotFound(format!("{what} {id} of tenant {tenant}"))
+}
+
+/// Devices hold on to their profile. `some` are the first few of them, `total` is how many there are.
+pub(crate) fn profile_in_use(profile: Uuid, some: &[String], total: u32) -> StoreError {
+    let more = u64::from(total).saturating_sub(some.len() as u64);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    StoreError::AlreadyExists(format!("a device that uses device profile {profile} ({}{more})", some.join(", ")))
+}
+
+/// How many devices [`profile_in_use`] names.
+pub(crate) const NAMED_DEVICES: usize = 5;
+
+/// What an e-mail address is compared by.
+pub(crate) fn email_key(email: &str) -> String {
+    email.trim().to_lowercase()
+}
+
+/// What a search looks into: the name, and the identity where that is searched too.
+pub(crate) fn search_text(name: &str, identity: Option<&str>) -> String {
+    match identity {
+        Some(identity) => format!("{}\n{identity}", name.to_lowercase()),
+        None => name.to_lowercase(),
+    }
+}
+
+/// Two notes of one device as one: the later wins, and what it leaves out stays. In any order the result is the same.
+pub(crate) fn merge_device(a: DeviceSeen, b: DeviceSeen) -> DeviceSeen {
+    let (old, new) = if a.last_seen_at <= b.last_seen_at { (a, b) } else { (b, a) };
+    DeviceSeen {
+        last_seen_at: new.last_seen_at.or(old.last_seen_at),
+        data_rate: new.data_rate.or(old.data_rate),
+        battery: new.battery.or(old.battery),
+        margin: new.margin.or(old.margin),
+    }
+}
+
+/// Two notes of one gateway as one, like [`merge_device`].
+pub(crate) fn merge_gateway(a: GatewaySeen, b: GatewaySeen) -> GatewaySeen {
+    let (old, new) = if a.last_seen_at <= b.last_seen_at { (a, b) } else { (b, a) };
+    GatewaySeen {
+        last_seen_at: new.last_seen_at.or(old.last_seen_at),
+        address: new.address.or(old.address),
+        location: new.location.or(old.location),
+    }
+}
