@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod admin;
+pub mod gwmp;
 pub mod id;
 pub mod link;
 pub mod lorawan;
