@@ -1,0 +1,240 @@
+//! Regions as data (RP002-1.0.4, Regional Parameters): frequencies, data rates, receive windows, channel lists.
+//!
+//! A [`Region`] is one configuration of a band's channel plan, such as `us915_1`: the plan of US902-928, of which
+//! channels 8 to 15 and 65 are in use. Another region is another table in a module here, never another branch.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::lorawan::mac::DownlinkCommand;
+
+mod eu868;
+mod modulation;
+mod plan;
+mod us915;
+
+pub use modulation::{CodeRate, Modulation};
+use plan::{ChannelList, DataRate, Plan, Rx1Frequency};
+
+/// Every region, in the order that they are shown in.
+static REGIONS: [Region; 10] = [
+    Region { name: "eu868", plan: &eu868::PLAN, channels: eu868::ALL_CHANNELS },
+    Region { name: "us915", plan: &us915::PLAN, channels: us915::ALL_CHANNELS },
+    Region { name: "us915_0", plan: &us915::PLAN, channels: us915::sub_band(0) },
+    Region { name: "us915_1", plan: &us915::PLAN, channels: us915::sub_band(1) },
+    Region { name: "us915_2", plan: &us915::PLAN, channels: us915::sub_band(2) },
+    Region { name: "us915_3", plan: &us915::PLAN, channels: us915::sub_band(3) },
+    Region { name: "us915_4", plan: &us915::PLAN, channels: us915::sub_band(4) },
+    Region { name: "us915_5", plan: &us915::PLAN, channels: us915::sub_band(5) },
+    Region { name: "us915_6", plan: &us915::PLAN, channels: us915::sub_band(6) },
+    Region { name: "us915_7", plan: &us915::PLAN, channels: us915::sub_band(7) },
+];
+
+static NAMES: [&str; REGIONS.len()] = {
+    let mut names = [""; REGIONS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = REGIONS[at].name;
+        at += 1;
+    }
+    names
+};
+
+/// One configuration of a band, as ChirpStack names them: `eu868`, `us915`, `us915_0` to `us915_7`.
+#[derive(Debug)]
+pub struct Region {
+    name: &'static str,
+    plan: &'static Plan,
+    /// Bit i: channel i of the plan is in use.
+    channels: u128,
+}
+
+/// An uplink channel as devices have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// Its number in LinkADRReq and NewChannelReq.
+    pub index: u8,
+    /// Hz.
+    pub frequency: u32,
+    pub min_dr: u8,
+    pub max_dr: u8,
+}
+
+/// Two regions are the same if their names are.
+impl PartialEq for Region {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+impl Eq for Region {}
+
+impl Region {
+    /// The region of this name; case is ignored.
+    pub fn by_name(name: &str) -> Option<&'static Region> {
+        REGIONS.iter().find(|region| region.name.eq_ignore_ascii_case(name))
+    }
+
+    /// All names that [`Region::by_name`] knows.
+    pub fn names() -> &'static [&'static str] {
+        &NAMES
+    }
+
+    /// Such as `us915_1`; what events carry as `regionConfigId`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The common name of the band, such as `US915`, in the words of ChirpStack's API.
+    pub fn band(&self) -> &'static str {
+        self.plan.band
+    }
+
+    /// The data rate that an uplink of this modulation has. A plan may use one modulation under two numbers;
+    /// this is the one that devices send with.
+    pub fn uplink_data_rate(&self, modulation: &Modulation) -> Option<u8> {
+        self.plan.data_rates.iter().find(|rate| rate.up && rate.modulation == *modulation).map(|rate| rate.index)
+    }
+
+    /// What a data rate of either direction means; none if the band reserves its number.
+    pub fn modulation(&self, data_rate: u8) -> Option<Modulation> {
+        self.data_rate(data_rate).map(|rate| rate.modulation)
+    }
+
+    /// M of the band's table, without a repeater: how many bytes FHDR, FPort and FRMPayload may have together.
+    /// 7 bytes of FHDR and the FPort taken off, it is N, the limit of FRMPayload with empty FOpts.
+    pub fn max_mac_payload(&self, data_rate: u8) -> Option<usize> {
+        self.data_rate(data_rate).map(|rate| usize::from(rate.max_mac_payload))
+    }
+
+    /// Whether the network may send at this data rate.
+    pub fn is_downlink_data_rate(&self, data_rate: u8) -> bool {
+        self.data_rate(data_rate).is_some_and(|rate| rate.down)
+    }
+
+    fn data_rate(&self, index: u8) -> Option<&'static DataRate> {
+        self.plan.data_rates.iter().find(|rate| rate.index == index)
+    }
+
+    /// Whether an uplink on this frequency and data rate can be this region's. Where the network adds channels as it
+    /// likes, any frequency of the band can; else only that of a channel in use.
+    pub fn accepts(&self, frequency_hz: u32, data_rate: u8) -> bool {
+        if !self.data_rate(data_rate).is_some_and(|rate| rate.up) {
+            return false;
+        }
+        match self.plan.free_range {
+            Some((low, high)) => (low..=high).contains(&frequency_hz),
+            None => self.channels_in(self.channels).any(|channel| {
+                channel.frequency == frequency_hz && (channel.min_dr..=channel.max_dr).contains(&data_rate)
+            }),
+        }
+    }
+
+    /// The channels of the plan that the mask has, in order of their index.
+    fn channels_in(&self, mask: u128) -> impl Iterator<Item = Channel> {
+        self.plan.channels().filter(move |channel| mask >> channel.index & 1 == 1)
+    }
+
+    /// The channels that devices use once they joined, in order of their index.
+    pub fn uplink_channels(&self) -> Vec<Channel> {
+        self.channels_in(self.channels).collect()
+    }
+
+    /// The channels that Join-requests come on, each with the data rates that are allowed for them.
+    pub fn join_channels(&self) -> Vec<Channel> {
+        let allowed = |channel: &Channel, dr: &&u8| (channel.min_dr..=channel.max_dr).contains(*dr);
+        self.channels_in(self.channels & self.plan.join_channels)
+            .filter_map(|channel| {
+                let rates = || self.plan.join_data_rates.iter().filter(|dr| allowed(&channel, dr));
+                Some(Channel { min_dr: *rates().min()?, max_dr: *rates().max()?, ..channel })
+            })
+            .collect()
+    }
+
+    /// The data rates of Join-requests, ascending.
+    pub fn join_data_rates(&self) -> &'static [u8] {
+        self.plan.join_data_rates
+    }
+
+    /// Frequency (Hz) and data rate of RX1. None if the uplink is on no channel of the band, or if the band does not
+    /// define this offset.
+    pub fn rx1(&self, uplink_frequency: u32, uplink_data_rate: u8, rx1_dr_offset: u8) -> Option<(u32, u8)> {
+        let frequency = match self.plan.rx1_frequency {
+            Rx1Frequency::SameAsUplink => uplink_frequency,
+            Rx1Frequency::Modulo { first, step, count } => {
+                let uplink = self.plan.channels().find(|channel| channel.frequency == uplink_frequency)?;
+                first + step * (u32::from(uplink.index) % count)
+            }
+        };
+        let (_, by_offset) = self.plan.rx1_data_rates.iter().find(|(dr, _)| *dr == uplink_data_rate)?;
+        Some((frequency, *by_offset.get(usize::from(rx1_dr_offset))?))
+    }
+
+    /// The band's default frequency (Hz) and data rate of RX2.
+    pub fn rx2(&self) -> (u32, u8) {
+        self.plan.rx2
+    }
+
+    /// The highest RX1DROffset that the band defines.
+    pub fn max_rx1_dr_offset(&self) -> u8 {
+        self.plan.rx1_data_rates.first().map_or(0, |(_, by_offset)| by_offset.len().saturating_sub(1) as u8)
+    }
+
+    /// What a gateway is told to send with, in dBm (`powe` of a txpk).
+    pub fn downlink_power(&self, frequency: u32) -> i8 {
+        let exception = self.plan.power_exceptions.iter().find(|(range, _)| (range.0..=range.1).contains(&frequency));
+        exception.map_or(self.plan.power, |(_, power)| *power)
+    }
+
+    /// The CFList of a Join-accept: channels beside the default ones (type 0), or the mask of channels in use
+    /// (type 1, which LoRaWAN 1.0.2 and older do not know in a band with fixed channels: see
+    /// [`Region::channel_mask_requests`]). None if devices need none.
+    pub fn cf_list(&self) -> Option<[u8; 16]> {
+        match self.plan.channel_list {
+            ChannelList::Frequencies => Some(self.frequency_list()),
+            ChannelList::Mask { all } => (self.channels != all).then(|| self.mask_list()),
+        }
+    }
+
+    /// Type 0: five frequencies in 100 Hz, 0 where there is none.
+    fn frequency_list(&self) -> [u8; 16] {
+        let mut list = [0; 16];
+        let added = self.channels_in(self.channels & !self.plan.join_channels);
+        for (bytes, channel) in list.chunks_exact_mut(3).zip(added) {
+            bytes.copy_from_slice(&(channel.frequency / 100).to_le_bytes()[..3]);
+        }
+        list
+    }
+
+    /// Type 1: masks of 16 channels each, channel 0 first; the type in the last byte.
+    fn mask_list(&self) -> [u8; 16] {
+        let mut list = self.channels.to_le_bytes();
+        list[15] = 1;
+        list
+    }
+
+    /// The block of LinkADRReq that tells a device which does not read the CFList (LoRaWAN 1.0.2 and older, ABP) the
+    /// channels in use; empty where it needs none. The device takes the data rate of the last of them, so
+    /// `data_rate` is the one that it shall go on with; it sends with maximum power and once.
+    pub fn channel_mask_requests(&self, data_rate: u8) -> Vec<DownlinkCommand> {
+        match self.plan.channel_list {
+            ChannelList::Mask { all } if self.channels != all => {}
+            _ => return Vec::new(),
+        }
+        let request = |ch_mask_cntl, channel_mask| DownlinkCommand::LinkAdrReq {
+            data_rate,
+            tx_power: 0,
+            channel_mask,
+            ch_mask_cntl,
+            nb_trans: 1,
+        };
+        let block = |number: u8| (self.channels >> (16 * number)) as u16;
+        // ChMaskCntl 7 turns channels 0 to 63 off and sets 64 to 71 by its mask; 0 to 3 then turn some on again.
+        let blocks = (0..4).filter(|&number| block(number) != 0).map(|number| request(number, block(number)));
+        core::iter::once(request(7, block(4))).chain(blocks).collect()
+    }
+
+    /// How long after the end of a Join-request its RX1 and RX2 open.
+    pub fn join_accept_delays() -> (Duration, Duration) {
+        (Duration::from_secs(5), Duration::from_secs(6))
+    }
+}

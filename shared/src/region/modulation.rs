@@ -1,0 +1,55 @@
+//! How a frame is modulated, and how GWMP writes it.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A modulation with the parameters that make up a data rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Modulation {
+    /// LoRa; always coding rate 4/5 in LoRaWAN below 2 GHz.
+    Lora { spreading_factor: u8, bandwidth_khz: u16 },
+    /// Bits per second.
+    Fsk { bit_rate: u32 },
+    /// LR-FHSS, uplinks only. `bandwidth_khz` is the occupied channel width.
+    LrFhss { code_rate: CodeRate, bandwidth_khz: u16 },
+}
+
+/// Coding rate of an LR-FHSS frame, which tells its data rates apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CodeRate {
+    OneThird,
+    TwoThirds,
+}
+
+impl CodeRate {
+    /// Reads `codr` of an rxpk: forwarders write 1/3 and 2/3 also with the denominator 6.
+    pub fn from_codr(codr: &str) -> Option<Self> {
+        match codr {
+            "1/3" | "2/6" => Some(Self::OneThird),
+            "2/3" | "4/6" => Some(Self::TwoThirds),
+            _ => None,
+        }
+    }
+}
+
+/// As `codr` of GWMP.
+impl fmt::Display for CodeRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OneThird => "1/3",
+            Self::TwoThirds => "2/3",
+        })
+    }
+}
+
+/// As `datr` of GWMP: `SF7BW125`, `50000` (a JSON number there), `M0CW137`.
+impl fmt::Display for Modulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lora { spreading_factor, bandwidth_khz } => write!(f, "SF{spreading_factor}BW{bandwidth_khz}"),
+            Self::Fsk { bit_rate } => write!(f, "{bit_rate}"),
+            Self::LrFhss { bandwidth_khz, .. } => write!(f, "M0CW{bandwidth_khz}"),
+        }
+    }
+}

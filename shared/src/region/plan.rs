@@ -1,0 +1,115 @@
+//! What a band's channel plan is made of.
+
+use super::{Channel, CodeRate, Modulation};
+
+/// A band's channel plan.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Common name, such as `EU868`.
+    pub band: &'static str,
+    pub data_rates: &'static [DataRate],
+    /// Runs of uplink channels, by ascending index.
+    pub channels: &'static [ChannelRun],
+    /// Bit i: Join-requests come on channel i, and every device knows it.
+    pub join_channels: u128,
+    /// Ascending.
+    pub join_data_rates: &'static [u8],
+    /// The first and last frequency (Hz) between which a network adds channels as it likes; none: channels are fixed.
+    pub free_range: Option<(u32, u32)>,
+    pub rx1_frequency: Rx1Frequency,
+    /// Uplink data rate, and the data rate of RX1 by RX1DROffset.
+    pub rx1_data_rates: &'static [(u8, &'static [u8])],
+    /// Frequency (Hz) and data rate.
+    pub rx2: (u32, u8),
+    /// dBm.
+    pub power: i8,
+    /// First and last frequency (Hz) that another power (dBm) holds for.
+    pub power_exceptions: &'static [((u32, u32), i8)],
+    pub channel_list: ChannelList,
+}
+
+/// One data rate of a band's table.
+#[derive(Debug)]
+pub(super) struct DataRate {
+    pub index: u8,
+    pub modulation: Modulation,
+    /// Devices may send with it.
+    pub up: bool,
+    /// The network may send with it.
+    pub down: bool,
+    /// M without a repeater.
+    pub max_mac_payload: u8,
+}
+
+/// Channels at equal distances.
+#[derive(Debug)]
+pub(super) struct ChannelRun {
+    pub first_index: u8,
+    pub count: u8,
+    /// Hz.
+    pub first: u32,
+    /// Hz.
+    pub step: u32,
+    pub min_dr: u8,
+    pub max_dr: u8,
+}
+
+/// Where RX1 is.
+#[derive(Debug)]
+pub(super) enum Rx1Frequency {
+    SameAsUplink,
+    /// On downlink channel (index of the uplink channel modulo `count`); Hz.
+    Modulo {
+        first: u32,
+        step: u32,
+        count: u32,
+    },
+}
+
+/// How devices are told their channels.
+#[derive(Debug)]
+pub(super) enum ChannelList {
+    /// CFList type 0: the channels beside those that every device knows.
+    Frequencies,
+    /// CFList type 1, or LinkADRReq with ChMaskCntl as in US902-928; not needed if `all` channels are in use.
+    Mask { all: u128 },
+}
+
+impl Plan {
+    /// Every channel of the plan, by ascending index.
+    pub fn channels(&self) -> impl Iterator<Item = Channel> {
+        self.channels.iter().flat_map(|run| {
+            (0..run.count).map(|n| Channel {
+                index: run.first_index + n,
+                frequency: run.first + run.step * u32::from(n),
+                min_dr: run.min_dr,
+                max_dr: run.max_dr,
+            })
+        })
+    }
+}
+
+/// A LoRa data rate.
+pub(super) const fn lora(spreading_factor: u8, bandwidth_khz: u16) -> Modulation {
+    Modulation::Lora { spreading_factor, bandwidth_khz }
+}
+
+/// An LR-FHSS data rate.
+pub(super) const fn lr_fhss(code_rate: CodeRate, bandwidth_khz: u16) -> Modulation {
+    Modulation::LrFhss { code_rate, bandwidth_khz }
+}
+
+impl DataRate {
+    /// For both directions.
+    pub const fn both(index: u8, modulation: Modulation, max_mac_payload: u8) -> Self {
+        Self { index, modulation, up: true, down: true, max_mac_payload }
+    }
+    /// For devices only.
+    pub const fn up(index: u8, modulation: Modulation, max_mac_payload: u8) -> Self {
+        Self { index, modulation, up: true, down: false, max_mac_payload }
+    }
+    /// For the network only.
+    pub const fn down(index: u8, modulation: Modulation, max_mac_payload: u8) -> Self {
+        Self { index, modulation, up: false, down: true, max_mac_payload }
+    }
+}
