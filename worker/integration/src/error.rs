@@ -1,0 +1,51 @@
+//! Why an event was not taken.
+
+use std::time::Duration;
+
+use crate::RenderError;
+
+/// Why an event was not taken. No message holds more of a URL than its origin: paths and queries may hold tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The endpoint is not an absolute http or https URL.
+    #[error("the endpoint's URL cannot be used: {0}")]
+    Url(String),
+    /// A header of the integration cannot be sent.
+    #[error("the header {0:?} cannot be sent")]
+    Header(String),
+    /// The time limit passed before every endpoint had answered.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The endpoint cannot be reached, or the connection broke before it answered.
+    #[error("{origin} cannot be reached: {reason}")]
+    Unreachable { origin: String, reason: String },
+    /// The endpoint answered, but cannot take the event now (408, 429, or neither 2xx nor 4xx).
+    #[error("{origin} answered {status}")]
+    NotNow { origin: String, status: u16 },
+    /// The endpoint does not want the event (4xx): most likely its URL or its credentials are wrong.
+    #[error("{origin} refused the event with {status}")]
+    Refused { origin: String, status: u16 },
+    /// The event cannot be written as the integration wants it.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+}
+
+impl DeliveryError {
+    /// The reason as a metric's label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Url(_) => "url",
+            Self::Header(_) => "header",
+            Self::TimedOut(_) => "timed_out",
+            Self::Unreachable { .. } => "unreachable",
+            Self::NotNow { .. } => "not_now",
+            Self::Refused { .. } => "refused",
+            Self::Render(_) => "render",
+        }
+    }
+
+    /// Whether trying again is unlikely to help before someone changes the integration.
+    pub fn needs_operator(&self) -> bool {
+        matches!(self, Self::Url(_) | Self::Header(_) | Self::Refused { .. } | Self::Render(_))
+    }
+}
