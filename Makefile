@@ -1,0 +1,57 @@
+# What CI runs is what you run: `make ci`. Everything lands in the target folder.
+SHELL := /bin/sh
+CARGO ?= cargo
+STEP := scripts/step.sh
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# One version for everyone, so that a new release cannot turn a check red.
+CARGO_DENY := 0.20.2
+
+.PHONY: help build test test-tools lint deny fuzz-short fuzz ci bench clean
+
+help:
+	@echo 'make build        the binary, target/release/limpet'
+	@echo 'make test         every test; as root on Debian it first installs what they need'
+	@echo 'make lint         format, clippy, documentation, licences'
+	@echo 'make fuzz-short   20 s of fuzzing per target, if there is a nightly compiler'
+	@echo 'make ci           test, lint and fuzz-short: what must pass before a change lands'
+	@echo 'make bench        micro-benchmarks'
+	@echo 'make clean        removes everything that was built'
+
+build:
+	@$(STEP) 'build limpet (release)' $(CARGO) build --release --locked
+
+test-tools:
+	@$(STEP) 'get what the tests need besides Rust' scripts/test-tools.sh
+
+test: test-tools
+	@$(STEP) 'build everything and run all tests' $(CARGO) test --workspace --locked
+
+lint:
+	@$(STEP) 'format' $(CARGO) fmt --all --check
+	@$(STEP) 'clippy' $(CARGO) clippy --workspace --all-targets --locked --quiet -- -D warnings
+	@RUSTDOCFLAGS='-D warnings' $(STEP) 'documentation' $(CARGO) doc --workspace --no-deps --locked --quiet
+	@$(MAKE) --no-print-directory deny
+
+deny:
+	@$(STEP) 'get cargo-deny' scripts/cargo-tool.sh cargo-deny $(CARGO_DENY)
+	@$(STEP) 'licences, bans, sources' $(TARGET)/tools/bin/cargo-deny --log-level error --locked check licenses bans sources
+
+fuzz-short:
+	@$(STEP) 'fuzz, briefly' scripts/fuzz-short.sh 20
+
+fuzz:
+	@$(STEP) 'fuzz, an hour in all' scripts/fuzz-short.sh 900
+
+# In this order and one after the other: a failing test is told first, and two builds at once help nobody.
+ci:
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory fuzz-short
+
+bench:
+	@$(STEP) 'micro-benchmarks' $(CARGO) bench --package limpet-bench --locked
+
+clean:
+	$(CARGO) clean
+	rm -rf fuzz/target

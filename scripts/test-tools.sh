@@ -1,0 +1,93 @@
+#!/bin/sh
+# Gets what the black-box tests use besides Rust, into the target folder, and changes nothing else:
+#   TARGET/tools/bin/promtool   taken out of Debian's package `prometheus`, which is not installed
+#   TARGET/venv                 Python with the packages of scripts/requirements.txt
+# Only what Debian has to install (a C compiler, Python) is installed, and only as root.
+# What cannot be had is said and left out: the tests that need it skip, or fail when CI=true.
+set -u
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-target}
+say() { printf '    %s\n' "$*"; }
+
+# Debian's lists are read once, and only if something is to be fetched.
+lists_read=
+read_lists() {
+  [ -z "$lists_read" ] || return 0
+  lists_read=yes
+  if [ "$(id -u)" -eq 0 ]; then
+    say "reading Debian's package lists"
+    apt-get update -qq || say "apt-get update failed: going on with the lists there are"
+  fi
+}
+
+# installed COMMAND PACKAGE...: installs the packages if the command is missing and we may.
+installed() {
+  command=$1
+  shift
+  command -v "$command" >/dev/null 2>&1 && return 0
+  if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+    say "$command is missing: install $* (Debian's names) and run this again"
+    return 1
+  fi
+  read_lists
+  say "installing $*"
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+}
+
+get_promtool() {
+  tool=$target/tools/bin/promtool
+  if [ -x "$tool" ]; then
+    say "promtool: $tool"
+    return 0
+  fi
+  mkdir -p "$target/tools/bin" "$target/tools/prometheus"
+  if command -v promtool >/dev/null 2>&1; then
+    ln -sf "$(command -v promtool)" "$tool"
+  elif command -v apt-get >/dev/null 2>&1; then
+    read_lists
+    (cd "$target/tools/prometheus" && rm -f ./*.deb && apt-get download -qq prometheus 2>/dev/null && dpkg -x ./*.deb .) &&
+      cp "$target/tools/prometheus/usr/bin/promtool" "$tool"
+    rm -rf "$target/tools/prometheus"
+  fi
+  if [ -x "$tool" ]; then
+    say "promtool: $tool"
+  else
+    say "promtool is missing: it comes with Prometheus (Debian's package prometheus)"
+  fi
+}
+
+get_python() {
+  if cmp -s scripts/requirements.txt "$target/venv/requirements.txt"; then
+    say "Python: $target/venv"
+    return 0
+  fi
+  installed python3 python3 python3-venv || return 0
+  rm -rf "$target/venv"
+  if ! python3 -m venv "$target/venv" >/dev/null 2>&1; then
+    # Debian splits venv off; the python3 found first may not be Debian's.
+    rm -rf "$target/venv"
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+      read_lists
+      say "installing python3 python3-venv"
+      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3 python3-venv >/dev/null
+      /usr/bin/python3 -m venv "$target/venv"
+    fi
+  fi
+  if [ ! -x "$target/venv/bin/python" ]; then
+    say "Python's venv is missing: install python3-venv (Debian's name) and run this again"
+    return 0
+  fi
+  say "fetching chirpstack-api into $target/venv"
+  if "$target/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r scripts/requirements.txt; then
+    # Written last: a half-filled folder is filled anew.
+    cp scripts/requirements.txt "$target/venv/requirements.txt"
+    say "Python: $target/venv"
+  else
+    say "pip failed: the tests with ChirpStack's official client will not run"
+  fi
+}
+
+installed cc gcc libc6-dev || exit 1
+mkdir -p "$target"
+get_promtool
+get_python
