@@ -10,6 +10,7 @@
 mod datr;
 mod header;
 mod loose;
+mod modulation;
 mod push_data;
 mod rxpk;
 mod tx_ack;
@@ -62,6 +63,11 @@ fn trim_json(json: &[u8]) -> &[u8] {
     let blank = |b: &u8| *b == 0 || b.is_ascii_whitespace();
     let end = json.iter().rposition(|b| !blank(b)).map_or(0, |at| at + 1);
     json.get(..end).unwrap_or_default()
+}
+
+/// Reads a JSON object. Serde's structs would take a list of their fields too, which no forwarder means.
+fn object<'a, T: serde::Deserialize<'a>>(json: &'a str) -> Option<T> {
+    if json.trim_ascii_start().starts_with('{') { serde_json::from_str(json).ok() } else { None }
 }
 
 /// Writes JSON. Serialising our own types to memory cannot fail; an empty body would be refused by the peer.

@@ -30,6 +30,7 @@ pub(super) enum Loose<'a> {
     #[default]
     Nothing,
     Bool(bool),
+    Integer(i64),
     Number(f64),
     Text(Cow<'a, str>),
     List(Vec<f64>),
@@ -42,6 +43,7 @@ impl Loose<'_> {
     /// A finite number, also when written as text; of a list the first.
     pub(super) fn number(&self) -> Option<f64> {
         let number = match self {
+            Self::Integer(n) => Some(*n as f64),
             Self::Number(n) => Some(*n),
             Self::Text(text) => text.trim().parse().ok(),
             Self::List(list) => list.first().copied(),
@@ -51,6 +53,9 @@ impl Loose<'_> {
     }
     /// The nearest integer; what does not fit becomes the limit.
     fn integer(&self) -> Option<i64> {
+        if let Self::Integer(n) = self {
+            return Some(*n);
+        }
         self.number().map(|n| (if n < 0.0 { n - 0.5 } else { n + 0.5 }) as i64)
     }
     pub(super) fn i32(&self) -> Option<i32> {
@@ -84,6 +89,7 @@ impl Loose<'_> {
         match self {
             Self::Bool(yes) => Some(*yes),
             Self::Text(text) => text.parse().ok(),
+            Self::Integer(n) => Some(*n != 0),
             Self::Number(n) => Some(*n != 0.0),
             Self::List(_) | Self::Nothing => None,
         }
@@ -140,10 +146,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Loose<'a> {
                 Ok(Loose::Bool(v))
             }
             fn visit_i64<E>(self, v: i64) -> Result<Self::Value, E> {
-                Ok(Loose::Number(v as f64))
+                Ok(Loose::Integer(v))
             }
             fn visit_u64<E>(self, v: u64) -> Result<Self::Value, E> {
-                Ok(Loose::Number(v as f64))
+                Ok(i64::try_from(v).map_or(Loose::Number(v as f64), Loose::Integer))
             }
             fn visit_f64<E>(self, v: f64) -> Result<Self::Value, E> {
                 Ok(Loose::Number(v))

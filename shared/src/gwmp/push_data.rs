@@ -5,7 +5,7 @@ use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{JsonError, MAX_RXPK, Rxpk, RxpkError, loose::Loose, to_json, trim_json};
+use super::{JsonError, MAX_RXPK, Rxpk, RxpkError, loose::Loose, object, to_json, trim_json};
 
 /// Longest text of a status field that is kept.
 const MAX_TEXT: usize = 128;
@@ -130,7 +130,7 @@ struct WireStat<'a> {
 pub fn parse_push_data(json: &[u8]) -> Result<PushData, JsonError> {
     // A description in another character set must not cost the packets beside it.
     let text = String::from_utf8_lossy(trim_json(json));
-    let root: Root<'_> = serde_json::from_str(&text).map_err(|_| JsonError::Malformed)?;
+    let root: Root<'_> = object(&text).ok_or(JsonError::Malformed)?;
     let rxpk = match root.rxpk {
         Some(list) => packets(list.get())?,
         None => Vec::new(),
@@ -160,7 +160,7 @@ pub fn push_data_json(rxpk: &[Rxpk], stat: Option<&Stat>) -> Vec<u8> {
 
 impl Stat {
     fn read(json: &str) -> Result<Self, JsonError> {
-        let wire: WireStat<'_> = serde_json::from_str(json).map_err(|_| JsonError::Malformed)?;
+        let wire: WireStat<'_> = object(json).ok_or(JsonError::Malformed)?;
         let text = |field: &Loose<'_>| field.text(MAX_TEXT);
         Ok(Self {
             time: text(&wire.time),

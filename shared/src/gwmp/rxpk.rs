@@ -9,6 +9,7 @@ use super::{
     MAX_PHY_PAYLOAD,
     datr::{Datr, DatrError},
     loose::{Loose, base64, bytes, megahertz},
+    object,
 };
 
 /// Longest text of a descriptive field that is kept.
@@ -201,7 +202,7 @@ impl Rxpk {
 
     /// Reads one element of the `rxpk` list.
     pub(super) fn read(json: &str) -> Result<Self, RxpkError> {
-        let wire: Wire<'_> = serde_json::from_str(json).map_err(|_| RxpkError::Malformed)?;
+        let wire: Wire<'_> = object(json).ok_or(RxpkError::Malformed)?;
         let freq = wire.freq.hertz().ok_or(RxpkError::Frequency)?;
         let datr = Datr::read(&wire.modu, &wire.datr).map_err(|error| match error {
             DatrError::Modulation => RxpkError::Modulation,
@@ -294,10 +295,7 @@ impl Wire<'_> {
 /// Reads the elements of `rsig`, and no more of them than a gateway has antennas, whatever a datagram has room for.
 fn antennas(list: &str) -> Vec<RSig> {
     let list: Vec<&RawValue> = serde_json::from_str(list).unwrap_or_default();
-    list.iter()
-        .take(MAX_RSIG)
-        .filter_map(|raw| serde_json::from_str::<WireRSig<'_>>(raw.get()).ok().map(RSig::from))
-        .collect()
+    list.iter().take(MAX_RSIG).filter_map(|raw| object::<WireRSig<'_>>(raw.get()).map(RSig::from)).collect()
 }
 
 #[derive(Default, Deserialize)]

@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use super::{JsonError, loose::Loose, to_json, trim_json};
+use super::{JsonError, loose::Loose, object, to_json, trim_json};
 
 /// Longest word of an unknown error that is kept.
 const MAX_WORD: usize = 32;
@@ -143,7 +143,7 @@ pub fn parse_tx_ack(json: &[u8]) -> Result<TxAckResult, JsonError> {
         return Ok(TxAckResult::Sent(None));
     }
     let text = core::str::from_utf8(json).map_err(|_| JsonError::Malformed)?;
-    let root: Root<'_> = serde_json::from_str(text).map_err(|_| JsonError::Malformed)?;
+    let root: Root<'_> = object(text).ok_or(JsonError::Malformed)?;
     let Some(wire) = root.txpk_ack else { return Ok(TxAckResult::Sent(None)) };
     let word = |field: &Loose<'_>| field.str().filter(|w| !w.is_empty() && *w != "NONE").map(String::from);
     if let Some(error) = word(&wire.error) {

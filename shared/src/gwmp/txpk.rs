@@ -8,6 +8,7 @@ use super::{
     JsonError, MAX_PHY_PAYLOAD,
     datr::Datr,
     loose::{Loose, base64, bytes, megahertz},
+    object,
     rxpk::{put, put_datr},
     to_json, trim_json,
 };
@@ -153,7 +154,7 @@ impl Wire<'_> {
 /// LoRa), `size` or `data` and says nothing; others drop one without `imme`, `powe` or `ipol`.
 pub fn parse_pull_resp(json: &[u8]) -> Result<Txpk, JsonError> {
     let text = core::str::from_utf8(trim_json(json)).map_err(|_| JsonError::Malformed)?;
-    let Root { txpk: wire } = serde_json::from_str(text).map_err(|_| JsonError::Malformed)?;
+    let Root { txpk: wire } = object(text).ok_or(JsonError::Malformed)?;
     let missing = JsonError::Field;
     let imme = wire.imme.bool().ok_or(missing("imme"))?;
     if !imme && wire.tmst.is_nothing() && wire.tmms.is_nothing() {
