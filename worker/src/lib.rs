@@ -1,1 +1,7 @@
-//! limpet-worker
+//! A worker: stateless, it takes frames from balancers over the link and processes each against the shared store.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod metrics;
+pub mod pipeline;
+mod regions;
+mod seams;

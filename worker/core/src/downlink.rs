@@ -34,7 +34,7 @@ impl Timing {
     /// After a JoinRequest: JOIN_ACCEPT_DELAY1 and 2 with the region's defaults.
     pub fn of_join(region: &Region) -> Self {
         let (rx2_frequency, rx2_data_rate) = region.rx2();
-        Self { rx1_delay: region.join_accept_delay(), rx1_dr_offset: 0, rx2_frequency, rx2_data_rate }
+        Self { rx1_delay: Region::join_accept_delays().0, rx1_dr_offset: 0, rx2_frequency, rx2_data_rate }
     }
 }
 

@@ -27,12 +27,14 @@ pub fn dedup_key(region: &str, frequency: u32, data_rate: u8, phy: &[u8]) -> Ded
 }
 
 /// Tells two receptions of equal bytes at one gateway apart. A redelivery has equal parts, hence the same context.
-pub fn reception_context(received_at: u64, tmst: Option<u32>, board: u32, antenna: u32) -> u64 {
-    let tmst = tmst.map_or([0; 5], |t| {
-        let [a, b, c, d] = t.to_be_bytes();
-        [1, a, b, c, d]
-    });
-    let parts: [&[u8]; 5] = [b"context", &received_at.to_be_bytes(), &tmst, &board.to_be_bytes(), &antenna.to_be_bytes()];
+pub fn reception_context(received_at: u64, tmst: Option<u32>, board: Option<u32>, antenna: Option<u32>) -> u64 {
+    let bytes = |value: Option<u32>| {
+        value.map_or([0; 5], |v| {
+            let [a, b, c, d] = v.to_be_bytes();
+            [1, a, b, c, d]
+        })
+    };
+    let parts: [&[u8]; 5] = [b"context", &received_at.to_be_bytes(), &bytes(tmst), &bytes(board), &bytes(antenna)];
     u64::from_be_bytes(first(hash(&parts)))
 }
 
@@ -58,8 +60,7 @@ fn session_bytes(key: &SessionKey) -> [u8; 20] {
 
 /// `deduplicationId` of an event. `what` names the kind, `resets` and `number` the uplink or downlink in its session.
 pub fn event_id(what: &str, key: &SessionKey, resets: u32, number: u32) -> Uuid {
-    let digest =
-        hash(&[b"event", what.as_bytes(), &session_bytes(key), &resets.to_be_bytes(), &number.to_be_bytes()]);
+    let digest = hash(&[b"event", what.as_bytes(), &session_bytes(key), &resets.to_be_bytes(), &number.to_be_bytes()]);
     Builder::from_custom_bytes(first(digest)).into_uuid()
 }
 

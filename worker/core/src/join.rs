@@ -53,6 +53,8 @@ pub struct Join<'a> {
     pub net_id: u32,
     /// 32 random bits: the device part of the DevAddr.
     pub random: u32,
+    /// Queue items up to this number were seen to in the session before.
+    pub queue_done: u64,
     pub worker: &'a str,
     pub now: UnixMicros,
 }
@@ -109,6 +111,7 @@ fn new_session(join: &Join<'_>, received_at: UnixMicros) -> Session {
     let keys = session_keys(&app_key, state.next_join_nonce, join.net_id, request.dev_nonce);
     let keys = SessionKeys { nwk_s_key: keys.nwk_s_key, app_s_key: keys.app_s_key };
     let mut session = session::begin(key, received_at, true, join.region, keys);
+    session.queue_done = join.queue_done;
     // A device that took the CFList knows its channels; the others are told by LinkADRReq.
     session.mac.channels_set = takes_cf_list(join) && join.region.cf_list().is_some();
     session

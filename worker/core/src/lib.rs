@@ -6,10 +6,10 @@
 
 extern crate alloc;
 
-// pub mod downlink;
+pub mod downlink;
 pub mod ident;
-// pub mod join;
+pub mod join;
 pub mod model;
 pub mod seen;
-// pub mod session;
-// pub mod uplink;
+pub mod session;
+pub mod uplink;

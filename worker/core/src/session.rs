@@ -6,9 +6,7 @@ use limpet_shared::{DevAddr, Eui64, UnixMicros, region::Region};
 
 use crate::{
     ident,
-    model::{
-        DeviceProfile, MacState, Seen, Session, SessionId, SessionKey, SessionKeys, Slot, SlotKind,
-    },
+    model::{DeviceProfile, MacState, Seen, Session, SessionId, SessionKey, SessionKeys, Slot, SlotKind},
 };
 
 /// RX1 delay that the network tells devices in the JoinAccept, in seconds; also what ABP devices have from the factory.

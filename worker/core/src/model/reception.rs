@@ -45,8 +45,9 @@ pub struct RxInfo {
     pub snr: f32,
     pub channel: u32,
     pub rf_chain: u32,
-    pub board: u32,
-    pub antenna: u32,
+    /// As the gateway named them; given back with a downlink.
+    pub board: Option<u32>,
+    pub antenna: Option<u32>,
     /// Code rate, such as `4/5`.
     pub code_rate: String,
 }

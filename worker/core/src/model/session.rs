@@ -170,8 +170,9 @@ pub struct PlannedWindow {
     pub data_rate: u8,
     /// dBm EIRP.
     pub power: i8,
-    pub board: u32,
-    pub antenna: u32,
+    /// As the gateway named them; given back with a downlink.
+    pub board: Option<u32>,
+    pub antenna: Option<u32>,
 }
 
 /// The marks beside the row, written plainly; the highest number wins.

@@ -196,12 +196,7 @@ fn answer(uplink: &Uplink<'_>, next: &mut Session, answers: Vec<mac::DownlinkCom
         direction: Direction::Down,
         confirmed: item.is_some_and(|i| i.confirmed),
         dev_addr: next.key.dev_addr,
-        fctrl: FCtrl {
-            adr: uplink.frame.fctrl.adr,
-            ack: uplink.frame.confirmed,
-            f_pending: more,
-            ..FCtrl::default()
-        },
+        fctrl: FCtrl { adr: uplink.frame.fctrl.adr, ack: uplink.frame.confirmed, f_pending: more, ..FCtrl::default() },
         fcnt: fcnt_down,
         fopts: &fopts,
         fport: item.map(|i| i.fport),
@@ -253,7 +248,8 @@ fn choose_item<'a>(
         if fits(alone) {
             return (Some(item), vec![]);
         }
-        let description = format!("{} bytes do not fit the device's receive windows at this data rate", item.data.len());
+        let description =
+            format!("{} bytes do not fit the device's receive windows at this data rate", item.data.len());
         uplink.drop_item(next, item, "DOWNLINK_PAYLOAD_SIZE", description);
     }
     (None, fopts)

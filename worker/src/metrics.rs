@@ -1,0 +1,209 @@
+//! What a worker counts: `limpet_worker_…`, base units, every drop with its reason.
+
+use std::time::Duration;
+
+use limpet_store::StoreError;
+use limpet_worker_core::{model::EventKind, uplink::Acceptance};
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// Seconds from the balancer's receipt to the event being out: the window is 0.2 s, RX1 opens at 1 s.
+const LATENCY_BUCKETS: &[f64] =
+    &[0.05, 0.1, 0.2, 0.21, 0.22, 0.23, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0, 3600.0];
+
+/// All metrics of one worker; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    frames: IntCounter,
+    rxpk: IntCounter,
+    dropped: IntCounterVec,
+    accepted: IntCounterVec,
+    joins: IntCounter,
+    lost_races: IntCounter,
+    takeovers: IntCounter,
+    downlinks: IntCounter,
+    tx_acks: IntCounterVec,
+    events: IntCounterVec,
+    delivery_failures: IntCounter,
+    pending: IntCounter,
+    pending_dropped: IntCounterVec,
+    store_errors: IntCounterVec,
+    latency: Histogram,
+    in_flight: IntGauge,
+    links: IntGauge,
+    ready: IntGauge,
+}
+
+/// Registers a metric. A name or label that is not valid is a mistake in this file, which the tests below would show.
+fn register<M: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> prometheus::Result<M> {
+    let metric = metric?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+impl Metrics {
+    pub fn new() -> prometheus::Result<Self> {
+        let r = Registry::new();
+        let counter = |name: &str, help: &str| register(&r, IntCounter::new(format!("limpet_worker_{name}"), help));
+        let gauge = |name: &str, help: &str| register(&r, IntGauge::new(format!("limpet_worker_{name}"), help));
+        let by = |name: &str, help: &str, label: &str| {
+            register(&r, IntCounterVec::new(Opts::new(format!("limpet_worker_{name}"), help), &[label]))
+        };
+        let latency = HistogramOpts::new(
+            "limpet_worker_uplink_seconds",
+            "Time from the balancer's receipt of an uplink until its event is out (delivered, or safe in the pending table).",
+        )
+        .buckets(LATENCY_BUCKETS.to_vec());
+        Ok(Self {
+            frames: counter("frames_total", "Datagrams received from balancers, redeliveries included.")?,
+            rxpk: counter("rxpk_total", "Packets in those datagrams.")?,
+            dropped: by(
+                "dropped_total",
+                "Packets, frames and datagrams that ended without an event, by reason.",
+                "reason",
+            )?,
+            accepted: by("uplinks_accepted_total", "Uplinks accepted by the compare-and-set, by kind.", "kind")?,
+            joins: counter("joins_accepted_total", "JoinRequests accepted.")?,
+            lost_races: counter("lost_races_total", "Conditional writes refused because another worker was faster.")?,
+            takeovers: counter(
+                "takeovers_total",
+                "Uplinks and joins finished for another worker or an earlier life of this one.",
+            )?,
+            downlinks: counter("downlinks_total", "Downlinks handed to a balancer; the same bytes again count again.")?,
+            tx_acks: by(
+                "downlink_results_total",
+                "What became of downlinks: OK, or the gateway's or balancer's error.",
+                "result",
+            )?,
+            events: by("events_delivered_total", "Events that an integration took, by kind.", "kind")?,
+            delivery_failures: counter(
+                "delivery_failures_total",
+                "Attempts at delivery that failed; the event waits and is tried again.",
+            )?,
+            pending: counter("events_pended_total", "Events put into the pending table.")?,
+            pending_dropped: by("pending_dropped_total", "Waiting events given up, by reason.", "reason")?,
+            store_errors: by(
+                "store_errors_total",
+                "Store operations that failed and are tried again, by operation.",
+                "operation",
+            )?,
+            latency: register(&r, Histogram::with_opts(latency))?,
+            in_flight: gauge("frames_in_flight", "Datagrams in work now.")?,
+            links: gauge("links", "Balancers connected now.")?,
+            ready: gauge("ready", "1 if the worker may receive traffic.")?,
+            registry: r,
+        })
+    }
+
+    /// The exposition that Prometheus scrapes.
+    pub fn text(&self) -> String {
+        let mut out = Vec::new();
+        // Encoding into memory fails only for an inconsistent registry, which `new` would have refused.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        String::from_utf8(out).unwrap_or_default()
+    }
+
+    pub fn frame(&self) {
+        self.frames.inc();
+    }
+    pub fn rxpk(&self) {
+        self.rxpk.inc();
+    }
+    pub fn dropped(&self, reason: &str) {
+        self.dropped.with_label_values(&[reason]).inc();
+    }
+    pub fn accepted(&self, how: Acceptance) {
+        let kind = match how {
+            Acceptance::New => "new",
+            Acceptance::Overtaken => "overtaken",
+            Acceptance::AckAgain => "ack_again",
+            Acceptance::Restarted => "restarted",
+        };
+        self.accepted.with_label_values(&[kind]).inc();
+    }
+    pub fn joined(&self) {
+        self.joins.inc();
+    }
+    pub fn lost_race(&self) {
+        self.lost_races.inc();
+    }
+    pub fn taken_over(&self) {
+        self.takeovers.inc();
+    }
+    pub fn downlink(&self) {
+        self.downlinks.inc();
+    }
+    pub fn tx_ack(&self, result: &str) {
+        /// A gateway's error is text from outside: only words of the protocol become labels, or a hostile gateway could
+        /// grow the metric without bound.
+        const KNOWN: [&str; 12] = [
+            "OK",
+            "TOO_LATE",
+            "TOO_EARLY",
+            "COLLISION_PACKET",
+            "COLLISION_BEACON",
+            "TX_FREQ",
+            "TX_POWER",
+            "GPS_UNLOCKED",
+            "NO_ROUTE",
+            "NO_ANSWER",
+            "QUEUE_FULL",
+            "ASSUMED",
+        ];
+        let label = KNOWN.iter().find(|k| **k == result).unwrap_or(&"OTHER");
+        self.tx_acks.with_label_values(&[*label]).inc();
+    }
+    pub fn delivered(&self, kind: &EventKind) {
+        let kind = match kind {
+            EventKind::Up(_) => "up",
+            EventKind::Join(_) => "join",
+            EventKind::Ack(_) => "ack",
+            EventKind::TxAck(_) => "txack",
+            EventKind::Log(_) => "log",
+        };
+        self.events.with_label_values(&[kind]).inc();
+    }
+    pub fn delivery_failed(&self) {
+        self.delivery_failures.inc();
+    }
+    pub fn pending(&self) {
+        self.pending.inc();
+    }
+    pub fn pending_dropped(&self, reason: &str, count: u64) {
+        self.pending_dropped.with_label_values(&[reason]).inc_by(count);
+    }
+    pub fn store_error(&self, operation: &str, _error: &StoreError) {
+        self.store_errors.with_label_values(&[operation]).inc();
+    }
+    pub fn out(&self, after: Duration) {
+        self.latency.observe(after.as_secs_f64());
+    }
+    pub fn in_flight(&self) -> &IntGauge {
+        &self.in_flight
+    }
+    pub fn links(&self) -> &IntGauge {
+        &self.links
+    }
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_gateways_do_not_become_labels() {
+        let metrics = Metrics::new().unwrap();
+        metrics.tx_ack("TOO_LATE");
+        metrics.tx_ack("\"}evil 1\n");
+        let text = metrics.text();
+        assert!(text.contains("limpet_worker_downlink_results_total{result=\"TOO_LATE\"} 1"));
+        assert!(text.contains("limpet_worker_downlink_results_total{result=\"OTHER\"} 1"));
+        assert!(!text.contains("evil"));
+    }
+}

@@ -1,0 +1,191 @@
+//! The life of a frame at a worker (DESIGN section 7), on one screen: parse, put the receptions, wait the window,
+//! read the session, decide, commit, send, emit, mark.
+//!
+//! Everything it calls has one job. What is decided is decided in `limpet_worker_core`; this module and its children do it.
+
+mod act;
+mod data;
+mod intake;
+mod join;
+mod outcome;
+mod pending;
+mod sweep;
+mod work;
+
+pub use pending::run as run_pending;
+pub use sweep::Sweep;
+
+use std::{sync::Arc, time::Duration};
+
+use limpet_integration::Deliver;
+use limpet_shared::{
+    link::UplinkFrame,
+    lorawan::{self, Frame},
+};
+use limpet_store::{Store, StoreError};
+use limpet_worker_core::model::{DedupKey, Reception};
+
+use crate::{
+    metrics::Metrics,
+    regions::Regions,
+    seams::{Link, Surroundings},
+};
+use work::{Transmission, Works};
+
+/// How long copies of one transmission are waited for.
+pub const WINDOW: Duration = Duration::from_millis(200);
+/// A follower looks only after the leader had this much time, and the next follower after as much again.
+const FOLLOW_AFTER: Duration = Duration::from_millis(150);
+/// An integration has this long to take an event before the event waits in the pending table.
+pub const EMIT_LIMIT: Duration = Duration::from_millis(250);
+/// A slot this old may be finished by anyone.
+pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
+
+/// How far a frame is, for the balancer that retains it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Every rxpk is in the store, or was judged worthless and counted.
+    Stored,
+    /// It needs nothing more.
+    Done,
+}
+
+/// What a step says about going on.
+enum Flow {
+    Done,
+    /// Read again, at SERIAL, and act on what the row says.
+    Again,
+    /// Somebody else is at it: look again after this long.
+    Wait(Duration),
+}
+
+/// A worker's pipeline.
+pub struct Pipeline {
+    pub store: Arc<dyn Store>,
+    pub deliver: Arc<dyn Deliver>,
+    pub link: Arc<dyn Link>,
+    pub surroundings: Arc<dyn Surroundings>,
+    pub regions: Regions,
+    pub metrics: Metrics,
+    /// The worker's unique name.
+    pub name: String,
+    /// The network's NetID, 24 bits.
+    pub net_id: u32,
+    works: Works,
+    acting: act::Acting,
+}
+
+impl Pipeline {
+    #[allow(clippy::too_many_arguments)] // Wired once, in one place.
+    pub fn new(
+        store: Arc<dyn Store>,
+        deliver: Arc<dyn Deliver>,
+        link: Arc<dyn Link>,
+        surroundings: Arc<dyn Surroundings>,
+        regions: Regions,
+        metrics: Metrics,
+        name: String,
+        net_id: u32,
+    ) -> Arc<Self> {
+        let (works, acting) = (Works::default(), act::Acting::default());
+        Arc::new(Self { store, deliver, link, surroundings, regions, metrics, name, net_id, works, acting })
+    }
+
+    /// One datagram, from the link to *done*. Ends only when everything in it needs nothing more, however long the
+    /// store is away: until then the balancer retains it.
+    pub async fn datagram(self: &Arc<Self>, frame: UplinkFrame, report: impl Fn(Stage)) {
+        let receptions = self.parse(&frame).await;
+        let puts = receptions
+            .iter()
+            .map(|reception| self.until_stored("put_reception", move || self.store.put_reception(reception.clone())));
+        futures_util::future::join_all(puts).await;
+        report(Stage::Stored);
+        let works: Vec<_> = receptions.iter().map(|reception| self.follow(reception)).collect();
+        for done in works {
+            // A closed channel means that the task is gone with the process: nothing is reported then.
+            if done.await.is_err() {
+                return;
+            }
+        }
+        report(Stage::Done);
+    }
+
+    /// Joins the work on this transmission, or begins it. The receiver is told when it is done.
+    fn follow(self: &Arc<Self>, reception: &Reception) -> tokio::sync::oneshot::Receiver<()> {
+        let (first, done) = self.works.hold(reception);
+        if first {
+            let (pipeline, key) = (self.clone(), reception.key);
+            tokio::spawn(async move { pipeline.transmission(key).await });
+        }
+        done
+    }
+
+    /// All copies of one frame that this worker holds: window, leadership, verdict.
+    async fn transmission(&self, key: DedupKey) {
+        loop {
+            let held = self.works.held(key);
+            let window_ends = held.latest + WINDOW;
+            tokio::time::sleep(window_ends.since(self.surroundings.now()).min(WINDOW)).await;
+            let held = self.works.held(key);
+            let receptions = self.until_stored("receptions", || self.store.receptions(key)).await;
+            let copies = Transmission::of(receptions, &held);
+            tokio::time::sleep(FOLLOW_AFTER * copies.rank(&held).min(2)).await;
+            self.settle(&copies).await;
+            if self.works.finish(key, &held) {
+                return;
+            }
+        }
+    }
+
+    /// Takes a transmission to its end: an event that is out, or a verdict that is counted.
+    pub(crate) async fn settle(&self, copies: &Transmission) {
+        let Some(first) = copies.receptions.first() else { return };
+        let phy = first.phy.clone();
+        let mut pause = Pause::default();
+        loop {
+            let again = pause.count > 0;
+            let step = match lorawan::parse(&phy) {
+                Ok(Frame::Data(frame)) => self.data(copies, &frame, again).await,
+                Ok(Frame::JoinRequest(request)) => self.join(copies, &request, again).await,
+                _ => Ok(Flow::Done),
+            };
+            match step {
+                Ok(Flow::Done) => return,
+                Ok(Flow::Again) => pause.count += 1,
+                Ok(Flow::Wait(time)) => tokio::time::sleep(time).await,
+                Err(error) => pause.after("settle", &error, &self.metrics).await,
+            }
+        }
+    }
+
+    /// Repeats a store operation that is safe to repeat until the store has done it.
+    pub(crate) async fn until_stored<T, F>(&self, what: &'static str, operation: impl Fn() -> F) -> T
+    where
+        F: Future<Output = limpet_store::Result<T>>,
+    {
+        let mut pause = Pause::default();
+        loop {
+            match operation().await {
+                Ok(value) => return value,
+                Err(error) => pause.after(what, &error, &self.metrics).await,
+            }
+        }
+    }
+}
+
+/// Growing pauses between tries while the store is away.
+#[derive(Default)]
+struct Pause {
+    count: u32,
+}
+
+impl Pause {
+    async fn after(&mut self, what: &'static str, error: &StoreError, metrics: &Metrics) {
+        metrics.store_error(what, error);
+        if self.count.is_power_of_two() || self.count == 0 {
+            tracing::warn!(what, %error, tries = self.count + 1, "the store did not do it; trying again");
+        }
+        self.count += 1;
+        tokio::time::sleep(Duration::from_millis(25 << self.count.min(4))).await;
+    }
+}

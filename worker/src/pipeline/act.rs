@@ -1,0 +1,201 @@
+//! Acting on a slot: its downlink, its events, the mark (step 6).
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use limpet_shared::{
+    gwmp::Txpk,
+    link::{self, Window},
+    region::Region,
+};
+use limpet_store::{IntegrationId, PendingEvent, StoreError};
+use limpet_worker_core::model::*;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{EMIT_LIMIT, Pipeline};
+
+/// What a TX_ACK hands back: all that any worker needs to act on it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TxContext {
+    pub session: SessionKey,
+    pub since: limpet_shared::UnixMicros,
+    pub slot: u64,
+    pub resets: u32,
+    pub fcnt_down: u32,
+    pub item: Option<SentItem>,
+    pub region: String,
+    pub windows: Vec<PlannedWindow>,
+}
+
+impl Pipeline {
+    /// After the compare-and-set: downlink first, for its window does not wait; then the event; then the mark.
+    pub(super) async fn act(&self, session: &Session, context: &DeviceContext, region: &Region) {
+        if let Some(planned) = &session.slot.downlink {
+            self.send_downlink(session, planned, region);
+        }
+        self.emit_slot(session, context).await;
+        self.note(session).await;
+    }
+
+    /// Sends the slot's bytes unless they are known to be on air. The balancer forwards each window once.
+    pub(super) fn send_again(&self, row: &SessionRow, region: &Region) {
+        let Some(planned) = &row.session.slot.downlink else { return };
+        let now = self.surroundings.now();
+        let in_time = planned.windows.iter().any(|w| w.at > now);
+        if in_time && row.marks.sent <= u64::from(planned.fcnt_down) {
+            self.send_downlink(&row.session, planned, region);
+        }
+    }
+
+    fn send_downlink(&self, session: &Session, planned: &PlannedDownlink, region: &Region) {
+        let windows: Vec<Window> = planned.windows.iter().filter_map(|w| window(w, &planned.phy, region)).collect();
+        let context = TxContext {
+            session: session.key,
+            since: session.since,
+            slot: session.slot.number,
+            resets: session.resets,
+            fcnt_down: planned.fcnt_down,
+            item: planned.item.clone(),
+            region: session.region.clone(),
+            windows: planned.windows.clone(),
+        };
+        let Ok(context) = serde_json::to_vec(&context) else { return };
+        self.metrics.downlink();
+        self.link.send(link::Downlink {
+            key: planned.key,
+            gateway: planned.gateway.0,
+            windows,
+            context: context.into(),
+        });
+    }
+
+    /// The slot's events, to every integration or to the pending table, then `out`.
+    pub(super) async fn emit_slot(&self, session: &Session, context: &DeviceContext) {
+        let mut through_pending = false;
+        for (integration, http) in integrations(&context.application) {
+            let mut behind = session.slot.behind_pending && {
+                let has = || self.store.has_pending(integration, session.key.dev_eui);
+                self.until_stored("has_pending", has).await
+            };
+            for (part, event) in session.slot.events.iter().enumerate() {
+                behind = behind || self.deliver(http, event).await.is_err();
+                if behind {
+                    let pending = waiting(session, integration, part, event);
+                    self.until_stored("put_pending", || self.store.put_pending(pending.clone())).await;
+                    self.metrics.pending();
+                }
+            }
+            through_pending |= behind;
+        }
+        let (key, number) = (&session.key, session.slot.number);
+        self.until_stored("mark_out", || self.store.mark_out(key, number, through_pending)).await;
+        self.metrics.out(self.surroundings.now().since(session.slot.received_at));
+    }
+
+    async fn deliver(&self, http: &HttpIntegration, event: &Event) -> Result<(), ()> {
+        match self.deliver.deliver(http, event, EMIT_LIMIT).await {
+            Ok(()) => {
+                self.metrics.delivered(&event.kind);
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics.delivery_failed();
+                tracing::debug!(dev_eui = %event.device.dev_eui, %error, "an event waits: its integration did not take it");
+                Err(())
+            }
+        }
+    }
+
+    /// The event in the slot may not be out: it goes to the pending table before the slot is replaced. It is never
+    /// waited for here, or a slow integration would hold up the device.
+    pub(super) async fn keep_slot(&self, row: &SessionRow, context: &DeviceContext) -> Result<(), StoreError> {
+        if row.slot_is_out() {
+            return Ok(());
+        }
+        for (integration, _) in integrations(&context.application) {
+            for (part, event) in row.session.slot.events.iter().enumerate() {
+                self.store.put_pending(waiting(&row.session, integration, part, event)).await?;
+                self.metrics.pending();
+            }
+        }
+        Ok(())
+    }
+
+    /// For people: when the device was heard. Nothing depends on it.
+    async fn note(&self, session: &Session) {
+        let seen = DeviceSeen {
+            last_seen_at: Some(session.slot.received_at),
+            data_rate: Some(session.mac.data_rate),
+            battery: session.mac.battery,
+            margin: session.mac.margin,
+        };
+        if let Err(error) = self.store.note_device(session.key.dev_eui, seen).await {
+            tracing::debug!(dev_eui = %session.key.dev_eui, %error, "could not note when a device was seen");
+        }
+    }
+}
+
+/// The application's integrations. An application has one of each kind, so its id names its HTTP integration.
+pub(super) fn integrations(application: &Application) -> impl Iterator<Item = (IntegrationId, &HttpIntegration)> {
+    application.http.iter().map(|http| (IntegrationId(application.id), http))
+}
+
+fn waiting(session: &Session, integration: IntegrationId, part: usize, event: &Event) -> PendingEvent {
+    PendingEvent {
+        integration,
+        device: session.key.dev_eui,
+        session_since: session.since,
+        slot: session.slot.number,
+        part: u32::try_from(part).unwrap_or(u32::MAX),
+        event: event.clone(),
+    }
+}
+
+/// A window as the gateway gets it.
+fn window(planned: &PlannedWindow, phy: &[u8], region: &Region) -> Option<Window> {
+    let modulation = region.modulation(planned.data_rate)?;
+    let power = u32::try_from(planned.power).unwrap_or_default();
+    let mut txpk = Txpk::at(planned.tmst, planned.frequency, power, modulation.into(), phy.to_vec());
+    (txpk.brd, txpk.ant) = (planned.board, planned.antenna);
+    Some(Window { number: u32::from(planned.number), at: planned.at.0, json: txpk.to_json().into() })
+}
+
+/// Slots that this process is acting on now, so that no second task of it takes them for abandoned.
+#[derive(Clone, Default)]
+pub(crate) struct Acting(Arc<Mutex<HashSet<(SessionKey, u64)>>>);
+
+/// While this lives, its slot is being acted on.
+pub(crate) struct ActingOn {
+    all: Acting,
+    slot: (SessionKey, u64),
+}
+
+impl Acting {
+    pub fn begin(&self, key: &SessionKey, number: u64) -> ActingOn {
+        self.0.lock().insert((*key, number));
+        ActingOn { all: self.clone(), slot: (*key, number) }
+    }
+    pub fn contains(&self, key: &SessionKey, number: u64) -> bool {
+        self.0.lock().contains(&(*key, number))
+    }
+    /// If the slot is being acted on, waits for it a moment: spares its event the way through the pending table. True
+    /// if it was and is over now.
+    pub async fn soon_out(&self, key: &SessionKey, number: u64) -> bool {
+        if !self.contains(key, number) {
+            return false;
+        }
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if !self.contains(key, number) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Drop for ActingOn {
+    fn drop(&mut self) {
+        self.all.0.lock().remove(&self.slot);
+    }
+}

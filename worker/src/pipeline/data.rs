@@ -1,0 +1,143 @@
+//! A data uplink, from its session to its event (steps 4 to 6).
+
+use std::time::Duration;
+
+use limpet_shared::{DevAddr, lorawan::DataFrame};
+use limpet_store::{Commit, Freshness, StoreError};
+use limpet_worker_core::{
+    model::{DeviceContext, SessionRow},
+    uplink::{self, Acceptance, Uplink, Verdict},
+};
+
+use super::{Flow, Pipeline, TAKE_OVER_AFTER, work::Transmission};
+
+/// How often a slot that another worker is finishing is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Queue items read for one downlink: the one that goes, and whether more wait.
+const QUEUE_GLANCE: u32 = 16;
+
+impl Pipeline {
+    /// One pass over steps 4 and 5. `again`: an earlier pass was refused or got no answer, so read what is settled.
+    pub(super) async fn data(&self, copies: &Transmission, frame: &DataFrame<'_>, again: bool) -> Outcome {
+        let freshness = if again { Freshness::Serial } else { Freshness::Quorum };
+        let Some((row, fcnt)) = self.find_session(frame, freshness).await? else {
+            return Ok(Flow::Done);
+        };
+        let Some(context) = self.device(&row).await? else { return Ok(Flow::Done) };
+        let received_at = copies.received_at();
+        match uplink::judge(&row, fcnt, frame.confirmed, received_at, context.device.skip_fcnt_check) {
+            Verdict::AlreadyOut => Ok(self.verdict("duplicate", &row)),
+            Verdict::Replay => Ok(self.verdict("replay", &row)),
+            Verdict::Finish => self.finish_slot(&row, &context).await,
+            Verdict::Accept(how) => self.accept(copies, frame, &row, fcnt, &context, how).await,
+        }
+    }
+
+    /// Candidates by DevAddr; the MIC picks. Before "unknown", a second look at what is settled: a re-join changes keys.
+    async fn find_session(
+        &self,
+        frame: &DataFrame<'_>,
+        freshness: Freshness,
+    ) -> Result<Option<(SessionRow, u32)>, StoreError> {
+        let mut known = false;
+        for freshness in [freshness, Freshness::Serial] {
+            let rows = self.store.sessions_by_addr(frame.dev_addr, freshness).await?;
+            if let Some((row, fcnt)) = uplink::pick(&rows, frame) {
+                return Ok(Some((row.clone(), fcnt)));
+            }
+            known = !rows.is_empty();
+        }
+        self.drop_unknown(if known { "bad_mic" } else { "unknown_dev_addr" }, frame.dev_addr);
+        Ok(None)
+    }
+
+    fn drop_unknown(&self, reason: &'static str, dev_addr: DevAddr) {
+        self.metrics.dropped(reason);
+        tracing::debug!(%dev_addr, reason, "dropped");
+    }
+
+    pub(super) fn verdict(&self, reason: &'static str, row: &SessionRow) -> Flow {
+        self.metrics.dropped(reason);
+        tracing::debug!(dev_eui = %row.session.key.dev_eui, reason, "dropped");
+        Flow::Done
+    }
+
+    async fn device(&self, row: &SessionRow) -> Result<Option<DeviceContext>, StoreError> {
+        let context = self.store.device_context(row.session.key.dev_eui).await?;
+        match context {
+            None => self.verdict("unknown_device", row),
+            Some(context) if context.device.is_disabled => self.verdict("device_disabled", row),
+            Some(context) => return Ok(Some(context)),
+        };
+        Ok(None)
+    }
+
+    /// Step 5: keep the event before, then one compare-and-set; then act on what was written.
+    async fn accept(
+        &self,
+        copies: &Transmission,
+        frame: &DataFrame<'_>,
+        row: &SessionRow,
+        fcnt: u32,
+        context: &DeviceContext,
+        how: Acceptance,
+    ) -> Outcome {
+        let Some(region) = copies.receptions.first().and_then(|r| self.regions.by_name(&r.region)) else {
+            return Ok(self.verdict("no_region", row));
+        };
+        if self.acting.soon_out(&row.session.key, row.session.slot.number).await {
+            return Ok(Flow::Again);
+        }
+        self.keep_slot(row, context).await?;
+        let queue = match how {
+            Acceptance::Overtaken | Acceptance::AckAgain => Vec::new(),
+            _ => self.store.queue(row.session.key.dev_eui, row.session.queue_done, QUEUE_GLANCE).await?,
+        };
+        let now = self.surroundings.now();
+        let receptions = &copies.receptions;
+        let worker = &self.name;
+        let uplink = Uplink { row, context, region, frame, fcnt, receptions, queue: &queue, worker, now };
+        let next = uplink::accept(&uplink, how);
+        let acting = self.acting.begin(&next.key, next.slot.number);
+        match self.store.commit_session(&next).await {
+            Ok(Commit::Applied) => {
+                self.metrics.accepted(how);
+                self.act(&next, context, region).await;
+                drop(acting);
+                Ok(Flow::Done)
+            }
+            Ok(Commit::Refused) => {
+                self.metrics.lost_race();
+                Ok(Flow::Again)
+            }
+            Err(StoreError::Unknown(why)) => {
+                tracing::info!(%why, "a conditional write was not answered; reading what it did");
+                Ok(Flow::Again)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Case a of step 4: the slot holds this uplink (or join), unfinished. Bytes that a window can still take go out at
+    /// once; its event too, if nobody else is at it.
+    pub(super) async fn finish_slot(&self, row: &SessionRow, context: &DeviceContext) -> Outcome {
+        let Some(region) = self.regions.by_name(&row.session.region) else {
+            return Ok(self.verdict("no_region", row));
+        };
+        let slot = &row.session.slot;
+        if self.acting.contains(&row.session.key, slot.number) {
+            return Ok(Flow::Wait(LOOK_AGAIN / 4));
+        }
+        self.send_again(row, region);
+        let old = self.surroundings.now() >= slot.accepted_at + TAKE_OVER_AFTER;
+        if !(old || slot.worker == self.name || self.link.is_suspect(&slot.worker)) {
+            return Ok(Flow::Wait(LOOK_AGAIN));
+        }
+        self.metrics.taken_over();
+        let _acting = self.acting.begin(&row.session.key, slot.number);
+        self.emit_slot(&row.session, context).await;
+        Ok(Flow::Again)
+    }
+}
+
+type Outcome = Result<Flow, StoreError>;

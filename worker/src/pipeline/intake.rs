@@ -1,0 +1,120 @@
+//! From a datagram to receptions: parse JSON and PHYPayload once; what is worthless ends here, counted.
+
+use limpet_shared::{
+    Eui64,
+    gwmp::{self, Rxpk, Stat, UpKind},
+    link::UplinkFrame,
+    lorawan::{self, Direction, Frame},
+    region::Region,
+};
+use limpet_worker_core::{
+    ident,
+    model::{GatewaySeen, Location, Reception, RxInfo},
+};
+
+use super::Pipeline;
+
+impl Pipeline {
+    /// The receptions in a datagram that are worth storing.
+    pub(super) async fn parse(&self, frame: &UplinkFrame) -> Vec<Reception> {
+        let pushed = match gwmp::parse_upstream(&frame.datagram) {
+            Ok(up) if up.kind == UpKind::PushData => gwmp::parse_push_data(up.json).map_err(|e| e.reason()),
+            Ok(_) => Err("not_push_data"),
+            Err(error) => Err(error.reason()),
+        };
+        let pushed = match pushed {
+            Ok(pushed) => pushed,
+            Err(reason) => {
+                self.dropped(reason, frame.gateway);
+                return Vec::new();
+            }
+        };
+        match pushed.stat {
+            Some(Ok(stat)) => self.note_stat(frame, &stat).await,
+            Some(Err(error)) => self.dropped(error.reason(), frame.gateway),
+            None => {}
+        }
+        let mut receptions = Vec::new();
+        for rxpk in pushed.rxpk {
+            self.metrics.rxpk();
+            match rxpk {
+                Ok(rxpk) => receptions.extend(self.reception(frame, rxpk).await),
+                Err(error) => self.dropped(error.reason(), frame.gateway),
+            }
+        }
+        receptions
+    }
+
+    async fn reception(&self, frame: &UplinkFrame, rxpk: Rxpk) -> Option<Reception> {
+        match self.judge_rxpk(frame.gateway, &rxpk).await {
+            Ok((region, data_rate)) => Some(to_reception(frame, rxpk, region, data_rate)),
+            Err(reason) => {
+                self.dropped(reason, frame.gateway);
+                None
+            }
+        }
+    }
+
+    async fn judge_rxpk(&self, gateway: Eui64, rxpk: &Rxpk) -> Result<(&'static Region, u8), &'static str> {
+        if rxpk.stat == -1 {
+            return Err("crc_error");
+        }
+        let modulation = rxpk.modulation().ok_or("unknown_modulation")?;
+        match lorawan::parse(&rxpk.data).map_err(|e| e.reason())? {
+            Frame::Data(data) if data.direction == Direction::Up => {}
+            Frame::JoinRequest(_) => {}
+            Frame::Data(_) | Frame::JoinAccept(_) => return Err("downlink_heard"),
+            Frame::Rejoin => return Err("rejoin_unsupported"),
+            Frame::Proprietary => return Err("proprietary"),
+        }
+        self.regions.of(&*self.store, gateway, rxpk.freq, &modulation).await.map_err(|e| e.reason())
+    }
+
+    async fn note_stat(&self, frame: &UplinkFrame, stat: &Stat) {
+        let location = stat.lati.zip(stat.long).map(|(latitude, longitude)| Location {
+            latitude,
+            longitude,
+            altitude: stat.alti.map_or(0.0, f64::from),
+            // ChirpStack's LocationSource GPS.
+            source: 1,
+            accuracy: 0.0,
+        });
+        let seen = GatewaySeen { last_seen_at: Some(frame.received_at), address: None, location };
+        if let Err(error) = self.store.note_gateway(frame.gateway, seen).await {
+            tracing::debug!(gateway = %frame.gateway, %error, "could not note a gateway's stat");
+        }
+    }
+
+    pub(super) fn dropped(&self, reason: &'static str, gateway: Eui64) {
+        self.metrics.dropped(reason);
+        tracing::debug!(%gateway, reason, "dropped");
+    }
+}
+
+fn to_reception(frame: &UplinkFrame, rxpk: Rxpk, region: &Region, data_rate: u8) -> Reception {
+    let signal = rxpk.signal();
+    // The antenna is handed back with a downlink only if the gateway named it.
+    let antenna = rxpk.ant.or(rxpk.ants.first().copied()).or(rxpk.rsig.first().map(|_| signal.antenna));
+    Reception {
+        key: ident::dedup_key(region.name(), rxpk.freq, data_rate, &rxpk.data),
+        gateway: frame.gateway,
+        context: ident::reception_context(frame.received_at.0, rxpk.tmst, rxpk.brd, antenna),
+        received_at: frame.received_at,
+        region: region.name().into(),
+        frequency: rxpk.freq,
+        data_rate,
+        rx: RxInfo {
+            tmst: rxpk.tmst,
+            time: rxpk.time,
+            tmms: rxpk.tmms,
+            rssi: signal.rssi,
+            snr: signal.snr,
+            channel: signal.channel,
+            rf_chain: rxpk.rfch.unwrap_or_default(),
+            board: rxpk.brd,
+            antenna,
+            code_rate: rxpk.codr.unwrap_or_default(),
+        },
+        phy: rxpk.data,
+    }
+}

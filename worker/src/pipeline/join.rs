@@ -1,0 +1,151 @@
+//! OTAA: a JoinRequest, from its device to its session. A used DevNonce means: finish that join from its row.
+
+use limpet_shared::{lorawan::JoinRequest, region::Region};
+use limpet_store::{Commit, Freshness, StoreError};
+use limpet_worker_core::{
+    join::{self, Join},
+    model::{DeviceContext, DeviceState, JoinRow, SessionKey},
+};
+
+use super::{Flow, Pipeline, work::Transmission};
+
+impl Pipeline {
+    /// One pass. `again`: an earlier pass was refused or got no answer, so read what is settled.
+    pub(super) async fn join(
+        &self,
+        copies: &Transmission,
+        request: &JoinRequest,
+        again: bool,
+    ) -> Result<Flow, StoreError> {
+        let freshness = if again { Freshness::Serial } else { Freshness::Quorum };
+        let region = copies.receptions.first().and_then(|r| self.regions.by_name(&r.region));
+        let (Some(region), Some(context)) = (region, self.store.device_context(request.dev_eui).await?) else {
+            return Ok(self.refuse("unknown_dev_eui", request));
+        };
+        if let Err(reason) = permitted(request, &context, region) {
+            return Ok(self.refuse(reason, request));
+        }
+        if let Some(row) = self.store.join_row(request.dev_eui, request.dev_nonce, freshness).await? {
+            return self.finish_join(&row, &context, region).await;
+        }
+        let state = self.store.device_state(request.dev_eui, freshness).await?;
+        let receptions = &copies.receptions;
+        let accepted = join::accept(&Join {
+            request,
+            context: &context,
+            state: &state,
+            region,
+            receptions,
+            net_id: self.net_id,
+            random: self.surroundings.random(),
+            queue_done: self.queue_done(&state).await?,
+            worker: &self.name,
+            now: self.surroundings.now(),
+        });
+        match accepted {
+            Err(drop) => Ok(self.refuse(drop.reason(), request)),
+            Ok((next, row)) => self.commit_join(&state, &next, &row, &context, region).await,
+        }
+    }
+
+    async fn commit_join(
+        &self,
+        state: &DeviceState,
+        next: &DeviceState,
+        row: &JoinRow,
+        context: &DeviceContext,
+        region: &Region,
+    ) -> Result<Flow, StoreError> {
+        match self.store.commit_join(next, Some(row)).await {
+            Ok(Commit::Applied) => {}
+            Ok(Commit::Refused) => {
+                self.metrics.lost_race();
+                return Ok(Flow::Again);
+            }
+            Err(StoreError::Unknown(why)) => {
+                tracing::info!(%why, "a join's write was not answered; reading what it did");
+                return Ok(Flow::Again);
+            }
+            Err(error) => return Err(error),
+        }
+        self.metrics.joined();
+        if context.profile.flush_queue_on_activate {
+            self.until_stored("flush_queue", || self.store.flush_queue(next.dev_eui)).await;
+        }
+        if let Some(old) = state.previous {
+            self.retire(&old, context).await?;
+        }
+        let session = &row.session;
+        let _acting = self.acting.begin(&session.key, session.slot.number);
+        self.store.create_session(session).await?;
+        self.act(session, context, region).await;
+        Ok(Flow::Done)
+    }
+
+    /// The join was accepted, by whomever: what is missing of it is done from its row, with the same bytes.
+    async fn finish_join(&self, row: &JoinRow, context: &DeviceContext, region: &Region) -> Result<Flow, StoreError> {
+        let session = &row.session;
+        match self.store.session(&session.key, Freshness::Serial).await? {
+            Some(stored) if stored.slot_is_out() => Ok(self.verdict("duplicate", &stored)),
+            Some(stored) if stored.session.slot.number == session.slot.number => {
+                self.finish_slot(&stored, context).await
+            }
+            Some(stored) => Ok(self.verdict("duplicate", &stored)),
+            None if self.acting.contains(&session.key, session.slot.number) => Ok(Flow::Again),
+            None => {
+                let state = self.store.device_state(row.dev_eui, Freshness::Serial).await?;
+                if state.current.is_none_or(|c| c.key != session.key) {
+                    tracing::debug!(dev_eui = %row.dev_eui, region = region.name(), "a newer join came before this one's session");
+                    self.metrics.dropped("join_superseded");
+                    return Ok(Flow::Done);
+                }
+                self.store.create_session(session).await?;
+                Ok(Flow::Again)
+            }
+        }
+    }
+
+    /// The session before the one before: nobody can be in it any more. Its last event is kept.
+    async fn retire(&self, key: &SessionKey, context: &DeviceContext) -> Result<(), StoreError> {
+        if let Some(row) = self.store.session(key, Freshness::Serial).await? {
+            self.keep_slot(&row, context).await?;
+            self.store.delete_session(key).await?;
+        }
+        Ok(())
+    }
+
+    /// Which queue items the session so far has seen to.
+    async fn queue_done(&self, state: &DeviceState) -> Result<u64, StoreError> {
+        let Some(current) = state.current else { return Ok(0) };
+        let row = self.store.session(&current.key, Freshness::Quorum).await?;
+        Ok(row.map_or(0, |row| {
+            let sent = |first: u32| row.marks.sent > u64::from(first);
+            let item = row.session.item.filter(|i| sent(i.first_fcnt_down)).map_or(0, |i| i.seq);
+            row.session.queue_done.max(item)
+        }))
+    }
+
+    fn refuse(&self, reason: &'static str, request: &JoinRequest) -> Flow {
+        self.metrics.dropped(reason);
+        tracing::info!(dev_eui = %request.dev_eui, join_eui = %request.join_eui, dev_nonce = request.dev_nonce, reason, "no join");
+        Flow::Done
+    }
+}
+
+/// What a JoinRequest must satisfy before its DevNonce is looked at.
+fn permitted(request: &JoinRequest, context: &DeviceContext, region: &Region) -> Result<(), &'static str> {
+    let app_key = context.device.app_key.as_ref().ok_or("no_app_key")?;
+    if !request.verify(app_key) {
+        return Err("bad_mic");
+    }
+    if context.device.is_disabled {
+        return Err("device_disabled");
+    }
+    if !context.profile.supports_otaa {
+        return Err("otaa_unsupported");
+    }
+    if !context.profile.region.eq_ignore_ascii_case(region.band()) {
+        return Err("region_mismatch");
+    }
+    Ok(())
+}

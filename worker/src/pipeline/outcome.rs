@@ -1,0 +1,83 @@
+//! What a gateway said of a downlink.
+
+use limpet_shared::{Eui64, UnixMicros, link::TxAck};
+use limpet_store::PendingEvent;
+use limpet_worker_core::{
+    ident,
+    model::{Event, EventKind, LogEvent, Tags, TxAckEvent},
+};
+
+use super::{
+    Pipeline,
+    act::{TxContext, integrations},
+};
+
+/// Parts of a slot's events that come after it: a txack or its failure.
+const PART_AFTER: u32 = 1000;
+
+impl Pipeline {
+    /// Any worker can take it: the context tells all. On air means that a queue item is not offered again.
+    pub async fn tx_ack(&self, ack: TxAck) {
+        self.metrics.tx_ack(if ack.error.is_empty() { "OK" } else { &ack.error });
+        let context: TxContext = match serde_json::from_slice(&ack.context) {
+            Ok(context) => context,
+            Err(error) => return tracing::warn!(%error, "a TX_ACK with a context that is not ours"),
+        };
+        let Some(item) = &context.item else { return };
+        if ack.error.is_empty() {
+            self.until_stored("mark_sent", || self.store.mark_sent(&context.session, context.fcnt_down)).await;
+            let dev_eui = context.session.dev_eui;
+            self.until_stored("delete_queue_item", || self.store.delete_queue_item(dev_eui, item.seq)).await;
+        }
+        let kind = event_kind(&ack, &context, item.id.clone());
+        self.emit_after(&ack, &context, kind).await;
+    }
+
+    /// An event after the slot's own. Lost with this worker if it dies now: the application then learns less of its
+    /// downlink, and nothing of an uplink is lost.
+    async fn emit_after(&self, ack: &TxAck, tx: &TxContext, kind: EventKind) {
+        let Ok(Some(device)) = self.store.device_context(tx.session.dev_eui).await else { return };
+        let what = if ack.error.is_empty() { "txack" } else { "txfail" };
+        let event = Event {
+            id: ident::event_id(what, &tx.session, tx.resets, tx.fcnt_down),
+            at: UnixMicros(ack.at),
+            device: device.info(),
+            kind,
+        };
+        for (integration, _) in integrations(&device.application) {
+            let pending = PendingEvent {
+                integration,
+                device: tx.session.dev_eui,
+                session_since: tx.since,
+                slot: tx.slot,
+                part: PART_AFTER,
+                event: event.clone(),
+            };
+            // By way of the pending table: it must not overtake the uplink's own event.
+            self.until_stored("put_pending", || self.store.put_pending(pending.clone())).await;
+            self.metrics.pending();
+        }
+    }
+}
+
+fn event_kind(ack: &TxAck, tx: &TxContext, queue_item: String) -> EventKind {
+    let window = tx.windows.iter().find(|w| u32::from(w.number) == ack.window).or(tx.windows.first());
+    if !ack.error.is_empty() {
+        let context = Tags::from([
+            ("queue_item_id".into(), queue_item),
+            ("gateway_id".into(), Eui64(ack.gateway).to_string()),
+            ("error".into(), ack.error.clone()),
+        ]);
+        let description = format!("the gateway did not transmit: {}; the item is offered again", ack.error);
+        return EventKind::Log(LogEvent { error: true, code: "DOWNLINK_GATEWAY".into(), description, context });
+    }
+    EventKind::TxAck(TxAckEvent {
+        queue_item,
+        fcnt_down: tx.fcnt_down,
+        gateway: Eui64(ack.gateway),
+        frequency: window.map_or(0, |w| w.frequency),
+        data_rate: window.map_or(0, |w| w.data_rate),
+        power: window.map_or(0, |w| w.power),
+        region: tx.region.clone(),
+    })
+}

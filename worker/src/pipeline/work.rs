@@ -1,0 +1,111 @@
+//! Transmissions in work at this worker, and who holds which copies of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use limpet_shared::{Eui64, UnixMicros};
+use limpet_worker_core::model::{DedupKey, Reception};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// Equal bytes on the same channel that are heard this much apart are two transmissions: a device waits at least for
+/// RX1 before it repeats, while the copies of one transmission arrive within the time networks differ by.
+const APART: Duration = Duration::from_secs(1);
+
+/// The copies of one frame that this worker was handed.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    /// Receive time of the latest copy.
+    pub latest: UnixMicros,
+    gateways: HashSet<Eui64>,
+}
+
+#[derive(Default)]
+struct Work {
+    latest: UnixMicros,
+    gateways: HashSet<Eui64>,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Works(Mutex<HashMap<DedupKey, Work>>);
+
+impl Works {
+    /// Adds a copy. True if it is the first of its key: the caller begins the work.
+    pub fn hold(&self, reception: &Reception) -> (bool, oneshot::Receiver<()>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut works = self.0.lock();
+        let first = !works.contains_key(&reception.key);
+        let work = works.entry(reception.key).or_default();
+        work.latest = work.latest.max(reception.received_at);
+        work.gateways.insert(reception.gateway);
+        work.waiting.push(sender);
+        (first, receiver)
+    }
+
+    pub fn held(&self, key: DedupKey) -> Held {
+        let works = self.0.lock();
+        let work = works.get(&key);
+        Held {
+            latest: work.map_or(UnixMicros(0), |w| w.latest),
+            gateways: work.map(|w| w.gateways.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The verdict on `judged` stands. True if that was all: everybody who waits is told. False if a later transmission
+    /// of the same bytes has joined, which gets its own pass.
+    pub fn finish(&self, key: DedupKey, judged: &Held) -> bool {
+        let mut works = self.0.lock();
+        if works.get(&key).is_some_and(|w| w.latest >= judged.latest + APART) {
+            return false;
+        }
+        for waiting in works.remove(&key).map(|w| w.waiting).unwrap_or_default() {
+            // Whoever stopped waiting has no use for the answer.
+            let _ = waiting.send(());
+        }
+        true
+    }
+
+    /// Is this key in work here? The sweep leaves it alone then.
+    pub fn contains(&self, key: DedupKey) -> bool {
+        self.0.lock().contains_key(&key)
+    }
+}
+
+/// All receptions of one transmission, from all workers, in order of (received_at, gateway).
+pub(crate) struct Transmission {
+    pub receptions: Vec<Reception>,
+}
+
+impl Transmission {
+    /// Of all receptions of a key, those of the transmission that the latest held copy belongs to.
+    pub fn of(receptions: Vec<Reception>, held: &Held) -> Self {
+        let near = |r: &Reception| r.received_at.since(held.latest) < APART && held.latest.since(r.received_at) < APART;
+        Self::sorted(receptions.into_iter().filter(near).collect())
+    }
+
+    /// The first transmission among the receptions of a key.
+    pub fn earliest(receptions: Vec<Reception>) -> Self {
+        let first = receptions.iter().map(|r| r.received_at).min().unwrap_or_default();
+        Self::sorted(receptions.into_iter().filter(|r| r.received_at.since(first) < APART).collect())
+    }
+
+    fn sorted(mut receptions: Vec<Reception>) -> Self {
+        receptions.sort_by_key(|r| (r.received_at, r.gateway));
+        Self { receptions }
+    }
+
+    /// When the first copy was received.
+    pub fn received_at(&self) -> UnixMicros {
+        self.receptions.first().map(|r| r.received_at).unwrap_or_default()
+    }
+
+    /// 0 for the leader, who holds the first copy; followers count on. An optimisation only: what follows is safe for
+    /// any number of workers at any moment.
+    pub fn rank(&self, held: &Held) -> u32 {
+        let mine = self.receptions.iter().position(|r| held.gateways.contains(&r.gateway));
+        mine.map_or(0, |p| u32::try_from(p).unwrap_or(2))
+    }
+}

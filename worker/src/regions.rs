@@ -1,0 +1,112 @@
+//! Which region a frame was sent in.
+
+use std::{collections::HashMap, time::Duration};
+
+use limpet_shared::{
+    Eui64,
+    region::{Modulation, Region},
+};
+use limpet_store::Store;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// The gateway's tag that ties its frames to one region.
+pub const TAG: &str = "region";
+/// How long a gateway's tag is believed.
+const BELIEVED: Duration = Duration::from_secs(10);
+/// Gateways remembered at most; more than that and all are asked again.
+const REMEMBERED: usize = 100_000;
+
+/// Why a frame belongs to no region here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegionError {
+    #[error("no configured region has that frequency and data rate")]
+    NoRegion,
+    #[error("more than one configured region has that frequency and data rate, and the gateway has no tag `region`")]
+    Ambiguous,
+    #[error("the gateway is unknown")]
+    UnknownGateway,
+}
+
+impl RegionError {
+    /// The metric's label.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoRegion => "no_region",
+            Self::Ambiguous => "ambiguous_region",
+            Self::UnknownGateway => "unknown_gateway",
+        }
+    }
+}
+
+/// What the directory says about a gateway.
+#[derive(Clone)]
+struct GatewayTag {
+    asked_at: Instant,
+    known: bool,
+    region: Option<String>,
+}
+
+/// The configured regions.
+pub struct Regions {
+    configured: Vec<&'static Region>,
+    accept_unknown_gateways: bool,
+    tags: Mutex<HashMap<Eui64, GatewayTag>>,
+}
+
+impl Regions {
+    pub fn new(configured: Vec<&'static Region>, accept_unknown_gateways: bool) -> Self {
+        Self { configured, accept_unknown_gateways, tags: Mutex::default() }
+    }
+
+    /// The region of a reception, and the data rate's index in it. The gateway's tag decides; without one, the only
+    /// configured region that has such a channel.
+    pub async fn of(
+        &self,
+        store: &dyn Store,
+        gateway: Eui64,
+        frequency: u32,
+        modulation: &Modulation,
+    ) -> Result<(&'static Region, u8), RegionError> {
+        let tag = self.tag(store, gateway).await;
+        if !tag.known && !self.accept_unknown_gateways {
+            return Err(RegionError::UnknownGateway);
+        }
+        let mut fitting = self.configured.iter().filter_map(|region| {
+            let data_rate = region.uplink_data_rate(modulation)?;
+            let tagged = tag.region.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(region.name()));
+            (tagged && region.accepts(frequency, data_rate)).then_some((*region, data_rate))
+        });
+        let first = fitting.next().ok_or(RegionError::NoRegion)?;
+        if fitting.next().is_some() { Err(RegionError::Ambiguous) } else { Ok(first) }
+    }
+
+    /// Remembered for some seconds. When the store does not answer, the gateway counts as known: the balancer let it through.
+    async fn tag(&self, store: &dyn Store, gateway: Eui64) -> GatewayTag {
+        let now = Instant::now();
+        if let Some(tag) = self.tags.lock().get(&gateway).filter(|t| now < t.asked_at + BELIEVED) {
+            return tag.clone();
+        }
+        let tag = match store.gateway(gateway).await {
+            Ok(Some((gateway, _))) => GatewayTag { asked_at: now, known: true, region: gateway.tags.get(TAG).cloned() },
+            Ok(None) => GatewayTag { asked_at: now, known: false, region: None },
+            Err(_) => return GatewayTag { asked_at: now, known: true, region: None },
+        };
+        let mut tags = self.tags.lock();
+        if tags.len() >= REMEMBERED {
+            tags.clear();
+        }
+        tags.insert(gateway, tag.clone());
+        tag
+    }
+
+    /// Forgets what it knows of gateways: one was added or changed.
+    pub fn forget(&self) {
+        self.tags.lock().clear();
+    }
+
+    /// A configured region by name.
+    pub fn by_name(&self, name: &str) -> Option<&'static Region> {
+        self.configured.iter().find(|r| r.name().eq_ignore_ascii_case(name)).copied()
+    }
+}

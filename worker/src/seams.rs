@@ -1,0 +1,34 @@
+//! What the pipeline is written over, so that it runs whole in a simulation: the link and the surroundings.
+//! (The store and the integrations are traits of their own crates.)
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use limpet_shared::{UnixMicros, link};
+
+/// The way back to the gateways.
+pub trait Link: Send + Sync + 'static {
+    /// Sends it by the balancer that saw the gateway last. The balancer reports what became of it.
+    fn send(&self, downlink: link::Downlink);
+    /// A balancer finds that worker silent at the moment.
+    fn is_suspect(&self, worker: &str) -> bool;
+}
+
+/// Time and chance.
+pub trait Surroundings: Send + Sync + 'static {
+    fn now(&self) -> UnixMicros;
+    fn random(&self) -> u32;
+}
+
+/// The machine's clock and random source.
+#[derive(Debug, Default)]
+pub struct Machine;
+
+impl Surroundings for Machine {
+    fn now(&self) -> UnixMicros {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+    fn random(&self) -> u32 {
+        getrandom::u32().unwrap_or_else(|_| self.now().0 as u32)
+    }
+}

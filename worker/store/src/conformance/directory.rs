@@ -1,0 +1,319 @@
+use std::time::Duration;
+
+use limpet_shared::UnixMicros;
+use limpet_worker_core::model::*;
+
+use super::{
+    Bench, assert_exists, assert_missing, race,
+    samples::{House, NOON},
+};
+use crate::{Commit, Freshness, List, Result, Store, StoreError};
+
+pub(super) async fn tenants_come_and_go(Bench { store, new }: Bench) -> Result<()> {
+    let mut tenant = new.tenant();
+    assert_missing(store.update_tenant(&tenant).await);
+    assert_missing(store.delete_tenant(tenant.id).await);
+    assert_eq!(store.tenant(tenant.id).await?, None);
+    store.create_tenant(&tenant).await?;
+    assert_eq!(store.tenant(tenant.id).await?.as_ref(), Some(&tenant));
+    tenant.name = "another name".into();
+    tenant.tags.clear();
+    store.update_tenant(&tenant).await?;
+    assert_eq!(store.tenant(tenant.id).await?.as_ref(), Some(&tenant));
+    store.delete_tenant(tenant.id).await?;
+    assert_eq!(store.tenant(tenant.id).await?, None);
+    assert_missing(store.delete_tenant(tenant.id).await);
+    Ok(())
+}
+
+pub(super) async fn an_email_is_taken_once(Bench { store, new }: Bench) -> Result<()> {
+    let word = new.word();
+    let named = |email: String| User { email, ..new.user() };
+    let mut user = named(format!("Ärzte.{word}@Example.org"));
+    store.create_user(&user).await?;
+    assert_exists(store.create_user(&named(format!("äRZTE.{word}@example.ORG"))).await);
+    assert_exists(store.create_user(&User { email: new.word(), ..user.clone() }).await);
+    assert_eq!(store.user_by_email(&format!("ärzte.{word}@EXAMPLE.org")).await?.as_ref(), Some(&user));
+    let mut other = named(new.word());
+    store.create_user(&other).await?;
+    let old_email = std::mem::replace(&mut other.email, user.email.to_uppercase());
+    assert_exists(store.update_user(&other).await);
+    assert!(store.user_by_email(&old_email).await?.is_some(), "a refused update changes nothing");
+    user.email = user.email.to_lowercase();
+    user.note = "changed".into();
+    store.update_user(&user).await?;
+    assert_eq!(store.user(user.id).await?.as_ref(), Some(&user));
+    store.delete_user(user.id).await?;
+    assert_eq!(store.user_by_email(&user.email).await?, None);
+    store.update_user(&other).await?;
+    assert_missing(store.update_user(&user).await);
+    assert_missing(store.delete_user(user.id).await);
+    Ok(())
+}
+
+pub(super) async fn a_parent_must_exist(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let nobody = new.uuid();
+    assert_missing(store.create_application(&new.application(nobody)).await);
+    assert_missing(store.create_device_profile(&new.profile(nobody)).await);
+    assert_missing(store.create_gateway(&new.gateway(nobody)).await);
+    assert_missing(store.create_api_key(&new.api_key(Some(nobody))).await);
+    let (house, other) = (House::build(store, &new).await?, House::build(store, &new).await?);
+    let device = house.device(store, &new).await?;
+    let unknown = [
+        Device { application_id: nobody, ..new.device(&house.application, &house.profile) },
+        Device { device_profile_id: nobody, ..new.device(&house.application, &house.profile) },
+        new.device(&house.application, &other.profile),
+    ];
+    for stranger in unknown {
+        assert_missing(store.create_device(&stranger).await);
+        assert_eq!(store.device(stranger.dev_eui).await?, None);
+        let update = Device { dev_eui: device.dev_eui, ..stranger };
+        assert_missing(store.update_device(&update).await);
+    }
+    assert_eq!(store.device(device.dev_eui).await?.map(|(device, _)| device), Some(device));
+    Ok(())
+}
+
+pub(super) async fn identities_are_taken_once(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let house = House::build(store, &new).await?;
+    let device = house.device(store, &new).await?;
+    let (gateway, key) = (new.gateway(house.tenant.id), new.api_key(Some(house.tenant.id)));
+    store.create_gateway(&gateway).await?;
+    store.create_api_key(&key).await?;
+    assert_exists(store.create_tenant(&house.tenant).await);
+    assert_exists(store.create_application(&house.application).await);
+    assert_exists(store.create_device_profile(&house.profile).await);
+    assert_exists(store.create_device(&Device { name: "x".into(), ..device.clone() }).await);
+    assert_exists(store.create_gateway(&gateway).await);
+    assert_exists(store.create_api_key(&key).await);
+    assert_eq!(store.device(device.dev_eui).await?, Some((device, DeviceSeen::default())));
+    assert_eq!(store.gateway(gateway.eui).await?, Some((gateway, GatewaySeen::default())));
+    assert_eq!(store.api_key(key.id).await?, Some(key.clone()));
+    assert_eq!(store.application(house.application.id).await?, Some(house.application));
+    assert_eq!(store.device_profile(house.profile.id).await?, Some(house.profile));
+    store.delete_api_key(key.id).await?;
+    assert_missing(store.delete_api_key(key.id).await);
+    Ok(())
+}
+
+pub(super) async fn a_deleted_tenant_takes_everything_along(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let (house, other) = (House::build(store, &new).await?, House::build(store, &new).await?);
+    let device = house.device(store, &new).await?;
+    let (gateway, key) = (new.gateway(house.tenant.id), new.api_key(Some(house.tenant.id)));
+    let (kept_gateway, kept_key) = (new.gateway(other.tenant.id), new.api_key(None));
+    for (gateway, key) in [(&gateway, &key), (&kept_gateway, &kept_key)] {
+        store.create_gateway(gateway).await?;
+        store.create_api_key(key).await?;
+    }
+    let version = store.gateway_set_version().await?;
+    store.delete_tenant(house.tenant.id).await?;
+    assert_eq!(store.application(house.application.id).await?, None);
+    assert_eq!(store.device_profile(house.profile.id).await?, None);
+    assert_eq!(store.device(device.dev_eui).await?, None);
+    assert_eq!(store.gateway(gateway.eui).await?, None);
+    assert_eq!(store.api_key(key.id).await?, None);
+    assert!(store.gateway_set_version().await? > version);
+    assert!(store.gateway(kept_gateway.eui).await?.is_some() && store.api_key(kept_key.id).await?.is_some());
+    assert!(store.application(other.application.id).await?.is_some());
+    Ok(())
+}
+
+pub(super) async fn a_deleted_application_takes_its_devices_along(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let house = House::build(store, &new).await?;
+    let other = new.application(house.tenant.id);
+    store.create_application(&other).await?;
+    let (device, kept) = (house.device(store, &new).await?, new.device(&other, &house.profile));
+    store.create_device(&kept).await?;
+    let session = new.session(SessionKey { dev_eui: device.dev_eui, ..new.session_key() });
+    store.create_session(&session).await?;
+    store.delete_application(house.application.id).await?;
+    assert_missing(store.delete_application(house.application.id).await);
+    assert_missing(store.update_application(&house.application).await);
+    assert_eq!(store.device(device.dev_eui).await?, None);
+    assert_eq!(store.session(&session.key, Freshness::Serial).await?, None);
+    assert!(store.device(kept.dev_eui).await?.is_some());
+    Ok(())
+}
+
+/// A session, a join and a queue item of a device.
+async fn live_a_little(store: &dyn Store, new: &super::Samples, dev_eui: limpet_shared::Eui64) -> Result<Session> {
+    let join = new.join(dev_eui, 1);
+    let state = DeviceState { rev: 1, next_join_nonce: 2, ..DeviceState::new(dev_eui) };
+    assert_eq!(store.commit_join(&state, Some(&join)).await?, Commit::Applied);
+    store.create_session(&join.session).await?;
+    store.mark_out(&join.session.key, 1, false).await?;
+    store.enqueue(new.item(dev_eui)).await?;
+    Ok(join.session)
+}
+
+pub(super) async fn a_deleted_device_leaves_nothing(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let house = House::build(store, &new).await?;
+    let (device, kept) = (house.device(store, &new).await?, house.device(store, &new).await?);
+    let session = live_a_little(store, &new, device.dev_eui).await?;
+    let kept_session = live_a_little(store, &new, kept.dev_eui).await?;
+    store.delete_device(device.dev_eui).await?;
+    assert_missing(store.delete_device(device.dev_eui).await);
+    assert_missing(store.update_device(&device).await);
+    assert_missing(store.set_app_key(device.dev_eui, None).await);
+    assert_eq!(store.session(&session.key, Freshness::Serial).await?, None);
+    assert_eq!(store.device_state(device.dev_eui, Freshness::Serial).await?, DeviceState::new(device.dev_eui));
+    assert_eq!(store.join_row(device.dev_eui, 1, Freshness::Serial).await?, None);
+    assert_eq!(store.queue(device.dev_eui, 0, 9).await?, []);
+    store.create_session(&session).await?;
+    let marks = store.session(&session.key, Freshness::Serial).await?.map(|row| row.marks);
+    assert_eq!(marks, Some(Marks::default()), "no mark is left for a session of the same identity");
+    assert!(store.session(&kept_session.key, Freshness::Serial).await?.is_some());
+    assert_eq!(store.queue(kept.dev_eui, 0, 9).await?.len(), 1);
+    assert!(store.join_row(kept.dev_eui, 1, Freshness::Serial).await?.is_some());
+    Ok(())
+}
+
+pub(super) async fn a_used_profile_stays(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let house = House::build(store, &new).await?;
+    let device = house.device(store, &new).await?;
+    let answer = store.delete_device_profile(house.profile.id).await;
+    let Err(StoreError::AlreadyExists(what)) = answer else { return answer };
+    assert!(what.contains(&device.dev_eui.to_string()), "it names the device: {what}");
+    assert!(store.device_profile(house.profile.id).await?.is_some());
+    store.delete_device(device.dev_eui).await?;
+    store.delete_device_profile(house.profile.id).await?;
+    assert_missing(store.delete_device_profile(house.profile.id).await);
+    assert_missing(store.update_device_profile(&house.profile).await);
+    Ok(())
+}
+
+pub(super) async fn an_update_keeps_the_app_key(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let house = House::build(store, &new).await?;
+    let mut device = house.device(store, &new).await?;
+    let without_key = Device { app_key: None, name: "new name".into(), is_disabled: true, ..device.clone() };
+    store.update_device(&without_key).await?;
+    let now = store.device(device.dev_eui).await?.map(|(device, _)| device);
+    assert_eq!(now, Some(Device { app_key: device.app_key, ..without_key }));
+    device.app_key = Some(new.aes_key());
+    store.set_app_key(device.dev_eui, device.app_key).await?;
+    assert_eq!(store.device(device.dev_eui).await?.and_then(|(device, _)| device.app_key), device.app_key);
+    store.set_app_key(device.dev_eui, None).await?;
+    assert_eq!(store.device(device.dev_eui).await?.and_then(|(device, _)| device.app_key), None);
+    Ok(())
+}
+
+pub(super) async fn an_update_never_moves_a_thing_to_another_tenant(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let (house, other) = (House::build(store, &new).await?, new.tenant());
+    store.create_tenant(&other).await?;
+    let gateway = new.gateway(house.tenant.id);
+    store.create_gateway(&gateway).await?;
+    let tenant_id = other.id;
+    assert_missing(store.update_application(&Application { tenant_id, ..house.application.clone() }).await);
+    assert_missing(store.update_device_profile(&DeviceProfile { tenant_id, ..house.profile.clone() }).await);
+    assert_missing(store.update_gateway(&Gateway { tenant_id, ..gateway.clone() }).await);
+    let renamed = Application { name: "renamed".into(), http: None, ..house.application };
+    store.update_application(&renamed).await?;
+    assert_eq!(store.application(renamed.id).await?, Some(renamed));
+    let renamed = DeviceProfile { name: "renamed".into(), ..house.profile };
+    store.update_device_profile(&renamed).await?;
+    assert_eq!(store.device_profile(renamed.id).await?, Some(renamed));
+    let renamed = Gateway { name: "renamed".into(), location: None, ..gateway };
+    store.update_gateway(&renamed).await?;
+    assert_eq!(store.gateway(renamed.eui).await?.map(|(gateway, _)| gateway), Some(renamed));
+    Ok(())
+}
+
+pub(super) async fn a_device_comes_with_its_context(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let house = House::build(store, &new).await?;
+    let device = house.device(store, &new).await?;
+    let dev_eui = device.dev_eui;
+    let context = DeviceContext {
+        device,
+        profile: house.profile,
+        application: house.application,
+        tenant_name: house.tenant.name,
+    };
+    assert_eq!(store.device_context(dev_eui).await?, Some(context));
+    assert_eq!(store.device_context(new.eui()).await?, None);
+    Ok(())
+}
+
+pub(super) async fn the_first_value_of_a_setting_holds(Bench { store, new }: Bench) -> Result<()> {
+    let name = new.word();
+    assert_eq!(store.setting(&name).await?, None);
+    let answers = race(10, |n| {
+        let (store, name) = (store.clone(), name.clone());
+        async move { store.init_setting(&name, &[n as u8, 0, 255]).await }
+    })
+    .await;
+    let Some(holds) = store.setting(&name).await? else { return Err(StoreError::NotFound(name)) };
+    assert_eq!(answers, vec![Ok(holds.clone()); 10], "everyone learns the same value");
+    assert_eq!(store.init_setting(&name, b"later").await?, holds);
+    Ok(())
+}
+
+pub(super) async fn the_gateway_set_has_a_version(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let house = House::build(store, &new).await?;
+    let mut gateway = new.gateway(house.tenant.id);
+    let (mut version, set) = store.gateway_set().await?;
+    assert!(version >= 1 && !set.contains(&gateway.eui));
+    store.create_gateway(&gateway).await?;
+    let mut grown = async |present: bool| -> Result<()> {
+        let (now, set) = store.gateway_set().await?;
+        assert!(now > version, "{now} is not above {version}");
+        assert_eq!(set.contains(&gateway.eui), present);
+        assert!(set.is_sorted());
+        version = store.gateway_set_version().await?;
+        assert!(version >= now);
+        Ok(())
+    };
+    grown(true).await?;
+    gateway.name = "renamed".into();
+    store.update_gateway(&gateway).await?;
+    grown(true).await?;
+    store.delete_gateway(gateway.eui).await?;
+    grown(false).await?;
+    assert_missing(store.delete_gateway(gateway.eui).await);
+    assert_missing(store.update_gateway(&gateway).await);
+    Ok(())
+}
+
+pub(super) async fn notes_of_devices_and_gateways_are_kept(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let house = House::build(store, &new).await?;
+    let device = house.device(store, &new).await?;
+    let gateway = new.gateway(house.tenant.id);
+    store.create_gateway(&gateway).await?;
+    let later = Some(UnixMicros(NOON.0 + 1));
+    let battery = DeviceSeen { last_seen_at: Some(NOON), battery: Some(200), margin: Some(-3), data_rate: Some(1) };
+    let uplink = DeviceSeen { last_seen_at: later, data_rate: Some(5), ..DeviceSeen::default() };
+    store.note_device(device.dev_eui, uplink).await?;
+    store.note_device(device.dev_eui, battery.clone()).await?;
+    store.note_device(new.eui(), battery.clone()).await?;
+    let location = Location { latitude: 1.5, ..Location::default() };
+    let stat = GatewaySeen { last_seen_at: Some(NOON), address: None, location: Some(location) };
+    let pull = GatewaySeen { last_seen_at: later, address: Some("192.0.2.1:4000".into()), location: None };
+    store.note_gateway(gateway.eui, stat).await?;
+    store.note_gateway(gateway.eui, pull.clone()).await?;
+    store.note_gateway(new.eui(), pull.clone()).await?;
+
+    let want_device = DeviceSeen { last_seen_at: later, data_rate: Some(5), ..battery };
+    let want_gateway = GatewaySeen { location: Some(location), ..pull };
+    // Nothing waits for a note, so a store may write it later; that it never comes is what fails, by the bound.
+    let list = List { limit: 1, application: Some(house.application.id), ..List::default() };
+    for _ in 0..500 {
+        let device_seen = store.devices(&list).await?.items.pop().map(|(_, seen)| seen);
+        let gateway_seen = store.gateway(gateway.eui).await?.map(|(_, seen)| seen);
+        if device_seen == Some(want_device.clone()) && gateway_seen == Some(want_gateway.clone()) {
+            assert_eq!(store.device(device.dev_eui).await?, Some((device, want_device)));
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(StoreError::NotFound("what was noted: the latest, with what it left out".into()))
+}

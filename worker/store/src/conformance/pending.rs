@@ -1,0 +1,122 @@
+use limpet_shared::UnixMicros;
+
+use super::{Bench, race, samples::NOON};
+use crate::{PendingEvent, Result};
+
+pub(super) async fn the_same_event_again_changes_nothing(Bench { store, new }: Bench) -> Result<()> {
+    let (integration, device) = (new.integration(), new.eui());
+    assert!(!store.has_pending(integration, device).await?);
+    assert_eq!(store.pending_size(integration).await?, (0, 0));
+    let event = new.pending(integration, device, 1);
+    store.put_pending(event.clone()).await?;
+    let (_, bytes) = store.pending_size(integration).await?;
+    assert!(bytes > 0);
+    let another_body = PendingEvent { event: new.event(device), ..event.clone() };
+    store.put_pending(another_body).await?;
+    assert_eq!(store.pending(integration, device, 10).await?, std::slice::from_ref(&event));
+    assert_eq!(store.pending_size(integration).await?, (1, bytes));
+    assert!(store.has_pending(integration, device).await?);
+    store.delete_pending(&event).await?;
+    store.delete_pending(&event).await?;
+    assert!(!store.has_pending(integration, device).await?);
+    assert_eq!(store.pending_size(integration).await?, (0, 0));
+    Ok(())
+}
+
+pub(super) async fn events_come_in_the_order_of_their_keys(Bench { store, new }: Bench) -> Result<()> {
+    let (integration, device) = (new.integration(), new.eui());
+    let at = |session_since, slot, part| PendingEvent {
+        session_since: UnixMicros(session_since),
+        part,
+        ..new.pending(integration, device, slot)
+    };
+    let ordered = [at(1, 900, 0), at(NOON.0, 2, 0), at(NOON.0, 2, 1), at(NOON.0, 2, 1000), at(NOON.0, 10, 0)];
+    for n in [3, 0, 4, 1, 2] {
+        store.put_pending(ordered[n].clone()).await?;
+    }
+    assert_eq!(store.pending(integration, device, 10).await?, ordered);
+    assert_eq!(store.pending(integration, device, 2).await?, ordered[..2]);
+    store.delete_pending(&ordered[1]).await?;
+    assert_eq!(store.pending(integration, device, 2).await?, [ordered[0].clone(), ordered[2].clone()]);
+    Ok(())
+}
+
+pub(super) async fn the_longest_waiting_device_comes_first(Bench { store, new }: Bench) -> Result<()> {
+    let integration = new.integration();
+    let (late, early, last) = (new.eui(), new.eui(), new.eui());
+    let first = new.pending(integration, early, 9);
+    for event in [&first, &new.pending(integration, late, 1), &new.pending(integration, early, 1)] {
+        store.put_pending(event.clone()).await?;
+    }
+    store.put_pending(new.pending(integration, last, 1)).await?;
+    let mine = async || -> Result<Vec<_>> {
+        let all = store.pending_devices(u32::MAX).await?;
+        Ok(all.into_iter().filter(|(id, _)| *id == integration).map(|(_, device)| device).collect())
+    };
+    assert_eq!(mine().await?, [early, late, last]);
+    store.delete_pending(&first).await?;
+    assert_eq!(mine().await?, [late, early, last], "what was delivered waits no longer");
+    assert_eq!(store.pending_devices(1).await?.len(), 1);
+    assert_eq!(store.pending_devices(0).await?, []);
+    Ok(())
+}
+
+pub(super) async fn an_integration_sees_its_own_events_only(Bench { store, new }: Bench) -> Result<()> {
+    let (a, b, device) = (new.integration(), new.integration(), new.eui());
+    let (of_a, of_b) = (new.pending(a, device, 1), new.pending(b, device, 1));
+    store.put_pending(of_a.clone()).await?;
+    store.put_pending(of_b.clone()).await?;
+    store.delete_pending(&of_a).await?;
+    assert_eq!(store.pending(a, device, 9).await?, []);
+    assert_eq!(store.pending(b, device, 9).await?, [of_b]);
+    assert!(!store.has_pending(a, device).await? && store.has_pending(b, device).await?);
+    assert_eq!(store.trim_pending(a, 0).await?, 0);
+    assert_eq!(store.pending_size(b).await?.0, 1);
+    Ok(())
+}
+
+pub(super) async fn trimming_drops_the_oldest(Bench { store, new }: Bench) -> Result<()> {
+    let (integration, one, two) = (new.integration(), new.eui(), new.eui());
+    // Slots count down: the oldest is what was written first, whatever its key.
+    for n in 0..30 {
+        store.put_pending(new.pending(integration, if n % 2 == 0 { one } else { two }, 100 - n)).await?;
+    }
+    assert_eq!(store.trim_pending(integration, 30).await?, 0);
+    assert_eq!(store.trim_pending(integration, 4).await?, 26);
+    assert_eq!(store.pending_size(integration).await?.0, 4);
+    let mut slots = Vec::new();
+    for device in [one, two] {
+        slots.extend(store.pending(integration, device, 99).await?.into_iter().map(|event| event.slot));
+    }
+    slots.sort_unstable();
+    assert_eq!(slots, [71, 72, 73, 74]);
+    assert_eq!(store.trim_pending(integration, 0).await?, 4);
+    Ok(())
+}
+
+pub(super) async fn a_lease_has_one_holder(Bench { store, new }: Bench) -> Result<()> {
+    let name = new.word();
+    let t = UnixMicros;
+    assert!(store.lease(&name, "a", t(100), t(200)).await?);
+    assert!(!store.lease(&name, "b", t(199), t(300)).await?, "while it lasts");
+    assert!(store.lease(&name, "a", t(150), t(250)).await?, "its holder renews it");
+    assert!(!store.lease(&name, "b", t(249), t(300)).await?);
+    assert!(store.lease(&name, "b", t(250), t(300)).await?, "it ends at `until`");
+    assert!(!store.lease(&name, "a", t(260), t(400)).await?, "who lost it knows");
+    assert!(store.lease(&new.word(), "a", t(260), t(400)).await?, "another name is another lease");
+    assert!(store.lease(&name, "b", t(270), t(270)).await?, "given back");
+    assert!(store.lease(&name, "a", t(270), t(400)).await?);
+    Ok(())
+}
+
+pub(super) async fn one_of_many_takes_a_lease(Bench { store, new }: Bench) -> Result<()> {
+    let name = new.word();
+    let answers = race(10, |n| {
+        let (store, name) = (store.clone(), name.clone());
+        async move { store.lease(&name, &format!("worker {n}"), UnixMicros(1), UnixMicros(2)).await }
+    })
+    .await;
+    let taken = answers.into_iter().collect::<Result<Vec<_>>>()?;
+    assert_eq!(taken.into_iter().filter(|taken| *taken).count(), 1);
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! Things to store, with every field in use, under identities that nothing else has.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros};
+use limpet_worker_core::model::*;
+use uuid::Uuid;
+
+use crate::{IntegrationId, PendingEvent, Result, Store};
+
+/// A time that no expiry of another property touches.
+pub(super) const NOON: UnixMicros = UnixMicros(1_790_000_000_000_000);
+
+/// Makes samples; each value it gives is new.
+#[derive(Clone)]
+pub struct Samples {
+    base: u64,
+    next: Arc<AtomicU64>,
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Samples {
+    pub fn new() -> Self {
+        // High enough for 2^20 numbers above it, and with the top bit in play.
+        let base = Uuid::new_v4().as_u64_pair().0 & !0xf_ffff;
+        Self { base, next: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// A number that was not given before; numbers of one maker count up.
+    pub fn number(&self) -> u64 {
+        self.base | self.next.fetch_add(1, Ordering::Relaxed)
+    }
+    pub fn eui(&self) -> Eui64 {
+        Eui64(self.number())
+    }
+    pub fn uuid(&self) -> Uuid {
+        Uuid::new_v4()
+    }
+    pub fn addr(&self) -> DevAddr {
+        DevAddr(Uuid::new_v4().as_fields().0)
+    }
+    pub fn dedup_key(&self) -> DedupKey {
+        DedupKey(u128::from(self.number()) << 64 | u128::MAX >> 64)
+    }
+    /// A word that no other sample holds, for searches.
+    pub fn word(&self) -> String {
+        format!("w{:x}x", self.number())
+    }
+
+    pub fn reception(&self, key: DedupKey) -> Reception {
+        Reception {
+            key,
+            gateway: self.eui(),
+            context: u64::MAX - self.number(),
+            received_at: NOON,
+            region: "eu868".into(),
+            frequency: 868_100_000,
+            data_rate: 5,
+            phy: (0..=255).collect(),
+            rx: RxInfo {
+                tmst: Some(u32::MAX),
+                time: Some("2026-07-01T12:00:00.123456Z".into()),
+                tmms: Some(1_460_000_000_000),
+                rssi: -117,
+                snr: -7.25,
+                channel: 7,
+                rf_chain: 1,
+                board: Some(2),
+                antenna: Some(3),
+                code_rate: "4/5".into(),
+            },
+        }
+    }
+
+    pub fn event(&self, dev_eui: Eui64) -> Event {
+        let reception = self.reception(self.dedup_key());
+        Event {
+            id: self.uuid(),
+            at: NOON,
+            device: DeviceInfo {
+                dev_eui,
+                device_name: "Zähler \"7\"".into(),
+                tags: tags("floor", "3"),
+                ..DeviceInfo::default()
+            },
+            kind: EventKind::Up(UpEvent {
+                dev_addr: self.addr(),
+                adr: true,
+                data_rate: 5,
+                fcnt: u32::MAX,
+                fport: None,
+                confirmed: true,
+                data: vec![0, 1, 254, 255],
+                region: "eu868".into(),
+                frequency: 868_300_000,
+                receptions: vec![EventReception { gateway: reception.gateway, received_at: NOON, rx: reception.rx }],
+            }),
+        }
+    }
+
+    pub fn session_key(&self) -> SessionKey {
+        SessionKey { dev_addr: self.addr(), dev_eui: self.eui(), id: SessionId(self.number()) }
+    }
+
+    pub fn downlink(&self) -> PlannedDownlink {
+        PlannedDownlink {
+            key: u64::MAX - self.number(),
+            gateway: self.eui(),
+            fcnt_down: 70_000,
+            phy: vec![0x60, 0, 255],
+            windows: vec![PlannedWindow {
+                number: 1,
+                at: NOON,
+                tmst: u32::MAX - 1,
+                frequency: 869_525_000,
+                data_rate: 0,
+                power: -1,
+                board: Some(1),
+                antenna: Some(1),
+            }],
+            item: Some(SentItem { seq: 3, id: self.uuid().to_string() }),
+        }
+    }
+
+    /// A session at revision 1.
+    pub fn session(&self, key: SessionKey) -> Session {
+        Session {
+            key,
+            rev: 1,
+            since: NOON,
+            joined: true,
+            region: "us915_1".into(),
+            keys: SessionKeys { nwk_s_key: self.aes_key(), app_s_key: self.aes_key() },
+            seen: Seen { next: 70_001, bits: u64::MAX, high_at: NOON },
+            resets: 2,
+            next_fcnt_down: 70_002,
+            mac: self.mac(),
+            slot: Slot {
+                number: 9,
+                kind: SlotKind::Up(70_000),
+                received_at: NOON,
+                worker: "worker-a".into(),
+                accepted_at: NOON,
+                events: vec![self.event(key.dev_eui)],
+                downlink: Some(self.downlink()),
+                behind_pending: true,
+            },
+            item: Some(ItemInFlight { seq: 3, first_fcnt_down: 70_000 }),
+            queue_done: 2,
+            awaiting_ack: Some(AwaitingAck { queue_item: self.uuid().to_string(), fcnt_down: 69_999 }),
+        }
+    }
+
+    fn mac(&self) -> MacState {
+        MacState {
+            rx1_delay: 15,
+            rx1_dr_offset: 3,
+            rx2_data_rate: 8,
+            rx2_frequency: 923_300_000,
+            data_rate: 4,
+            channels_set: true,
+            channels_tried: 2,
+            battery: Some(255),
+            margin: Some(-32),
+        }
+    }
+
+    pub fn aes_key(&self) -> AesKey {
+        AesKey(*self.uuid().as_bytes())
+    }
+
+    pub fn join(&self, dev_eui: Eui64, dev_nonce: u16) -> JoinRow {
+        let key = SessionKey { dev_eui, ..self.session_key() };
+        JoinRow { dev_eui, dev_nonce, session: self.session(key), accept: self.downlink() }
+    }
+
+    pub fn item(&self, dev_eui: Eui64) -> QueueItem {
+        QueueItem {
+            dev_eui,
+            seq: 0,
+            id: self.uuid().to_string(),
+            created_at: NOON,
+            confirmed: true,
+            fport: 223,
+            data: vec![255, 0, 7],
+            expires_at: Some(UnixMicros(1)),
+        }
+    }
+
+    pub fn integration(&self) -> IntegrationId {
+        IntegrationId(self.uuid())
+    }
+
+    pub fn pending(&self, integration: IntegrationId, device: Eui64, slot: u64) -> PendingEvent {
+        PendingEvent { integration, device, session_since: NOON, slot, part: 0, event: self.event(device) }
+    }
+
+    pub fn tenant(&self) -> Tenant {
+        Tenant {
+            id: self.uuid(),
+            created_at: NOON,
+            updated_at: NOON,
+            name: format!("tenant {}", self.word()),
+            description: "what it is for".into(),
+            can_have_gateways: true,
+            max_gateway_count: 5,
+            max_device_count: 1000,
+            tags: tags("country", "PT"),
+        }
+    }
+
+    pub fn user(&self) -> User {
+        User {
+            id: self.uuid(),
+            created_at: NOON,
+            updated_at: NOON,
+            email: format!("{}@example.org", self.word()),
+            is_admin: true,
+            is_active: true,
+            note: "night shift".into(),
+            password_hash: "$argon2id$v=19$m=16,t=1,p=1$c2FsdHNhbHQ$aGFzaA".into(),
+        }
+    }
+
+    pub fn api_key(&self, tenant: Option<Uuid>) -> ApiKey {
+        let name = format!("key {}", self.word());
+        ApiKey { id: self.uuid(), created_at: NOON, name, is_admin: tenant.is_none(), tenant_id: tenant }
+    }
+
+    pub fn application(&self, tenant: Uuid) -> Application {
+        Application {
+            id: self.uuid(),
+            created_at: NOON,
+            updated_at: NOON,
+            tenant_id: tenant,
+            name: format!("application {}", self.word()),
+            description: String::new(),
+            tags: tags("kind", "meters"),
+            http: Some(HttpIntegration {
+                headers: tags("Authorization", "Bearer x"),
+                json: true,
+                url: "http://127.0.0.1:9/up".into(),
+            }),
+        }
+    }
+
+    pub fn profile(&self, tenant: Uuid) -> DeviceProfile {
+        DeviceProfile {
+            id: self.uuid(),
+            tenant_id: tenant,
+            name: format!("profile {}", self.word()),
+            region: "EU868".into(),
+            region_config_id: Some("eu868".into()),
+            mac_version: MacVersion::V1_0_4,
+            reg_params_revision: "RP002_1_0_3".into(),
+            supports_otaa: true,
+            uplink_interval_secs: 3600,
+            ..DeviceProfile::default()
+        }
+    }
+
+    pub fn gateway(&self, tenant: Uuid) -> Gateway {
+        Gateway {
+            eui: self.eui(),
+            created_at: NOON,
+            updated_at: NOON,
+            tenant_id: tenant,
+            name: format!("gateway {}", self.word()),
+            description: "on the mast".into(),
+            location: Some(Location { latitude: 38.7, longitude: -9.1, altitude: 12.5, source: 1, accuracy: 3.0 }),
+            stats_interval_secs: 30,
+            tags: tags("region", "eu868"),
+            metadata: tags("serial", "1234"),
+        }
+    }
+
+    pub fn device(&self, application: &Application, profile: &DeviceProfile) -> Device {
+        Device {
+            dev_eui: self.eui(),
+            created_at: NOON,
+            updated_at: NOON,
+            application_id: application.id,
+            device_profile_id: profile.id,
+            name: format!("device {}", self.word()),
+            description: "third floor".into(),
+            join_eui: self.eui(),
+            skip_fcnt_check: true,
+            is_disabled: false,
+            variables: tags("secret", "x"),
+            tags: tags("floor", "3"),
+            app_key: Some(self.aes_key()),
+        }
+    }
+}
+
+fn tags(name: &str, value: &str) -> Tags {
+    Tags::from([(name.into(), value.into())])
+}
+
+/// A tenant with an application and a profile.
+pub(super) struct House {
+    pub tenant: Tenant,
+    pub application: Application,
+    pub profile: DeviceProfile,
+}
+
+impl House {
+    pub async fn build(store: &dyn Store, new: &Samples) -> Result<Self> {
+        let tenant = new.tenant();
+        let (application, profile) = (new.application(tenant.id), new.profile(tenant.id));
+        store.create_tenant(&tenant).await?;
+        store.create_application(&application).await?;
+        store.create_device_profile(&profile).await?;
+        Ok(Self { tenant, application, profile })
+    }
+
+    pub async fn device(&self, store: &dyn Store, new: &Samples) -> Result<Device> {
+        let device = new.device(&self.application, &self.profile);
+        store.create_device(&device).await?;
+        Ok(device)
+    }
+}
