@@ -4,6 +4,8 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gwmp::Datr;
+
 /// A modulation with the parameters that make up a data rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Modulation {
@@ -29,6 +31,28 @@ impl CodeRate {
             "1/3" | "2/6" => Some(Self::OneThird),
             "2/3" | "4/6" => Some(Self::TwoThirds),
             _ => None,
+        }
+    }
+}
+
+impl Modulation {
+    /// From the fields of an rxpk. None for LR-FHSS without a coding rate of LoRaWAN; a LoRa frame's is always 4/5.
+    pub fn from_gwmp(datr: &Datr, codr: Option<&str>) -> Option<Self> {
+        Some(match *datr {
+            Datr::Lora { spreading_factor, bandwidth_khz } => Self::Lora { spreading_factor, bandwidth_khz },
+            Datr::Fsk { bit_rate } => Self::Fsk { bit_rate },
+            Datr::LrFhss { channel_width_khz } => {
+                Self::LrFhss { code_rate: CodeRate::from_codr(codr?)?, bandwidth_khz: channel_width_khz }
+            }
+        })
+    }
+
+    /// `modu` and `datr` of a txpk or rxpk.
+    pub fn to_gwmp(&self) -> Datr {
+        match *self {
+            Self::Lora { spreading_factor, bandwidth_khz } => Datr::Lora { spreading_factor, bandwidth_khz },
+            Self::Fsk { bit_rate } => Datr::Fsk { bit_rate },
+            Self::LrFhss { bandwidth_khz, .. } => Datr::LrFhss { channel_width_khz: bandwidth_khz },
         }
     }
 }
