@@ -4,7 +4,9 @@
 //! suite holds all of them to the promises written at its methods.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod conformance;
 mod error;
+pub mod fault;
 mod memory;
 mod traits;
 mod words;

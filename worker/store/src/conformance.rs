@@ -1,0 +1,146 @@
+//! What every store must do: one property for each promise of the trait. Run [`suite`] against each implementation.
+//!
+//! Properties take identities of their own at random, so that they may share one store, also one that held something
+//! before. None of them depends on timing.
+
+mod directory;
+mod joins;
+mod lists;
+mod pending;
+mod queue;
+mod receptions;
+mod samples;
+mod sessions;
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+pub use samples::Samples;
+
+use crate::{Result, Store, StoreError};
+
+/// One promise, checked.
+pub struct Property {
+    pub name: &'static str,
+    run: fn(Bench) -> Checking,
+}
+
+type Checking = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// What a property works with.
+#[derive(Clone)]
+pub struct Bench {
+    pub store: Arc<dyn Store>,
+    pub new: Samples,
+}
+
+macro_rules! properties {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        /// All properties.
+        pub fn properties() -> Vec<Property> {
+            vec![$(Property {
+                name: concat!(stringify!($module), "::", stringify!($name)),
+                run: |bench| Box::pin($module::$name(bench)),
+            }),*]
+        }
+    };
+}
+
+properties![
+    receptions::the_same_reception_again_changes_nothing,
+    receptions::a_key_gives_its_own_receptions_in_order,
+    receptions::the_sweep_walks_all_keys_in_order,
+    receptions::what_has_expired_is_gone,
+    sessions::a_session_comes_back_as_it_was_written,
+    sessions::a_session_is_created_once,
+    sessions::only_the_next_revision_is_taken,
+    sessions::one_writer_wins_each_revision,
+    sessions::one_read_gives_all_sessions_of_an_address,
+    sessions::a_deleted_session_is_gone_with_its_marks,
+    sessions::the_mark_out_only_grows,
+    sessions::the_mark_sent_only_grows,
+    sessions::marks_leave_the_row_alone,
+    joins::a_device_that_never_joined_has_a_fresh_state,
+    joins::a_join_is_taken_whole_or_not_at_all,
+    joins::one_of_many_joins_wins,
+    joins::flushed_nonces_may_be_used_again,
+    queue::numbers_count_up_and_are_never_given_twice,
+    queue::many_writers_get_distinct_numbers,
+    queue::an_id_is_taken_once,
+    queue::one_of_many_writers_of_an_id_wins,
+    queue::the_queue_is_read_from_where_one_stood,
+    pending::the_same_event_again_changes_nothing,
+    pending::events_come_in_the_order_of_their_keys,
+    pending::the_longest_waiting_device_comes_first,
+    pending::an_integration_sees_its_own_events_only,
+    pending::trimming_drops_the_oldest,
+    pending::a_lease_has_one_holder,
+    pending::one_of_many_takes_a_lease,
+    directory::tenants_come_and_go,
+    directory::an_email_is_taken_once,
+    directory::a_parent_must_exist,
+    directory::identities_are_taken_once,
+    directory::a_deleted_tenant_takes_everything_along,
+    directory::a_deleted_application_takes_its_devices_along,
+    directory::a_deleted_device_leaves_nothing,
+    directory::a_used_profile_stays,
+    directory::an_update_keeps_the_app_key,
+    directory::an_update_never_moves_a_thing_to_another_tenant,
+    directory::a_device_comes_with_its_context,
+    directory::the_first_value_of_a_setting_holds,
+    directory::the_gateway_set_has_a_version,
+    directory::notes_of_devices_and_gateways_are_kept,
+    lists::names_may_repeat_and_order_is_by_name,
+    lists::pages_cover_everything_once,
+    lists::a_search_ignores_case_and_takes_nothing_literally_special,
+    lists::devices_are_listed_by_application_and_profile,
+    lists::gateways_are_listed_by_tenant,
+    lists::api_keys_are_listed_by_whom_they_act_for,
+];
+
+impl Property {
+    /// Checks it on this store; a broken promise panics with the property's name.
+    pub async fn check(&self, store: Arc<dyn Store>) {
+        let bench = Bench { store, new: Samples::new() };
+        let outcome = (self.run)(bench).await;
+        assert!(outcome.is_ok(), "{}: the store failed: {outcome:?}", self.name);
+    }
+}
+
+/// Checks every property, each on the store that `make` gives for it (a new one or always the same).
+pub async fn suite<F, Fut>(make: F)
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Arc<dyn Store>>,
+{
+    for property in properties() {
+        // So that the test's output says where it stood, also when a store never answers.
+        println!("checking {}", property.name);
+        property.check(make().await).await;
+    }
+}
+
+/// Runs `count` tasks at once and gives what they answered.
+async fn race<T, F, Fut>(count: u64, task: F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Fn(u64) -> Fut,
+    Fut: Future<Output = T> + Send + 'static,
+{
+    let tasks: Vec<_> = (0..count).map(|n| tokio::spawn(task(n))).collect();
+    let mut answers = Vec::new();
+    for task in tasks {
+        if let Ok(answer) = task.await {
+            answers.push(answer);
+        }
+    }
+    assert_eq!(answers.len() as u64, count, "a racing task ended without an answer");
+    answers
+}
+
+fn assert_exists<T: std::fmt::Debug>(answer: Result<T>) {
+    assert!(matches!(answer, Err(StoreError::AlreadyExists(_))), "must say that it exists: {answer:?}");
+}
+
+fn assert_missing<T: std::fmt::Debug>(answer: Result<T>) {
+    assert!(matches!(answer, Err(StoreError::NotFound(_))), "must say that it does not exist: {answer:?}");
+}

@@ -1,0 +1,110 @@
+//! Every method of the store, passed on: the table says which of them write.
+
+use async_trait::async_trait;
+use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros};
+use limpet_worker_core::model::*;
+use uuid::Uuid;
+
+use super::FaultStore;
+use crate::{Commit, Directory, FrameStore, Freshness, IntegrationId, List, Page, PendingEvent, Result, Store};
+
+macro_rules! pass_on {
+    ($trait:ident { $($kind:ident $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)* }) => {
+        #[async_trait]
+        impl $trait for FaultStore {
+            $(async fn $name(&self, $($arg: $ty),*) -> $ret {
+                self.$kind(self.inner.$name($($arg),*)).await
+            })*
+        }
+    };
+}
+
+pass_on! {
+    FrameStore {
+        write put_reception(reception: Reception) -> Result<()>;
+        read receptions(key: DedupKey) -> Result<Vec<Reception>>;
+        read reception_keys(since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>>;
+        write expire_receptions(before: UnixMicros) -> Result<u64>;
+        read sessions_by_addr(addr: DevAddr, freshness: Freshness) -> Result<Vec<SessionRow>>;
+        read session(key: &SessionKey, freshness: Freshness) -> Result<Option<SessionRow>>;
+        write create_session(session: &Session) -> Result<Commit>;
+        write commit_session(next: &Session) -> Result<Commit>;
+        write delete_session(key: &SessionKey) -> Result<()>;
+        write mark_out(key: &SessionKey, slot: u64, through_pending: bool) -> Result<()>;
+        write mark_sent(key: &SessionKey, fcnt_down: u32) -> Result<()>;
+        read device_state(dev_eui: Eui64, freshness: Freshness) -> Result<DeviceState>;
+        read join_row(dev_eui: Eui64, dev_nonce: u16, freshness: Freshness) -> Result<Option<JoinRow>>;
+        write commit_join(next: &DeviceState, join: Option<&JoinRow>) -> Result<Commit>;
+        write flush_dev_nonces(dev_eui: Eui64) -> Result<()>;
+        write enqueue(item: QueueItem) -> Result<QueueItem>;
+        read queue(dev_eui: Eui64, after: u64, limit: u32) -> Result<Vec<QueueItem>>;
+        write delete_queue_item(dev_eui: Eui64, seq: u64) -> Result<()>;
+        write flush_queue(dev_eui: Eui64) -> Result<()>;
+        write put_pending(event: PendingEvent) -> Result<()>;
+        read has_pending(integration: IntegrationId, device: Eui64) -> Result<bool>;
+        read pending_devices(limit: u32) -> Result<Vec<(IntegrationId, Eui64)>>;
+        read pending(integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;
+        write delete_pending(event: &PendingEvent) -> Result<()>;
+        read pending_size(integration: IntegrationId) -> Result<(u64, u64)>;
+        write trim_pending(integration: IntegrationId, keep: u64) -> Result<u64>;
+        write lease(name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool>;
+        write note_device(dev_eui: Eui64, seen: DeviceSeen) -> Result<()>;
+        write note_gateway(eui: Eui64, seen: GatewaySeen) -> Result<()>;
+    }
+}
+
+pass_on! {
+    Directory {
+        write create_tenant(tenant: &Tenant) -> Result<()>;
+        read tenant(id: Uuid) -> Result<Option<Tenant>>;
+        write update_tenant(tenant: &Tenant) -> Result<()>;
+        write delete_tenant(id: Uuid) -> Result<()>;
+        read tenants(list: &List) -> Result<Page<Tenant>>;
+        write create_user(user: &User) -> Result<()>;
+        read user(id: Uuid) -> Result<Option<User>>;
+        read user_by_email(email: &str) -> Result<Option<User>>;
+        write update_user(user: &User) -> Result<()>;
+        write delete_user(id: Uuid) -> Result<()>;
+        read users(list: &List) -> Result<Page<User>>;
+        write create_api_key(key: &ApiKey) -> Result<()>;
+        read api_key(id: Uuid) -> Result<Option<ApiKey>>;
+        write delete_api_key(id: Uuid) -> Result<()>;
+        read api_keys(admin: bool, list: &List) -> Result<Page<ApiKey>>;
+        write create_application(application: &Application) -> Result<()>;
+        read application(id: Uuid) -> Result<Option<Application>>;
+        write update_application(application: &Application) -> Result<()>;
+        write delete_application(id: Uuid) -> Result<()>;
+        read applications(list: &List) -> Result<Page<Application>>;
+        write create_device_profile(profile: &DeviceProfile) -> Result<()>;
+        read device_profile(id: Uuid) -> Result<Option<DeviceProfile>>;
+        write update_device_profile(profile: &DeviceProfile) -> Result<()>;
+        write delete_device_profile(id: Uuid) -> Result<()>;
+        read device_profiles(list: &List) -> Result<Page<DeviceProfile>>;
+        write create_gateway(gateway: &Gateway) -> Result<()>;
+        read gateway(eui: Eui64) -> Result<Option<(Gateway, GatewaySeen)>>;
+        write update_gateway(gateway: &Gateway) -> Result<()>;
+        write delete_gateway(eui: Eui64) -> Result<()>;
+        read gateways(list: &List) -> Result<Page<(Gateway, GatewaySeen)>>;
+        read gateway_set() -> Result<(u64, Vec<Eui64>)>;
+        read gateway_set_version() -> Result<u64>;
+        write create_device(device: &Device) -> Result<()>;
+        read device(dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>>;
+        write update_device(device: &Device) -> Result<()>;
+        write set_app_key(dev_eui: Eui64, key: Option<AesKey>) -> Result<()>;
+        write delete_device(dev_eui: Eui64) -> Result<()>;
+        read devices(list: &List) -> Result<Page<(Device, DeviceSeen)>>;
+        read device_context(dev_eui: Eui64) -> Result<Option<DeviceContext>>;
+        read setting(name: &str) -> Result<Option<Vec<u8>>>;
+        write init_setting(name: &str, value: &[u8]) -> Result<Vec<u8>>;
+    }
+}
+
+#[async_trait]
+impl Store for FaultStore {
+    async fn ping(&self) -> Result<()> {
+        self.read(self.inner.ping()).await
+    }
+    fn describe(&self) -> String {
+        format!("{}, with faults", self.inner.describe())
+    }
+}

@@ -1,0 +1,21 @@
+//! The stores against the promises of the trait.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod faults;
+
+use std::sync::Arc;
+
+use limpet_store::{MemoryStore, Store, conformance, fault};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn memory_conforms() {
+    conformance::suite(|| async { MemoryStore::new() as Arc<dyn Store> }).await;
+    let one: Arc<dyn Store> = MemoryStore::new();
+    conformance::suite(|| async { one.clone() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_without_faults_conforms_through_the_wrapper() {
+    let none = fault::Faults::default();
+    conformance::suite(|| async move { fault::FaultStore::new(MemoryStore::new(), 1, none) as Arc<dyn Store> }).await;
+}
