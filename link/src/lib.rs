@@ -1,1 +1,32 @@
-//! limpet-link
+//! The link between balancers and workers: QUIC with mutual TLS under the cluster's own CA, the join tokens that let a
+//! server in, and the message streams. A balancer offers [`server::LinkServer`]; a worker [`client::dial`]s it, with an
+//! identity from [`join::ensure_worker`]. [`admin_socket`] is how `limpet ctl` reaches the process beside it.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod admin_socket;
+pub mod authority;
+pub mod client;
+pub mod connection;
+pub mod endpoint;
+pub mod files;
+pub mod identity;
+pub mod join;
+pub mod name;
+pub mod server;
+pub mod stream;
+pub mod time;
+mod tls;
+pub mod token;
+
+pub use authority::Authority;
+pub use client::{BalancerLink, DialError, dial};
+pub use connection::{Ended, Link};
+pub use identity::Identity;
+pub use join::{JoinError, Membership, ensure_balancer, ensure_worker};
+pub use name::NameState;
+pub use server::{Incoming, LinkServer, Names, ServerConfig, ServerError, WorkerLink};
+pub use stream::{
+    AckReceiver, AckSender, ControlReceiver, ControlSender, FrameReceiver, FrameSender, Receiver, RecvError, SendError,
+    Sender,
+};
+pub use token::Token;

@@ -1,0 +1,249 @@
+//! Trading a join token for a certificate, over its own ALPN on the link's port: one request, one answer. The client
+//! knows the cluster by the fingerprint in its token; the server knows the client by the token.
+
+use std::path::Path;
+
+use limpet_shared::{admin::Role, link};
+use prost::Message;
+use rcgen::KeyPair;
+
+use crate::{
+    authority::{Authority, AuthorityError, ClusterKeys},
+    client::{self, DialError},
+    connection::{CODE_DONE, Ended},
+    endpoint,
+    files::{self, FileError},
+    identity::{self, Identity, IdentityError},
+    name::{self, NameError},
+    stream::Receiver,
+    time, tls,
+    token::{Token, TokenError},
+};
+
+pub mod server;
+
+/// How many other names are tried for a server that did not choose its own.
+const OTHER_NAMES: u32 = 50;
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct JoinRequest {
+    #[prost(string, tag = "1")]
+    pub token: String,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// PKCS#10, DER.
+    #[prost(bytes = "vec", tag = "3")]
+    pub csr: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct JoinReply {
+    #[prost(string, tag = "1")]
+    pub certificate: String,
+    #[prost(string, tag = "2")]
+    pub ca: String,
+    /// For a balancer only.
+    #[prost(string, tag = "3")]
+    pub ca_key: String,
+    /// For a balancer only.
+    #[prost(string, tag = "4")]
+    pub token_key: String,
+    /// Not empty: refused, and why.
+    #[prost(string, tag = "5")]
+    pub refused: String,
+    /// Refused because another server that is connected has this name.
+    #[prost(bool, tag = "6")]
+    pub name_taken: bool,
+}
+
+/// Why a server could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("cannot join: {0}")]
+    Dial(#[from] DialError),
+    #[error("{address} refuses to let this server join: {reason}")]
+    Refused { address: String, reason: String },
+    #[error("cannot join: another server of the cluster is called {0:?}; choose another name with --name")]
+    NameTaken(String),
+    #[error("this server belongs to no cluster yet: it needs --join TOKEN (made by `limpet ctl join-token`)")]
+    NoToken,
+    #[error(
+        "the certificate of this server has expired: it needs a new --join TOKEN (made by `limpet ctl join-token`)"
+    )]
+    Expired,
+    #[error("{0} does not answer as a balancer should: {1}")]
+    Protocol(String, String),
+    #[error("this folder holds another cluster than the one of the token; choose another --data")]
+    OtherCluster,
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// What a token was traded for.
+pub struct Joined {
+    pub identity: Identity,
+    /// The address that answered.
+    pub address: String,
+    /// For a balancer only.
+    pub keys: Option<ClusterKeys>,
+}
+
+/// Trades a token for a certificate for `name`, at the first of the token's addresses that answers.
+pub async fn join(token: &Token, name: &str) -> Result<Joined, JoinError> {
+    name::check(name)?;
+    let key = KeyPair::generate().map_err(|e| AuthorityError::Certificate(e.to_string()))?;
+    let csr = identity::request(&key)?;
+    let request = JoinRequest { token: token.as_str().to_owned(), name: name.to_owned(), csr };
+    let mut last = None;
+    for address in &token.addresses {
+        match ask(address, token, &request).await {
+            Ok(reply) => return accept(token, name, address, reply, &key),
+            Err(JoinError::Dial(error)) => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.map_or(TokenError::Malformed("it names no balancer").into(), JoinError::Dial))
+}
+
+async fn ask(address: &str, token: &Token, request: &JoinRequest) -> Result<JoinReply, JoinError> {
+    let reset_key = endpoint::random_key().map_err(DialError::Socket)?;
+    let (connection, endpoint) =
+        client::connect(address, tls::joining(token.ca).map_err(DialError::Tls)?, reset_key).await?;
+    let ended = |fallback: String| match connection.close_reason() {
+        Some(reason) => DialError::Ended { address: address.to_owned(), ended: Ended::from(reason) },
+        None => DialError::Protocol(address.to_owned(), fallback),
+    };
+    let exchange = async {
+        let (mut send, receive) = connection.open_bi().await.map_err(|e| ended(e.to_string()))?;
+        let mut buffer = bytes::BytesMut::new();
+        link::encode(request, &mut buffer);
+        send.write_all(&buffer).await.map_err(|e| ended(e.to_string()))?;
+        let body =
+            Receiver::<link::Ack>::with_limit(receive, 64 << 10).body().await.map_err(|e| ended(e.to_string()))?;
+        body.and_then(|body| JoinReply::decode(body).ok()).ok_or_else(|| ended("no answer to the join request".into()))
+    };
+    let reply = tokio::time::timeout(std::time::Duration::from_secs(5), exchange).await;
+    let reply = reply.map_err(|_| DialError::Timeout(address.to_owned()))??;
+    connection.close(CODE_DONE, b"joined");
+    let _ = tokio::time::timeout(std::time::Duration::from_millis(200), endpoint.wait_idle()).await;
+    Ok(reply)
+}
+
+fn accept(token: &Token, name: &str, address: &str, reply: JoinReply, key: &KeyPair) -> Result<Joined, JoinError> {
+    if reply.name_taken {
+        return Err(JoinError::NameTaken(name.to_owned()));
+    }
+    if !reply.refused.is_empty() {
+        return Err(JoinError::Refused { address: address.to_owned(), reason: reply.refused });
+    }
+    let identity = Identity::from_pem(&reply.certificate, &key.serialize_pem(), &reply.ca)?;
+    if identity.ca_fingerprint() != token.ca || identity.name() != name || identity.role() != token.role {
+        return Err(JoinError::Protocol(
+            address.to_owned(),
+            "the certificate is not the one that was asked for".into(),
+        ));
+    }
+    let keys = (token.role == Role::Balancer).then_some(ClusterKeys {
+        ca_pem: reply.ca,
+        ca_key_pem: reply.ca_key,
+        token_key: reply.token_key,
+    });
+    Ok(Joined { identity, address: address.to_owned(), keys })
+}
+
+/// A worker's place in its cluster.
+pub struct Membership {
+    pub identity: Identity,
+    /// Link addresses of the balancers that it knows of.
+    pub balancers: Vec<String>,
+}
+
+/// A worker's identity: the one in `DATA/identity`, or a new one for the token. With `chosen`, the name is the
+/// operator's choice and must be had; else a taken name is varied (`host-2`, `host-3`, ...) and a saved one kept.
+pub async fn ensure_worker(
+    data: &Path,
+    token: Option<&Token>,
+    name: &str,
+    chosen: bool,
+) -> Result<Membership, JoinError> {
+    name::check(name)?;
+    let folder = identity::folder(data, Role::Worker);
+    let saved = Identity::load(&folder)?.filter(|saved| {
+        (!chosen || saved.name() == name) && token.is_none_or(|token| token.ca == saved.ca_fingerprint())
+    });
+    let balancers = match token {
+        Some(token) if token.role != Role::Worker => {
+            return Err(TokenError::WrongRole { token: token.role, wanted: Role::Worker }.into());
+        }
+        Some(token) => token.addresses.clone(),
+        None => load_balancers(&folder)?,
+    };
+    let now = time::now();
+    match (saved, token) {
+        (Some(identity), _) if !identity.is_expired(now) => Ok(Membership { identity, balancers }),
+        (Some(_), None) => Err(JoinError::Expired),
+        (None, None) => Err(JoinError::NoToken),
+        (_, Some(token)) => {
+            let joined = join_as(token, name, chosen).await?;
+            joined.identity.save(&folder)?;
+            save_balancers(&folder, &token.addresses)?;
+            tracing::info!(name = joined.identity.name(), balancer = joined.address, "joined the cluster");
+            Ok(Membership { identity: joined.identity, balancers })
+        }
+    }
+}
+
+async fn join_as(token: &Token, name: &str, chosen: bool) -> Result<Joined, JoinError> {
+    let first = join(token, name).await;
+    if chosen || !matches!(first, Err(JoinError::NameTaken(_))) {
+        return first;
+    }
+    for number in 2..OTHER_NAMES {
+        let suffix = format!("-{number}");
+        let stem: String = name.chars().take(63 - suffix.len()).collect();
+        match join(token, &format!("{stem}{suffix}")).await {
+            Err(JoinError::NameTaken(_)) => {}
+            other => return other,
+        }
+    }
+    first
+}
+
+/// Keeps the addresses of balancers for the next start.
+pub fn save_balancers(folder: &Path, balancers: &[String]) -> Result<(), FileError> {
+    files::private_dir(folder)?;
+    files::write(&folder.join("balancers"), balancers.join("\n").as_bytes())
+}
+
+fn load_balancers(folder: &Path) -> Result<Vec<String>, FileError> {
+    let text = files::read(&folder.join("balancers"))?.unwrap_or_default();
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// A balancer's cluster: the one in `DATA/cluster`, or with a token the one it leads to, or a new one.
+pub async fn ensure_balancer(data: &Path, token: Option<&Token>, name: &str) -> Result<Authority, JoinError> {
+    let cluster = data.join("cluster");
+    match (Authority::load(&cluster)?, token) {
+        (Some(authority), Some(token)) if authority.fingerprint() != token.ca => Err(JoinError::OtherCluster),
+        (Some(authority), _) => Ok(authority),
+        (None, None) => Ok(Authority::open(&cluster)?),
+        (None, Some(token)) if token.role != Role::Balancer => {
+            Err(TokenError::WrongRole { token: token.role, wanted: Role::Balancer }.into())
+        }
+        (None, Some(token)) => {
+            let joined = join(token, name).await?;
+            let missing = || JoinError::Protocol(joined.address.clone(), "it sent no keys".into());
+            let authority = Authority::install(&cluster, joined.keys.clone().ok_or_else(missing)?)?;
+            tracing::info!(balancer = joined.address, "joined the cluster as a balancer");
+            Ok(authority)
+        }
+    }
+}

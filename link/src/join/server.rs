@@ -1,0 +1,103 @@
+//! The balancer's side of joining.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use limpet_shared::{admin::Role, link};
+use prost::Message;
+use quinn::Connection;
+
+use super::{JoinReply, JoinRequest};
+use crate::{
+    authority::Authority,
+    connection::{CODE_REFUSED, Ended},
+    name::{self, NameState},
+    server::Names,
+    stream::Receiver,
+    time,
+    token::{role_name, uses::TokenUses},
+};
+
+/// The longest request: a token, a name and a certificate request.
+const REQUEST_MAX: usize = 16 << 10;
+
+/// Serves servers that join.
+pub(crate) struct Joins {
+    pub authority: Arc<Authority>,
+    pub uses: Arc<TokenUses>,
+    pub names: Names,
+}
+
+/// Why a server was not let in; what it is told.
+struct No {
+    reason: String,
+    name_taken: bool,
+}
+
+impl<E: std::error::Error> From<E> for No {
+    fn from(error: E) -> Self {
+        Self { reason: error.to_string(), name_taken: false }
+    }
+}
+
+impl Joins {
+    /// Answers the one request of a connection. The error is for the log.
+    pub async fn serve(self: &Arc<Self>, connection: Connection) -> Result<(), String> {
+        let ended = |e: quinn::ConnectionError| Ended::from(e).to_string();
+        let (mut send, receive) = connection.accept_bi().await.map_err(ended)?;
+        let body = Receiver::<link::Ack>::with_limit(receive, REQUEST_MAX).body().await.map_err(|e| e.to_string())?;
+        let Some(request) = body.and_then(|body| JoinRequest::decode(body).ok()) else {
+            connection.close(CODE_REFUSED, b"the join request cannot be read");
+            return Err("its join request cannot be read".into());
+        };
+        let joins = self.clone();
+        // Counting the use waits for the disk.
+        let decided = tokio::task::spawn_blocking(move || joins.decide(&request)).await.map_err(|e| e.to_string())?;
+        let (reply, refused) = match decided {
+            Ok(reply) => (reply, None),
+            Err(No { reason, name_taken }) => {
+                (JoinReply { refused: reason.clone(), name_taken, ..JoinReply::default() }, Some(reason))
+            }
+        };
+        let mut buffer = BytesMut::new();
+        link::encode(&reply, &mut buffer);
+        send.write_all(&buffer).await.map_err(|e| e.to_string())?;
+        if send.finish().is_ok() {
+            let _ = send.stopped().await;
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn decide(&self, request: &JoinRequest) -> Result<JoinReply, No> {
+        let now = time::now();
+        let token = self.authority.verify(&request.token, now)?;
+        name::check(&request.name)?;
+        match (self.names)(&request.name) {
+            NameState::Free => {}
+            NameState::Live => {
+                let reason = format!("another server of the cluster is called {:?}", request.name);
+                return Err(No { reason, name_taken: true });
+            }
+            NameState::Revoked => {
+                let reason = format!("{:?} was removed from this cluster; choose another name", request.name);
+                return Err(No { reason, name_taken: false });
+            }
+        }
+        // Issued before the use is counted, so that a request that cannot be used costs none.
+        let certificate = self.authority.issue(&request.csr, &request.name, token.role)?;
+        self.uses.take(&token, now)?;
+        tracing::info!(
+            name = request.name,
+            role = role_name(token.role),
+            token = token.id,
+            "a server joins the cluster"
+        );
+        let keys = self.authority.keys();
+        let mut reply = JoinReply { certificate, ca: keys.ca_pem.clone(), ..JoinReply::default() };
+        if token.role == Role::Balancer {
+            reply.ca_key = keys.ca_key_pem.clone();
+            reply.token_key = keys.token_key.clone();
+        }
+        Ok(reply)
+    }
+}

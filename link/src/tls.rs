@@ -1,0 +1,138 @@
+//! TLS 1.3 for the link: both sides show certificates of the cluster's CA, and only a balancer's may play the server.
+
+use std::sync::Arc;
+
+use limpet_shared::link::{ALPN, ALPN_JOIN};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    server::{ParsedCertificate, WebPkiClientVerifier},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::{identity::Identity, token::Fingerprint};
+
+/// TLS could not be set up from these certificates.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up TLS for the link: {0}")]
+pub struct TlsError(String);
+
+fn failed(error: impl ToString) -> TlsError {
+    TlsError(error.to_string())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The balancer's side. A client certificate is asked for, but only [`ALPN`] needs it: a joining server has none.
+pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(identity.ca().clone()).map_err(failed)?;
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(failed)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(failed)?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(identity.chain(), identity.key())
+        .map_err(failed)?;
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
+    // A resumed session would carry a certificate that may have ended or been revoked since.
+    config.send_tls13_tickets = 0;
+    QuicServerConfig::try_from(config).map_err(failed)
+}
+
+/// The worker's side of the link.
+pub(crate) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> {
+    let trust = Trust::Authority(identity.ca().clone());
+    let mut config = client_builder(trust)?.with_client_auth_cert(identity.chain(), identity.key()).map_err(failed)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    QuicClientConfig::try_from(config).map_err(failed)
+}
+
+/// The side of a server that joins: it knows the cluster by the fingerprint in its token.
+pub(crate) fn joining(cluster: Fingerprint) -> Result<QuicClientConfig, TlsError> {
+    let mut config = client_builder(Trust::Fingerprint(cluster))?.with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_JOIN.to_vec()];
+    QuicClientConfig::try_from(config).map_err(failed)
+}
+
+type Builder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
+
+fn client_builder(trust: Trust) -> Result<Builder, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(failed)?;
+    let verifier = Arc::new(BalancerVerifier { trust, provider: provider() });
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+/// How a client knows the cluster's CA.
+#[derive(Debug)]
+enum Trust {
+    Authority(CertificateDer<'static>),
+    Fingerprint(Fingerprint),
+}
+
+/// Accepts any balancer of the cluster, whatever its name: workers dial addresses, which may stand for any of them.
+#[derive(Debug)]
+struct BalancerVerifier {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for BalancerVerifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let authority = match &self.trust {
+            Trust::Authority(authority) => authority.clone(),
+            Trust::Fingerprint(expected) => chain
+                .iter()
+                .find(|candidate| Fingerprint::of(candidate) == *expected)
+                .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?
+                .clone(),
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(authority)?;
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
