@@ -1,0 +1,284 @@
+//! Regions as devices and gateways meet them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use limpet_shared::{
+    gwmp::Datr,
+    lorawan::mac::DownlinkCommand,
+    region::{Channel, CodeRate, Modulation, Region},
+};
+use proptest::prelude::*;
+
+fn region(name: &str) -> &'static Region {
+    Region::by_name(name).unwrap()
+}
+
+fn lora(spreading_factor: u8, bandwidth_khz: u16) -> Modulation {
+    Modulation::Lora { spreading_factor, bandwidth_khz }
+}
+
+#[test]
+fn regions_have_the_names_of_chirpstack() {
+    assert_eq!(
+        Region::names(),
+        ["eu868", "us915", "us915_0", "us915_1", "us915_2", "us915_3", "us915_4", "us915_5", "us915_6", "us915_7"]
+    );
+    for name in Region::names() {
+        assert_eq!(region(name).name(), *name);
+        assert_eq!(region(&name.to_uppercase()), region(name));
+        assert_eq!(region(name).band(), if name.starts_with("eu") { "EU868" } else { "US915" });
+    }
+    for unknown in ["", "eu", "eu868_0", "us915_8", "us915_01", "as923"] {
+        assert_eq!(Region::by_name(unknown), None, "{unknown}");
+    }
+}
+
+#[test]
+fn modulations_are_written_as_gwmp_has_them() {
+    assert_eq!(lora(7, 125).to_string(), "SF7BW125");
+    assert_eq!(Modulation::Fsk { bit_rate: 50_000 }.to_string(), "50000");
+    let lr_fhss = Modulation::LrFhss { code_rate: CodeRate::TwoThirds, bandwidth_khz: 137 };
+    assert_eq!(lr_fhss.to_string(), "M0CW137");
+    assert_eq!(CodeRate::TwoThirds.to_string(), "2/3");
+    let datr = Datr::LrFhss { channel_width_khz: 137 };
+    for codr in ["2/3", "4/6"] {
+        assert_eq!(Modulation::from_gwmp(&datr, Some(codr)), Some(lr_fhss));
+    }
+    assert_eq!(Modulation::from_gwmp(&datr, None), None);
+    assert_eq!(Modulation::from_gwmp(&datr, Some("4/5")), None);
+    let datr = Datr::Lora { spreading_factor: 12, bandwidth_khz: 500 };
+    assert_eq!(Modulation::from_gwmp(&datr, Some("4/5")), Some(lora(12, 500)));
+    assert_eq!(Modulation::from_gwmp(&datr, None).unwrap().to_gwmp(), datr);
+}
+
+/// Data rate, `datr` as text, M (RP002-1.0.4, tables of 2.4.6 and 2.5.6 without a repeater).
+fn table(name: &str) -> Vec<(u8, String, usize)> {
+    let region = region(name);
+    (0..16).filter_map(|dr| Some((dr, region.modulation(dr)?.to_string(), region.max_mac_payload(dr)?))).collect()
+}
+
+fn rows(rows: &[(u8, &str, usize)]) -> Vec<(u8, String, usize)> {
+    rows.iter().map(|&(dr, datr, m)| (dr, datr.into(), m)).collect()
+}
+
+#[test]
+fn data_rates_of_eu868() {
+    let expected = [
+        (0, "SF12BW125", 59),
+        (1, "SF11BW125", 59),
+        (2, "SF10BW125", 59),
+        (3, "SF9BW125", 123),
+        (4, "SF8BW125", 250),
+        (5, "SF7BW125", 250),
+        (6, "SF7BW250", 250),
+        (7, "50000", 250),
+        (8, "M0CW137", 58),
+        (9, "M0CW137", 123),
+        (10, "M0CW336", 58),
+        (11, "M0CW336", 123),
+    ];
+    assert_eq!(table("eu868"), rows(&expected));
+    let eu868 = region("eu868");
+    // Every data rate is used upwards, so each modulation finds its own number again.
+    for dr in 0..12 {
+        assert_eq!(eu868.uplink_data_rate(&eu868.modulation(dr).unwrap()), Some(dr));
+        assert_eq!(eu868.is_downlink_data_rate(dr), dr < 8);
+    }
+    assert_eq!(eu868.uplink_data_rate(&lora(12, 500)), None);
+    assert_eq!(eu868.uplink_data_rate(&Modulation::Fsk { bit_rate: 49_999 }), None);
+}
+
+#[test]
+fn data_rates_of_us915() {
+    let expected = [
+        (0, "SF10BW125", 19),
+        (1, "SF9BW125", 61),
+        (2, "SF8BW125", 133),
+        (3, "SF7BW125", 250),
+        (4, "SF8BW500", 250),
+        (5, "M0CW1523", 58),
+        (6, "M0CW1523", 133),
+        (8, "SF12BW500", 61),
+        (9, "SF11BW500", 137),
+        (10, "SF10BW500", 250),
+        (11, "SF9BW500", 250),
+        (12, "SF8BW500", 250),
+        (13, "SF7BW500", 250),
+    ];
+    assert_eq!(table("us915"), rows(&expected));
+    let us915 = region("us915_1");
+    for dr in 0..7 {
+        assert_eq!(us915.uplink_data_rate(&us915.modulation(dr).unwrap()), Some(dr));
+        assert!(!us915.is_downlink_data_rate(dr));
+    }
+    assert!((8..14).all(|dr| us915.is_downlink_data_rate(dr)));
+    // SF8BW500 is DR12 too, but a device that sends it means DR4; SF12BW500 no device sends.
+    assert_eq!(us915.uplink_data_rate(&lora(8, 500)), Some(4));
+    assert_eq!(us915.uplink_data_rate(&lora(12, 500)), None);
+    assert_eq!(us915.uplink_data_rate(&lora(12, 125)), None);
+}
+
+#[test]
+fn eu868_takes_any_channel_of_its_band() {
+    let eu868 = region("eu868");
+    for frequency in [863_000_000, 867_100_000, 868_100_000, 868_525_000, 870_000_000] {
+        assert!((0..12).all(|dr| eu868.accepts(frequency, dr)), "{frequency}");
+        assert!(!eu868.accepts(frequency, 12));
+    }
+    assert!(!eu868.accepts(862_999_999, 0));
+    assert!(!eu868.accepts(870_000_001, 0));
+    assert!(!eu868.accepts(902_300_000, 0));
+}
+
+#[test]
+fn us915_takes_the_channels_of_its_sub_band() {
+    let all = region("us915");
+    assert!(all.accepts(902_300_000, 0) && all.accepts(914_900_000, 3) && all.accepts(914_200_000, 4));
+    assert!(!all.accepts(902_400_000, 0), "between channels");
+    assert!(!all.accepts(915_100_000, 0), "behind the last");
+    assert!(!all.accepts(902_300_000, 4) && !all.accepts(903_000_000, 3), "data rate of the other width");
+    assert!(all.accepts(903_000_000, 5) && all.accepts(903_000_000, 6) && !all.accepts(903_000_000, 7));
+    assert!(!all.accepts(923_300_000, 8), "a downlink");
+    assert!(!all.accepts(868_100_000, 0));
+
+    let second = region("us915_1");
+    assert!(second.accepts(903_900_000, 0) && second.accepts(905_300_000, 3) && second.accepts(904_600_000, 4));
+    assert!(!second.accepts(903_700_000, 0) && !second.accepts(905_500_000, 0) && !second.accepts(903_000_000, 4));
+    for channel in all.uplink_channels() {
+        let takers = Region::names().iter().filter(|name| name.starts_with("us915_"));
+        let takers: Vec<&&str> = takers.filter(|n| region(n).accepts(channel.frequency, channel.min_dr)).collect();
+        assert_eq!(takers.len(), 1, "{channel:?}");
+    }
+}
+
+#[test]
+fn channels_of_eu868() {
+    let channels = region("eu868").uplink_channels();
+    let frequencies: Vec<u32> = channels.iter().map(|channel| channel.frequency / 100_000).collect();
+    assert_eq!(frequencies, [8681, 8683, 8685, 8671, 8673, 8675, 8677, 8679]);
+    assert!(channels.iter().enumerate().all(|(at, channel)| usize::from(channel.index) == at));
+    assert!(channels.iter().all(|channel| (channel.min_dr, channel.max_dr) == (0, 5)));
+    assert_eq!(region("eu868").join_channels(), channels[..3]);
+    assert_eq!(region("eu868").join_data_rates(), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn channels_of_us915() {
+    let channels = region("us915_1").uplink_channels();
+    assert_eq!(channels[0], Channel { index: 8, frequency: 903_900_000, min_dr: 0, max_dr: 3 });
+    assert_eq!(channels[7], Channel { index: 15, frequency: 905_300_000, min_dr: 0, max_dr: 3 });
+    assert_eq!(channels[8], Channel { index: 65, frequency: 904_600_000, min_dr: 4, max_dr: 6 });
+    assert_eq!(channels.len(), 9);
+    assert_eq!(region("us915").uplink_channels().len(), 72);
+    let joins = region("us915_1").join_channels();
+    assert!(joins[..8].iter().all(|channel| (channel.min_dr, channel.max_dr) == (0, 0)));
+    assert_eq!(joins[8], Channel { index: 65, frequency: 904_600_000, min_dr: 4, max_dr: 4 });
+    assert_eq!(region("us915_1").join_data_rates(), [0, 4]);
+}
+
+#[test]
+fn rx1_of_eu868_is_on_the_uplinks_channel() {
+    let eu868 = region("eu868");
+    assert_eq!(eu868.rx1(868_300_000, 5, 0), Some((868_300_000, 5)));
+    assert_eq!(eu868.rx1(867_100_000, 5, 2), Some((867_100_000, 3)));
+    assert_eq!(eu868.rx1(868_100_000, 0, 5), Some((868_100_000, 0)));
+    assert_eq!(eu868.rx1(868_300_000, 6, 5), Some((868_300_000, 1)));
+    assert_eq!(eu868.rx1(868_100_000, 7, 1), Some((868_100_000, 6)));
+    // LR-FHSS is answered with LoRa.
+    assert_eq!(eu868.rx1(868_100_000, 9, 0), Some((868_100_000, 2)));
+    assert_eq!(eu868.rx1(868_100_000, 5, 6), None, "an offset that the band reserves");
+    assert_eq!(eu868.rx1(868_100_000, 12, 0), None);
+    assert_eq!(eu868.max_rx1_dr_offset(), 5);
+}
+
+#[test]
+fn rx1_of_us915_is_on_the_channel_modulo_8() {
+    let us915 = region("us915");
+    assert_eq!(us915.rx1(902_300_000, 0, 0), Some((923_300_000, 10)));
+    assert_eq!(us915.rx1(914_900_000, 3, 0), Some((927_500_000, 13)), "channel 63");
+    assert_eq!(us915.rx1(903_000_000, 4, 0), Some((923_300_000, 13)), "channel 64");
+    assert_eq!(region("us915_1").rx1(904_600_000, 4, 1), Some((923_900_000, 13)), "channel 65");
+    assert_eq!(region("us915_1").rx1(905_300_000, 0, 3), Some((927_500_000, 8)));
+    assert_eq!(us915.rx1(903_000_000, 6, 1), Some((923_300_000, 10)));
+    assert_eq!(us915.rx1(902_300_000, 0, 4), None);
+    assert_eq!(us915.rx1(902_400_000, 0, 0), None, "no channel");
+    assert_eq!(us915.max_rx1_dr_offset(), 3);
+}
+
+#[test]
+fn rx2_and_join_delays() {
+    assert_eq!(region("eu868").rx2(), (869_525_000, 0));
+    assert_eq!(region("us915_1").rx2(), (923_300_000, 8));
+    assert_eq!(Region::join_accept_delays(), (Duration::from_secs(5), Duration::from_secs(6)));
+}
+
+#[test]
+fn downlinks_are_as_loud_as_their_band_allows() {
+    let eu868 = region("eu868");
+    assert_eq!(eu868.downlink_power(868_100_000), 14);
+    assert_eq!(eu868.downlink_power(869_525_000), 27);
+    assert_eq!((eu868.downlink_power(869_399_999), eu868.downlink_power(869_650_001)), (14, 14));
+    assert_eq!(region("us915_1").downlink_power(923_300_000), 20);
+}
+
+#[test]
+fn cf_lists() {
+    let list = |name| region(name).cf_list().map(hex::encode);
+    assert_eq!(list("eu868").unwrap(), "184f84e85684b85e84886684586e8400");
+    assert_eq!(list("us915"), None);
+    assert_eq!(list("us915_0").unwrap(), "ff000000000000000100000000000001");
+    assert_eq!(list("us915_1").unwrap(), "00ff0000000000000200000000000001");
+    assert_eq!(list("us915_7").unwrap(), "00000000000000ff8000000000000001");
+}
+
+/// What channels a device of US915 has in use after a block of LinkADRReq, from all of them (RP002-1.0.4, 2.5.5).
+fn channels_after(requests: &[DownlinkCommand]) -> Vec<u8> {
+    let mut used = [true; 72];
+    for request in requests {
+        let DownlinkCommand::LinkAdrReq { channel_mask, ch_mask_cntl, .. } = *request else { panic!("{request:?}") };
+        let first = match ch_mask_cntl {
+            0..=4 => 16 * usize::from(ch_mask_cntl),
+            7 => {
+                used[..64].fill(false);
+                64
+            }
+            other => panic!("ChMaskCntl {other}"),
+        };
+        for (bit, channel) in used.iter_mut().skip(first).take(16).enumerate() {
+            *channel = channel_mask >> bit & 1 == 1;
+        }
+    }
+    (0..72).filter(|&channel| used[usize::from(channel)]).collect()
+}
+
+#[test]
+fn a_block_of_link_adr_requests_leaves_the_sub_band() {
+    for name in Region::names().iter().filter(|name| name.starts_with("us915_")) {
+        let requests = region(name).channel_mask_requests(3);
+        let expected: Vec<u8> = region(name).uplink_channels().iter().map(|channel| channel.index).collect();
+        assert_eq!(channels_after(&requests), expected, "{name}");
+        let bytes: usize = requests.iter().map(DownlinkCommand::len).sum();
+        assert!(bytes <= 15, "{name}: must fit FOpts");
+        for request in requests {
+            assert!(matches!(request, DownlinkCommand::LinkAdrReq { data_rate: 3, nb_trans: 1, .. }));
+        }
+    }
+    assert_eq!(region("us915").channel_mask_requests(0), []);
+    assert_eq!(region("eu868").channel_mask_requests(0), []);
+}
+
+proptest! {
+    /// Whatever a gateway or a profile says: no panic, and RX1 is always at a data rate that the network may use.
+    #[test]
+    fn rx1_is_a_downlink(name in prop::sample::select(Region::names()), frequency: u32, dr: u8, offset: u8) {
+        let region = region(name);
+        region.accepts(frequency, dr);
+        region.downlink_power(frequency);
+        region.channel_mask_requests(dr);
+        for frequency in [frequency, region.uplink_channels()[0].frequency] {
+            let rx1 = region.rx1(frequency, dr % 16, offset % 8);
+            prop_assert!(rx1.is_none_or(|(_, dr)| region.is_downlink_data_rate(dr)));
+        }
+    }
+}
