@@ -45,6 +45,9 @@ pub struct ApiKey {
     pub is_admin: bool,
     /// Of a key that may act for one tenant only.
     pub tenant_id: Option<Uuid>,
+    /// It may look, and change nothing.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

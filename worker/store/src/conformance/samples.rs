@@ -232,7 +232,8 @@ impl Samples {
 
     pub fn api_key(&self, tenant: Option<Uuid>) -> ApiKey {
         let name = format!("key {}", self.word());
-        ApiKey { id: self.uuid(), created_at: NOON, name, is_admin: tenant.is_none(), tenant_id: tenant }
+        let (id, is_admin) = (self.uuid(), tenant.is_none());
+        ApiKey { id, created_at: NOON, name, is_admin, tenant_id: tenant, read_only: false }
     }
 
     pub fn application(&self, tenant: Uuid) -> Application {
