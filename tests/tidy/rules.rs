@@ -1,6 +1,6 @@
 //! Rules for source text. Each takes files and returns what breaks it, so that each can be shown a flaw.
 
-use crate::source::{File, blank_comments_and_texts, item_end, line_of, problem};
+use crate::source::{File, item_end, line_of, problem};
 
 /// The folders of the crates that decide and never do.
 pub const CORES: [&str; 3] = ["shared/src/", "balancer/core/src/", "worker/core/src/"];

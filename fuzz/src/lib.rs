@@ -1,0 +1,2 @@
+//! The fuzz targets' entry functions; see `entries`.
+pub mod entries;
