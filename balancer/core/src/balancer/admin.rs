@@ -1,0 +1,132 @@
+//! Questions of operators that the balancer can answer itself.
+
+use alloc::{format, string::String, vec::Vec};
+
+use limpet_shared::{
+    Eui64, Now,
+    admin::{ErrorKind, Gateway, Reply, Request, Ring, RingWorker, Server},
+    link::{Drain, to_worker::Kind as ToWorker},
+};
+
+use super::Balancer;
+use crate::{action::WorkerId, health::Verdict};
+
+/// Gateways named in one answer.
+const MAX_LISTED: usize = 10_000;
+
+impl Balancer {
+    /// The answer, or `None` if others know it: the driver (join tokens) or a worker (what is in the store).
+    pub fn admin(&mut self, now: Now, request: &Request) -> Option<Reply> {
+        self.tick(now);
+        match request {
+            Request::Servers => Some(Reply::Servers { servers: self.servers(now) }),
+            Request::Ring { eui } => Some(Reply::Ring(self.describe_ring(*eui))),
+            Request::Drain { name, on } => Some(self.drain(now, name, *on)),
+            Request::GatewaysHeard { unknown } => {
+                let gateways = if *unknown { self.rejected_gateways() } else { self.heard_gateways() };
+                Some(Reply::Gateways { gateways })
+            }
+            Request::JoinToken { .. } | Request::Gateways | Request::GatewayAdd { .. } | Request::DeviceAdd(_) => None,
+        }
+    }
+
+    /// The worker to pass a question on to.
+    pub fn admin_worker(&self) -> Option<WorkerId> {
+        let ready = |verdict| self.workers.iter().find(move |(_, w)| w.weight.ready && w.vitals.verdict == verdict);
+        ready(Verdict::Well).or_else(|| ready(Verdict::Suspect)).map(|(id, _)| id)
+    }
+
+    fn servers(&self, now: Now) -> Vec<Server> {
+        let itself = Server {
+            name: self.config.name.clone(),
+            role: "balancer".into(),
+            state: if self.stop_by.is_some() { "draining" } else { "ready" }.into(),
+            http: self.config.admin.clone(),
+            version: self.config.software.clone(),
+            started_at: self.config.started_at,
+            in_flight: u32::try_from(self.retention.held()).unwrap_or(u32::MAX),
+            ..Server::default()
+        };
+        let mut servers = self.workers.describe(now.mono);
+        for (name, _, share) in self.routing.ring().shares() {
+            let connected = servers.iter_mut().find(|s| s.name == name && s.state != "gone");
+            if let Some(server) = connected {
+                server.share = share;
+            }
+        }
+        servers.insert(0, itself);
+        servers
+    }
+
+    fn describe_ring(&self, eui: Option<Eui64>) -> Ring {
+        let shares = self.routing.ring().shares();
+        let workers = shares.map(|(name, weight, share)| RingWorker { name: name.into(), weight, share }).collect();
+        let mut ring = Ring { epoch: self.routing.epoch(), workers, ..Ring::default() };
+        if let Some(eui) = eui {
+            let order = self.routing.ring().order(eui, usize::MAX);
+            ring.worker = order.first().map(|name| String::from(*name));
+            ring.next = order.iter().skip(1).map(|name| String::from(*name)).collect();
+            ring.why = Some(self.explain(eui, order.first().copied()));
+        }
+        ring
+    }
+
+    fn explain(&self, eui: Eui64, name: Option<&str>) -> String {
+        let worker = name.and_then(|name| self.workers.get(self.workers.id_of(name)?));
+        let (Some(name), Some(worker)) = (name, worker) else {
+            return "no worker has a share of the ring: none is connected, ready and not draining".into();
+        };
+        if worker.vitals.verdict != Verdict::Well {
+            return format!(
+                "{name} has the first point after {eui} on the ring, but it is silent now: new frames go to the next one"
+            );
+        }
+        format!("{name} has the first point after {eui} on the ring")
+    }
+
+    fn drain(&mut self, now: Now, name: &str, on: bool) -> Reply {
+        let Some(id) = self.workers.id_of(name) else {
+            return Reply::Error { kind: ErrorKind::NotFound, message: format!("no worker named {name} is connected") };
+        };
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.drained = on;
+        }
+        self.control(id, ToWorker::Drain(Drain { on }));
+        self.announce(id);
+        self.workers_changed(now);
+        let message = if on {
+            format!("{name} gets no new frames and finishes what it holds")
+        } else {
+            format!("{name} comes back to the ring")
+        };
+        Reply::Done { message }
+    }
+
+    fn heard_gateways(&self) -> Vec<Gateway> {
+        let heard = self.gateways.heard().take(MAX_LISTED);
+        heard
+            .map(|(eui, entry, known)| Gateway {
+                eui,
+                name: String::new(),
+                known,
+                address: entry.address.map(|address| format!("{address}")),
+                last_seen: Some(entry.last_seen),
+                worker: self.routing.ring().choose(eui).map(String::from),
+                epoch: Some(self.routing.epoch()),
+            })
+            .collect()
+    }
+
+    fn rejected_gateways(&self) -> Vec<Gateway> {
+        let rejected = self.gateways.rejected();
+        rejected
+            .map(|(eui, entry)| Gateway {
+                eui,
+                known: false,
+                address: Some(format!("{}", entry.address)),
+                last_seen: Some(entry.last_seen),
+                ..Gateway::default()
+            })
+            .collect()
+    }
+}

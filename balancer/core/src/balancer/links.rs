@@ -1,0 +1,244 @@
+//! Workers coming, speaking and going.
+
+use alloc::{format, string::String, vec::Vec};
+use core::{net::SocketAddr, time::Duration};
+
+use limpet_shared::{
+    Now,
+    link::{
+        ClusterHave, Hello, Refused, Suspects, VERSION, Weight, Welcome, to_balancer::Kind as ToBalancer,
+        to_worker::Kind as ToWorker,
+    },
+};
+
+use super::{Balancer, START_UP};
+use crate::{
+    action::{Action, Event, Redelivery, WorkerId},
+    health::{SLOW_START, Verdict},
+    retention::FrameId,
+    routing::Member,
+    workers::Worker,
+};
+
+/// A link that is silent for so long gives its name up to a newcomer.
+const NAME_HELD: Duration = Duration::from_millis(300);
+
+impl Balancer {
+    /// A worker said hello on a new connection. It is welcomed, or refused and closed.
+    pub fn on_worker_connected(&mut self, now: Now, id: WorkerId, address: SocketAddr, hello: Hello) {
+        self.tick(now);
+        if let Some(refused) = self.refusal(now, &hello) {
+            let reason = refused.reason.clone();
+            self.event(Event::WorkerRefused { name: hello.name, reason: reason.clone() });
+            self.control(id, ToWorker::Refused(refused));
+            return self.push(Action::CloseWorker { worker: id, reason });
+        }
+        if let Some(before) = self.workers.id_of(&hello.name) {
+            self.push(Action::CloseWorker { worker: before, reason: "replaced by a newer connection".into() });
+            self.forget_worker(now, before);
+        }
+        let welcome = Welcome {
+            version: VERSION,
+            name: self.config.name.clone(),
+            instance: self.config.instance,
+            cluster_version: self.knowledge.version(),
+            software: self.config.software.clone(),
+            admin: self.config.admin.clone(),
+        };
+        self.control(id, ToWorker::Welcome(welcome));
+        let live = self.live(now);
+        self.workers.insert(id, Worker::new(address, hello, live));
+        let names = self.workers.silent(now.mono);
+        if !names.is_empty() && names == self.suspects_told {
+            self.control(id, ToWorker::Suspects(Suspects { names }));
+        }
+        self.announce(id);
+        self.workers_changed(now);
+    }
+
+    fn refusal(&self, now: Now, hello: &Hello) -> Option<Refused> {
+        let refused = |reason: String, retry| Some(Refused { reason, retry });
+        if hello.version == 0 || hello.name.is_empty() {
+            return refused("the hello names no version or no worker".into(), false);
+        }
+        if self.knowledge.is_revoked(&hello.name) {
+            return refused(format!("the certificate of {} is revoked", hello.name), false);
+        }
+        if self.stop_by.is_some() {
+            return refused("this balancer is stopping".into(), true);
+        }
+        let holder = self.workers.get(self.workers.id_of(&hello.name)?)?;
+        let silent = holder.vitals.verdict != Verdict::Well || holder.vitals.silence(self.live(now)) > NAME_HELD;
+        if silent || holder.instance == hello.instance {
+            return None;
+        }
+        refused(format!("the name {} is taken by another live server", hello.name), true)
+    }
+
+    /// A worker's connection is closed, from whichever side.
+    pub fn on_worker_closed(&mut self, now: Now, id: WorkerId) {
+        self.tick(now);
+        self.forget_worker(now, id);
+        self.workers_changed(now);
+    }
+
+    fn forget_worker(&mut self, now: Now, id: WorkerId) {
+        let Some(worker) = self.workers.remove(id, now.mono) else { return };
+        let reason = if worker.leaving { "it left" } else { "its link closed" };
+        self.event(Event::Worker { name: worker.name, state: "gone", reason: reason.into() });
+        // The ring first: nothing may be handed to a worker that is gone.
+        self.rebuild_ring(now);
+        let orphans: Vec<FrameId> = self.retention.forget_worker(id);
+        for frame in orphans {
+            if !self.in_good_hands(frame) {
+                self.redeliver(now, frame, Redelivery::Closed);
+            }
+        }
+    }
+
+    /// A message came on a worker's control stream. Admin messages are the driver's.
+    pub fn on_control(&mut self, now: Now, id: WorkerId, message: ToBalancer) {
+        self.tick(now);
+        let live = self.live(now);
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.vitals.heard(live);
+        match message {
+            ToBalancer::Cluster(cluster) => {
+                let changed = self.knowledge.apply(&cluster);
+                self.knowledge_told(now, id, changed);
+            }
+            ToBalancer::ClusterDelta(delta) => {
+                let changed = self.knowledge.apply_delta(&delta);
+                self.knowledge_told(now, id, changed);
+            }
+            ToBalancer::Weight(weight) => self.weigh(now, id, weight),
+            ToBalancer::Alive(alive) => {
+                worker.in_flight = alive.in_flight;
+                self.alive(now, id);
+            }
+            ToBalancer::Downlink(downlink) => self.downlink(now, id, downlink),
+            ToBalancer::Drain(drain) => {
+                worker.leaving = drain.on;
+                self.announce(id);
+                self.workers_changed(now);
+            }
+            ToBalancer::Hello(_) | ToBalancer::Renew(_) | ToBalancer::Admin(_) | ToBalancer::AdminReply(_) => {}
+        }
+    }
+
+    fn knowledge_told(&mut self, now: Now, from: WorkerId, changed: bool) {
+        let version = self.knowledge.version();
+        if changed {
+            for gateway in self.gateways.reconcile(&self.knowledge, self.config.accept_unknown_gateways) {
+                self.push(Action::Unpublish { gateway });
+            }
+            self.event(Event::ClusterChanged { version, gateways: self.knowledge.gateways() });
+            self.push(Action::PersistCluster);
+            self.close_revoked(now);
+            self.workers_changed(now);
+        }
+        self.control(from, ToWorker::ClusterHave(ClusterHave { version }));
+    }
+
+    fn close_revoked(&mut self, now: Now) {
+        let revoked: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, w)| self.knowledge.is_revoked(&w.name)).map(|(id, _)| id).collect();
+        for id in revoked {
+            self.push(Action::CloseWorker { worker: id, reason: "its certificate is revoked".into() });
+            self.forget_worker(now, id);
+        }
+    }
+
+    fn weigh(&mut self, now: Now, id: WorkerId, weight: Weight) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if weight.number <= worker.weight.number {
+            return;
+        }
+        let before = (worker.weight.ready, worker.weight.weight);
+        let after = (weight.ready, weight.weight);
+        worker.weight = weight;
+        if before.0 != after.0 {
+            self.announce(id);
+        }
+        if before != after {
+            self.workers_changed(now);
+        }
+    }
+
+    /// Its control loop runs. That says nothing of its frames, unless it has none.
+    fn alive(&mut self, now: Now, id: WorkerId) {
+        let ejected = self.workers.get(id).is_some_and(|w| w.vitals.verdict == Verdict::Ejected);
+        if ejected || self.retention.unfinished_count(id) == 0 {
+            self.recovered(now, id);
+        }
+    }
+
+    /// A worker has shown that it lives: an end to any verdict against it.
+    pub(super) fn recovered(&mut self, now: Now, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if worker.vitals.verdict == Verdict::Well {
+            return;
+        }
+        worker.vitals.verdict = Verdict::Well;
+        let live = self.clock.live(now.mono);
+        if self.retention.unfinished_count(id) > 0
+            && let Some(worker) = self.workers.get_mut(id)
+        {
+            worker.vitals.acked(live);
+        }
+        self.announce(id);
+        self.workers_changed(now);
+    }
+
+    /// Lets the ring, the workers and the frames that wait follow what has changed.
+    pub(super) fn workers_changed(&mut self, now: Now) {
+        self.rebuild_ring(now);
+        self.tell_suspects(now);
+        self.rescue(now);
+    }
+
+    pub(super) fn rebuild_ring(&mut self, now: Now) {
+        self.ring_built = now.mono;
+        let young = now.mono < self.started.unwrap_or_default() + START_UP;
+        let full_at = if young { now.mono } else { now.mono + SLOW_START };
+        for (_, worker) in self.workers.iter_mut() {
+            if !worker.eligible() {
+                worker.full_at = None;
+            } else {
+                worker.full_at.get_or_insert(full_at);
+            }
+        }
+        let mut members: Vec<Member> = self
+            .workers
+            .iter()
+            .map(|(id, worker)| (worker.name.clone(), worker.share_weight(now.mono), id))
+            .filter(|(_, weight, _)| *weight > 0)
+            .collect();
+        members.sort();
+        let key = self.knowledge.ring_key().unwrap_or(self.config.ring_key);
+        if self.routing.update(key, members) {
+            self.event(Event::RingChanged { epoch: self.routing.epoch() });
+        }
+    }
+
+    pub(super) fn tell_suspects(&mut self, now: Now) {
+        self.suspects_at = now.mono;
+        let names = self.workers.silent(now.mono);
+        if names == self.suspects_told {
+            return;
+        }
+        self.suspects_told.clone_from(&names);
+        let everyone: Vec<WorkerId> = self.workers.iter().map(|(id, _)| id).collect();
+        for id in everyone {
+            self.control(id, ToWorker::Suspects(Suspects { names: names.clone() }));
+        }
+    }
+
+    /// Says which state a worker is in now.
+    pub(super) fn announce(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(id) else { return };
+        let (state, reason) = worker.state();
+        let event = Event::Worker { name: worker.name.clone(), state, reason: reason.into() };
+        self.event(event);
+    }
+}

@@ -1,0 +1,268 @@
+//! From a datagram to *done*.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use limpet_shared::{
+    Eui64, Now,
+    link::{Ack, GatewaySeen, UnknownGateway, to_worker::Kind as ToWorker},
+};
+
+use super::Balancer;
+use crate::{
+    action::{Action, DropReason, Event, Redelivery, Route, Source, WorkerId},
+    config::AckAt,
+    header::{self, Header, Kind},
+    health::Verdict,
+    retention::{Frame, FrameId},
+};
+
+/// For how long a frame waits for a worker to come.
+pub const WAIT_FOR_WORKER: Duration = Duration::from_secs(30);
+/// Read but not stored for so long: one other worker is tried. The store may be slow, and double load helps no store.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+/// A frame that nobody finishes for so long is tried elsewhere, so that none can stay for ever.
+pub const UNFINISHED: Duration = Duration::from_secs(30);
+/// A frame whose workers failed more often than this is set aside.
+pub const MAX_FAILURES: u8 = 10;
+/// A frame that was given back waits so long, and twice as long each time.
+const BACK_OFF: Duration = Duration::from_millis(50);
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+
+impl Balancer {
+    /// A datagram came in.
+    pub fn on_datagram(&mut self, now: Now, source: Source, datagram: Bytes) {
+        self.tick(now);
+        let header = match Header::parse(&datagram) {
+            Ok(header) => header,
+            Err(reason) => return self.dropped(reason, None, Some(source.address)),
+        };
+        let taken = match header.kind {
+            _ if self.stop_by.is_some() && header.kind != Kind::TxAck => Err(DropReason::Stopping),
+            _ => self.hear(now, &header, source),
+        };
+        let taken = taken.and_then(|()| match header.kind {
+            Kind::PushData => self.push_data(now, &header, source, datagram),
+            Kind::PullData => {
+                self.push(Action::SendUdp { to: source, bytes: header::pull_ack(header.version, header.token) });
+                Ok(())
+            }
+            Kind::TxAck => self.tx_ack(now, &header, datagram.get(header::LEN..).unwrap_or_default()),
+        });
+        if let Err(reason) = taken {
+            self.dropped(reason, Some(header.gateway), Some(source.address));
+        }
+    }
+
+    /// Lets the gateway in and tells whom it concerns.
+    fn hear(&mut self, now: Now, header: &Header, source: Source) -> Result<(), DropReason> {
+        let gateway = header.gateway;
+        let heard = match self.gateways.hear(now, header, source, &self.knowledge, &self.config) {
+            Ok(heard) => heard,
+            Err(reason) => {
+                if reason == DropReason::UnknownGateway {
+                    self.reject(now, gateway, source);
+                }
+                return Err(reason);
+            }
+        };
+        self.event(Event::Received { kind: header.kind.label() });
+        if let Some(evicted) = heard.evicted {
+            self.push(Action::Unpublish { gateway: evicted });
+        }
+        if let Some(from) = heard.moved_from {
+            self.event(Event::GatewayMoved { gateway, from, to: source.address });
+        }
+        let epoch_before = self.gateways.get(gateway).and_then(|entry| entry.choice).map(|(epoch, _)| epoch);
+        let worker = self.worker_of(gateway);
+        if heard.tell || heard.rerouted || epoch_before != Some(self.routing.epoch()) {
+            self.publish(gateway, worker);
+        }
+        if heard.tell
+            && let Some(worker) = worker
+        {
+            let (address, version) = (alloc::format!("{}", source.address), u32::from(header.version));
+            let seen = GatewaySeen { eui: gateway.0, address, at: now.unix.0, version };
+            self.control(worker, ToWorker::GatewaySeen(seen));
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, gateway: Eui64, worker: Option<WorkerId>) {
+        let Some(entry) = self.gateways.get(gateway) else { return };
+        let Some(address) = entry.pull.map(|(source, _)| source.address).or(entry.address) else { return };
+        let route = Route {
+            address,
+            worker: worker.and_then(|id| self.workers.get(id)).map(|w| w.name.clone()),
+            epoch: self.routing.epoch(),
+            last_seen: entry.last_seen,
+        };
+        self.push(Action::Publish { gateway, route });
+    }
+
+    fn reject(&mut self, now: Now, gateway: Eui64, source: Source) {
+        let (first, tell) = self.gateways.reject(now, gateway, source.address);
+        if first {
+            self.event(Event::UnknownGateway { gateway, address: source.address });
+        }
+        if tell && let Some(worker) = self.routing.choose(gateway) {
+            let address = alloc::format!("{}", source.address);
+            let unknown = UnknownGateway { eui: gateway.0, address, at: now.unix.0 };
+            self.control(worker, ToWorker::UnknownGateway(unknown));
+        }
+    }
+
+    fn push_data(&mut self, now: Now, header: &Header, source: Source, datagram: Bytes) -> Result<(), DropReason> {
+        let mut frame = Frame::new(header.gateway, source, header.version, header.token, datagram);
+        frame.received_at = now.unix;
+        frame.arrived = now.mono;
+        let id = self.retention.admit(frame)?;
+        if !self.deliver(now, id) {
+            self.retention.set_deadline(id, now.mono + WAIT_FOR_WORKER);
+        }
+        Ok(())
+    }
+
+    /// Gives the frame to the best worker that does not have it yet; false if there is none.
+    fn deliver(&mut self, now: Now, id: FrameId) -> bool {
+        let Some(frame) = self.retention.frame(id) else { return false };
+        let gateway = frame.gateway;
+        let mut avoid: Vec<WorkerId> = frame.holders.iter().map(|h| h.worker).chain(frame.failed_by).collect();
+        let held = !frame.holders.is_empty();
+        let own = self.worker_of(gateway);
+        let well = |id: &WorkerId| self.workers.get(*id).is_some_and(|w| w.vitals.verdict == Verdict::Well);
+        let chosen = match own.filter(|id| well(id) && !avoid.contains(id)) {
+            Some(own) => Some(own),
+            None => {
+                avoid.extend(self.workers.iter().map(|(id, _)| id).filter(|id| !well(id)));
+                // With nobody else there, its own worker: silent for a moment, or asked again after it gave up.
+                self.routing.choose_avoiding(gateway, &avoid).or(own.filter(|_| !held))
+            }
+        };
+        let Some(worker) = chosen else { return false };
+        let Some(message) = self.retention.assign(id, worker) else { return false };
+        let stored = self.retention.frame(id).is_some_and(|f| f.stored || f.patience_used);
+        self.retention.set_deadline(id, now.mono + if stored { UNFINISHED } else { PATIENCE });
+        let live = self.live(now);
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.vitals.busy(live);
+        }
+        self.push(Action::SendFrame { worker, frame: message });
+        true
+    }
+
+    /// Gives the frame to another worker, unless a healthy one has it; after too many failures it is given up.
+    pub(super) fn redeliver(&mut self, now: Now, id: FrameId, why: Redelivery) {
+        let Some(frame) = self.retention.frame_mut(id) else { return };
+        frame.failures = frame.failures.saturating_add(1);
+        if frame.failures > MAX_FAILURES {
+            return self.give_up(id, DropReason::Poison);
+        }
+        let (gateway, attempt) = (frame.gateway, frame.deliveries);
+        let unheld = frame.holders.is_empty();
+        if self.deliver(now, id) {
+            self.event(Event::Redelivered { gateway, attempt, why });
+        } else if unheld {
+            self.retention.set_deadline(id, now.mono + WAIT_FOR_WORKER);
+        } else {
+            self.retention.set_deadline(id, now.mono + UNFINISHED);
+        }
+    }
+
+    /// A worker acknowledges frames.
+    pub fn on_ack(&mut self, now: Now, worker: WorkerId, ack: &Ack) {
+        self.tick(now);
+        let live = self.live(now);
+        let Some(sender) = self.workers.get_mut(worker) else { return };
+        sender.vitals.acked(live);
+        let acked = self.retention.on_ack(worker, ack, self.config.ack == AckAt::Received);
+        for due in acked.push_acks {
+            self.push(Action::SendUdp { to: due.to, bytes: header::push_ack(due.version, due.token) });
+            self.event(Event::PushAcked { after: now.mono.saturating_sub(due.arrived) });
+        }
+        for id in acked.failed {
+            let failures = self.retention.frame(id).map_or(0, |frame| u32::from(frame.failures));
+            let wait = BACK_OFF.saturating_mul(1 << failures.min(16)).min(BACK_OFF_MAX);
+            self.retention.set_deadline(id, now.mono + wait);
+        }
+        self.settle_idle();
+        self.recovered(now, worker);
+        if self.held_back {
+            self.judge(now);
+        }
+    }
+
+    /// A worker that holds nothing owes no acknowledgement, whoever finished its frames.
+    pub(super) fn settle_idle(&mut self) {
+        for (id, worker) in self.workers.iter_mut() {
+            if self.retention.unfinished_count(id) == 0 {
+                worker.vitals.idle();
+            }
+        }
+    }
+
+    /// Frames that no healthy worker has, while one may be there to take them.
+    pub(super) fn rescue(&mut self, now: Now) {
+        let waiting: Vec<FrameId> = self.retention.waiting().collect();
+        for id in waiting {
+            if !self.deliver(now, id) && self.routing.is_empty() {
+                break;
+            }
+        }
+        let silent: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, w)| w.vitals.verdict != Verdict::Well).map(|(id, _)| id).collect();
+        for worker in silent {
+            let stuck: Vec<FrameId> = self.retention.unfinished(worker).collect();
+            for id in stuck.into_iter().filter(|&id| !self.in_good_hands(id)).collect::<Vec<_>>() {
+                self.hand_over(now, id, Redelivery::Silent);
+            }
+        }
+    }
+
+    /// Whether a healthy worker has the frame.
+    pub(super) fn in_good_hands(&self, id: FrameId) -> bool {
+        let Some(frame) = self.retention.frame(id) else { return true };
+        let well = |id| self.workers.get(id).is_some_and(|w| w.vitals.verdict == Verdict::Well);
+        frame.holders.iter().any(|holder| well(holder.worker))
+    }
+
+    /// Like [`Self::redeliver`], but counts as a failure only if somebody takes it.
+    fn hand_over(&mut self, now: Now, id: FrameId, why: Redelivery) {
+        let Some(frame) = self.retention.frame(id) else { return };
+        let avoid: Vec<WorkerId> = frame
+            .holders
+            .iter()
+            .map(|h| h.worker)
+            .chain(self.workers.iter().filter(|(_, w)| w.vitals.verdict != Verdict::Well).map(|(id, _)| id))
+            .collect();
+        if self.routing.choose_avoiding(frame.gateway, &avoid).is_some() {
+            self.redeliver(now, id, why);
+        }
+    }
+
+    /// A frame's moment has come.
+    pub(super) fn on_frame_due(&mut self, now: Now, id: FrameId) {
+        let Some(frame) = self.retention.frame_mut(id) else { return };
+        let heard_by = self.stalled_until + PATIENCE;
+        if !frame.holders.is_empty() && now.mono < heard_by && self.stalled_until > Duration::ZERO {
+            // What workers said while the balancer did not run is still to be read.
+            self.retention.set_deadline(id, heard_by);
+        } else if !frame.holders.is_empty() {
+            frame.patience_used = true;
+            self.redeliver(now, id, Redelivery::Slow);
+        } else if frame.backing_off {
+            frame.backing_off = false;
+            self.redeliver(now, id, Redelivery::Failed);
+        } else {
+            self.give_up(id, DropReason::NoWorker);
+        }
+    }
+
+    fn give_up(&mut self, id: FrameId, reason: DropReason) {
+        if let Some(frame) = self.retention.release(id) {
+            self.dropped(reason, Some(frame.gateway), Some(frame.source.address));
+            self.settle_idle();
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What the balancer knows of the network, having no store: the snapshot that workers feed it.
+
+use alloc::{collections::BTreeSet, string::String, vec::Vec};
+
+use bytes::Bytes;
+use limpet_shared::{
+    Eui64,
+    link::{Cluster, ClusterDelta, KnownGateway},
+};
+
+/// The highest version of the cluster that was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Knowledge {
+    version: u64,
+    ring_key: Option<[u8; 16]>,
+    gateways: BTreeSet<u64>,
+    revoked: BTreeSet<String>,
+    balancers: Vec<String>,
+}
+
+impl Knowledge {
+    /// Takes a snapshot if it is newer than what is here and has a whole ring key.
+    pub fn apply(&mut self, cluster: &Cluster) -> bool {
+        let Ok(ring_key) = <[u8; 16]>::try_from(cluster.ring_key.as_ref()) else { return false };
+        if cluster.version <= self.version {
+            return false;
+        }
+        *self = Self {
+            version: cluster.version,
+            ring_key: Some(ring_key),
+            gateways: cluster.gateways.iter().map(|g| g.eui).collect(),
+            revoked: cluster.revoked.iter().cloned().collect(),
+            balancers: cluster.balancers.clone(),
+        };
+        true
+    }
+
+    /// Takes a change if it starts from exactly what is here.
+    pub fn apply_delta(&mut self, delta: &ClusterDelta) -> bool {
+        if self.version == 0 || delta.from != self.version || delta.to <= delta.from {
+            return false;
+        }
+        self.version = delta.to;
+        for eui in &delta.remove {
+            self.gateways.remove(eui);
+        }
+        self.gateways.extend(delta.add.iter().map(|g| g.eui));
+        true
+    }
+
+    /// The whole of it, to be kept.
+    pub fn to_cluster(&self) -> Cluster {
+        Cluster {
+            version: self.version,
+            ring_key: self.ring_key.map_or_else(Bytes::new, |key| Bytes::copy_from_slice(&key)),
+            gateways: self.gateways.iter().map(|&eui| KnownGateway { eui }).collect(),
+            revoked: self.revoked.iter().cloned().collect(),
+            balancers: self.balancers.clone(),
+        }
+    }
+
+    /// 0 before the first snapshot.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The cluster's key of the ring.
+    pub fn ring_key(&self) -> Option<[u8; 16]> {
+        self.ring_key
+    }
+
+    /// Whether the network knows the gateway.
+    pub fn knows(&self, gateway: Eui64) -> bool {
+        self.gateways.contains(&gateway.0)
+    }
+
+    /// How many gateways the network knows.
+    pub fn gateways(&self) -> usize {
+        self.gateways.len()
+    }
+
+    /// Whether the server's certificate is revoked.
+    pub fn is_revoked(&self, name: &str) -> bool {
+        self.revoked.contains(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(version: u64, euis: &[u64]) -> Cluster {
+        Cluster {
+            version,
+            ring_key: Bytes::from_static(&[1; 16]),
+            gateways: euis.iter().map(|&eui| KnownGateway { eui }).collect(),
+            ..Cluster::default()
+        }
+    }
+
+    #[test]
+    fn the_highest_version_wins_and_a_delta_needs_its_base() {
+        let mut known = Knowledge::default();
+        let delta =
+            |from, to| ClusterDelta { from, to, add: alloc::vec![KnownGateway { eui: 9 }], remove: alloc::vec![1] };
+        assert!(!known.apply_delta(&delta(0, 1)), "nothing to start from");
+        assert!(!known.apply(&Cluster { ring_key: Bytes::from_static(&[1; 15]), ..snapshot(5, &[]) }));
+        assert!(known.apply(&snapshot(5, &[1, 2])));
+        assert!(!known.apply(&snapshot(5, &[3])));
+        assert!(!known.apply_delta(&delta(4, 6)));
+        assert!(!known.apply_delta(&delta(5, 5)));
+        assert!(known.apply_delta(&delta(5, 6)));
+        assert_eq!((known.version(), known.gateways()), (6, 2));
+        assert!(known.knows(Eui64(9)) && !known.knows(Eui64(1)));
+        let mut copy = Knowledge::default();
+        assert!(copy.apply(&known.to_cluster()));
+        assert_eq!(copy.to_cluster(), known.to_cluster());
+    }
+}

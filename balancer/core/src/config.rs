@@ -1,0 +1,67 @@
+//! What an operator can set about the balancer's decisions.
+
+use alloc::string::String;
+use core::time::Duration;
+
+use limpet_shared::UnixMicros;
+
+/// Settings of one balancer; they never change while it runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its own name, told to workers and operators.
+    pub name: String,
+    /// Random, new at each start.
+    pub instance: u64,
+    /// Software version, for people.
+    pub software: String,
+    /// Where its admin HTTP listens; empty if nowhere.
+    pub admin: String,
+    /// When it started.
+    pub started_at: UnixMicros,
+    /// Key of the ring until a first snapshot of the cluster brings the cluster's own: random, never from the binary.
+    pub ring_key: [u8; 16],
+    /// When a PUSH_DATA is acknowledged.
+    pub ack: AckAt,
+    /// Forward gateways that the network does not know; for trying out.
+    pub accept_unknown_gateways: bool,
+    /// Bytes of datagrams that may wait until a worker is done with them.
+    pub retained_bytes: usize,
+    /// Datagrams per second of one known gateway; 0 for no limit.
+    pub gateway_rate: u32,
+    /// Datagrams per second of unknown gateways from one address; 0 for no limit.
+    pub unknown_rate: u32,
+    /// A worker that holds unfinished frames and acknowledges nothing for so long is suspect.
+    pub suspect_after: Duration,
+    /// A worker that is silent for so long leaves the ring.
+    pub eject_after: Duration,
+}
+
+/// What a PUSH_ACK means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckAt {
+    /// Every rxpk is in the store, or was judged worthless and counted.
+    #[default]
+    Stored,
+    /// A worker has read it. It can be lost with that worker and this balancer.
+    Received,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            instance: 0,
+            software: String::new(),
+            admin: String::new(),
+            started_at: UnixMicros(0),
+            ring_key: [0; 16],
+            ack: AckAt::Stored,
+            accept_unknown_gateways: false,
+            retained_bytes: 256 << 20,
+            gateway_rate: 2_000,
+            unknown_rate: 200,
+            suspect_after: Duration::from_millis(30),
+            eject_after: Duration::from_millis(500),
+        }
+    }
+}

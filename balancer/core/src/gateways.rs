@@ -1,0 +1,242 @@
+//! The gateways that were heard: where each one is, and whether it may come in.
+
+use alloc::{collections::BTreeMap, vec::Vec};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use limpet_shared::{Eui64, Now, UnixMicros};
+
+use crate::{
+    action::{DropReason, Source, WorkerId},
+    bucket::Bucket,
+    cluster::Knowledge,
+    config::Config,
+    header::{Header, Kind},
+    lru::Lru,
+};
+
+/// A downlink needs a PULL_DATA not older than this: three keep-alives of 30 s missed.
+pub const ROUTE_EXPIRES: Duration = Duration::from_secs(90);
+/// How often a worker is told that a gateway is still there.
+pub const SEEN_EVERY: Duration = Duration::from_secs(30);
+/// How often a change of address is told: some gateways push and pull from different ones.
+const MOVED_EVERY: Duration = Duration::from_secs(1);
+/// Gateways without an entry in the network that are served at one time.
+pub const MAX_GUESTS: usize = 10_000;
+/// Rejected gateways that are remembered.
+pub const MAX_REJECTED: usize = 1_000;
+/// Addresses of unknown gateways whose rate is watched.
+const MAX_STRANGERS: usize = 4_096;
+/// Rejections per second that are told to anybody: the list has them all.
+const REPORT_RATE: u32 = 20;
+
+/// A gateway that may come in.
+#[derive(Clone, Debug, Default)]
+pub struct Gateway {
+    /// GWMP version of its last datagram.
+    pub version: u8,
+    /// Source of the last PULL_DATA and when it came: where downlinks go.
+    pub pull: Option<(Source, Duration)>,
+    /// Source of the last datagram.
+    pub address: Option<SocketAddr>,
+    pub last_seen: UnixMicros,
+    /// Its worker, as of an epoch of the ring.
+    pub choice: Option<(u64, Option<WorkerId>)>,
+    /// It has answered a downlink with a TX_ACK before, so it has a queue and its silence means something.
+    pub sends_tx_ack: bool,
+    /// When a worker was told last that it is there, and under which address.
+    told: Option<(Duration, SocketAddr)>,
+    bucket: Bucket,
+}
+
+/// A gateway that the network does not know.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    pub address: SocketAddr,
+    pub last_seen: UnixMicros,
+    told: Duration,
+}
+
+/// What is to be done after a datagram was let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Its worker must be told, for the first time or again.
+    pub tell: bool,
+    /// Where it was before it moved.
+    pub moved_from: Option<SocketAddr>,
+    /// Its downlinks go to another address than before.
+    pub rerouted: bool,
+    /// A guest that had to make room.
+    pub evicted: Option<Eui64>,
+}
+
+/// Where a downlink goes, and what the gateway there understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via {
+    pub source: Source,
+    pub version: u8,
+    pub sends_tx_ack: bool,
+}
+
+/// All gateways. Known ones are bounded by the network, all others by number; no unknown gateway can make a known
+/// one's entry go.
+#[derive(Clone, Debug)]
+pub struct Gateways {
+    known: BTreeMap<Eui64, Gateway>,
+    guests: Lru<Eui64, Gateway>,
+    rejected: Lru<Eui64, Rejected>,
+    strangers: Lru<IpAddr, Bucket>,
+    reports: Bucket,
+}
+
+impl Default for Gateways {
+    fn default() -> Self {
+        Self {
+            known: BTreeMap::new(),
+            guests: Lru::new(MAX_GUESTS),
+            rejected: Lru::new(MAX_REJECTED),
+            strangers: Lru::new(MAX_STRANGERS),
+            reports: Bucket::default(),
+        }
+    }
+}
+
+impl Gateways {
+    /// Lets a datagram in, or says why not. Before the first snapshot everybody comes in and workers judge.
+    pub fn hear(
+        &mut self,
+        now: Now,
+        header: &Header,
+        source: Source,
+        knowledge: &Knowledge,
+        config: &Config,
+    ) -> Result<Heard, DropReason> {
+        let known = knowledge.knows(header.gateway);
+        let mut heard = Heard::default();
+        let gateway = if known {
+            self.known.entry(header.gateway).or_default()
+        } else {
+            if !self.stranger_within_rate(source.address.ip(), now.mono, config.unknown_rate) {
+                return Err(DropReason::UnknownRate);
+            }
+            if knowledge.version() > 0 && !config.accept_unknown_gateways {
+                return Err(DropReason::UnknownGateway);
+            }
+            if self.guests.touch(&header.gateway).is_none() {
+                heard.evicted = self.guests.insert(header.gateway, Gateway::default()).map(|(eui, _)| eui);
+            }
+            self.guests.peek_mut(&header.gateway).ok_or(DropReason::UnknownGateway)?
+        };
+        if known && !gateway.bucket.take(now.mono, config.gateway_rate) {
+            return Err(DropReason::GatewayRate);
+        }
+        gateway.hear(now, header, source, &mut heard);
+        Ok(heard)
+    }
+
+    fn stranger_within_rate(&mut self, address: IpAddr, now: Duration, rate: u32) -> bool {
+        if let Some(bucket) = self.strangers.touch(&address) {
+            return bucket.take(now, rate);
+        }
+        let mut bucket = Bucket::default();
+        let within = bucket.take(now, rate);
+        self.strangers.insert(address, bucket);
+        within
+    }
+
+    /// Remembers a rejected gateway: whether it is new here, and whether its worker should be told.
+    pub fn reject(&mut self, now: Now, gateway: Eui64, address: SocketAddr) -> (bool, bool) {
+        if let Some(rejected) = self.rejected.touch(&gateway) {
+            rejected.address = address;
+            rejected.last_seen = now.unix;
+            let again = now.mono >= rejected.told + SEEN_EVERY && self.reports.take(now.mono, REPORT_RATE);
+            if again {
+                rejected.told = now.mono;
+            }
+            return (false, again);
+        }
+        self.rejected.insert(gateway, Rejected { address, last_seen: now.unix, told: now.mono });
+        let report = self.reports.take(now.mono, REPORT_RATE);
+        (report, report)
+    }
+
+    /// Settles who is who after the network's knowledge has changed; the gateways that are out now.
+    pub fn reconcile(&mut self, knowledge: &Knowledge, accept_unknown: bool) -> Vec<Eui64> {
+        let mut out: Vec<Eui64> = self.known.keys().copied().filter(|&eui| !knowledge.knows(eui)).collect();
+        self.known.retain(|&eui, _| knowledge.knows(eui));
+        let guests: Vec<Eui64> = self.guests.iter().map(|(&eui, _)| eui).collect();
+        for eui in guests {
+            if knowledge.knows(eui) {
+                if let Some(gateway) = self.guests.remove(&eui) {
+                    self.known.insert(eui, gateway);
+                }
+            } else if !accept_unknown {
+                self.guests.remove(&eui);
+                out.push(eui);
+            }
+        }
+        let added: Vec<Eui64> = self.rejected.iter().map(|(&eui, _)| eui).filter(|&eui| knowledge.knows(eui)).collect();
+        for eui in added {
+            self.rejected.remove(&eui);
+        }
+        out
+    }
+
+    pub fn get(&self, gateway: Eui64) -> Option<&Gateway> {
+        self.known.get(&gateway).or_else(|| self.guests.peek(&gateway))
+    }
+
+    pub fn get_mut(&mut self, gateway: Eui64) -> Option<&mut Gateway> {
+        match self.known.get_mut(&gateway) {
+            Some(found) => Some(found),
+            None => self.guests.peek_mut(&gateway),
+        }
+    }
+
+    /// Where its downlinks go, if it has asked for them lately.
+    pub fn via(&self, gateway: Eui64, now: Duration) -> Option<Via> {
+        let entry = self.get(gateway)?;
+        let (source, at) = entry.pull?;
+        (now < at + ROUTE_EXPIRES).then_some(Via { source, version: entry.version, sends_tx_ack: entry.sends_tx_ack })
+    }
+
+    /// Gateways that were let in, and whether the network knows them.
+    pub fn heard(&self) -> impl Iterator<Item = (Eui64, &Gateway, bool)> {
+        let known = self.known.iter().map(|(&eui, gateway)| (eui, gateway, true));
+        known.chain(self.guests.iter().map(|(&eui, gateway)| (eui, gateway, false)))
+    }
+
+    /// Gateways that were rejected.
+    pub fn rejected(&self) -> impl Iterator<Item = (Eui64, &Rejected)> {
+        self.rejected.iter().map(|(&eui, rejected)| (eui, rejected))
+    }
+
+    /// How many entries there are: let in, and rejected.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.known.len() + self.guests.len(), self.rejected.len())
+    }
+}
+
+impl Gateway {
+    fn hear(&mut self, now: Now, header: &Header, source: Source, heard: &mut Heard) {
+        let (told_at, told) = self.told.unwrap_or((now.mono, source.address));
+        let moved = told.ip() != source.address.ip() && now.mono >= told_at + MOVED_EVERY;
+        heard.moved_from = moved.then_some(told);
+        heard.tell = self.told.is_none() || moved || now.mono >= told_at + SEEN_EVERY;
+        if heard.tell {
+            self.told = Some((now.mono, source.address));
+        }
+        if header.kind == Kind::PullData {
+            heard.rerouted = self.pull.is_none_or(|(before, _)| before != source);
+            self.pull = Some((source, now.mono));
+            // A TX_ACK may come in another version's clothes; only what asks for downlinks says which version it reads.
+            self.version = header.version;
+        } else if self.pull.is_none() {
+            self.version = header.version;
+        }
+        self.address = Some(source.address);
+        self.last_seen = now.unix;
+    }
+}

@@ -1,0 +1,155 @@
+use bytes::Bytes;
+use limpet_balancer_core::{Balancer, Config, DropReason, Event, Source};
+use limpet_shared::{
+    Eui64,
+    admin::{Reply, Request},
+    link::{ClusterDelta, KnownGateway, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
+};
+
+use super::world::{World, cluster, eui, gwmp, source};
+
+#[test]
+fn unknown_gateways_are_rejected_remembered_and_let_in_when_added() {
+    let mut w = World::with_workers(&["a"]);
+    let a = *w.workers.keys().next().unwrap();
+    w.pull(2, 5_000);
+    w.push(5_000, 1);
+    w.run(10);
+    assert!(w.udp.is_empty());
+    assert_eq!(w.drops, [(DropReason::UnknownGateway, Some(eui(5_000))); 2]);
+    let first = w.events.iter().filter(|e| matches!(e, Event::UnknownGateway { .. })).count();
+    assert_eq!(first, 1, "told once");
+    let told = w.workers[&a].control.iter().filter(|m| matches!(m, ToWorker::UnknownGateway(_))).count();
+    assert_eq!(told, 1);
+    let now = w.now();
+    let Some(Reply::Gateways { gateways }) = w.balancer.admin(now, &Request::GatewaysHeard { unknown: true }) else {
+        panic!()
+    };
+    assert_eq!((gateways.len(), gateways[0].eui, gateways[0].known), (1, eui(5_000), false));
+
+    let add = vec![KnownGateway { eui: eui(5_000).0 }];
+    w.control(a, ToBalancer::ClusterDelta(ClusterDelta { from: 1, to: 2, add, remove: vec![] }));
+    assert!(w.workers[&a].control.iter().any(|m| matches!(m, ToWorker::ClusterHave(have) if have.version == 2)));
+    w.push(5_000, 2);
+    w.run(10);
+    assert_eq!(w.push_acks(), [2]);
+    w.control(a, ToBalancer::ClusterDelta(ClusterDelta { from: 2, to: 3, add: vec![], remove: vec![eui(5_000).0] }));
+    assert!(!w.routes.contains_key(&eui(5_000)));
+    w.control(a, ToBalancer::ClusterDelta(ClusterDelta { from: 2, to: 9, add: vec![], remove: vec![] }));
+    assert!(matches!(w.workers[&a].control.last(), Some(ToWorker::ClusterHave(have)) if have.version == 3));
+}
+
+#[test]
+fn before_the_first_snapshot_workers_judge() {
+    let mut w = World::new(Config::default());
+    w.balancer = Balancer::new(Config { ring_key: [3; 16], ..Config::default() }, None);
+    let a = w.connect("a");
+    w.push(5_000, 1);
+    w.run(10);
+    assert_eq!(w.push_acks(), [1]);
+    w.control(a, ToBalancer::Cluster(cluster(4, [eui(1)])));
+    assert_eq!(w.balancer.cluster().version, 4);
+    w.push(5_000, 2);
+    assert_eq!(w.drops, [(DropReason::UnknownGateway, Some(eui(5_000)))]);
+}
+
+#[test]
+fn a_spray_of_euis_moves_no_known_gateway_out_and_grows_nothing() {
+    let mut w = World::new(Config { accept_unknown_gateways: true, unknown_rate: 0, ..Config::default() });
+    w.connect("a");
+    w.pull(2, 1);
+    for n in 0..30_000 {
+        w.datagram(source(7), gwmp(2, 0, 2, Eui64(n), b""));
+    }
+    assert!(w.balancer.stats().gateways <= 10_001);
+    assert!(w.routes.len() <= 10_001, "the published view is bounded with it");
+    assert!(w.routes.contains_key(&eui(1)));
+
+    let mut w = World::with_workers(&["a"]);
+    for n in 0..30_000u32 {
+        let [_, b, c, d] = n.to_be_bytes();
+        let from = Source { socket: 0, address: ([10, b, c, d], 1).into() };
+        w.datagram(from, gwmp(2, 0, 2, Eui64(u64::from(n)), b""));
+    }
+    assert_eq!(w.balancer.stats().rejected_gateways, 1_000);
+    assert_eq!(w.drops.len(), 30_000, "each is counted");
+    let told = w.events.iter().filter(|e| matches!(e, Event::UnknownGateway { .. })).count();
+    assert!(told <= 21, "but not each is told: {told}");
+}
+
+#[test]
+fn a_flood_is_cut_for_its_sender_only() {
+    let mut w = World::with_workers(&["a"]);
+    for token in 0..5_000u16 {
+        w.push(1, token);
+    }
+    w.push(2, 1);
+    w.run(300);
+    let cut = w.drops.iter().filter(|d| **d == (DropReason::GatewayRate, Some(eui(1)))).count();
+    assert_eq!(cut, 3_000);
+    assert_eq!(w.push_acks().len(), 2_001);
+    let flood = |w: &mut World, port| {
+        for n in 0..1_000 {
+            w.datagram(source(port), gwmp(2, 0, 2, Eui64(n), b""));
+        }
+    };
+    flood(&mut w, 9);
+    let cut = w.drops.iter().filter(|d| d.0 == DropReason::UnknownRate).count();
+    assert_eq!(cut, 800);
+    w.push(3, 3);
+    w.run(300);
+    assert!(w.push_acks().contains(&3), "a known gateway behind the same address is not cut");
+}
+
+#[test]
+fn two_balancers_that_see_the_same_workers_agree() {
+    let mut one = World::with_workers(&["a", "b", "c"]);
+    let mut two = World::with_workers(&["c", "a", "b"]);
+    for g in 0..500 {
+        let (a, b) = (one.owner(g), two.owner(g));
+        assert_eq!(one.workers[&a].name, two.workers[&b].name);
+    }
+}
+
+#[test]
+fn workers_hear_of_gateways_at_first_and_every_half_minute() {
+    let mut w = World::with_workers(&["a"]);
+    let a = *w.workers.keys().next().unwrap();
+    for _ in 0..10 {
+        w.push(1, 1);
+        w.pull(2, 1);
+        w.run(5_000);
+    }
+    let seen = w.workers[&a].control.iter().filter(|m| matches!(m, ToWorker::GatewaySeen(_))).count();
+    assert_eq!(seen, 2);
+    let from = Source { socket: 0, address: ([203, 0, 113, 1], 5).into() };
+    w.datagram(from, gwmp(2, 1, 2, eui(1), b""));
+    let moved = w.workers[&a].control.iter().filter_map(|m| match m {
+        ToWorker::GatewaySeen(seen) => Some(seen.address.clone()),
+        _ => None,
+    });
+    assert_eq!(moved.last().as_deref(), Some("203.0.113.1:5"));
+}
+
+#[test]
+fn junk_is_counted_by_reason() {
+    let mut w = World::with_workers(&["a"]);
+    for junk in [&b""[..], &[2; 11], &[3; 12], &[0; 12], &[2; 12], &[1, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0]] {
+        w.datagram(source(1), Bytes::copy_from_slice(junk));
+    }
+    use DropReason::*;
+    let reasons: Vec<_> = w.drops.iter().map(|d| d.0).collect();
+    assert_eq!(reasons, [TooShort, TooShort, GwmpVersion, GwmpVersion, UnknownGateway, GwmpType]);
+}
+
+#[test]
+fn a_revoked_worker_is_shut_out() {
+    let mut w = World::with_workers(&["a", "b"]);
+    let b = *w.workers.iter().find(|(_, s)| s.name == "b").unwrap().0;
+    let revoked = limpet_shared::link::Cluster { revoked: vec!["a".into()], ..cluster(2, [eui(1)]) };
+    w.control(b, ToBalancer::Cluster(revoked));
+    assert!(w.closed[0].1.contains("revoked"));
+    w.connect("a");
+    assert_eq!(w.closed.len(), 2);
+    assert_eq!(w.workers.len(), 1);
+}

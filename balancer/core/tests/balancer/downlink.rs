@@ -1,0 +1,211 @@
+use limpet_balancer_core::WorkerId;
+
+use super::world::{World, source};
+
+fn one_worker() -> (World, WorkerId) {
+    let w = World::with_workers(&["a"]);
+    let id = *w.workers.keys().next().unwrap();
+    (w, id)
+}
+
+fn two_windows(w: &World) -> Vec<limpet_shared::link::Window> {
+    vec![w.window(1, 900), w.window(2, 1_900)]
+}
+
+#[test]
+fn a_downlink_goes_to_the_last_pull_data_and_its_success_is_told_once() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    let windows = two_windows(&w);
+    w.downlink(a, 42, 1, windows);
+    let resps = w.pull_resps();
+    assert_eq!(resps.len(), 1);
+    assert_eq!((resps[0].1, resps[0].3.as_str()), (source(20_001), r#"{"txpk":{"window":1}}"#));
+    w.tx_ack(source(20_001), 1, resps[0].2, "");
+    w.tx_ack(source(20_001), 1, resps[0].2, "");
+    w.run(5_000);
+    let acks = w.tx_acks(a);
+    assert_eq!(acks.len(), 1);
+    assert_eq!(
+        (acks[0].key, acks[0].window, acks[0].error.as_str(), &acks[0].context[..]),
+        (42, 1, "", &b"context"[..])
+    );
+    assert_eq!(w.pull_resps().len(), 1);
+    assert_eq!(w.balancer.stats().downlinks, 0);
+}
+
+#[test]
+fn refused_in_rx1_goes_out_in_rx2_and_a_tx_ack_may_come_from_the_push_socket() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    let windows = two_windows(&w);
+    w.downlink(a, 42, 1, windows);
+    let token = w.pull_resps()[0].2;
+    w.tx_ack(source(9_999), 1, token, r#"{"txpk_ack":{"error":"COLLISION_PACKET"}}"#);
+    let resps = w.pull_resps();
+    assert_eq!((resps.len(), resps[1].3.as_str()), (2, r#"{"txpk":{"window":2}}"#));
+    assert_ne!(resps[1].2, token);
+    w.tx_ack(source(9_999), 1, resps[1].2, r#"{"txpk_ack":{"error":"NONE"}}"#);
+    let acks = w.tx_acks(a);
+    assert_eq!((acks.len(), acks[0].window, acks[0].error.as_str()), (1, 2, ""));
+}
+
+#[test]
+fn refused_in_both_windows_is_told_in_the_gateways_words() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    let windows = two_windows(&w);
+    w.downlink(a, 42, 1, windows);
+    for n in 0..2 {
+        let token = w.pull_resps()[n].2;
+        w.tx_ack(source(1), 1, token, r#"{"txpk_ack":{"error":"TX_FREQ"}}"#);
+    }
+    let acks = w.tx_acks(a);
+    assert_eq!((acks.len(), acks[0].window, acks[0].error.as_str()), (1, 2, "TX_FREQ"));
+}
+
+#[test]
+fn one_key_goes_out_once_whoever_sends_it_again() {
+    let mut w = World::with_workers(&["a", "b"]);
+    let ids: Vec<WorkerId> = w.workers.keys().copied().collect();
+    w.pull(2, 1);
+    let windows = two_windows(&w);
+    w.downlink(ids[0], 42, 1, windows.clone());
+    w.downlink(ids[1], 42, 1, windows.clone());
+    assert_eq!(w.pull_resps().len(), 1);
+    let token = w.pull_resps()[0].2;
+    w.tx_ack(source(1), 1, token, "");
+    assert_eq!(w.tx_acks(ids[1]).len(), 1, "whoever asked last is told");
+    w.downlink(ids[0], 42, 1, windows.clone());
+    assert_eq!(w.pull_resps().len(), 1);
+    assert_eq!(w.tx_acks(ids[0]).len(), 1, "a copy of a settled one is told what became of it");
+    w.downlink(ids[0], 43, 1, windows);
+    assert_eq!(w.pull_resps().len(), 2, "another key is another downlink");
+}
+
+#[test]
+fn too_late_is_refused_here_after_the_next_window_was_tried() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    let windows = vec![w.window(1, 90), w.window(2, 1_090)];
+    w.downlink(a, 1, 1, windows);
+    assert_eq!(w.pull_resps()[0].3, r#"{"txpk":{"window":2}}"#);
+    let windows = vec![w.window(1, 0), w.window(2, 99)];
+    w.downlink(a, 2, 1, windows);
+    assert_eq!(w.pull_resps().len(), 1);
+    let acks = w.tx_acks(a);
+    assert_eq!((acks[0].key, acks[0].error.as_str()), (2, "TOO_LATE"));
+}
+
+#[test]
+fn no_pull_data_for_ninety_seconds_is_no_route() {
+    let (mut w, a) = one_worker();
+    w.push(1, 1);
+    let windows = two_windows(&w);
+    w.downlink(a, 1, 1, windows);
+    w.pull(2, 1);
+    w.run(89_990);
+    let windows = two_windows(&w);
+    w.downlink(a, 2, 1, windows);
+    w.run(20);
+    let windows = two_windows(&w);
+    w.downlink(a, 3, 1, windows);
+    let errors: Vec<_> = w.tx_acks(a).into_iter().map(|t| (t.key, t.error)).collect();
+    assert_eq!(errors, [(1, "NO_ROUTE".into()), (3, "NO_ROUTE".into())]);
+    assert_eq!(w.pull_resps().len(), 1);
+}
+
+#[test]
+fn a_version_1_gateway_is_told_late_and_its_silence_is_no_refusal() {
+    let (mut w, a) = one_worker();
+    w.pull(1, 1);
+    let (start, windows) = (w.ms, two_windows(&w));
+    w.downlink(a, 1, 1, windows);
+    assert!(w.pull_resps().is_empty());
+    w.run(4_000);
+    let resps = w.pull_resps();
+    assert_eq!((resps.len(), resps[0].0), (1, start + 100), "800 ms before its window, and once");
+    assert_eq!(w.udp.last().unwrap().2[0], 1, "in its own version");
+    let acks = w.tx_acks(a);
+    assert_eq!((acks.len(), acks[0].error.as_str(), acks[0].window), (1, "NO_ANSWER", 1));
+}
+
+#[test]
+fn silence_is_a_refusal_only_from_a_gateway_that_has_answered_before() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    let windows = two_windows(&w);
+    w.downlink(a, 1, 1, windows);
+    w.run(3_000);
+    assert_eq!(w.pull_resps().len(), 1, "never answered: RX1 may well be on air");
+    assert_eq!(w.tx_acks(a)[0].error, "NO_ANSWER");
+
+    let windows = two_windows(&w);
+    w.downlink(a, 2, 1, windows);
+    let token = w.pull_resps()[1].2;
+    w.tx_ack(source(1), 1, token, "");
+    let (start, windows) = (w.ms, two_windows(&w));
+    w.downlink(a, 3, 1, windows);
+    w.run(3_000);
+    let resps = w.pull_resps();
+    assert_eq!(resps.len(), 4);
+    assert_eq!((resps[3].0, resps[3].3.as_str()), (start + 250, r#"{"txpk":{"window":2}}"#));
+    let acks = w.tx_acks(a);
+    assert_eq!((acks[2].key, acks[2].error.as_str(), acks[2].window), (3, "NO_ANSWER", 2));
+}
+
+#[test]
+fn a_late_success_of_rx1_settles_the_downlink() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    let windows = two_windows(&w);
+    w.downlink(a, 1, 1, windows);
+    let token = w.pull_resps()[0].2;
+    w.tx_ack(source(1), 1, token, "");
+    let windows = two_windows(&w);
+    w.downlink(a, 2, 1, windows);
+    w.run(300);
+    let resps = w.pull_resps();
+    assert_eq!(resps.len(), 3);
+    w.tx_ack(source(1), 1, resps[1].2, "");
+    let acks = w.tx_acks(a);
+    assert_eq!((acks[1].key, acks[1].window, acks[1].error.as_str()), (2, 1, ""));
+}
+
+#[test]
+fn at_once_means_at_once() {
+    let (mut w, a) = one_worker();
+    w.pull(1, 1);
+    let mut window = w.window(0, 0);
+    window.at = 0;
+    w.downlink(a, 1, 1, vec![window]);
+    assert_eq!(w.pull_resps().len(), 1);
+}
+
+#[test]
+fn what_became_of_a_dead_workers_downlink_is_told_to_another() {
+    let mut w = World::with_workers(&["a", "b"]);
+    let ids: Vec<WorkerId> = w.workers.keys().copied().collect();
+    w.pull(2, 1);
+    let windows = two_windows(&w);
+    w.downlink(ids[0], 42, 1, windows);
+    w.close(ids[0]);
+    let token = w.pull_resps()[0].2;
+    w.tx_ack(source(1), 1, token, "");
+    assert_eq!(w.tx_acks(ids[1]).len(), 1);
+}
+
+#[test]
+fn a_tx_ack_that_nobody_asked_for_is_counted() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    w.tx_ack(source(1), 1, 5, "");
+    let windows = two_windows(&w);
+    w.downlink(a, 1, 1, windows);
+    let token = w.pull_resps()[0].2;
+    w.tx_ack(source(1), 1, token, "{");
+    w.tx_ack(source(2), 2, token, "");
+    use limpet_balancer_core::DropReason::*;
+    assert_eq!(w.drops.iter().map(|d| d.0).collect::<Vec<_>>(), [TxAckUnmatched, TxAckMalformed, TxAckUnmatched]);
+    assert!(w.tx_acks(a).is_empty());
+}

@@ -1,0 +1,9 @@
+//! The balancer alone, in virtual time, with workers that are a few lines each.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cluster;
+mod downlink;
+mod health;
+mod random;
+mod uplink;
+mod world;

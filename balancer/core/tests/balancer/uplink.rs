@@ -1,0 +1,230 @@
+use limpet_balancer_core::{AckAt, Config, DropReason, Event, Redelivery};
+use limpet_shared::link::{Ack, Weight, to_balancer::Kind as ToBalancer};
+
+use super::world::{World, eui, gwmp, source};
+
+#[test]
+fn a_gateway_stays_with_its_worker_and_push_ack_waits_for_stored() {
+    let mut w = World::with_workers(&["a", "b", "c"]);
+    let owner = w.owner(5);
+    w.push(5, 0xaa01);
+    assert!(w.push_acks().is_empty(), "not before a worker has stored it");
+    w.run(2);
+    assert!(w.push_acks().is_empty());
+    w.run(5);
+    assert_eq!(w.push_acks(), [0xaa01]);
+    assert_eq!(w.udp.last().unwrap().1, source(1_005), "to where it came from");
+    for token in 0..20 {
+        w.push(5, token);
+        w.run(50);
+    }
+    assert_eq!(w.seen(owner).len(), 21);
+    assert_eq!(w.redelivered(), 0);
+    w.run(300);
+    assert_eq!(w.balancer.stats().retained_bytes, 0, "done frames are released");
+    assert_eq!(w.push_acks().len(), 21, "one PUSH_ACK each");
+}
+
+#[test]
+fn pull_ack_comes_at_once_and_to_the_same_socket() {
+    let mut w = World::with_workers(&["a"]);
+    w.pull(2, 1);
+    let (_, to, bytes) = w.udp.last().unwrap();
+    assert_eq!((*to, &bytes[..]), (source(20_001), &[2, 0, 77, 4][..]));
+    assert_eq!(w.routes[&eui(1)].address, source(20_001).address);
+    assert_eq!(w.routes[&eui(1)].worker.as_deref(), Some("a"));
+}
+
+#[test]
+fn the_option_received_acknowledges_what_a_worker_has_read() {
+    let mut w = World::new(Config { ack: AckAt::Received, ..Config::default() });
+    let a = w.connect("a");
+    w.workers.get_mut(&a).unwrap().stores = false;
+    w.push(1, 9);
+    assert!(w.push_acks().is_empty());
+    w.run(1);
+    assert_eq!(w.push_acks(), [9]);
+}
+
+#[test]
+fn a_killed_workers_frames_go_to_the_next_choice_with_their_first_receive_time() {
+    let mut w = World::with_workers(&["a", "b", "c"]);
+    let owner = w.owner(5);
+    w.workers.get_mut(&owner).unwrap().frozen = true;
+    let received = w.now().unix;
+    w.push(5, 1);
+    w.run(29);
+    assert_eq!(w.redelivered(), 0);
+    w.run(10);
+    assert_eq!(w.push_acks(), [1], "another worker has stored it");
+    let taken: Vec<_> = w.workers.values().flat_map(|s| s.seen.clone()).collect();
+    assert_eq!(taken.len(), 1);
+    assert_eq!((taken[0].received_at, taken[0].attempt), (received, 1));
+    w.push(5, 2);
+    w.run(10);
+    assert_eq!(w.push_acks(), [1, 2], "new frames do not wait for a suspect");
+}
+
+#[test]
+fn a_closed_link_sends_its_frames_on_at_once() {
+    let mut w = World::with_workers(&["a", "b"]);
+    let owner = w.owner(3);
+    w.workers.get_mut(&owner).unwrap().stores = false;
+    w.push(3, 1);
+    w.run(5);
+    w.close(owner);
+    w.run(5);
+    assert_eq!(w.push_acks(), [1]);
+    assert!(w.events.iter().any(|e| matches!(e, Event::Redelivered { why: Redelivery::Closed, .. })));
+    w.run(300);
+    assert_eq!(w.balancer.stats().retained_frames, 0);
+}
+
+#[test]
+fn a_frame_that_was_stored_but_not_done_is_not_lost_with_its_worker() {
+    let mut w = World::with_workers(&["a", "b"]);
+    let owner = w.owner(3);
+    w.push(3, 1);
+    w.run(10);
+    assert_eq!(w.push_acks(), [1]);
+    w.close(owner);
+    w.run(10);
+    let other = *w.workers.keys().next().unwrap();
+    assert_eq!(w.seen(other), [eui(3)]);
+    w.run(300);
+    assert_eq!(w.push_acks(), [1], "one PUSH_ACK, whoever stores it again");
+    assert_eq!(w.balancer.stats().retained_bytes, 0);
+}
+
+#[test]
+fn a_slow_store_gets_one_second_opinion() {
+    let mut w = World::with_workers(&["a", "b", "c"]);
+    for worker in w.workers.values_mut() {
+        worker.stores = false;
+    }
+    w.push(1, 1);
+    w.run(490);
+    assert_eq!(w.redelivered(), 0, "the worker is alive, so patience");
+    w.run(4_000);
+    assert_eq!(w.redelivered(), 1, "doubling the load of a slow store helps nobody");
+    assert_eq!(w.workers.values().map(|s| s.seen.len()).sum::<usize>(), 2);
+}
+
+#[test]
+fn a_frame_given_back_is_tried_elsewhere_and_later_again() {
+    let mut w = World::with_workers(&["a", "b"]);
+    let owner = w.owner(3);
+    w.workers.get_mut(&owner).unwrap().stores = false;
+    w.push(3, 1);
+    w.run(1);
+    w.ack(owner, &Ack { received: 1, failed: vec![1], ..Ack::default() });
+    w.run(60);
+    assert_eq!(w.push_acks(), [1]);
+}
+
+#[test]
+fn a_frame_whose_workers_die_is_set_aside_after_ten_redeliveries() {
+    let mut w = World::with_workers(&["w0", "standby"]);
+    w.push(7, 1);
+    for n in 1..=20 {
+        let ids: Vec<_> = w.workers.keys().copied().collect();
+        let holding = ids.into_iter().find(|id| !w.workers[id].inbox.is_empty());
+        let Some(holding) = holding else { break };
+        w.close(holding);
+        w.connect(&format!("w{n}"));
+    }
+    let poisoned: Vec<_> = w.drops.iter().filter(|(reason, _)| *reason == DropReason::Poison).collect();
+    assert_eq!(poisoned, [&(DropReason::Poison, Some(eui(7)))]);
+    assert_eq!(w.redelivered(), 10);
+    assert_eq!(w.balancer.stats().retained_bytes, 0);
+}
+
+#[test]
+fn memory_is_bounded_and_what_does_not_fit_is_counted_not_acknowledged() {
+    let mut w = World::new(Config { retained_bytes: 10_000, ..Config::default() });
+    let a = w.connect("a");
+    w.workers.get_mut(&a).unwrap().stores = false;
+    for token in 0..100 {
+        w.push(1, token);
+    }
+    assert!(w.balancer.stats().retained_bytes <= 10_000);
+    let held = w.balancer.stats().retained_frames;
+    assert_eq!(w.drops.len(), 100 - held);
+    assert!(w.drops.iter().all(|d| *d == (DropReason::RetentionFull, Some(eui(1)))));
+    w.workers.get_mut(&a).unwrap().stores = true;
+    w.run(400);
+    assert_eq!((w.push_acks().len(), w.balancer.stats().retained_bytes), (held, 0));
+}
+
+#[test]
+fn frames_wait_for_a_worker_to_come_but_not_for_ever() {
+    let mut w = World::new(Config::default());
+    w.push(1, 1);
+    w.run(2_000);
+    w.connect("a");
+    w.run(10);
+    assert_eq!(w.push_acks(), [1]);
+    let id = *w.workers.keys().next().unwrap();
+    w.run(300);
+    w.close(id);
+    w.push(1, 2);
+    w.run(31_000);
+    assert_eq!(w.drops, [(DropReason::NoWorker, Some(eui(1)))]);
+    assert_eq!(w.balancer.stats().retained_bytes, 0);
+}
+
+#[test]
+fn no_worker_ready_means_waiting_not_losing() {
+    let mut w = World::with_workers(&["a"]);
+    let a = *w.workers.keys().next().unwrap();
+    let weight = |number, ready| ToBalancer::Weight(Weight { number, weight: 100, ready, reason: "store".into() });
+    w.control(a, weight(2, false));
+    assert!(!w.balancer.is_ready());
+    w.push(1, 1);
+    w.run(1_000);
+    assert!(w.push_acks().is_empty());
+    w.control(a, weight(3, true));
+    w.control(a, weight(2, false));
+    w.run(10);
+    assert_eq!(w.push_acks(), [1], "an older weight changes nothing");
+}
+
+#[test]
+fn a_source_port_that_changes_mid_flow_changes_nothing_else() {
+    let mut w = World::with_workers(&["a", "b", "c"]);
+    let owner = w.owner(5);
+    w.push(5, 1);
+    w.datagram(source(4_444), gwmp(2, 2, 0, eui(5), b"{}"));
+    w.run(10);
+    let acks: Vec<_> = w.udp.iter().map(|(_, to, _)| *to).collect();
+    assert_eq!(acks, [source(1_005), source(4_444)], "each PUSH_ACK goes to its own PUSH_DATA's port");
+    assert_eq!(w.seen(owner).len(), 2, "the worker is chosen by EUI");
+    assert!(!w.events.iter().any(|e| matches!(e, Event::GatewayMoved { .. })));
+}
+
+#[test]
+fn a_stopping_balancer_answers_what_it_holds_and_takes_nothing_new() {
+    let mut w = World::with_workers(&["a"]);
+    w.push(1, 1);
+    let now = w.now();
+    w.balancer.on_shutdown(now);
+    w.push(1, 2);
+    assert!(!w.balancer.is_stopped(w.now()));
+    w.run(300);
+    assert_eq!(w.push_acks(), [1]);
+    assert!(w.balancer.is_stopped(w.now()));
+    assert_eq!(w.drops, [(DropReason::Stopping, Some(eui(1)))]);
+}
+
+#[test]
+fn a_stopping_balancer_waits_five_seconds_at_most() {
+    let mut w = World::with_workers(&["a"]);
+    w.workers.values_mut().for_each(|s| s.stores = false);
+    w.push(1, 1);
+    let now = w.now();
+    w.balancer.on_shutdown(now);
+    w.run(4_990);
+    assert!(!w.balancer.is_stopped(w.now()));
+    w.run(20);
+    assert!(w.balancer.is_stopped(w.now()));
+}
