@@ -10,6 +10,8 @@ mod join;
 mod outcome;
 mod pending;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use pending::run as run_pending;

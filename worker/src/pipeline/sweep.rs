@@ -61,7 +61,7 @@ impl Sweep {
 
 impl Pipeline {
     /// Takes every stored reception that is not resolved through step 4. Returns how many frames were picked up.
-    async fn sweep(self: &Arc<Self>, stop: &CancellationToken) -> Result<u64, StoreError> {
+    pub(crate) async fn sweep(self: &Arc<Self>, stop: &CancellationToken) -> Result<u64, StoreError> {
         let since = self.surroundings.now() - KEPT;
         let (mut after, mut picked_up) = (None, 0);
         let mut sessions = HashMap::new();

@@ -1,0 +1,95 @@
+//! What this worker tells the balancers about the network, which have no store of their own: the gateways, the ring's key.
+
+use std::{sync::Arc, time::Duration};
+
+use limpet_shared::link::{Cluster, KnownGateway};
+use limpet_store::{Result, Store, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::{links::Links, seams::Surroundings};
+
+/// How often the store is asked whether another worker changed the gateways.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Who adds a gateway waits this long for the balancers to know it.
+const FEED_LIMIT: Duration = Duration::from_millis(500);
+/// Bits of a snapshot's version that count changes; above them stands the second in which the network began, so that
+/// the snapshot of a network that was set up anew replaces that of the old one.
+const CHANGES_BITS: u32 = 24;
+
+/// Feeds balancers from the store.
+pub struct Feed {
+    store: Arc<dyn Store>,
+    links: Arc<Links>,
+    ring_key: [u8; 16],
+    began: u64,
+}
+
+impl Feed {
+    /// Reads the ring's key, or makes it: the first worker's is the network's.
+    pub async fn open(store: Arc<dyn Store>, links: Arc<Links>, surroundings: &dyn Surroundings) -> Result<Self> {
+        let mut proposed = [0; 16];
+        getrandom::fill(&mut proposed).map_err(|e| StoreError::Unavailable(format!("no random bytes: {e}")))?;
+        let key = store.init_setting("ring_key", &proposed).await?;
+        let ring_key = key.try_into().map_err(|_| StoreError::Corrupt("the setting ring_key is not 16 bytes".into()))?;
+        let began = (surroundings.now().0 / 1_000_000).to_be_bytes();
+        let began = store.init_setting("network_began", &began).await?;
+        let began = began.try_into().map_err(|_| StoreError::Corrupt("the setting network_began is not 8 bytes".into()))?;
+        Ok(Self { store, links, ring_key, began: u64::from_be_bytes(began) })
+    }
+
+    fn version(&self, changes: u64) -> u64 {
+        (self.began << CHANGES_BITS).saturating_add(changes)
+    }
+
+    async fn snapshot(&self) -> Result<Cluster> {
+        let (changes, gateways) = self.store.gateway_set().await?;
+        Ok(Cluster {
+            version: self.version(changes),
+            ring_key: self.ring_key.to_vec().into(),
+            gateways: gateways.into_iter().map(|eui| KnownGateway { eui: eui.0 }).collect(),
+            revoked: Vec::new(),
+            balancers: Vec::new(),
+        })
+    }
+
+    /// To one balancer that has just been linked.
+    pub async fn greet(&self, address: &str) {
+        match self.snapshot().await {
+            Ok(cluster) => self.links.feed(&cluster, Some(address)),
+            Err(error) => tracing::warn!(%address, %error, "a balancer has to wait for the network's gateways"),
+        }
+    }
+
+    /// The gateways changed here: returns when the connected balancers know, at most after 500 ms.
+    pub async fn push(&self) {
+        match self.snapshot().await {
+            Ok(cluster) => {
+                self.links.feed(&cluster, None);
+                self.links.until_fed(cluster.version, FEED_LIMIT).await;
+            }
+            Err(error) => tracing::warn!(%error, "the balancers learn of a change later"),
+        }
+    }
+
+    /// Looks for changes made at other workers, until told to stop. `changed` is called for each.
+    pub async fn run(&self, changed: impl Fn(), stop: CancellationToken) {
+        let mut last = 0;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+            let Ok(version) = self.store.gateway_set_version().await else { continue };
+            if version != last {
+                last = version;
+                changed();
+            }
+            // Sent only to those that have an older one: a snapshot that was lost on the way is sent again.
+            if self.links.anyone_behind(self.version(version))
+                && let Ok(cluster) = self.snapshot().await
+            {
+                self.links.feed(&cluster, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What a worker is started with: parsed and checked before anything is opened.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use limpet_link::Identity;
+use limpet_shared::region::Region;
+use limpet_store::Store;
+use tokio::sync::oneshot;
+
+/// A worker's configuration.
+pub struct WorkerConfig {
+    /// Its certificate; the name in it is the worker's unique name.
+    pub identity: Identity,
+    /// Where the identity is kept, for renewals.
+    pub identity_folder: PathBuf,
+    /// Link addresses of the balancers (`host:port`); each gets a link.
+    pub balancers: Vec<String>,
+    pub store: Arc<dyn Store>,
+    /// API, console, metrics and health; `None` for the second and further workers of one process.
+    pub http: Option<SocketAddr>,
+    /// Regions that the operator named; the network's, if this is not the first worker, must be the same. Empty: the network's.
+    pub regions: Vec<&'static Region>,
+    /// For the admin of a network that has none yet; random if not given.
+    pub admin_password: Option<String>,
+    /// 24 bits.
+    pub net_id: u32,
+    /// Take frames of gateways that the network does not know.
+    pub accept_unknown_gateways: bool,
+    /// The process holds its own balancer, whose retained frames died with it: sweep at the start.
+    pub sweep_at_start: bool,
+    /// The cluster's join line for people, shown by the console.
+    pub started: Option<oneshot::Sender<Started>>,
+}
+
+/// What a worker reports once it listens and its network is set up.
+#[derive(Clone, Debug)]
+pub struct Started {
+    pub name: String,
+    /// Where HTTP listens.
+    pub http: Option<SocketAddr>,
+    /// The admin's password, if this start made the admin and the password.
+    pub new_password: Option<String>,
+    /// This start made the admin.
+    pub new_admin: bool,
+}

@@ -1,0 +1,61 @@
+//! HTTP of a worker: API and page, metrics and health, on one port.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, http::StatusCode, routing::get};
+use limpet_shared::region::Region;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{links::Links, metrics::Metrics, view::View};
+
+/// A probe waits at most this long for the store.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Serves until `end` is cancelled.
+pub fn serve(
+    listener: TcpListener,
+    view: &Arc<View>,
+    regions: &[&'static Region],
+    metrics: Metrics,
+    end: CancellationToken,
+) -> JoinHandle<()> {
+    let state = limpet_api::ApiState {
+        store: view.store.clone(),
+        cluster: view.clone(),
+        regions: regions.iter().map(|r| r.name().to_owned()).collect(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    let router = limpet_api::router(state).merge(health(view.clone(), metrics));
+    tokio::spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(end.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "HTTP ended");
+        }
+    })
+}
+
+fn health(view: Arc<View>, metrics: Metrics) -> Router {
+    let ready = move || async move {
+        match tokio::time::timeout(PROBE_LIMIT, view.store.ping()).await {
+            Ok(Ok(())) => may_receive(&view.links),
+            Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")),
+            Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the store does not answer\n".into()),
+        }
+    };
+    let text = [("content-type", "text/plain; version=0.0.4; charset=utf-8")];
+    Router::new()
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(move || async move { (text, metrics.text()) }))
+}
+
+fn may_receive(links: &Links) -> (StatusCode, String) {
+    if links.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n".into())
+    } else if !links.is_linked() {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: no balancer is connected\n".into())
+    } else {
+        (StatusCode::OK, "ready\n".into())
+    }
+}

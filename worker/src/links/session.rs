@@ -1,0 +1,174 @@
+//! One link from Welcome to its end.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use limpet_link::{BalancerLink, ControlReceiver, ControlSender, FrameReceiver};
+use limpet_shared::{
+    Eui64,
+    admin::Reply,
+    link::{AdminReply, Alive, ToBalancer, ToWorker, UplinkFrame, to_balancer, to_worker},
+};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Links, Notice, Peer, acks};
+use crate::pipeline::Pipeline;
+
+/// With no frame to acknowledge, this shows that the worker's loop runs.
+const ALIVE_EVERY: Duration = Duration::from_millis(100);
+/// Datagrams in work at most. More are left in the stream: the balancer retains them.
+const IN_WORK: usize = 20_000;
+/// Frames taken at once.
+const BATCH: usize = 256;
+
+/// Runs the link; returns why it ended.
+pub(super) async fn run(
+    links: &Arc<Links>,
+    address: &str,
+    link: BalancerLink,
+    pipeline: &Arc<Pipeline>,
+    stop: &CancellationToken,
+) -> String {
+    let BalancerLink { welcome, control_tx, control_rx, frame_rx, ack_tx, link } = link;
+    let (have, _) = watch::channel(welcome.cluster_version);
+    let peer = Peer { control: control_tx.clone(), have, suspects: HashSet::new() };
+    links.peers.lock().insert(address.to_owned(), peer);
+    links.metrics.links().set(links.peers.lock().len() as i64);
+    if links.is_draining() {
+        links.drain(true);
+    }
+    let _ = links.notices.send(Notice::Linked { address: address.to_owned() }).await;
+    let (reports, acks) = acks::start(ack_tx);
+    let frames = frames(links.clone(), address.to_owned(), frame_rx, reports, pipeline.clone());
+    let ended = tokio::select! {
+        ended = link.closed() => ended.to_string(),
+        ended = frames => ended,
+        ended = control(links, address, control_rx, &control_tx) => ended,
+        () = alive(links, &control_tx) => "the link's queue is gone".into(),
+        () = stop.cancelled() => "this worker stops".into(),
+    };
+    links.peers.lock().remove(address);
+    links.metrics.links().set(links.peers.lock().len() as i64);
+    drop(control_tx);
+    acks.abort();
+    if stop.is_cancelled() { link.close("the worker stops").await } else { link.abort("ended") }
+    ended
+}
+
+/// Reads frames and starts their way through the pipeline.
+async fn frames(
+    links: Arc<Links>,
+    address: String,
+    mut frame_rx: FrameReceiver,
+    reports: acks::Reports,
+    pipeline: Arc<Pipeline>,
+) -> String {
+    let room = Arc::new(Semaphore::new(IN_WORK));
+    let mut batch: Vec<UplinkFrame> = Vec::with_capacity(BATCH);
+    loop {
+        match frame_rx.recv_many(&mut batch, BATCH).await {
+            Ok(0) => return "the balancer ended the frame stream".into(),
+            Ok(_) => {}
+            Err(error) => return error.to_string(),
+        }
+        for frame in batch.drain(..) {
+            reports.received(frame.seq);
+            links.metrics.frame();
+            links.note_route(frame.gateway, &address);
+            let Ok(permit) = room.clone().acquire_owned().await else { return "stopped".into() };
+            let (pipeline, reports, in_flight) = (pipeline.clone(), reports.clone(), links.metrics.in_flight().clone());
+            in_flight.inc();
+            tokio::spawn(async move {
+                let seq = frame.seq;
+                pipeline.datagram(frame, |stage| reports.report(seq, stage)).await;
+                in_flight.dec();
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn alive(links: &Links, control: &ControlSender<ToBalancer>) {
+    loop {
+        let in_flight = u32::try_from(links.metrics.in_flight().get()).unwrap_or_default();
+        let alive = ToBalancer::from(to_balancer::Kind::Alive(Alive { in_flight }));
+        if matches!(control.try_send(alive), Err(limpet_link::SendError::Closed)) {
+            return;
+        }
+        tokio::time::sleep(ALIVE_EVERY).await;
+    }
+}
+
+async fn control(
+    links: &Arc<Links>,
+    address: &str,
+    mut control_rx: ControlReceiver<ToWorker>,
+    control_tx: &ControlSender<ToBalancer>,
+) -> String {
+    loop {
+        let message = match control_rx.recv().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return "the balancer ended the control stream".into(),
+            Err(error) => return error.to_string(),
+        };
+        // A kind that this version does not know is left alone: the balancer may be newer.
+        let Some(kind) = message.kind else { continue };
+        if let Some(notice) = take(links, address, kind, control_tx) {
+            forward(&links.notices, notice).await;
+        }
+    }
+}
+
+/// What concerns the link is dealt with here; the rest is passed on.
+fn take(links: &Arc<Links>, address: &str, kind: to_worker::Kind, control: &ControlSender<ToBalancer>) -> Option<Notice> {
+    use to_worker::Kind;
+    match kind {
+        Kind::TxAck(ack) => Some(Notice::TxAck(ack)),
+        Kind::GatewaySeen(seen) => {
+            links.note_route(Eui64(seen.eui), address);
+            Some(Notice::GatewaySeen(seen))
+        }
+        Kind::ClusterHave(have) => {
+            if let Some(peer) = links.peers.lock().get(address) {
+                peer.have.send_replace(have.version);
+            }
+            None
+        }
+        Kind::Suspects(suspects) => {
+            if let Some(peer) = links.peers.lock().get_mut(address) {
+                peer.suspects = suspects.names.into_iter().collect();
+            }
+            None
+        }
+        Kind::AdminReply(reply) => {
+            let waiting = links.answers.lock().remove(&reply.id);
+            if let (Some(waiting), Ok(reply)) = (waiting, serde_json::from_str::<Reply>(&reply.reply)) {
+                let _ = waiting.send(reply);
+            }
+            None
+        }
+        Kind::Admin(admin) => {
+            let request = serde_json::from_str(&admin.request).ok()?;
+            let (answer, answered) = oneshot::channel();
+            tokio::spawn(answer_to(admin.id, answered, control.clone()));
+            Some(Notice::Ask { request, answer })
+        }
+        Kind::Drain(drain) => Some(Notice::Drain(drain.on)),
+        Kind::Remove(_) => Some(Notice::Remove),
+        Kind::Renewed(renewed) => Some(Notice::Renewed(renewed.certificate)),
+        // Unknown gateways are listed by the balancer itself; Welcome and Refused come only once.
+        Kind::UnknownGateway(_) | Kind::Welcome(_) | Kind::Refused(_) => None,
+    }
+}
+
+async fn answer_to(id: u64, answered: oneshot::Receiver<Reply>, control: ControlSender<ToBalancer>) {
+    let Ok(reply) = answered.await else { return };
+    let Ok(reply) = serde_json::to_string(&reply) else { return };
+    let _ = control.send(ToBalancer::from(to_balancer::Kind::AdminReply(AdminReply { id, reply }))).await;
+}
+
+async fn forward(notices: &mpsc::Sender<Notice>, notice: Notice) {
+    if notices.send(notice).await.is_err() {
+        tracing::debug!("a balancer's message came after the end");
+    }
+}

@@ -1,0 +1,299 @@
+//! A worker's life: wired once, here.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use limpet_integration::Sender;
+use limpet_link::Identity;
+use limpet_shared::{
+    Eui64, UnixMicros,
+    admin::{Reply, Request},
+    link,
+    region::Region,
+};
+use limpet_store::{Store, StoreError};
+use limpet_worker_core::model::GatewaySeen;
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::Feed,
+    config::{Started, WorkerConfig},
+    http,
+    links::{Introduction, LinkError, Links, Notice},
+    metrics::Metrics,
+    pipeline::{Pipeline, Sweep, run_pending},
+    regions::Regions,
+    seams::{Machine, Surroundings},
+    view::View,
+};
+
+/// Between two looks at the store for readiness.
+const READY_EVERY: Duration = Duration::from_millis(500);
+/// After a drain began, frames may still be on their way for this long.
+const STRAGGLERS: Duration = Duration::from_millis(300);
+/// A drain ends at the latest after this: what is not done then is redelivered to another worker.
+const DRAIN_LIMIT: Duration = Duration::from_secs(15);
+/// Messages of balancers that wait.
+const NOTICES: usize = 4096;
+/// How often the certificate's age is looked at.
+const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+
+/// Why a worker could not start, or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot listen on {address} for HTTP: {source}; choose another --http")]
+    Http { address: SocketAddr, source: std::io::Error },
+    #[error("--region says {asked}, but this network was set up with {have}; leave --region out, or start another network")]
+    Regions { asked: String, have: String },
+    #[error("the network was set up with the region {0}, which this version does not know")]
+    UnknownRegion(String),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the HTTP client for integrations: {0}")]
+    Integration(#[from] limpet_integration::DeliveryError),
+    #[error("first start: {0}")]
+    Bootstrap(String),
+}
+
+/// Runs a worker until `stop` is cancelled, then drains: what it holds is finished, what it has to send is out.
+pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), WorkerError> {
+    let WorkerConfig { identity, identity_folder, balancers, store, http: http_address, .. } = &config;
+    let name = identity.name().to_owned();
+    let regions = network_regions(&**store, &config.regions).await?;
+    let listener = listen(*http_address).await?;
+    let http_bound = listener.as_ref().and_then(|l| l.local_addr().ok());
+    let metrics = Metrics::new()?;
+    let (notices, notice_rx) = mpsc::channel(NOTICES);
+    let me = introduction(&name, http_bound);
+    let instance = me.instance;
+    let links = Links::new(me, identity.clone(), metrics.clone(), notices);
+    let pipeline = Pipeline::new(
+        store.clone(),
+        Arc::new(Sender::new()?),
+        links.clone(),
+        Arc::new(Machine),
+        Regions::new(regions.clone(), config.accept_unknown_gateways),
+        metrics.clone(),
+        name.clone(),
+        config.net_id,
+    );
+    let feed = Arc::new(Feed::open(store.clone(), links.clone(), &Machine).await?);
+    let view = Arc::new(View::new(store.clone(), links.clone(), feed.clone(), pipeline.clone()));
+    let first = limpet_api::bootstrap(store, config.admin_password.clone())
+        .await
+        .map_err(|e| WorkerError::Bootstrap(e.to_string()))?;
+
+    // Two tokens: the first ends taking in, the second ends everything after the drain.
+    let end = CancellationToken::new();
+    let sweep = Sweep::default();
+    if config.sweep_at_start {
+        sweep.ask();
+    }
+    let mut tasks: JoinSet<Result<(), LinkError>> = JoinSet::new();
+    for address in balancers {
+        tasks.spawn(links.clone().keep(address.clone(), pipeline.clone(), sweep.clone(), end.clone()));
+    }
+    let helpers = vec![
+        tokio::spawn(sweep.clone().run(pipeline.clone(), end.clone())),
+        tokio::spawn(run_pending(pipeline.clone(), instance, end.clone())),
+        tokio::spawn(readiness(store.clone(), links.clone(), stop.clone())),
+        tokio::spawn(renewal(links.clone(), end.clone())),
+        tokio::spawn(notice_loop(notice_rx, view.clone(), identity_folder.clone(), stop.clone())),
+        tokio::spawn({
+            let (feed, pipeline, end) = (feed.clone(), pipeline.clone(), end.clone());
+            async move { feed.run(|| pipeline.regions.forget(), end).await }
+        }),
+    ];
+    let server = listener.map(|l| http::serve(l, &view, &regions, metrics.clone(), end.clone()));
+    if let Some(started) = config.started {
+        // Whoever started the worker may not care.
+        let _ = started.send(Started {
+            name: name.clone(),
+            http: http_bound,
+            new_admin: first.created.is_some(),
+            new_password: first.created.filter(|_| config.admin_password.is_none()),
+        });
+    }
+    let outcome = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        outcome = first_failure(&mut tasks) => outcome,
+    };
+    if outcome.is_ok() {
+        drain(&links, &metrics).await;
+    }
+    end.cancel();
+    while tasks.join_next().await.is_some() {}
+    for helper in helpers.into_iter().chain(server) {
+        stopped(helper).await;
+    }
+    outcome.map_err(WorkerError::from)
+}
+
+async fn stopped(helper: JoinHandle<()>) {
+    let abort = helper.abort_handle();
+    if tokio::time::timeout(Duration::from_secs(2), helper).await.is_err() {
+        abort.abort();
+    }
+}
+
+async fn first_failure(tasks: &mut JoinSet<Result<(), LinkError>>) -> Result<(), LinkError> {
+    while let Some(ended) = tasks.join_next().await {
+        if let Ok(Err(error)) = ended {
+            return Err(error);
+        }
+    }
+    // No balancer to link up with: the API alone goes on.
+    std::future::pending().await
+}
+
+/// No new frames; then until nothing is in work.
+async fn drain(links: &Links, metrics: &Metrics) {
+    links.drain(true);
+    let began = tokio::time::Instant::now();
+    tokio::time::sleep(STRAGGLERS).await;
+    while metrics.in_flight().get() > 0 && began.elapsed() < DRAIN_LIMIT {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let left = metrics.in_flight().get();
+    if left > 0 {
+        tracing::warn!(left, "frames are not done after the time for draining; another worker gets them");
+    } else {
+        tracing::info!(took = ?began.elapsed(), "drained");
+    }
+}
+
+async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, WorkerError> {
+    let Some(address) = address else { return Ok(None) };
+    TcpListener::bind(address).await.map(Some).map_err(|source| WorkerError::Http { address, source })
+}
+
+fn introduction(name: &str, http: Option<SocketAddr>) -> Introduction {
+    Introduction {
+        name: name.to_owned(),
+        instance: u64::from(Machine.random()) << 32 | u64::from(Machine.random()),
+        http: http.map(|a| a.to_string()).unwrap_or_default(),
+        started_at: Machine.now().0,
+    }
+}
+
+/// Regions are the network's: the first worker's are written down, and every other's must be the same.
+async fn network_regions(
+    store: &dyn Store,
+    asked: &[&'static Region],
+) -> Result<Vec<&'static Region>, WorkerError> {
+    let names = |regions: &[&'static Region]| regions.iter().map(|r| r.name()).collect::<Vec<_>>().join(",");
+    let have = if asked.is_empty() {
+        let eu868 = b"eu868";
+        match store.setting("regions").await? {
+            Some(have) => have,
+            None => store.init_setting("regions", eu868).await?,
+        }
+    } else {
+        store.init_setting("regions", names(asked).as_bytes()).await?
+    };
+    let have = String::from_utf8_lossy(&have).into_owned();
+    if !asked.is_empty() && names(asked) != have {
+        return Err(WorkerError::Regions { asked: names(asked), have });
+    }
+    have.split(',').map(|n| Region::by_name(n).ok_or_else(|| WorkerError::UnknownRegion(n.to_owned()))).collect()
+}
+
+/// Tells the balancers whether the store answers.
+async fn readiness(store: Arc<dyn Store>, links: Arc<Links>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match tokio::time::timeout(READY_EVERY * 4, store.ping()).await {
+            Ok(Ok(())) => links.set_ready(true, ""),
+            Ok(Err(error)) => links.set_ready(false, &error.to_string()),
+            Err(_) => links.set_ready(false, "the store does not answer"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(READY_EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    links.set_ready(false, "stopping");
+}
+
+/// Asks for a new certificate before the old one ends.
+async fn renewal(links: Arc<Links>, end: CancellationToken) {
+    while !end.is_cancelled() {
+        let identity = links.identity();
+        if identity.is_due(Machine.now())
+            && let Ok(csr) = identity.csr()
+        {
+            links.broadcast(link::to_balancer::Kind::Renew(link::Renew { csr: csr.into() }));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RENEWAL_LOOK) => {}
+            () = end.cancelled() => {}
+        }
+    }
+}
+
+/// What balancers tell besides frames.
+async fn notice_loop(
+    mut notices: mpsc::Receiver<Notice>,
+    view: Arc<View>,
+    identity_folder: std::path::PathBuf,
+    stop: CancellationToken,
+) {
+    while let Some(notice) = notices.recv().await {
+        let view = view.clone();
+        match notice {
+            Notice::TxAck(ack) => drop(tokio::spawn(async move { view.pipeline.tx_ack(ack).await })),
+            Notice::GatewaySeen(seen) => drop(tokio::spawn(async move { note_gateway(&view, seen).await })),
+            Notice::Linked { address } => drop(tokio::spawn(async move { view.feed.greet(&address).await })),
+            Notice::Ask { request, answer } => drop(tokio::spawn(async move {
+                // Whoever asked may have gone.
+                let _ = answer.send(view.answer(request).await);
+            })),
+            Notice::Drain(on) => {
+                tracing::info!(on, "a balancer's operator asks this worker to drain");
+            }
+            Notice::Remove => {
+                tracing::info!("this worker was removed from the cluster; it drains and ends");
+                stop.cancel();
+            }
+            Notice::Renewed(certificate) => renewed(&view.links, &certificate, &identity_folder),
+        }
+    }
+}
+
+fn renewed(links: &Links, certificate: &str, folder: &std::path::Path) {
+    let identity: Result<Identity, _> = links.identity().renewed(certificate);
+    match identity.and_then(|i| i.save(folder).map(|()| i)) {
+        Ok(identity) => {
+            tracing::info!(expires_at = ?identity.expires_at(), "the certificate was renewed");
+            links.set_identity(identity);
+        }
+        Err(error) => tracing::warn!(%error, "a renewed certificate cannot be used"),
+    }
+}
+
+async fn note_gateway(view: &View, seen: link::GatewaySeen) {
+    let (eui, at) = (Eui64(seen.eui), UnixMicros(seen.at));
+    let seen = GatewaySeen { last_seen_at: Some(at), address: Some(seen.address), location: None };
+    if let Err(error) = view.store.note_gateway(eui, seen).await {
+        tracing::debug!(gateway = %eui, %error, "could not note when a gateway was seen");
+    }
+}
+
+impl View {
+    /// An operator's question that a balancer passed on, or that came in here.
+    pub async fn answer(&self, request: Request) -> Reply {
+        match request {
+            Request::Gateways | Request::GatewayAdd { .. } | Request::DeviceAdd(_) => {
+                limpet_api::admin::handle(self.store.clone(), self, request).await
+            }
+            other => self.links.ask(other).await,
+        }
+    }
+}
