@@ -8,9 +8,13 @@ pub mod conformance;
 mod error;
 pub mod fault;
 mod memory;
+mod open;
+mod sqlite;
 mod traits;
 mod words;
 
 pub use error::{Result, StoreError};
 pub use memory::MemoryStore;
+pub use open::{OpenError, open};
+pub use sqlite::SqliteStore;
 pub use traits::*;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use limpet_store::{
-    Commit, FrameStore, Freshness, MemoryStore, Store, StoreError,
+    Commit, FrameStore, Freshness, MemoryStore, SqliteStore, Store, StoreError,
     conformance::Samples,
     fault::{FaultStore, Faults},
 };
@@ -122,4 +122,14 @@ async fn after_a_crash_nothing_is_answered_until_it_is_revived() {
     store.revive();
     store.set_faults(Faults::default());
     assert_eq!(store.commit_session(&Session { rev: 2, ..session }).await, Ok(Commit::Applied));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_increment_is_lost_or_doubled_in_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    for seed in 0..3 {
+        println!("seed {seed}");
+        let store = SqliteStore::open(&dir.path().join(seed.to_string())).unwrap();
+        count_all(store, seed, 4, 10, FAULTS).await;
+    }
 }

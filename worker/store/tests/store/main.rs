@@ -1,16 +1,25 @@
-//! The stores against the promises of the trait.
+//! The stores against the promises of the trait, faults, several processes and sudden death.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod faults;
+mod opening;
+mod processes;
 
 use std::sync::Arc;
 
-use limpet_store::{MemoryStore, Store, conformance, fault};
+use limpet_store::{MemoryStore, SqliteStore, Store, conformance, fault};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_conforms() {
     conformance::suite(|| async { MemoryStore::new() as Arc<dyn Store> }).await;
     let one: Arc<dyn Store> = MemoryStore::new();
+    conformance::suite(|| async { one.clone() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sqlite_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let one: Arc<dyn Store> = SqliteStore::open(dir.path()).unwrap();
     conformance::suite(|| async { one.clone() }).await;
 }
 

@@ -1,0 +1,87 @@
+//! The store of one machine: an SQLite database in a folder, which several processes may have open at once.
+//!
+//! One thread writes: it takes all writes that wait into one transaction, in turn with the other processes, and answers
+//! after the commit, which is durable. A few threads read, each with a connection of its own. A third kind looks after
+//! the write-ahead log. Nothing blocks the async runtime.
+//!
+//! Waiting is bounded with the runtime's clock: under a paused one, time runs out while a thread works. Simulations use
+//! [`crate::MemoryStore`].
+
+mod directory;
+mod error;
+mod folder;
+mod frame_store;
+mod keeper;
+mod notes;
+mod provisioning;
+mod readers;
+mod receptions;
+mod schema;
+mod sessions;
+mod writer;
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+
+use self::{
+    folder::{Folder, WriteLock},
+    keeper::{Keeper, Tools},
+    notes::Notes,
+    readers::Readers,
+    writer::Writer,
+};
+use crate::{OpenError, Result, Store};
+
+/// Threads that read.
+const READERS: usize = 3;
+
+/// See the module.
+pub struct SqliteStore {
+    folder: Folder,
+    writer: Writer,
+    readers: Readers,
+    notes: Arc<Notes>,
+    _keeper: Keeper,
+}
+
+impl SqliteStore {
+    /// Opens the store in this folder, or makes it, and brings its schema up to date. Blocks.
+    pub fn open(dir: &Path) -> std::result::Result<Arc<Self>, OpenError> {
+        let folder = Folder::prepare(dir)?;
+        let sqlite = |source| OpenError::Sqlite { path: folder.database.clone(), source };
+        let failed = |source| OpenError::Io { path: folder.dir.clone(), source };
+        let lock = WriteLock::open(&folder)?;
+        let mut conn = schema::connect_writer(&folder.database).map_err(sqlite)?;
+        {
+            // Of several processes that open a new store together one makes the tables.
+            let _turn = lock.take().map_err(failed)?;
+            schema::migrate(&folder.database, &mut conn)?;
+        }
+        let readers: rusqlite::Result<Vec<Connection>> =
+            (0..READERS).map(|_| schema::connect_reader(&folder.database)).collect();
+        let readers = Readers::start(readers.map_err(sqlite)?)?;
+        let notes = Arc::new(Notes::default());
+        let writer = Writer::start(conn, lock, notes.clone())?;
+        let tools = Tools {
+            conn: schema::connect_writer(&folder.database).map_err(sqlite)?,
+            lock: WriteLock::open(&folder)?,
+            appointment: folder.lock_file("state.checkpoint")?,
+            notes: notes.clone(),
+            bell: writer.notes_bell(),
+        };
+        Ok(Arc::new(Self { writer, readers, notes, _keeper: Keeper::start(tools)?, folder }))
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn ping(&self) -> Result<()> {
+        self.writer.check().await?;
+        self.readers.read(|conn| directory::gateway_set_version(conn).map(drop)).await
+    }
+    fn describe(&self) -> String {
+        format!("SQLite in {}", self.folder.dir.display())
+    }
+}

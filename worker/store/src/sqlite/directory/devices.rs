@@ -1,0 +1,177 @@
+//! Devices and gateways, with what was noted of them.
+
+use limpet_shared::{AesKey, Eui64};
+use limpet_worker_core::model::{Device, DeviceContext, DeviceSeen, Gateway, GatewaySeen};
+use rusqlite::{Connection, Row};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::{Filter, Listing, found, found_in_tenant, inserted, need_tenant, text, value};
+use crate::{
+    List, Page, Result, StoreError,
+    sqlite::{
+        error::{all, check_wrap, decode, encode, execute, one},
+        readers::snapshot,
+    },
+    words,
+};
+
+/// Joined with its notes.
+const GATEWAY: &str = "g.body, s.body";
+const GATEWAY_FROM: &str = "gateway g LEFT JOIN gateway_seen s USING (eui)";
+
+/// Joined with its notes.
+const DEVICE: &str = "d.body, d.key_wrap, d.app_key, s.body";
+const DEVICE_FROM: &str = "device d LEFT JOIN device_seen s USING (dev_eui)";
+
+/// What column `at` holds, if anything was noted.
+fn seen<T: DeserializeOwned + Default>(row: &Row<'_>, at: usize) -> Result<T> {
+    if row.get_ref(at)? == rusqlite::types::ValueRef::Null { Ok(T::default()) } else { decode(row, at) }
+}
+
+fn gateway_row(row: &Row<'_>) -> Result<(Gateway, GatewaySeen)> {
+    Ok((decode(row, 0)?, seen(row, 1)?))
+}
+
+/// The first three columns of [`DEVICE`]. The key stands apart from the rest, so that no update can touch it.
+fn device_only(row: &Row<'_>) -> Result<Device> {
+    check_wrap(row, 1)?;
+    let key: Option<String> = row.get(2)?;
+    let key = key.map(|hex| hex.parse::<AesKey>()).transpose().map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    Ok(Device { app_key: key, ..decode(row, 0)? })
+}
+
+fn device_row(row: &Row<'_>) -> Result<(Device, DeviceSeen)> {
+    Ok((device_only(row)?, seen(row, 3)?))
+}
+
+pub fn create_gateway(conn: &Connection, gateway: &Gateway) -> Result<()> {
+    need_tenant(conn, gateway.tenant_id)?;
+    let sql = "INSERT INTO gateway (eui, tenant_id, name, search, body) VALUES (?1, ?2, ?3, ?4, ?5)
+               ON CONFLICT (eui) DO NOTHING";
+    inserted(execute(conn, sql, gateway_columns(gateway)?)?, "gateway", gateway.eui)
+}
+
+fn gateway_columns(gateway: &Gateway) -> Result<(String, String, &str, String, String)> {
+    let eui = gateway.eui.to_string();
+    let search = words::search_text(&gateway.name, Some(&eui));
+    Ok((eui, gateway.tenant_id.to_string(), &gateway.name, search, encode(gateway)?))
+}
+
+pub fn gateway(conn: &Connection, eui: Eui64) -> Result<Option<(Gateway, GatewaySeen)>> {
+    one(conn, &format!("SELECT {GATEWAY} FROM {GATEWAY_FROM} WHERE eui = ?1"), [eui.to_string()], gateway_row)
+}
+
+pub fn update_gateway(conn: &Connection, gateway: &Gateway) -> Result<()> {
+    let sql = "UPDATE gateway SET name = ?3, search = ?4, body = ?5 WHERE eui = ?1 AND tenant_id = ?2";
+    let changed = execute(conn, sql, gateway_columns(gateway)?)?;
+    found_in_tenant(changed, "gateway", gateway.eui, gateway.tenant_id)
+}
+
+pub fn delete_gateway(conn: &Connection, eui: Eui64) -> Result<()> {
+    found(execute(conn, "DELETE FROM gateway WHERE eui = ?1", [eui.to_string()])?, "gateway", eui)
+}
+
+pub fn gateways(conn: &Connection, list: &List) -> Result<Page<(Gateway, GatewaySeen)>> {
+    let listing = Listing { columns: GATEWAY, from: GATEWAY_FROM, search: "g.search", order: "g.name, g.eui" };
+    let tenant = text(list.tenant);
+    let filter: Option<Filter<'_>> = value(&tenant).map(|tenant| ("g.tenant_id = ?", Some(tenant)));
+    listing.page(conn, list, filter.as_slice(), gateway_row)
+}
+
+pub fn gateway_set(conn: &Connection) -> Result<(u64, Vec<Eui64>)> {
+    snapshot(conn, |conn| {
+        let set = all(conn, "SELECT eui FROM gateway ORDER BY eui", (), |row| {
+            row.get::<_, String>(0)?.parse().map_err(|e| StoreError::Corrupt(format!("a gateway: {e}")))
+        })?;
+        Ok((gateway_set_version(conn)?, set))
+    })
+}
+
+pub fn gateway_set_version(conn: &Connection) -> Result<u64> {
+    let version = one(conn, "SELECT version FROM gateway_set", (), |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
+    version.ok_or_else(|| StoreError::Corrupt("the version of the gateway set is gone".into()))
+}
+
+/// Application and profile must exist, and belong to one tenant: else deleting that tenant would leave half a device.
+fn need_parents(conn: &Connection, device: &Device) -> Result<()> {
+    let (application, profile) = (device.application_id, device.device_profile_id);
+    let id = |row: &Row<'_>| Ok(row.get::<_, String>(0)?);
+    let tenant = one(conn, "SELECT tenant_id FROM application WHERE id = ?1", [application.to_string()], id)?;
+    let tenant = tenant.ok_or_else(|| words::missing("application", application))?;
+    let sql = "SELECT id FROM device_profile WHERE id = ?1 AND tenant_id = ?2";
+    match one(conn, sql, (profile.to_string(), &tenant), id)? {
+        Some(_) => Ok(()),
+        None => Err(words::missing_in_tenant("device profile", profile, tenant.parse::<Uuid>().unwrap_or_default())),
+    }
+}
+
+/// Columns 1 to 6: all but the key.
+fn device_columns(device: &Device) -> Result<(String, String, String, &str, String, String)> {
+    let eui = device.dev_eui.to_string();
+    let search = words::search_text(&device.name, Some(&eui));
+    let body = encode(&Device { app_key: None, ..device.clone() })?;
+    let (application, profile) = (device.application_id.to_string(), device.device_profile_id.to_string());
+    Ok((eui, application, profile, &device.name, search, body))
+}
+
+pub fn create_device(conn: &Connection, device: &Device) -> Result<()> {
+    need_parents(conn, device)?;
+    let sql = "INSERT INTO device (dev_eui, application_id, device_profile_id, name, search, body)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (dev_eui) DO NOTHING";
+    inserted(execute(conn, sql, device_columns(device)?)?, "device", device.dev_eui)?;
+    set_app_key(conn, device.dev_eui, device.app_key)
+}
+
+pub fn device(conn: &Connection, dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>> {
+    one(conn, &format!("SELECT {DEVICE} FROM {DEVICE_FROM} WHERE dev_eui = ?1"), [dev_eui.to_string()], device_row)
+}
+
+pub fn update_device(conn: &Connection, device: &Device) -> Result<()> {
+    let known = one(conn, "SELECT 1 FROM device WHERE dev_eui = ?1", [device.dev_eui.to_string()], |_| Ok(()))?;
+    known.ok_or_else(|| words::missing("device", device.dev_eui))?;
+    need_parents(conn, device)?;
+    let sql = "UPDATE device SET application_id = ?2, device_profile_id = ?3, name = ?4, search = ?5, body = ?6
+               WHERE dev_eui = ?1";
+    found(execute(conn, sql, device_columns(device)?)?, "device", device.dev_eui)
+}
+
+pub fn set_app_key(conn: &Connection, dev_eui: Eui64, key: Option<AesKey>) -> Result<()> {
+    let sql = "UPDATE device SET app_key = ?2, key_wrap = 0 WHERE dev_eui = ?1";
+    found(execute(conn, sql, (dev_eui.to_string(), key.map(|key| key.to_hex())))?, "device", dev_eui)
+}
+
+pub fn delete_device(conn: &Connection, dev_eui: Eui64) -> Result<()> {
+    found(execute(conn, "DELETE FROM device WHERE dev_eui = ?1", [dev_eui.to_string()])?, "device", dev_eui)
+}
+
+pub fn devices(conn: &Connection, list: &List) -> Result<Page<(Device, DeviceSeen)>> {
+    let listing = Listing { columns: DEVICE, from: DEVICE_FROM, search: "d.search", order: "d.name, d.dev_eui" };
+    let (application, profile, tenant) = (text(list.application), text(list.device_profile), text(list.tenant));
+    let of_tenant = "d.application_id IN (SELECT id FROM application WHERE tenant_id = ?)";
+    let filters: Vec<Filter<'_>> = [
+        ("d.application_id = ?", value(&application)),
+        ("d.device_profile_id = ?", value(&profile)),
+        (of_tenant, value(&tenant)),
+    ]
+    .into_iter()
+    .filter(|(_, value)| value.is_some())
+    .collect();
+    listing.page(conn, list, &filters, device_row)
+}
+
+pub fn device_context(conn: &Connection, dev_eui: Eui64) -> Result<Option<DeviceContext>> {
+    let sql = "SELECT d.body, d.key_wrap, d.app_key, p.body, a.body, t.name FROM device d
+               JOIN device_profile p ON p.id = d.device_profile_id
+               JOIN application a ON a.id = d.application_id
+               JOIN tenant t ON t.id = a.tenant_id
+               WHERE d.dev_eui = ?1";
+    one(conn, sql, [dev_eui.to_string()], |row| {
+        Ok(DeviceContext {
+            device: device_only(row)?,
+            profile: decode(row, 3)?,
+            application: decode(row, 4)?,
+            tenant_name: row.get(5)?,
+        })
+    })
+}

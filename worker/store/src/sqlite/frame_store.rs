@@ -1,0 +1,142 @@
+//! The way of an uplink, on SQLite. Rows are encoded before they are handed to the writer, which all others wait for.
+
+use async_trait::async_trait;
+use limpet_shared::{DevAddr, Eui64, UnixMicros};
+use limpet_worker_core::model::*;
+
+use super::{
+    SqliteStore,
+    error::encode,
+    notes,
+    receptions::{self, DELETED_AT_ONCE, pending_key},
+    sessions,
+};
+use crate::{Commit, FrameStore, Freshness, IntegrationId, PendingEvent, Result};
+
+#[async_trait]
+impl FrameStore for SqliteStore {
+    async fn put_reception(&self, reception: Reception) -> Result<()> {
+        let body = encode(&reception)?;
+        self.writer.write(move |conn| receptions::put(conn, &reception, &body)).await
+    }
+    async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>> {
+        self.readers.read(move |conn| receptions::of_key(conn, key)).await
+    }
+    async fn reception_keys(&self, since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>> {
+        self.readers.read(move |conn| receptions::keys(conn, since, after, limit)).await
+    }
+    async fn expire_receptions(&self, before: UnixMicros) -> Result<u64> {
+        let mut expired = 0;
+        loop {
+            let deleted = self.writer.write(move |conn| receptions::expire(conn, before)).await?;
+            expired += deleted as u64;
+            if deleted < DELETED_AT_ONCE as usize {
+                return Ok(expired);
+            }
+        }
+    }
+
+    async fn sessions_by_addr(&self, addr: DevAddr, _: Freshness) -> Result<Vec<SessionRow>> {
+        self.readers.read(move |conn| sessions::by_addr(conn, addr)).await
+    }
+    async fn session(&self, key: &SessionKey, _: Freshness) -> Result<Option<SessionRow>> {
+        let key = *key;
+        self.readers.read(move |conn| sessions::by_key(conn, &key)).await
+    }
+    async fn create_session(&self, session: &Session) -> Result<Commit> {
+        let (key, rev, body) = (session.key, session.rev, encode(session)?);
+        self.writer.write(move |conn| sessions::create(conn, &key, rev, &body)).await
+    }
+    async fn commit_session(&self, next: &Session) -> Result<Commit> {
+        let (key, rev, body) = (next.key, next.rev, encode(next)?);
+        self.writer.write(move |conn| sessions::replace(conn, &key, rev, &body)).await
+    }
+    async fn delete_session(&self, key: &SessionKey) -> Result<()> {
+        let key = *key;
+        self.writer.write(move |conn| sessions::delete(conn, &key)).await
+    }
+    async fn mark_out(&self, key: &SessionKey, slot: u64, through_pending: bool) -> Result<()> {
+        let key = *key;
+        self.writer.write(move |conn| sessions::mark_out(conn, &key, slot, through_pending)).await
+    }
+    async fn mark_sent(&self, key: &SessionKey, fcnt_down: u32) -> Result<()> {
+        let key = *key;
+        self.writer.write(move |conn| sessions::mark_sent(conn, &key, fcnt_down)).await
+    }
+
+    async fn device_state(&self, dev_eui: Eui64, _: Freshness) -> Result<DeviceState> {
+        self.readers.read(move |conn| sessions::device_state(conn, dev_eui)).await
+    }
+    async fn join_row(&self, dev_eui: Eui64, dev_nonce: u16, _: Freshness) -> Result<Option<JoinRow>> {
+        self.readers.read(move |conn| sessions::join_row(conn, dev_eui, dev_nonce)).await
+    }
+    async fn commit_join(&self, next: &DeviceState, join: Option<&JoinRow>) -> Result<Commit> {
+        let (next, join) = (next.clone(), join.cloned());
+        self.writer.write(move |conn| sessions::commit_join(conn, &next, join.as_ref())).await
+    }
+    async fn flush_dev_nonces(&self, dev_eui: Eui64) -> Result<()> {
+        self.writer.write(move |conn| sessions::flush_dev_nonces(conn, dev_eui)).await
+    }
+
+    async fn enqueue(&self, item: QueueItem) -> Result<QueueItem> {
+        self.writer.write(move |conn| sessions::enqueue(conn, item)).await
+    }
+    async fn queue(&self, dev_eui: Eui64, after: u64, limit: u32) -> Result<Vec<QueueItem>> {
+        self.readers.read(move |conn| sessions::queue(conn, dev_eui, after, limit)).await
+    }
+    async fn delete_queue_item(&self, dev_eui: Eui64, seq: u64) -> Result<()> {
+        self.writer.write(move |conn| sessions::delete_queue_item(conn, dev_eui, seq)).await
+    }
+    async fn flush_queue(&self, dev_eui: Eui64) -> Result<()> {
+        self.writer.write(move |conn| sessions::flush_queue(conn, dev_eui)).await
+    }
+
+    async fn put_pending(&self, event: PendingEvent) -> Result<()> {
+        let (key, body) = (pending_key(&event), encode(&event.event)?);
+        self.writer.write(move |conn| receptions::put_pending(conn, &key, &body)).await
+    }
+    async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool> {
+        self.readers.read(move |conn| receptions::has_pending(conn, integration, device)).await
+    }
+    async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
+        self.readers.read(move |conn| receptions::pending_devices(conn, limit)).await
+    }
+    async fn pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>> {
+        self.readers.read(move |conn| receptions::pending_of(conn, integration, device, limit)).await
+    }
+    async fn delete_pending(&self, event: &PendingEvent) -> Result<()> {
+        let key = pending_key(event);
+        self.writer.write(move |conn| receptions::delete_pending(conn, &key)).await
+    }
+    async fn pending_size(&self, integration: IntegrationId) -> Result<(u64, u64)> {
+        self.readers.read(move |conn| receptions::pending_size(conn, integration)).await
+    }
+    async fn trim_pending(&self, integration: IntegrationId, keep: u64) -> Result<u64> {
+        let mut dropped = 0;
+        loop {
+            let deleted = self.writer.write(move |conn| receptions::trim_pending(conn, integration, keep)).await?;
+            dropped += deleted as u64;
+            if deleted < DELETED_AT_ONCE as usize {
+                return Ok(dropped);
+            }
+        }
+    }
+
+    async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool> {
+        let (name, holder) = (name.to_owned(), holder.to_owned());
+        self.writer.write(move |conn| receptions::lease(conn, &name, &holder, now, until)).await
+    }
+
+    async fn note_device(&self, dev_eui: Eui64, seen: DeviceSeen) -> Result<()> {
+        if self.notes.note_device(dev_eui, &seen) {
+            return Ok(());
+        }
+        self.writer.write(move |conn| notes::write_device(conn, dev_eui, seen)).await
+    }
+    async fn note_gateway(&self, eui: Eui64, seen: GatewaySeen) -> Result<()> {
+        if self.notes.note_gateway(eui, &seen) {
+            return Ok(());
+        }
+        self.writer.write(move |conn| notes::write_gateway(conn, eui, seen)).await
+    }
+}

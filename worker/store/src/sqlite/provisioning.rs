@@ -1,0 +1,160 @@
+//! What people provision, on SQLite.
+
+use async_trait::async_trait;
+use limpet_shared::{AesKey, Eui64};
+use limpet_worker_core::model::*;
+use uuid::Uuid;
+
+use super::{SqliteStore, directory};
+use crate::{Directory, List, Page, Result};
+
+#[async_trait]
+impl Directory for SqliteStore {
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<()> {
+        let tenant = tenant.clone();
+        self.writer.write(move |conn| directory::create_tenant(conn, &tenant)).await
+    }
+    async fn tenant(&self, id: Uuid) -> Result<Option<Tenant>> {
+        self.readers.read(move |conn| directory::tenant(conn, id)).await
+    }
+    async fn update_tenant(&self, tenant: &Tenant) -> Result<()> {
+        let tenant = tenant.clone();
+        self.writer.write(move |conn| directory::update_tenant(conn, &tenant)).await
+    }
+    async fn delete_tenant(&self, id: Uuid) -> Result<()> {
+        self.writer.write(move |conn| directory::delete_tenant(conn, id)).await
+    }
+    async fn tenants(&self, list: &List) -> Result<Page<Tenant>> {
+        let list = list.clone();
+        self.readers.read(move |conn| directory::tenants(conn, &list)).await
+    }
+    async fn create_user(&self, user: &User) -> Result<()> {
+        let user = user.clone();
+        self.writer.write(move |conn| directory::create_user(conn, &user)).await
+    }
+    async fn user(&self, id: Uuid) -> Result<Option<User>> {
+        self.readers.read(move |conn| directory::user(conn, id)).await
+    }
+    async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
+        let email = email.to_owned();
+        self.readers.read(move |conn| directory::user_by_email(conn, &email)).await
+    }
+    async fn update_user(&self, user: &User) -> Result<()> {
+        let user = user.clone();
+        self.writer.write(move |conn| directory::update_user(conn, &user)).await
+    }
+    async fn delete_user(&self, id: Uuid) -> Result<()> {
+        self.writer.write(move |conn| directory::delete_user(conn, id)).await
+    }
+    async fn users(&self, list: &List) -> Result<Page<User>> {
+        let list = list.clone();
+        self.readers.read(move |conn| directory::users(conn, &list)).await
+    }
+    async fn create_api_key(&self, key: &ApiKey) -> Result<()> {
+        let key = key.clone();
+        self.writer.write(move |conn| directory::create_api_key(conn, &key)).await
+    }
+    async fn api_key(&self, id: Uuid) -> Result<Option<ApiKey>> {
+        self.readers.read(move |conn| directory::api_key(conn, id)).await
+    }
+    async fn delete_api_key(&self, id: Uuid) -> Result<()> {
+        self.writer.write(move |conn| directory::delete_api_key(conn, id)).await
+    }
+    async fn api_keys(&self, admin: bool, list: &List) -> Result<Page<ApiKey>> {
+        let list = list.clone();
+        self.readers.read(move |conn| directory::api_keys(conn, admin, &list)).await
+    }
+    async fn create_application(&self, application: &Application) -> Result<()> {
+        let application = application.clone();
+        self.writer.write(move |conn| directory::create_application(conn, &application)).await
+    }
+    async fn application(&self, id: Uuid) -> Result<Option<Application>> {
+        self.readers.read(move |conn| directory::application(conn, id)).await
+    }
+    async fn update_application(&self, application: &Application) -> Result<()> {
+        let application = application.clone();
+        self.writer.write(move |conn| directory::update_application(conn, &application)).await
+    }
+    async fn delete_application(&self, id: Uuid) -> Result<()> {
+        self.writer.write(move |conn| directory::delete_application(conn, id)).await
+    }
+    async fn applications(&self, list: &List) -> Result<Page<Application>> {
+        let list = list.clone();
+        self.readers.read(move |conn| directory::applications(conn, &list)).await
+    }
+    async fn create_device_profile(&self, profile: &DeviceProfile) -> Result<()> {
+        let profile = profile.clone();
+        self.writer.write(move |conn| directory::create_device_profile(conn, &profile)).await
+    }
+    async fn device_profile(&self, id: Uuid) -> Result<Option<DeviceProfile>> {
+        self.readers.read(move |conn| directory::device_profile(conn, id)).await
+    }
+    async fn update_device_profile(&self, profile: &DeviceProfile) -> Result<()> {
+        let profile = profile.clone();
+        self.writer.write(move |conn| directory::update_device_profile(conn, &profile)).await
+    }
+    async fn delete_device_profile(&self, id: Uuid) -> Result<()> {
+        self.writer.write(move |conn| directory::delete_device_profile(conn, id)).await
+    }
+    async fn device_profiles(&self, list: &List) -> Result<Page<DeviceProfile>> {
+        let list = list.clone();
+        self.readers.read(move |conn| directory::device_profiles(conn, &list)).await
+    }
+    async fn create_gateway(&self, gateway: &Gateway) -> Result<()> {
+        let gateway = gateway.clone();
+        self.writer.write(move |conn| directory::create_gateway(conn, &gateway)).await
+    }
+    async fn gateway(&self, eui: Eui64) -> Result<Option<(Gateway, GatewaySeen)>> {
+        self.readers.read(move |conn| directory::gateway(conn, eui)).await
+    }
+    async fn update_gateway(&self, gateway: &Gateway) -> Result<()> {
+        let gateway = gateway.clone();
+        self.writer.write(move |conn| directory::update_gateway(conn, &gateway)).await
+    }
+    async fn delete_gateway(&self, eui: Eui64) -> Result<()> {
+        self.writer.write(move |conn| directory::delete_gateway(conn, eui)).await
+    }
+    async fn gateways(&self, list: &List) -> Result<Page<(Gateway, GatewaySeen)>> {
+        let list = list.clone();
+        self.readers.read(move |conn| directory::gateways(conn, &list)).await
+    }
+    async fn gateway_set(&self) -> Result<(u64, Vec<Eui64>)> {
+        self.readers.read(directory::gateway_set).await
+    }
+    async fn gateway_set_version(&self) -> Result<u64> {
+        self.readers.read(directory::gateway_set_version).await
+    }
+    async fn create_device(&self, device: &Device) -> Result<()> {
+        let device = device.clone();
+        self.writer.write(move |conn| directory::create_device(conn, &device)).await
+    }
+    async fn device(&self, dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>> {
+        self.readers.read(move |conn| directory::device(conn, dev_eui)).await
+    }
+    async fn update_device(&self, device: &Device) -> Result<()> {
+        let device = device.clone();
+        self.writer.write(move |conn| directory::update_device(conn, &device)).await
+    }
+    async fn set_app_key(&self, dev_eui: Eui64, key: Option<AesKey>) -> Result<()> {
+        self.writer.write(move |conn| directory::set_app_key(conn, dev_eui, key)).await
+    }
+    async fn delete_device(&self, dev_eui: Eui64) -> Result<()> {
+        self.writer.write(move |conn| directory::delete_device(conn, dev_eui)).await
+    }
+    async fn devices(&self, list: &List) -> Result<Page<(Device, DeviceSeen)>> {
+        let list = list.clone();
+        self.readers.read(move |conn| directory::devices(conn, &list)).await
+    }
+    async fn device_context(&self, dev_eui: Eui64) -> Result<Option<DeviceContext>> {
+        self.readers.read(move |conn| directory::device_context(conn, dev_eui)).await
+    }
+    async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let name = name.to_owned();
+        self.readers.read(move |conn| directory::setting(conn, &name)).await
+    }
+    async fn init_setting(&self, name: &str, value: &[u8]) -> Result<Vec<u8>> {
+        let name = name.to_owned();
+        let value = value.to_vec();
+        self.writer.write(move |conn| directory::init_setting(conn, &name, value)).await
+    }
+}

@@ -1,0 +1,225 @@
+//! Group commit: one thread writes, and takes all that wait into one transaction.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{folder::WriteLock, notes::Notes};
+use crate::{OpenError, Result, StoreError};
+
+/// Writes that may wait. Whoever finds this many waits for a place, but not for ever.
+const WAITING: usize = 4096;
+
+/// How many writes one transaction takes at most. More would make the last of them wait, and gain little (measured).
+const BATCH: usize = 256;
+
+/// How long a write may wait for a place, and then for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A writer that waits this long for its turn or for the disk is not ready for more.
+const STALLED: Duration = Duration::from_secs(2);
+
+/// The state of one write, shared by the one who waits and the one who does it.
+const QUEUED: u8 = 0;
+const TAKEN: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+/// The thread's mailbox. The thread ends when the last of them is dropped and all is written.
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+    health: Arc<Health>,
+}
+
+/// How the thread is, for readiness.
+#[derive(Default)]
+pub(super) struct Health {
+    /// When it began with the batch that it is at.
+    busy_since: Mutex<Option<Instant>>,
+    /// Why the last transaction failed, if it did.
+    failing: Mutex<Option<StoreError>>,
+}
+
+/// A write without its types.
+pub(super) trait Job: Send {
+    /// Does it, and keeps the answer. False: what it wrote is to be undone.
+    fn run(&mut self, conn: &Connection) -> bool;
+    /// Tells the kept answer, or what became of the whole transaction.
+    fn answer(self: Box<Self>, transaction: &Result<()>);
+}
+
+struct Write<T, F> {
+    work: Option<F>,
+    kept: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+    state: Arc<AtomicU8>,
+}
+
+impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Write<T, F> {
+    fn run(&mut self, conn: &Connection) -> bool {
+        let taken = self.state.compare_exchange(QUEUED, TAKEN, Ordering::AcqRel, Ordering::Acquire);
+        if let (Ok(_), Some(work)) = (taken, self.work.take()) {
+            self.kept = Some(work(conn));
+        }
+        !matches!(self.kept, Some(Err(_)))
+    }
+    fn answer(self: Box<Self>, transaction: &Result<()>) {
+        // Also an error stands on what others wrote in this transaction, so it is one only if that was committed.
+        let answer = match (transaction, self.kept) {
+            (Ok(()), Some(kept)) => kept,
+            (Ok(()), None) => return,
+            (Err(failed), _) => Err(failed.clone()),
+        };
+        // Nobody may wait any more.
+        let _ = self.reply.send(answer);
+    }
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub fn start(conn: Connection, lock: WriteLock, notes: Arc<Notes>) -> std::result::Result<Self, OpenError> {
+        let (jobs, queue) = mpsc::channel(WAITING);
+        let health = Arc::new(Health::default());
+        let thread = Thread { conn, lock, notes, queue, health: health.clone() };
+        let spawned = thread::Builder::new().name("store-writer".into()).spawn(move || thread.run());
+        spawned.map_err(OpenError::Thread)?;
+        Ok(Self { jobs, health })
+    }
+
+    /// Runs `work` inside a transaction and gives its answer once that is committed, durably. An error undoes what
+    /// `work` wrote, and nothing else.
+    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let state = Arc::new(AtomicU8::new(QUEUED));
+        let job = Box::new(Write { work: Some(work), kept: None, reply, state: state.clone() });
+        match timeout(PATIENCE, self.jobs.send(job)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(StoreError::Unavailable("the writer has ended".into())),
+            Err(_) => return Err(StoreError::Unavailable(format!("{WAITING} writes are waiting"))),
+        }
+        let why = match timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(_)) => "the writer has ended",
+            Err(_) => "the writer waits for the disk, or for another process that has stopped while it wrote",
+        };
+        match state.compare_exchange(QUEUED, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Err(StoreError::Unavailable(why.into())),
+            Err(_) => Err(StoreError::Unknown(why.into())),
+        }
+    }
+
+    /// The way to the thread that does not keep it alive.
+    pub fn notes_bell(&self) -> mpsc::WeakSender<Box<dyn Job>> {
+        self.jobs.downgrade()
+    }
+
+    /// Whether writes get through. After a failure it tries one: nobody else would, if the worker is not ready.
+    pub async fn check(&self) -> Result<()> {
+        if let Some(since) = *self.health.busy_since.lock()
+            && since.elapsed() > STALLED
+        {
+            let stalled = format!("a write transaction has taken {} ms so far", since.elapsed().as_millis());
+            return Err(StoreError::Unavailable(stalled));
+        }
+        if self.health.failing.lock().is_some() {
+            let touch = "UPDATE gateway_set SET version = version";
+            self.write(move |conn| super::error::execute(conn, touch, ()).map(drop)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A write of what was noted; see [`Notes`].
+pub(super) struct FlushNotes(pub Arc<Notes>);
+
+impl Job for FlushNotes {
+    fn run(&mut self, conn: &Connection) -> bool {
+        self.0.write_some(conn).is_ok()
+    }
+    fn answer(self: Box<Self>, _: &Result<()>) {}
+}
+
+struct Thread {
+    conn: Connection,
+    lock: WriteLock,
+    notes: Arc<Notes>,
+    queue: mpsc::Receiver<Box<dyn Job>>,
+    health: Arc<Health>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        while let Some(first) = self.queue.blocking_recv() {
+            self.serve(vec![first]);
+        }
+        while !self.notes.is_empty() {
+            self.serve(vec![Box::new(FlushNotes(self.notes.clone()))]);
+        }
+    }
+
+    fn serve(&mut self, mut batch: Vec<Box<dyn Job>>) {
+        *self.health.busy_since.lock() = Some(Instant::now());
+        let outcome = self.transact(&mut batch);
+        *self.health.busy_since.lock() = None;
+        if let Err(error) = &outcome {
+            tracing::error!(%error, writes = batch.len(), "a write transaction failed");
+        }
+        *self.health.failing.lock() = outcome.as_ref().err().cloned();
+        for job in batch {
+            job.answer(&outcome);
+        }
+    }
+
+    /// One transaction. Takes in what has come while it waited for its turn.
+    fn transact(&mut self, batch: &mut Vec<Box<dyn Job>>) -> Result<()> {
+        let turn = self.lock.take().map_err(|e| StoreError::Unavailable(format!("the write lock: {e}")))?;
+        while batch.len() < BATCH
+            && let Ok(job) = self.queue.try_recv()
+        {
+            batch.push(job);
+        }
+        let outcome = run_all(&self.conn, batch);
+        if !self.conn.is_autocommit() {
+            // What cannot be rolled back ends with the connection's next transaction; nothing was committed.
+            let _ = statement(&self.conn, "ROLLBACK");
+        }
+        drop(turn);
+        outcome
+    }
+}
+
+fn run_all(conn: &Connection, batch: &mut [Box<dyn Job>]) -> Result<()> {
+    statement(conn, "BEGIN IMMEDIATE")?;
+    for job in batch {
+        statement(conn, "SAVEPOINT one")?;
+        if !job.run(conn) {
+            if conn.is_autocommit() {
+                // Some errors, a full disk among them, make SQLite roll all of it back.
+                return Err(StoreError::Unavailable("the disk is full, or it failed".into()));
+            }
+            statement(conn, "ROLLBACK TO one")?;
+        }
+        statement(conn, "RELEASE one")?;
+    }
+    // The commit record may have reached the log before the failure, and count after a crash.
+    statement(conn, "COMMIT").map_err(|e| StoreError::Unknown(e.to_string()))
+}
+
+fn statement(conn: &Connection, sql: &str) -> Result<()> {
+    super::error::execute(conn, sql, ()).map(drop)
+}
