@@ -49,6 +49,33 @@ pub fn named_files_exist(file: &File, root: &Path) -> Vec<String> {
     problems
 }
 
+/// Metrics that are named must be registered, by the role that their name begins with.
+pub fn named_metrics_exist(file: &File, files: &[File]) -> Vec<String> {
+    if !file.path.ends_with(".md") {
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    for role in ["balancer", "worker"] {
+        let source = format!("{role}/src/metrics.rs");
+        let Some(registered) = files.iter().find(|file| file.path == source) else { continue };
+        let prefix = format!("limpet_{role}_");
+        for (at, _) in file.text.match_indices(&prefix) {
+            let rest = &file.text[at + prefix.len()..];
+            let name = &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())];
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
+            let known = |name: &str| {
+                let text = &registered.text;
+                text.contains(&format!("\"{name}\"")) || text.contains(&format!("\"{prefix}{name}\""))
+            };
+            if !name.is_empty() && !known(name) && !known(base) {
+                let what = format!("{prefix}{name} is named, but {source} does not register it");
+                problems.push(problem(&file.path, line_of(&file.text, at), &what));
+            }
+        }
+    }
+    problems
+}
+
 /// Targets of `[text](target)`, with their positions.
 fn links(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.match_indices("](").filter_map(|(at, _)| {
@@ -103,4 +130,14 @@ fn a_named_file_that_is_gone_is_found() {
         named_files_exist(&page, &crate::source::root()),
         ["a.md:1: tests/gone.rs is named, but does not exist"]
     );
+}
+
+#[test]
+fn a_metric_that_is_gone_is_found() {
+    let text = "# `limpet_worker_`\n`limpet_worker_a_total` limpet_worker_b_seconds_bucket\nlimpet_worker_c";
+    let page = File { path: "a.md".into(), text: text.into() };
+    let source = r#"counter("a_total"), histogram("limpet_worker_b_seconds")"#;
+    let metrics = File { path: "worker/src/metrics.rs".into(), text: source.into() };
+    let found = named_metrics_exist(&page, &[metrics]);
+    assert_eq!(found, ["a.md:3: limpet_worker_c is named, but worker/src/metrics.rs does not register it"]);
 }

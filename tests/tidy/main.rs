@@ -79,6 +79,7 @@ fn documents_lead_somewhere() {
     let root = source::root();
     none(files.iter().flat_map(|file| docs::links_lead_somewhere(file, &root, &files)).collect());
     none(files.iter().flat_map(|file| docs::named_files_exist(file, &root)).collect());
+    none(files.iter().flat_map(|file| docs::named_metrics_exist(file, &files)).collect());
 }
 
 /// A rule that finds nothing may be blind: each is shown one flaw.
