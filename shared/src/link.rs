@@ -376,6 +376,9 @@ pub struct TxAck {
     /// When it was settled (Unix, us).
     #[prost(uint64, tag = "6")]
     pub at: u64,
+    /// With NO_ANSWER: this gateway has never sent a TX_ACK, so that its silence says nothing. Taken as transmitted.
+    #[prost(bool, tag = "7")]
+    pub assumed: bool,
 }
 
 /// To a balancer: send me nothing new; I go when what I hold is done. To a worker: please drain.

@@ -24,7 +24,10 @@ pub fn serve(
         store: view.store.clone(),
         cluster: view.clone(),
         regions: regions.iter().map(|r| r.name().to_owned()).collect(),
+        default_region: regions.first().map(|r| r.name().to_owned()).unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION").into(),
+        server: view.pipeline.name.clone(),
+        gwmp: None,
     };
     let router = limpet_api::router(state).merge(health(view.clone(), metrics));
     tokio::spawn(async move {

@@ -75,6 +75,8 @@ struct Active {
     tried: Vec<u32>,
     /// Tokens under which it went out: any of them may be answered.
     tokens: Vec<(u16, u32)>,
+    /// The gateway is known to send TX_ACKs.
+    answers: bool,
     deadline: Duration,
 }
 
@@ -158,7 +160,7 @@ impl Downlinks {
             return out.push(Output::Settled { worker, ack });
         }
         let active =
-            Active { downlink, worker, current: 0, state: State::Held, tried, tokens: Vec::new(), deadline: now.mono };
+            Active { downlink, worker, current: 0, state: State::Held, tried, tokens: Vec::new(), answers: false, deadline: now.mono };
         self.active.insert(key, active);
         self.deadlines.insert((now.mono, key));
         self.advance(now, key, via, 0, "TOO_LATE", out);
@@ -193,6 +195,7 @@ impl Downlinks {
         self.tokens.insert((key.0, token), key.1);
         active.tokens.push((token, window.number));
         active.tried.push(window.number);
+        active.answers = via.sends_tx_ack;
         let settle_at = settle_at(now, &window);
         let refusal_at = now.mono + ANSWER_WITHIN;
         let quick = via.sends_tx_ack && via.version >= 2 && refusal_at < settle_at;
@@ -281,7 +284,8 @@ impl Downlinks {
         for (token, _) in &active.tokens {
             self.tokens.remove(&(key.0, *token));
         }
-        let ack = settle(&active.downlink, window, error, now.unix);
+        let assumed = error == "NO_ANSWER" && !active.answers;
+        let ack = TxAck { assumed, ..settle(&active.downlink, window, error, now.unix) };
         let settled = Settled { ack: ack.clone(), told: active.worker, tried: active.tried };
         if self.settled.insert(key, settled).is_none() {
             self.forget.push_back((now.mono + REMEMBER, key));
@@ -349,5 +353,6 @@ fn settle(downlink: &Downlink, window: u32, error: &str, at: UnixMicros) -> TxAc
         error: String::from(error),
         context: downlink.context.clone(),
         at: at.0,
+        assumed: false,
     }
 }

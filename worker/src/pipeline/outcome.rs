@@ -18,26 +18,31 @@ const PART_AFTER: u32 = 1000;
 impl Pipeline {
     /// Any worker can take it: the context tells all. On air means that a queue item is not offered again.
     pub async fn tx_ack(&self, ack: TxAck) {
-        self.metrics.tx_ack(if ack.error.is_empty() { "OK" } else { &ack.error });
+        let on_air = ack.error.is_empty() || ack.assumed;
+        self.metrics.tx_ack(match () {
+            () if ack.assumed => "ASSUMED",
+            () if on_air => "OK",
+            () => &ack.error,
+        });
         let context: TxContext = match serde_json::from_slice(&ack.context) {
             Ok(context) => context,
             Err(error) => return tracing::warn!(%error, "a TX_ACK with a context that is not ours"),
         };
         let Some(item) = &context.item else { return };
-        if ack.error.is_empty() {
+        if on_air {
             self.until_stored("mark_sent", || self.store.mark_sent(&context.session, context.fcnt_down)).await;
             let dev_eui = context.session.dev_eui;
             self.until_stored("delete_queue_item", || self.store.delete_queue_item(dev_eui, item.seq)).await;
         }
-        let kind = event_kind(&ack, &context, item.id.clone());
-        self.emit_after(&ack, &context, kind).await;
+        let kind = event_kind(&ack, on_air, &context, item.id.clone());
+        self.emit_after(&ack, on_air, &context, kind).await;
     }
 
     /// An event after the slot's own. Lost with this worker if it dies now: the application then learns less of its
     /// downlink, and nothing of an uplink is lost.
-    async fn emit_after(&self, ack: &TxAck, tx: &TxContext, kind: EventKind) {
+    async fn emit_after(&self, ack: &TxAck, on_air: bool, tx: &TxContext, kind: EventKind) {
         let Ok(Some(device)) = self.store.device_context(tx.session.dev_eui).await else { return };
-        let what = if ack.error.is_empty() { "txack" } else { "txfail" };
+        let what = if on_air { "txack" } else { "txfail" };
         let event = Event {
             id: ident::event_id(what, &tx.session, tx.resets, tx.fcnt_down),
             at: UnixMicros(ack.at),
@@ -60,9 +65,9 @@ impl Pipeline {
     }
 }
 
-fn event_kind(ack: &TxAck, tx: &TxContext, queue_item: String) -> EventKind {
+fn event_kind(ack: &TxAck, on_air: bool, tx: &TxContext, queue_item: String) -> EventKind {
     let window = tx.windows.iter().find(|w| u32::from(w.number) == ack.window).or(tx.windows.first());
-    if !ack.error.is_empty() {
+    if !on_air {
         let context = Tags::from([
             ("queue_item_id".into(), queue_item),
             ("gateway_id".into(), Eui64(ack.gateway).to_string()),

@@ -340,7 +340,7 @@ async fn a_queue_item_is_offered_until_a_gateway_has_sent_it() {
     net.give(0, net.frame(1, CHANNEL, &uplink(1, false), 5)).await.unwrap();
     assert_eq!(carried(1), (b"first".to_vec(), true));
     let Downlink { key, gateway, context, .. } = net.downlinks()[1].clone();
-    let ack = TxAck { key, gateway, window: 1, error: String::new(), context, at: net.clock.now().0 };
+    let ack = TxAck { key, gateway, window: 1, context, at: net.clock.now().0, ..TxAck::default() };
     net.workers[0].tx_ack(ack).await;
     net.give(0, net.frame(1, CHANNEL, &uplink(2, false), 5)).await.unwrap();
     assert_eq!(carried(2), (b"second".to_vec(), false));
