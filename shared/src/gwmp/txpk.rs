@@ -157,7 +157,8 @@ pub fn parse_pull_resp(json: &[u8]) -> Result<Txpk, JsonError> {
     let Root { txpk: wire } = object(text).ok_or(JsonError::Malformed)?;
     let missing = JsonError::Field;
     let imme = wire.imme.bool().ok_or(missing("imme"))?;
-    if !imme && wire.tmst.is_nothing() && wire.tmms.is_nothing() {
+    let (tmst, tmms) = (wire.tmst.u32(), wire.tmms.u64());
+    if !imme && tmst.is_none() && tmms.is_none() {
         return Err(missing("tmst"));
     }
     let datr = Datr::read(&wire.modu, &wire.datr).map_err(|_| missing("datr"))?;
@@ -170,8 +171,8 @@ pub fn parse_pull_resp(json: &[u8]) -> Result<Txpk, JsonError> {
     let powe = wire.powe.number().filter(|powe| *powe >= 0.0 && powe % 1.0 == 0.0);
     Ok(Txpk {
         imme,
-        tmst: wire.tmst.u32(),
-        tmms: wire.tmms.u64(),
+        tmst,
+        tmms,
         freq: wire.freq.hertz().ok_or(missing("freq"))?,
         rfch: wire.rfch.u32().ok_or(missing("rfch"))?,
         powe: powe.ok_or(missing("powe"))? as u32,
