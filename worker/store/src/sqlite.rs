@@ -65,7 +65,7 @@ impl SqliteStore {
         let notes = Arc::new(Notes::default());
         let writer = Writer::start(conn, lock, notes.clone())?;
         let tools = Tools {
-            conn: schema::connect_writer(&folder.database).map_err(sqlite)?,
+            conn: schema::connect_keeper(&folder.database).map_err(sqlite)?,
             lock: WriteLock::open(&folder)?,
             appointment: folder.lock_file("state.checkpoint")?,
             notes: notes.clone(),

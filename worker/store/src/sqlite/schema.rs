@@ -44,6 +44,14 @@ pub(super) fn connect_writer(file: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// A connection that checkpoints. It gives up soon: others wait for it, and it comes again.
+pub(super) fn connect_keeper(file: &Path) -> rusqlite::Result<Connection> {
+    let conn = connect_writer(file)?;
+    conn.busy_timeout(Duration::from_millis(200))?;
+    Ok(conn)
+}
+
+/// A connection that reads only.
 pub(super) fn connect_reader(file: &Path) -> rusqlite::Result<Connection> {
     let conn = connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     conn.pragma_update(None, "query_only", true)?;

@@ -47,14 +47,14 @@ pub(super) struct Writer {
 pub(super) struct Health {
     /// When it began with the batch that it is at.
     busy_since: Mutex<Option<Instant>>,
-    /// Why the last transaction failed, if it did.
+    /// Why the last transaction failed, or a write in it for reasons of the machine.
     failing: Mutex<Option<StoreError>>,
 }
 
 /// A write without its types.
 pub(super) trait Job: Send {
-    /// Does it, and keeps the answer. False: what it wrote is to be undone.
-    fn run(&mut self, conn: &Connection) -> bool;
+    /// Does it, and keeps the answer. After an error, what it wrote is to be undone.
+    fn run(&mut self, conn: &Connection) -> Result<()>;
     /// Tells the kept answer, or what became of the whole transaction.
     fn answer(self: Box<Self>, transaction: &Result<()>);
 }
@@ -67,12 +67,12 @@ struct Write<T, F> {
 }
 
 impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Write<T, F> {
-    fn run(&mut self, conn: &Connection) -> bool {
+    fn run(&mut self, conn: &Connection) -> Result<()> {
         let taken = self.state.compare_exchange(QUEUED, TAKEN, Ordering::AcqRel, Ordering::Acquire);
         if let (Ok(_), Some(work)) = (taken, self.work.take()) {
             self.kept = Some(work(conn));
         }
-        !matches!(self.kept, Some(Err(_)))
+        self.kept.as_ref().map_or(Ok(()), |kept| kept.as_ref().map(drop).map_err(Clone::clone))
     }
     fn answer(self: Box<Self>, transaction: &Result<()>) {
         // Also an error stands on what others wrote in this transaction, so it is one only if that was committed.
@@ -148,8 +148,8 @@ impl Writer {
 pub(super) struct FlushNotes(pub Arc<Notes>);
 
 impl Job for FlushNotes {
-    fn run(&mut self, conn: &Connection) -> bool {
-        self.0.write_some(conn).is_ok()
+    fn run(&mut self, conn: &Connection) -> Result<()> {
+        self.0.write_some(conn)
     }
     fn answer(self: Box<Self>, _: &Result<()>) {}
 }
@@ -176,17 +176,19 @@ impl Thread {
         *self.health.busy_since.lock() = Some(Instant::now());
         let outcome = self.transact(&mut batch);
         *self.health.busy_since.lock() = None;
-        if let Err(error) = &outcome {
-            tracing::error!(%error, writes = batch.len(), "a write transaction failed");
+        let failing = outcome.as_ref().map_or_else(|error| Some(error.clone()), |odd| odd.clone());
+        if let Some(error) = &failing {
+            tracing::error!(%error, writes = batch.len(), "the store could not write");
         }
-        *self.health.failing.lock() = outcome.as_ref().err().cloned();
+        *self.health.failing.lock() = failing;
+        let outcome = outcome.map(drop);
         for job in batch {
             job.answer(&outcome);
         }
     }
 
-    /// One transaction. Takes in what has come while it waited for its turn.
-    fn transact(&mut self, batch: &mut Vec<Box<dyn Job>>) -> Result<()> {
+    /// One transaction. Takes in what has come while it waited for its turn. Gives what [`run_all`] gives.
+    fn transact(&mut self, batch: &mut Vec<Box<dyn Job>>) -> Result<Option<StoreError>> {
         let turn = self.lock.take().map_err(|e| StoreError::Unavailable(format!("the write lock: {e}")))?;
         while batch.len() < BATCH
             && let Ok(job) = self.queue.try_recv()
@@ -203,23 +205,32 @@ impl Thread {
     }
 }
 
-fn run_all(conn: &Connection, batch: &mut [Box<dyn Job>]) -> Result<()> {
+/// Runs and commits them. Gives why one of them failed if that was the machine's fault.
+fn run_all(conn: &Connection, batch: &mut [Box<dyn Job>]) -> Result<Option<StoreError>> {
+    let mut odd = None;
     statement(conn, "BEGIN IMMEDIATE")?;
     for job in batch {
         statement(conn, "SAVEPOINT one")?;
-        if !job.run(conn) {
+        if let Err(error) = job.run(conn) {
             if conn.is_autocommit() {
-                // Some errors, a full disk among them, make SQLite roll all of it back.
-                return Err(StoreError::Unavailable("the disk is full, or it failed".into()));
+                // Some errors, a full disk among them, can make SQLite roll all of it back.
+                return Err(StoreError::Unavailable(error.to_string()));
             }
             statement(conn, "ROLLBACK TO one")?;
+            if !matches!(error, StoreError::AlreadyExists(_) | StoreError::NotFound(_)) {
+                odd = Some(error);
+            }
         }
         statement(conn, "RELEASE one")?;
     }
     // The commit record may have reached the log before the failure, and count after a crash.
-    statement(conn, "COMMIT").map_err(|e| StoreError::Unknown(e.to_string()))
+    statement(conn, "COMMIT").map_err(|e| StoreError::Unknown(e.to_string()))?;
+    Ok(odd)
 }
 
 fn statement(conn: &Connection, sql: &str) -> Result<()> {
     super::error::execute(conn, sql, ()).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

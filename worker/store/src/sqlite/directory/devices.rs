@@ -1,7 +1,7 @@
 //! Devices and gateways, with what was noted of them.
 
 use limpet_shared::{AesKey, Eui64};
-use limpet_worker_core::model::{Device, DeviceContext, DeviceSeen, Gateway, GatewaySeen};
+use limpet_worker_core::model::{Device, DeviceContext, DeviceSeen, Gateway, GatewaySeen, Location};
 use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -54,6 +54,12 @@ pub fn create_gateway(conn: &Connection, gateway: &Gateway) -> Result<()> {
 
 fn gateway_columns(gateway: &Gateway) -> Result<(String, String, &str, String, String)> {
     let eui = gateway.eui.to_string();
+    let finite =
+        |l: &Location| [l.latitude, l.longitude, l.altitude, f64::from(l.accuracy)].iter().all(|n| n.is_finite());
+    if !gateway.location.as_ref().is_none_or(finite) {
+        // JSON has no word for it, and a row that cannot be read would break every list.
+        return Err(StoreError::Corrupt(format!("gateway {eui}: its location is not made of numbers")));
+    }
     let search = words::search_text(&gateway.name, Some(&eui));
     Ok((eui, gateway.tenant_id.to_string(), &gateway.name, search, encode(gateway)?))
 }

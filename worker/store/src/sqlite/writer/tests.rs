@@ -1,0 +1,81 @@
+use std::path::Path;
+
+use super::*;
+use crate::sqlite::{error::execute, folder::Folder, schema};
+
+/// A writer on a new store in this folder, and a lock like another process's.
+fn writer(dir: &Path) -> (Writer, WriteLock) {
+    let folder = Folder::prepare(dir).unwrap();
+    let mut conn = schema::connect_writer(&folder.database).unwrap();
+    schema::migrate(&folder.database, &mut conn).unwrap();
+    let writer = Writer::start(conn, WriteLock::open(&folder).unwrap(), Arc::new(Notes::default())).unwrap();
+    (writer, WriteLock::open(&folder).unwrap())
+}
+
+fn set(name: &str, value: Vec<u8>) -> impl FnOnce(&Connection) -> Result<()> + Send + 'static {
+    let name = name.to_owned();
+    move |conn| execute(conn, "INSERT INTO setting (name, value) VALUES (?1, ?2)", (name, value)).map(drop)
+}
+
+/// What is stored, read as another process would.
+fn names(dir: &Path) -> Vec<String> {
+    let conn = Connection::open(dir.join("state.db")).unwrap();
+    let mut statement = conn.prepare("SELECT name FROM setting ORDER BY name").unwrap();
+    statement.query_map((), |row| row.get(0)).unwrap().map(|name| name.unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_write_that_fails_takes_no_other_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, other) = writer(dir.path());
+    // While another process has its turn, all of these come together.
+    let turn = other.take().unwrap();
+    let half = |conn: &Connection| {
+        set("half", vec![1])(conn)?;
+        Err::<(), _>(StoreError::NotFound("the other half".into()))
+    };
+    let writes =
+        async { tokio::join!(writer.write(set("a", vec![1])), writer.write(half), writer.write(set("b", vec![2]))) };
+    let free = async {
+        tokio::task::yield_now().await;
+        drop(turn);
+    };
+    let ((a, half, b), ()) = tokio::join!(writes, free);
+    assert_eq!((a, half, b), (Ok(()), Err(StoreError::NotFound("the other half".into())), Ok(())));
+    assert_eq!(names(dir.path()), ["a", "b"]);
+    assert_eq!(writer.check().await, Ok(()), "what the caller did wrong is no illness");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_nobody_waits_for_is_not_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, other) = writer(dir.path());
+    let turn = other.take().unwrap();
+    let answer = writer.write(set("late", vec![1])).await;
+    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "nothing was written: {answer:?}");
+    drop(turn);
+    tokio::time::resume();
+    writer.write(set("next", vec![1])).await.unwrap();
+    assert_eq!(names(dir.path()), ["next"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_outlived() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, _) = writer(dir.path());
+    let pages = |count: u32| move |conn: &Connection| Ok(conn.pragma_update(None, "max_page_count", count)?);
+    writer.write(pages(80)).await.unwrap();
+    let mut stored = Vec::new();
+    let failure = loop {
+        let name = format!("{:04}", stored.len());
+        match writer.write(set(&name, vec![7; 20_000])).await {
+            Ok(()) => stored.push(name),
+            Err(failure) => break failure,
+        }
+    };
+    assert!(matches!(&failure, StoreError::Unavailable(why) if why.contains("full")), "{failure:?}");
+    assert_eq!(names(dir.path()), stored, "what was acknowledged is there, and nothing else");
+    writer.write(pages(10_000)).await.unwrap();
+    assert_eq!(writer.check().await, Ok(()));
+    writer.write(set("again", vec![7; 20_000])).await.unwrap();
+}
