@@ -26,6 +26,7 @@ mod summary;
 
 pub use api::ApiError;
 pub use config::{ApiAccess, Credentials, Pace, SimulateConfig};
+pub use identity::Identities;
 pub use progress::{Progress, TerminalProgress};
 pub use summary::{DownlinkSummary, JoinSummary, PushSummary, Summary, UplinkSummary};
 

@@ -9,6 +9,8 @@ use crate::GatewayConfig;
 
 /// A class A device listens for two seconds and a little more before it sends again.
 const LEAST_INTERVAL: Duration = Duration::from_millis(2_600);
+/// Where servers listen for GWMP.
+const GWMP_PORT: u16 = 1700;
 const MAX_GATEWAYS: usize = 10_000;
 const MAX_DEVICES: usize = 100_000;
 
@@ -194,15 +196,22 @@ fn clock_seed() -> u32 {
     now.as_secs() as u32 ^ now.subsec_nanos()
 }
 
+/// `host:port`, `[v6]:port`, or either without its port.
 async fn resolve(server: &str) -> Result<SocketAddr, String> {
-    let with_port = if server.parse::<SocketAddr>().is_ok()
-        || server.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok())
-    {
-        server.to_owned()
-    } else {
-        format!("{server}:1700")
+    if let Ok(addr) = server.parse() {
+        return Ok(addr);
+    }
+    if let Ok(ip) = server.parse() {
+        return Ok(SocketAddr::new(ip, GWMP_PORT));
+    }
+    let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
+    let port = if port.is_empty() { Some(GWMP_PORT) } else { port.parse().ok() };
+    // A name has no colon: what else has one would only keep the resolver waiting.
+    let (Some(port), false) = (port, host.contains(':') || host.is_empty()) else {
+        return Err(format!("--server {server}: must be HOST or HOST:PORT"));
     };
-    let mut found = tokio::net::lookup_host(&with_port).await.map_err(|error| format!("--server {server}: {error}"))?;
+    let found = tokio::net::lookup_host((host, port)).await;
+    let mut found = found.map_err(|error| format!("--server {server}: {error}"))?;
     found.next().ok_or_else(|| format!("--server {server}: no address"))
 }
 

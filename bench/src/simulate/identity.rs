@@ -5,8 +5,9 @@ use limpet_shared::{AesKey, Eui64};
 /// First three bytes of all EUIs: a locally administered prefix, so that none is ever a real one's.
 const PREFIX: u64 = 0x02_4c50 << 40;
 
+/// Who a seed plays: for a server that is to know them without an API.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Identities {
+pub struct Identities {
     seed: u64,
 }
 
@@ -22,7 +23,7 @@ enum For {
 }
 
 impl Identities {
-    pub(super) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self { seed }
     }
 
@@ -38,22 +39,26 @@ impl Identities {
         z
     }
 
-    /// Random by seed, and no two alike: the last two bytes count.
+    /// 20 bits by the seed, 20 that count.
     fn eui(&self, what: For, index: usize) -> Eui64 {
-        let group = self.mix(what, 0) & 0xff_ffff;
-        Eui64(PREFIX | group << 16 | (index as u64 & 0xffff) ^ ((index as u64 >> 16) << 39))
+        let group = self.mix(what, 0) & 0xf_ffff;
+        Eui64(PREFIX | group << 20 | index as u64 & 0xf_ffff)
     }
 
-    pub(super) fn gateway(&self, index: usize) -> Eui64 {
+    /// EUI of the gateway with this number, counted from 0.
+    pub fn gateway(&self, index: usize) -> Eui64 {
         self.eui(For::Gateway, index)
     }
-    pub(super) fn device(&self, index: usize) -> Eui64 {
+    /// DevEUI of the device with this number.
+    pub fn device(&self, index: usize) -> Eui64 {
         self.eui(For::Device, index)
     }
-    pub(super) fn join_eui(&self) -> Eui64 {
+    /// JoinEUI of all devices.
+    pub fn join_eui(&self) -> Eui64 {
         Eui64(PREFIX)
     }
-    pub(super) fn app_key(&self, index: usize) -> AesKey {
+    /// AppKey of the device with this number.
+    pub fn app_key(&self, index: usize) -> AesKey {
         let (high, low) = (self.mix(For::KeyHigh, index), self.mix(For::KeyLow, index));
         AesKey((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
     }
