@@ -70,7 +70,7 @@ pub struct PendingEvent {
 pub trait FrameStore: Send + Sync + 'static {
     /// Durable when it returns. The same (key, gateway, context) again changes nothing.
     async fn put_reception(&self, reception: Reception) -> Result<()>;
-    /// All receptions of a key that have not expired.
+    /// All receptions of a key that have not expired, ordered by `received_at`, then gateway, then context.
     async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>>;
     /// For the sweep: keys that have a reception received at or after `since`, at most `limit`, after `after` in key order.
     async fn reception_keys(&self, since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>>;
@@ -86,6 +86,7 @@ pub trait FrameStore: Send + Sync + 'static {
     async fn commit_session(&self, next: &Session) -> Result<Commit>;
     async fn delete_session(&self, key: &SessionKey) -> Result<()>;
     /// `out`: the slot's events are out. A lower number than the mark's changes nothing; an equal one ors `through_pending`.
+    /// The mark of a session that does not exist is no error, and makes no session.
     async fn mark_out(&self, key: &SessionKey, slot: u64, through_pending: bool) -> Result<()>;
     /// `sent`: FCntDown was transmitted. A lower one than the mark's changes nothing.
     async fn mark_sent(&self, key: &SessionKey, fcnt_down: u32) -> Result<()>;
@@ -99,9 +100,10 @@ pub trait FrameStore: Send + Sync + 'static {
     /// Forgets the DevNonces of a device (conditional like [`Self::commit_join`]).
     async fn flush_dev_nonces(&self, dev_eui: Eui64) -> Result<()>;
 
-    /// Appends to the device's queue and gives the item its `seq`. The same `id` again is [`crate::StoreError::AlreadyExists`].
+    /// Appends to the device's queue and gives the item its `seq`. The same `id` again is [`crate::StoreError::AlreadyExists`],
+    /// as long as that item is in the queue. A number is never given twice, also when its item is gone.
     async fn enqueue(&self, item: QueueItem) -> Result<QueueItem>;
-    /// Items after `after`, oldest first.
+    /// Items after `after`, oldest first; also those that have expired: the reader judges.
     async fn queue(&self, dev_eui: Eui64, after: u64, limit: u32) -> Result<Vec<QueueItem>>;
     async fn delete_queue_item(&self, dev_eui: Eui64, seq: u64) -> Result<()>;
     async fn flush_queue(&self, dev_eui: Eui64) -> Result<()>;
@@ -123,7 +125,8 @@ pub trait FrameStore: Send + Sync + 'static {
     /// Takes or renews the lease `name` until `until`. True if `holder` has it now.
     async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool>;
 
-    /// When a device was heard last, for people; the latest wins, nothing waits for it.
+    /// When a device was heard last, for people; the latest wins, and what it leaves out (`None`) stays as it was. Nothing
+    /// waits for it: it may be written later, and the last of it may be lost with the process. Of an unknown device: nothing.
     async fn note_device(&self, dev_eui: Eui64, seen: DeviceSeen) -> Result<()>;
     async fn note_gateway(&self, eui: Eui64, seen: GatewaySeen) -> Result<()>;
 }
@@ -132,6 +135,8 @@ pub trait FrameStore: Send + Sync + 'static {
 /// [`crate::StoreError::NotFound`] for a missing parent; `update` and `delete` say `NotFound`. Deleting takes what belongs to
 /// it along: tenant -> applications, device profiles, gateways, API keys; application -> devices; device -> its
 /// sessions, joins, queue. A device profile that devices use is not deleted: [`crate::StoreError::AlreadyExists`] names them.
+/// Names may repeat. A device's application and profile are of one tenant, and an update moves nothing to another tenant:
+/// otherwise it is `NotFound` in that tenant.
 #[async_trait]
 pub trait Directory: Send + Sync + 'static {
     async fn create_tenant(&self, tenant: &Tenant) -> Result<()>;
@@ -151,7 +156,7 @@ pub trait Directory: Send + Sync + 'static {
     async fn create_api_key(&self, key: &ApiKey) -> Result<()>;
     async fn api_key(&self, id: Uuid) -> Result<Option<ApiKey>>;
     async fn delete_api_key(&self, id: Uuid) -> Result<()>;
-    /// `admin`: keys without a tenant; else `list.tenant`'s.
+    /// `admin`: keys without a tenant; else `list.tenant`'s, and none without one.
     async fn api_keys(&self, admin: bool, list: &List) -> Result<Page<ApiKey>>;
 
     async fn create_application(&self, application: &Application) -> Result<()>;
@@ -171,7 +176,8 @@ pub trait Directory: Send + Sync + 'static {
     async fn update_gateway(&self, gateway: &Gateway) -> Result<()>;
     async fn delete_gateway(&self, eui: Eui64) -> Result<()>;
     async fn gateways(&self, list: &List) -> Result<Page<(Gateway, GatewaySeen)>>;
-    /// Version of the set of gateways (counted up by each create, update and delete, from 1), with the set itself.
+    /// Version of the set of gateways (counted up by each create, update and delete, from 1 for the empty store), with the
+    /// set itself, in order.
     async fn gateway_set(&self) -> Result<(u64, Vec<Eui64>)>;
     async fn gateway_set_version(&self) -> Result<u64>;
 
