@@ -1,1 +1,42 @@
-//! limpet-balancer
+//! The balancer: gateways on one side, workers on the other, and [`limpet_balancer_core`] to decide between them. This
+//! crate owns the sockets and the clock.
+//!
+//! ```text
+//! udp ──────► driver (owns the core) ◄──────► links (one task per worker)
+//!                  ▲        │
+//!    admin, http ──┘        └──► view (published routes), metrics, logs, keep (cluster.bin)
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod admin;
+mod clock;
+mod config;
+mod driver;
+mod edge;
+mod http;
+mod keep;
+mod links;
+mod logs;
+mod metrics;
+mod udp;
+mod view;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+pub use admin::AdminHandle;
+pub use config::{AckAt, BalancerConfig};
+pub use edge::{BalancerError, Edge};
+pub use limpet_balancer_core::Route;
+pub use view::View;
+
+/// Binds and runs a balancer until `stop`. To know its ports, or to ask it, use [`Edge`] itself.
+pub async fn run(
+    config: BalancerConfig,
+    authority: Arc<limpet_link::Authority>,
+    stop: CancellationToken,
+) -> Result<(), BalancerError> {
+    Edge::bind(config, authority).await?.run(stop).await;
+    Ok(())
+}

@@ -1,7 +1,10 @@
 //! What the balancer wants done, and what it has to say.
 
 use alloc::string::String;
-use core::{net::SocketAddr, time::Duration};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use limpet_shared::{
@@ -21,6 +24,8 @@ pub struct Source {
     pub socket: u16,
     /// The gateway's address and port.
     pub address: SocketAddr,
+    /// Which of this machine's addresses it was sent to, if the system says so.
+    pub local: Option<IpAddr>,
 }
 
 /// Something to do, in the order given.

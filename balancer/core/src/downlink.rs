@@ -159,8 +159,16 @@ impl Downlinks {
             let ack = settle(&downlink, 0, "QUEUE_FULL", now.unix);
             return out.push(Output::Settled { worker, ack });
         }
-        let active =
-            Active { downlink, worker, current: 0, state: State::Held, tried, tokens: Vec::new(), answers: false, deadline: now.mono };
+        let active = Active {
+            downlink,
+            worker,
+            current: 0,
+            state: State::Held,
+            tried,
+            tokens: Vec::new(),
+            answers: false,
+            deadline: now.mono,
+        };
         self.active.insert(key, active);
         self.deadlines.insert((now.mono, key));
         self.advance(now, key, via, 0, "TOO_LATE", out);

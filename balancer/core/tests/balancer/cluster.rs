@@ -68,7 +68,7 @@ fn a_spray_of_euis_moves_no_known_gateway_out_and_grows_nothing() {
     let mut w = World::with_workers(&["a"]);
     for n in 0..30_000u32 {
         let [_, b, c, d] = n.to_be_bytes();
-        let from = Source { socket: 0, address: ([10, b, c, d], 1).into() };
+        let from = Source { socket: 0, address: ([10, b, c, d], 1).into(), local: None };
         w.datagram(from, gwmp(2, 0, 2, Eui64(u64::from(n)), b""));
     }
     assert_eq!(w.balancer.stats().rejected_gateways, 1_000);
@@ -122,7 +122,7 @@ fn workers_hear_of_gateways_at_first_and_every_half_minute() {
     }
     let seen = w.workers[&a].control.iter().filter(|m| matches!(m, ToWorker::GatewaySeen(_))).count();
     assert_eq!(seen, 2);
-    let from = Source { socket: 0, address: ([203, 0, 113, 1], 5).into() };
+    let from = Source { socket: 0, address: ([203, 0, 113, 1], 5).into(), local: None };
     w.datagram(from, gwmp(2, 1, 2, eui(1), b""));
     let moved = w.workers[&a].control.iter().filter_map(|m| match m {
         ToWorker::GatewaySeen(seen) => Some(seen.address.clone()),

@@ -50,7 +50,7 @@ pub fn eui(n: u64) -> Eui64 {
 }
 
 pub fn source(n: u16) -> Source {
-    Source { socket: 0, address: SocketAddr::from(([192, 0, 2, 1], n)) }
+    Source { socket: 0, address: SocketAddr::from(([192, 0, 2, 1], n)), local: None }
 }
 
 pub fn gwmp(version: u8, token: u16, kind: u8, gateway: Eui64, body: &[u8]) -> Bytes {

@@ -1,0 +1,50 @@
+//! What a balancer must be told to start.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+pub use limpet_balancer_core::AckAt;
+
+/// Settings of one balancer. Port 0 takes any free port; [`crate::Edge`] says which.
+#[derive(Clone, Debug)]
+pub struct BalancerConfig {
+    /// Unique in the cluster.
+    pub name: String,
+    /// Folder of `cluster/` (keys) and `cluster.bin` (what is known of the network).
+    pub data: PathBuf,
+    /// UDP for gateways.
+    pub gwmp: SocketAddr,
+    /// UDP for the link to workers.
+    pub link: SocketAddr,
+    /// TCP for metrics, health and ring; `None` for no admin HTTP.
+    pub admin: Option<SocketAddr>,
+    /// Link addresses for join tokens; empty: the one under which this machine is reached.
+    pub advertise: Vec<String>,
+    pub accept_unknown_gateways: bool,
+    pub ack: AckAt,
+    /// Bytes of datagrams that may wait until a worker is done with them.
+    pub retained_bytes: usize,
+    /// Datagrams per second of one known gateway; 0 for no limit.
+    pub gateway_rate: u32,
+    /// Datagrams per second of unknown gateways from one address; 0 for no limit.
+    pub unknown_rate: u32,
+}
+
+impl BalancerConfig {
+    /// The defaults, on the usual ports.
+    pub fn new(name: impl Into<String>, data: impl Into<PathBuf>) -> Self {
+        let core = limpet_balancer_core::Config::default();
+        Self {
+            name: name.into(),
+            data: data.into(),
+            gwmp: SocketAddr::from(([0, 0, 0, 0], 1700)),
+            link: SocketAddr::from(([0, 0, 0, 0], 1701)),
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 1702))),
+            advertise: Vec::new(),
+            accept_unknown_gateways: core.accept_unknown_gateways,
+            ack: core.ack,
+            retained_bytes: core.retained_bytes,
+            gateway_rate: core.gateway_rate,
+            unknown_rate: core.unknown_rate,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The one task that owns the core: it feeds it and does what it says.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use limpet_balancer_core::{Action, Balancer, Event, Stats, WorkerId};
+use limpet_link::LinkServer;
+use limpet_shared::{
+    admin::{Reply, Request},
+    link::{Ack, Cluster, Hello, to_balancer, to_worker},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    links::Outbox,
+    logs::{self, DropLog},
+    metrics::Metrics,
+    udp::{Datagram, GatewaySocket},
+    view::View,
+};
+
+mod admin;
+
+/// Inputs and datagrams taken at once, before timers have their turn.
+const BATCH: usize = 256;
+
+/// What comes to the driver besides datagrams.
+pub enum Input {
+    /// A worker introduces itself.
+    Hello {
+        id: WorkerId,
+        address: SocketAddr,
+        hello: Hello,
+        outbox: Outbox,
+    },
+    Control {
+        id: WorkerId,
+        message: Box<to_balancer::Kind>,
+    },
+    Acks {
+        id: WorkerId,
+        acks: Vec<Ack>,
+    },
+    /// A worker's link has ended.
+    Closed {
+        id: WorkerId,
+        why: String,
+    },
+    /// An operator asks.
+    Ask {
+        request: Request,
+        answer: oneshot::Sender<Reply>,
+    },
+    /// The metrics are read.
+    Stats {
+        answer: oneshot::Sender<Stats>,
+    },
+}
+
+/// What the driver works with.
+pub struct Parts {
+    pub core: Balancer,
+    pub clock: Clock,
+    pub socket: Arc<GatewaySocket>,
+    pub server: Arc<LinkServer>,
+    pub metrics: Metrics,
+    pub view: Arc<View>,
+    pub ready: Arc<AtomicBool>,
+    pub kept: watch::Sender<Cluster>,
+    pub inputs: mpsc::Receiver<Input>,
+    pub datagrams: mpsc::Receiver<Datagram>,
+}
+
+/// A worker's connection.
+struct Linked {
+    name: String,
+    outbox: Outbox,
+}
+
+/// The task's state.
+pub struct Driver {
+    parts: Parts,
+    workers: HashMap<WorkerId, Linked>,
+    drops: DropLog,
+    /// Questions that were passed on to a worker.
+    asked: HashMap<u64, oneshot::Sender<Reply>>,
+    questions: u64,
+}
+
+impl Driver {
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, workers: HashMap::new(), drops: DropLog::default(), asked: HashMap::new(), questions: 0 }
+    }
+
+    /// Runs until it was told to stop and has answered what it held.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let (mut inputs, mut datagrams) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+        let mut stopping = false;
+        loop {
+            self.perform();
+            let timeout = self.parts.core.next_timeout().map(|at| self.parts.clock.instant(at));
+            let timer = async move {
+                match timeout {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    tracing::info!("stopping: answering what is held");
+                    self.parts.core.on_shutdown(self.parts.clock.now());
+                }
+                _ = self.parts.inputs.recv_many(&mut inputs, BATCH) => {}
+                _ = self.parts.datagrams.recv_many(&mut datagrams, BATCH) => {}
+                () = timer => {}
+            }
+            // What workers have said comes first: a timer must not find somebody silent who was only not heard yet.
+            self.take(&mut inputs);
+            self.feed(&mut datagrams);
+            let now = self.parts.clock.now();
+            if timeout.is_some_and(|at| at <= tokio::time::Instant::now()) {
+                self.parts.core.on_timeout(now);
+            }
+            if stopping && self.parts.core.is_stopped(now) {
+                return self.perform();
+            }
+        }
+    }
+
+    /// Everything that is there by now.
+    fn take(&mut self, inputs: &mut Vec<Input>) {
+        while inputs.len() < BATCH
+            && let Ok(input) = self.parts.inputs.try_recv()
+        {
+            inputs.push(input);
+        }
+        for input in inputs.drain(..) {
+            self.input(input);
+            self.perform();
+        }
+    }
+
+    fn feed(&mut self, datagrams: &mut Vec<Datagram>) {
+        while datagrams.len() < BATCH
+            && let Ok(datagram) = self.parts.datagrams.try_recv()
+        {
+            datagrams.push(datagram);
+        }
+        for datagram in datagrams.drain(..) {
+            self.parts.core.on_datagram(datagram.at, datagram.source, datagram.bytes);
+        }
+        self.perform();
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.parts.clock.now();
+        match input {
+            Input::Hello { id, address, hello, outbox } => {
+                self.workers.insert(id, Linked { name: hello.name.clone(), outbox });
+                self.parts.core.on_worker_connected(now, id, address, hello);
+            }
+            Input::Control { id, message } => self.control(id, *message),
+            Input::Acks { id, acks } => {
+                acks.iter().for_each(|ack| self.parts.core.on_ack(now, id, ack));
+            }
+            Input::Closed { id, why } => {
+                if let Some(linked) = self.workers.remove(&id) {
+                    tracing::debug!(worker = linked.name, why, "a link ended");
+                }
+                self.parts.core.on_worker_closed(now, id);
+            }
+            Input::Ask { request, answer } => self.ask(request, answer),
+            Input::Stats { answer } => {
+                let _ = answer.send(self.parts.core.stats());
+            }
+        }
+    }
+
+    /// Does what the core says.
+    fn perform(&mut self) {
+        while let Some(action) = self.parts.core.poll_action() {
+            match action {
+                Action::SendUdp { to, bytes } => {
+                    if let Err(error) = self.parts.socket.send(to, &bytes) {
+                        self.parts.metrics.send_failed();
+                        tracing::debug!(to = %to.address, %error, "cannot send to a gateway");
+                    }
+                }
+                // A send fails when the link has just ended; that it did will be told to the core.
+                Action::SendFrame { worker, frame } => {
+                    let _ = self.workers.get(&worker).map(|linked| linked.outbox.frames.send(frame));
+                }
+                Action::SendControl { worker, message } => self.tell(worker, message),
+                Action::CloseWorker { worker, reason } => {
+                    if let Some(linked) = self.workers.remove(&worker) {
+                        let _ = linked.outbox.close.send(reason);
+                    }
+                }
+                Action::Publish { gateway, route } => self.parts.view.publish(gateway, route),
+                Action::Unpublish { gateway } => self.parts.view.unpublish(gateway),
+                Action::PersistCluster => self.keep(),
+                Action::Drop { reason, gateway, from } => {
+                    self.parts.metrics.dropped(reason);
+                    self.drops.say(reason, gateway, from);
+                }
+                Action::Event(event) => self.event(&event),
+            }
+        }
+        self.parts.ready.store(self.parts.core.is_ready(), Ordering::Relaxed);
+    }
+
+    fn tell(&self, worker: WorkerId, message: to_worker::Kind) {
+        let _ = self.workers.get(&worker).map(|linked| linked.outbox.control.send(message));
+    }
+
+    fn keep(&self) {
+        let cluster = self.parts.core.cluster();
+        self.parts.view.revoke(&cluster);
+        self.parts.kept.send_replace(cluster);
+    }
+
+    fn event(&self, event: &Event) {
+        let metrics = &self.parts.metrics;
+        match event {
+            Event::Received { kind } => metrics.received(kind),
+            Event::PushAcked { after } => metrics.push_acked(*after),
+            Event::Redelivered { why, .. } => metrics.redelivered(*why),
+            Event::DownlinkSent { .. } => metrics.pull_resp(),
+            Event::DownlinkSettled { error, .. } => metrics.downlink(error),
+            Event::Worker { name, state, .. } => self.parts.view.worker(name, state),
+            Event::WorkerRefused { .. } => metrics.worker_refused(),
+            Event::RingChanged { .. } => metrics.ring_changed(),
+            Event::VerdictsHeld { .. } => metrics.verdicts_held(),
+            Event::Stalled { .. } => metrics.stalled(),
+            Event::UnknownGateway { .. } | Event::GatewayMoved { .. } | Event::ClusterChanged { .. } => {}
+        }
+        logs::event(event);
+    }
+}

@@ -1,0 +1,183 @@
+//! A balancer that listens: everything bound, nothing running yet.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use limpet_balancer_core::{Balancer, Config};
+use limpet_link::{Authority, LinkServer, ServerConfig, ServerError, files, files::FileError};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::AdminHandle,
+    clock::Clock,
+    config::BalancerConfig,
+    driver::{Driver, Input, Parts},
+    http::{self, Pages},
+    keep, links,
+    metrics::Metrics,
+    udp::GatewaySocket,
+    view::View,
+};
+
+/// Datagrams that were read and not looked at yet; more wait in the kernel.
+const DATAGRAMS: usize = 4_096;
+const INPUTS: usize = 4_096;
+/// For how long open admin requests may go on after the stop.
+const HTTP_STOP: Duration = Duration::from_secs(1);
+
+/// Why a balancer cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BalancerError {
+    #[error("cannot listen on UDP {0} for gateways: {1}")]
+    Gwmp(SocketAddr, io::Error),
+    #[error("cannot listen on TCP {0} for admin HTTP: {1}")]
+    Admin(SocketAddr, io::Error),
+    #[error(transparent)]
+    Link(#[from] ServerError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+    #[error("cannot set up metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A balancer whose addresses are bound. [`Edge::run`] starts it.
+pub struct Edge {
+    parts: Parts,
+    inputs: mpsc::Sender<Input>,
+    datagrams: mpsc::Sender<crate::udp::Datagram>,
+    keeper: tokio::task::JoinHandle<()>,
+    http: Option<(TcpListener, SocketAddr)>,
+}
+
+impl Edge {
+    /// Binds all addresses, as a balancer of the cluster of `authority`. Needs a running tokio runtime. Workers may
+    /// dial from now on; they are answered once it runs.
+    pub async fn bind(config: BalancerConfig, authority: Arc<Authority>) -> Result<Self, BalancerError> {
+        files::private_dir(&config.data)?;
+        let clock = Clock::start();
+        let socket = GatewaySocket::bind(0, config.gwmp).map_err(|e| BalancerError::Gwmp(config.gwmp, e))?;
+        let http = match config.admin {
+            Some(address) => Some(listen(address).await.map_err(|e| BalancerError::Admin(address, e))?),
+            None => None,
+        };
+        let view = Arc::new(View::default());
+        let server = Arc::new(link_server(&config, authority, view.clone())?);
+        let kept_at = keep::path(&config.data);
+        let cluster = keep::load(&kept_at);
+        view.revoke(&cluster.clone().unwrap_or_default());
+        let admin = http.as_ref().map(|(_, address)| address.to_string());
+        let core = Balancer::new(core_config(&config, clock, admin.unwrap_or_default())?, cluster.as_ref());
+        let (kept, versions) = watch::channel(cluster.unwrap_or_default());
+        let keeper = tokio::spawn(keep::keep(kept_at, versions));
+        let (input_sender, inputs) = mpsc::channel(INPUTS);
+        let (datagram_sender, datagrams) = mpsc::channel(DATAGRAMS);
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
+        let ready = Arc::new(AtomicBool::new(false));
+        let parts = Parts { core, clock, socket, server, metrics, view, ready, kept, inputs, datagrams };
+        Ok(Self { parts, inputs: input_sender, datagrams: datagram_sender, keeper, http })
+    }
+
+    /// Where gateways are heard.
+    pub fn gwmp(&self) -> SocketAddr {
+        self.parts.socket.local_addr()
+    }
+
+    /// Where workers link up.
+    pub fn link(&self) -> SocketAddr {
+        self.parts.server.local_addr()
+    }
+
+    /// Where the admin HTTP listens.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|(_, address)| *address)
+    }
+
+    /// Asks the balancer, once it runs.
+    pub fn admin_handle(&self) -> AdminHandle {
+        AdminHandle(self.inputs.clone())
+    }
+
+    /// The published view of the routes.
+    pub fn view(&self) -> Arc<View> {
+        self.parts.view.clone()
+    }
+
+    /// Runs until `stop`, then answers what is held, for 5 s at most.
+    pub async fn run(self, stop: CancellationToken) {
+        let pages = Pages {
+            admin: AdminHandle(self.inputs.clone()),
+            metrics: self.parts.metrics.clone(),
+            view: self.parts.view.clone(),
+            ready: self.parts.ready.clone(),
+            socket: self.parts.socket.clone(),
+        };
+        let stopped = CancellationToken::new();
+        let http = self.http.map(|(listener, _)| tokio::spawn(serve_http(listener, pages, stopped.clone())));
+        let reader = tokio::spawn(self.parts.socket.clone().read(self.parts.clock, self.datagrams));
+        let server = self.parts.server.clone();
+        let workers = tokio::spawn(links::accept_all(server.clone(), self.inputs, stopped.clone()));
+        Driver::new(self.parts).run(stop).await;
+        reader.abort();
+        stopped.cancel();
+        let _ = workers.await;
+        server.close("the balancer stops").await;
+        if let Some(http) = http {
+            let _ = tokio::time::timeout(HTTP_STOP, http).await;
+        }
+        // The driver's end was the end of what there is to keep.
+        let _ = self.keeper.await;
+    }
+}
+
+async fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let local = listener.local_addr()?;
+    Ok((listener, local))
+}
+
+async fn serve_http(listener: TcpListener, pages: Pages, stopped: CancellationToken) {
+    let served = axum::serve(listener, http::router(pages)).with_graceful_shutdown(stopped.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the admin HTTP has ended");
+    }
+}
+
+fn link_server(config: &BalancerConfig, authority: Arc<Authority>, view: Arc<View>) -> Result<LinkServer, ServerError> {
+    let server = ServerConfig {
+        listen: config.link,
+        name: config.name.clone(),
+        cluster: config.data.join("cluster"),
+        advertise: config.advertise.clone(),
+    };
+    LinkServer::bind(server, authority, Arc::new(move |name: &str| view.name(name)))
+}
+
+fn core_config(config: &BalancerConfig, clock: Clock, admin: String) -> Result<Config, BalancerError> {
+    let mut ring_key = [0; 16];
+    getrandom::fill(&mut ring_key).map_err(BalancerError::Random)?;
+    let defaults = Config::default();
+    Ok(Config {
+        name: config.name.clone(),
+        instance: getrandom::u64().map_err(BalancerError::Random)?,
+        software: env!("CARGO_PKG_VERSION").into(),
+        admin,
+        started_at: clock.now().unix,
+        ring_key,
+        ack: config.ack,
+        accept_unknown_gateways: config.accept_unknown_gateways,
+        retained_bytes: config.retained_bytes,
+        gateway_rate: config.gateway_rate,
+        unknown_rate: config.unknown_rate,
+        ..defaults
+    })
+}

@@ -1,0 +1,148 @@
+//! Workers on the link: each has a task that carries messages between its streams and the driver.
+
+use std::{sync::Arc, time::Duration};
+
+use limpet_balancer_core::WorkerId;
+use limpet_link::{AckReceiver, ControlReceiver, Incoming, LinkServer, Sender, WorkerLink, stream::Wire};
+use limpet_shared::link::{ToBalancer, ToWorker, UplinkFrame, to_worker};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::Input;
+
+/// Acks taken at once.
+const BATCH: usize = 256;
+/// How long what is queued for a worker may take when its link is closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The driver's way to one worker. The queues have no limit of their own: frames are limited by the retention, and a
+/// worker that reads nothing loses its link.
+pub struct Outbox {
+    pub control: mpsc::UnboundedSender<to_worker::Kind>,
+    pub frames: mpsc::UnboundedSender<UplinkFrame>,
+    /// Closes the link after what was sent before, with a reason.
+    pub close: oneshot::Sender<String>,
+}
+
+/// What waits for a worker.
+struct Queues {
+    control: mpsc::UnboundedReceiver<to_worker::Kind>,
+    frames: mpsc::UnboundedReceiver<UplinkFrame>,
+    close: oneshot::Receiver<String>,
+}
+
+fn outbox() -> (Outbox, Queues) {
+    let (control, control_queue) = mpsc::unbounded_channel();
+    let (frames, frame_queue) = mpsc::unbounded_channel();
+    let (close, closing) = oneshot::channel();
+    (Outbox { control, frames, close }, Queues { control: control_queue, frames: frame_queue, close: closing })
+}
+
+/// Brings every worker that introduces itself before the driver, until the balancer has stopped; then waits a moment
+/// for what is still to be told.
+pub async fn accept_all(server: Arc<LinkServer>, inputs: mpsc::Sender<Input>, stopped: CancellationToken) {
+    let (mut number, mut links) = (0, JoinSet::new());
+    loop {
+        tokio::select! {
+            () = stopped.cancelled() => break,
+            Some(_) = links.join_next() => {}
+            incoming = server.accept() => {
+                let Some(incoming) = incoming else { break };
+                number += 1;
+                links.spawn(serve(WorkerId(number), incoming, inputs.clone()));
+            }
+        }
+    }
+    let _ = tokio::time::timeout(LAST_WORDS, async { while links.join_next().await.is_some() {} }).await;
+}
+
+async fn serve(id: WorkerId, incoming: Incoming, inputs: mpsc::Sender<Input>) {
+    let (outbox, mut queues) = outbox();
+    let (address, hello) = (incoming.address, incoming.hello.clone());
+    if inputs.send(Input::Hello { id, address, hello, outbox }).await.is_err() {
+        return incoming.refuse("this balancer is stopping", true).await;
+    }
+    let welcome = match queues.control.recv().await {
+        Some(to_worker::Kind::Welcome(welcome)) => welcome,
+        Some(to_worker::Kind::Refused(refused)) => return incoming.refuse(&refused.reason, refused.retry).await,
+        _ => return incoming.refuse("this balancer is stopping", true).await,
+    };
+    match incoming.welcome(welcome).await {
+        Ok(link) => carry(id, link, queues, &inputs).await,
+        Err(ended) => {
+            let _ = inputs.send(Input::Closed { id, why: ended.to_string() }).await;
+        }
+    }
+}
+
+async fn carry(id: WorkerId, worker: WorkerLink, queues: Queues, inputs: &mpsc::Sender<Input>) {
+    let WorkerLink { control_tx, control_rx, frame_tx, ack_rx, link } = worker;
+    let writers = [pass_on::<_, ToWorker>(queues.control, control_tx), pass_on(queues.frames, frame_tx)];
+    let why = tokio::select! {
+        reason = queues.close => {
+            // The driver has let go of the queues, so the writers end after what is in them.
+            let written = async {
+                for writer in writers {
+                    let _ = writer.await;
+                }
+            };
+            let _ = tokio::time::timeout(LAST_WORDS, written).await;
+            return link.close(reason.as_deref().unwrap_or("the balancer has stopped")).await;
+        }
+        ended = link.closed() => ended.to_string(),
+        why = read_control(id, control_rx, inputs) => why,
+        why = read_acks(id, ack_rx, inputs) => why,
+    };
+    writers.iter().for_each(JoinHandle::abort);
+    link.abort(&why);
+    let _ = inputs.send(Input::Closed { id, why }).await;
+}
+
+/// Moves messages from the driver's queue to the link's, which may make it wait.
+fn pass_on<T, M>(mut queue: mpsc::UnboundedReceiver<T>, to: Sender<M>) -> JoinHandle<()>
+where
+    T: Send + 'static,
+    M: Wire + From<T>,
+{
+    tokio::spawn(async move {
+        while let Some(message) = queue.recv().await {
+            if to.send(message).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+async fn read_control(id: WorkerId, mut messages: ControlReceiver<ToBalancer>, inputs: &mpsc::Sender<Input>) -> String {
+    loop {
+        match messages.recv().await {
+            // A kind that this version does not know has no `kind`; it is none of our business.
+            Ok(Some(ToBalancer { kind: None })) => {}
+            Ok(Some(ToBalancer { kind: Some(message) })) => {
+                if inputs.send(Input::Control { id, message: Box::new(message) }).await.is_err() {
+                    return "the balancer has stopped".into();
+                }
+            }
+            Ok(None) => return "the worker ended its control stream".into(),
+            Err(error) => return error.to_string(),
+        }
+    }
+}
+
+async fn read_acks(id: WorkerId, mut messages: AckReceiver, inputs: &mpsc::Sender<Input>) -> String {
+    loop {
+        let mut acks = Vec::new();
+        match messages.recv_many(&mut acks, BATCH).await {
+            Ok(0) => return "the worker ended its frame stream".into(),
+            Ok(_) => {
+                if inputs.send(Input::Acks { id, acks }).await.is_err() {
+                    return "the balancer has stopped".into();
+                }
+            }
+            Err(error) => return error.to_string(),
+        }
+    }
+}

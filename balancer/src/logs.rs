@@ -1,0 +1,112 @@
+//! Events as lines for people. What strangers can cause is limited to a few lines per second and reason.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use limpet_balancer_core::{DropReason, Event};
+use limpet_shared::Eui64;
+
+/// Lines per reason and second.
+const LINES: u32 = 5;
+
+/// Limits the lines about drops.
+#[derive(Default)]
+pub struct DropLog {
+    reasons: BTreeMap<DropReason, Window>,
+}
+
+struct Window {
+    since: Instant,
+    lines: u32,
+    unsaid: u64,
+}
+
+impl DropLog {
+    /// One line: why, and whose.
+    pub fn say(&mut self, reason: DropReason, gateway: Option<Eui64>, from: Option<SocketAddr>) {
+        let Some(unsaid) = self.admit(reason, Instant::now()) else { return };
+        let gateway = gateway.map(tracing::field::display);
+        let from = from.map(tracing::field::display);
+        let label = reason.label();
+        if worth_a_warning(reason) {
+            tracing::warn!(gateway, from, reason = label, unsaid, "dropped: {reason}");
+        } else {
+            tracing::debug!(gateway, from, reason = label, unsaid, "dropped: {reason}");
+        }
+    }
+
+    /// Whether a line may be written; if so, how many were not since the last one.
+    fn admit(&mut self, reason: DropReason, now: Instant) -> Option<u64> {
+        let window = self.reasons.entry(reason).or_insert(Window { since: now, lines: 0, unsaid: 0 });
+        if now.duration_since(window.since) >= Duration::from_secs(1) {
+            (window.since, window.lines) = (now, 0);
+        }
+        if window.lines >= LINES {
+            window.unsaid += 1;
+            return None;
+        }
+        window.lines += 1;
+        Some(std::mem::take(&mut window.unsaid))
+    }
+}
+
+/// Drops that cost somebody an uplink or a downlink; the others are what any open port gets.
+fn worth_a_warning(reason: DropReason) -> bool {
+    use DropReason::*;
+    matches!(reason, GatewayRate | RetentionFull | NoWorker | Poison | TxAckUnheard | DownlinkMalformed | DownlinksFull)
+}
+
+/// Events that come at most a few times per second by themselves.
+pub fn event(event: &Event) {
+    match event {
+        Event::Received { .. } | Event::PushAcked { .. } => {}
+        Event::Redelivered { gateway, attempt, why } => {
+            tracing::debug!(%gateway, attempt, reason = why.label(), "gave a frame to another worker");
+        }
+        Event::Worker { name, state, reason } => match *state {
+            "ready" | "joining" | "draining" => tracing::info!(worker = name, state, reason, "worker"),
+            _ => tracing::warn!(worker = name, state, reason, "worker"),
+        },
+        Event::WorkerRefused { name, reason } => tracing::warn!(worker = name, reason, "did not let a worker in"),
+        Event::RingChanged { epoch } => tracing::info!(epoch, "the ring has changed"),
+        Event::UnknownGateway { gateway, address } => tracing::warn!(
+            %gateway, %address,
+            "rejected a gateway that the network does not know; to add it: limpet ctl gateway add {gateway}"
+        ),
+        Event::GatewayMoved { gateway, from, to } => {
+            tracing::info!(%gateway, %from, %to, "a gateway speaks from another address");
+        }
+        Event::DownlinkSent { gateway, window } => tracing::debug!(%gateway, window, "sent a downlink"),
+        Event::DownlinkSettled { gateway, window, error } if error.is_empty() => {
+            tracing::debug!(%gateway, window, "a gateway transmits a downlink");
+        }
+        Event::DownlinkSettled { gateway, window, error } => {
+            tracing::info!(%gateway, window, error, "a downlink was not transmitted, as far as is known");
+        }
+        Event::ClusterChanged { version, gateways } => tracing::debug!(version, gateways, "learned about the network"),
+        Event::VerdictsHeld { silent, of } => {
+            tracing::warn!(silent, of, "more than half of the workers are silent at once; waiting before believing it");
+        }
+        Event::Stalled { late } => {
+            tracing::debug!(late_ms = late.as_millis() as u64, "the balancer itself did not run for a while");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_told_in_few_lines_and_none_is_forgotten() {
+        let mut log = DropLog::default();
+        let start = Instant::now();
+        let said = (0..100).filter(|_| log.admit(DropReason::TooShort, start).is_some()).count();
+        assert_eq!(said, LINES as usize);
+        assert_eq!(log.admit(DropReason::Poison, start), Some(0), "each reason has its own limit");
+        assert_eq!(log.admit(DropReason::TooShort, start + Duration::from_secs(1)), Some(95));
+    }
+}
