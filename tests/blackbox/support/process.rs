@@ -1,0 +1,150 @@
+//! Processes of the binary under test: started, watched, stopped and killed, each by its own id.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::eventually;
+
+/// A running `limpet`. It is killed when this is dropped, and its last lines are shown if the test is failing then.
+#[derive(Debug)]
+pub struct Limpet {
+    name: String,
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Stopped {
+    pub status: ExitStatus,
+    pub lines: Vec<String>,
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_limpet"));
+    command.args(arguments).stdin(Stdio::null());
+    // What the developer has set for a server of their own is not meant for ours.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LIMPET_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs `limpet ctl --data DATA ...` to its end.
+pub fn ctl(data: &Path, arguments: &[&str]) -> Output {
+    let data = data.to_str().unwrap();
+    command(&[&["ctl", "--data", data], arguments].concat()).output().unwrap()
+}
+
+impl Limpet {
+    /// Starts the binary with these arguments. `name` stands before its lines when they are shown.
+    pub fn start(name: &str, arguments: &[&str]) -> Self {
+        let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = Arc::default();
+        read_into(&lines, child.stdout.take().unwrap());
+        read_into(&lines, child.stderr.take().unwrap());
+        Self { name: name.into(), child, lines }
+    }
+
+    /// Everything it has written so far, to both outputs.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for a line that contains `text`. Fails if the process ends before.
+    pub async fn line_with(&mut self, text: &str) -> String {
+        let what = format!("{} to write {text:?}", self.name);
+        eventually(&what, async || {
+            // Asked first: what it wrote before it ended is read by then, or in the next round.
+            let ended = self.ended();
+            let found = self.lines().into_iter().find(|line| line.contains(text));
+            assert!(found.is_some() || ended.is_none(), "{} ended before it wrote {text:?}: {ended:?}", self.name);
+            found
+        })
+        .await
+    }
+
+    /// Waits until `/readyz` at this address answers 200. Fails if the process ends before.
+    pub async fn ready(&mut self, http: SocketAddr) {
+        let client = reqwest::Client::new();
+        let url = format!("http://{http}/readyz");
+        let what = format!("{} to be ready at {url}", self.name);
+        eventually(&what, async || {
+            assert!(self.ended().is_none(), "{} ended before it was ready", self.name);
+            let answer = client.get(&url).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// SIGTERM: asks it to end.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGSTOP: it stands still until [`Self::thaw`].
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.signal(Signal::KILL);
+        self.child.wait().unwrap();
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits until it has ended by itself, or by what it was told.
+    pub async fn stopped(mut self) -> Stopped {
+        let what = format!("{} to end", self.name);
+        let status = eventually(&what, async || self.ended()).await;
+        Stopped { status, lines: self.lines() }
+    }
+}
+
+impl Drop for Limpet {
+    fn drop(&mut self) {
+        // It may have ended already; both calls then fail, which is all right.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let lines = self.lines();
+            let from = lines.len().saturating_sub(80);
+            for line in &lines[from..] {
+                println!("{} | {line}", self.name);
+            }
+        }
+    }
+}
+
+/// Reads lines until the process closes its end; a pipe that nobody reads would stop it.
+fn read_into(lines: &Arc<Mutex<Vec<String>>>, from: impl Read + Send + 'static) {
+    let lines = lines.clone();
+    thread::spawn(move || {
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    });
+}
