@@ -30,10 +30,12 @@ impl Feed {
         let mut proposed = [0; 16];
         getrandom::fill(&mut proposed).map_err(|e| StoreError::Unavailable(format!("no random bytes: {e}")))?;
         let key = store.init_setting("ring_key", &proposed).await?;
-        let ring_key = key.try_into().map_err(|_| StoreError::Corrupt("the setting ring_key is not 16 bytes".into()))?;
+        let ring_key =
+            key.try_into().map_err(|_| StoreError::Corrupt("the setting ring_key is not 16 bytes".into()))?;
         let began = (surroundings.now().0 / 1_000_000).to_be_bytes();
         let began = store.init_setting("network_began", &began).await?;
-        let began = began.try_into().map_err(|_| StoreError::Corrupt("the setting network_began is not 8 bytes".into()))?;
+        let began =
+            began.try_into().map_err(|_| StoreError::Corrupt("the setting network_began is not 8 bytes".into()))?;
         Ok(Self { store, links, ring_key, began: u64::from_be_bytes(began) })
     }
 

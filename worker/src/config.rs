@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use limpet_api::Api;
 use limpet_link::Identity;
 use limpet_shared::region::Region;
 use limpet_store::Store;
@@ -28,16 +29,18 @@ pub struct WorkerConfig {
     pub accept_unknown_gateways: bool,
     /// The process holds its own balancer, whose retained frames died with it: sweep at the start.
     pub sweep_at_start: bool,
-    /// The cluster's join line for people, shown by the console.
+    /// Told when the worker is up.
     pub started: Option<oneshot::Sender<Started>>,
 }
 
 /// What a worker reports once it listens and its network is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Started {
     pub name: String,
     /// Where HTTP listens.
     pub http: Option<SocketAddr>,
+    /// For questions of operators beside the process.
+    pub api: Arc<Api>,
     /// The admin's password, if this start made the admin and the password.
     pub new_password: Option<String>,
     /// This start made the admin.

@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
-use limpet_shared::region::Region;
+use limpet_api::Api;
+use limpet_store::Store;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{links::Links, metrics::Metrics, view::View};
+use crate::{links::Links, metrics::Metrics};
 
 /// A probe waits at most this long for the store.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
@@ -15,21 +16,13 @@ const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// Serves until `end` is cancelled.
 pub fn serve(
     listener: TcpListener,
-    view: &Arc<View>,
-    regions: &[&'static Region],
+    api: &Arc<Api>,
+    store: Arc<dyn Store>,
+    links: Arc<Links>,
     metrics: Metrics,
     end: CancellationToken,
 ) -> JoinHandle<()> {
-    let state = limpet_api::ApiState {
-        store: view.store.clone(),
-        cluster: view.clone(),
-        regions: regions.iter().map(|r| r.name().to_owned()).collect(),
-        default_region: regions.first().map(|r| r.name().to_owned()).unwrap_or_default(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        server: view.pipeline.name.clone(),
-        gwmp: None,
-    };
-    let router = limpet_api::router(state).merge(health(view.clone(), metrics));
+    let router = api.router().merge(health(store, links, metrics));
     tokio::spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(end.cancelled_owned()).await;
         if let Err(error) = served {
@@ -38,10 +31,10 @@ pub fn serve(
     })
 }
 
-fn health(view: Arc<View>, metrics: Metrics) -> Router {
+fn health(store: Arc<dyn Store>, links: Arc<Links>, metrics: Metrics) -> Router {
     let ready = move || async move {
-        match tokio::time::timeout(PROBE_LIMIT, view.store.ping()).await {
-            Ok(Ok(())) => may_receive(&view.links),
+        match tokio::time::timeout(PROBE_LIMIT, store.ping()).await {
+            Ok(Ok(())) => may_receive(&links),
             Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")),
             Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the store does not answer\n".into()),
         }

@@ -2,8 +2,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod cluster;
+mod config;
+mod http;
 mod links;
 mod metrics;
+mod notices;
 pub mod pipeline;
 mod regions;
+mod run;
 mod seams;
+mod view;
+
+pub use config::{Started, WorkerConfig};
+pub use run::{WorkerError, run};

@@ -82,9 +82,14 @@ pub enum Notice {
     TxAck(link::TxAck),
     GatewaySeen(link::GatewaySeen),
     /// A new link: it needs the cluster snapshot if it has an older one than this.
-    Linked { address: String },
+    Linked {
+        address: String,
+    },
     /// A question for this worker; the answer goes back the same way.
-    Ask { request: Request, answer: oneshot::Sender<Reply> },
+    Ask {
+        request: Request,
+        answer: oneshot::Sender<Reply>,
+    },
     Drain(bool),
     Remove,
     Renewed(String),
@@ -173,6 +178,16 @@ impl Links {
         };
         self.metrics.set_ready(ready);
         self.broadcast(to_balancer::Kind::Weight(weight));
+    }
+
+    /// What changed since Hello was written: it may have become ready, or been told to stop.
+    fn catch_up(&self, control: &ControlSender<ToBalancer>) {
+        let weight = to_balancer::Kind::Weight(self.weight.lock().clone());
+        let drain = self.is_draining().then_some(to_balancer::Kind::Drain(Drain { on: true }));
+        for kind in [Some(weight), drain].into_iter().flatten() {
+            // A queue that is full or closed this early is of a link that ends now.
+            let _ = control.try_send(ToBalancer::from(kind));
+        }
     }
 
     /// Asks all balancers for no new frames (or for frames again).

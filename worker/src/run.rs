@@ -2,16 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use limpet_api::{Api, ApiState};
 use limpet_integration::Sender;
-use limpet_link::Identity;
-use limpet_shared::{
-    Eui64, UnixMicros,
-    admin::{Reply, Request},
-    link,
-    region::Region,
-};
+use limpet_shared::{link, region::Region};
 use limpet_store::{Store, StoreError};
-use limpet_worker_core::model::GatewaySeen;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
@@ -23,8 +17,9 @@ use crate::{
     cluster::Feed,
     config::{Started, WorkerConfig},
     http,
-    links::{Introduction, LinkError, Links, Notice},
+    links::{Introduction, LinkError, Links},
     metrics::Metrics,
+    notices::{self, Around},
     pipeline::{Pipeline, Sweep, run_pending},
     regions::Regions,
     seams::{Machine, Surroundings},
@@ -37,6 +32,8 @@ const READY_EVERY: Duration = Duration::from_millis(500);
 const STRAGGLERS: Duration = Duration::from_millis(300);
 /// A drain ends at the latest after this: what is not done then is redelivered to another worker.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
+/// A worker counts as started when it has a link, or after this.
+const FIRST_LINK: Duration = Duration::from_secs(3);
 /// Messages of balancers that wait.
 const NOTICES: usize = 4096;
 /// How often the certificate's age is looked at.
@@ -49,7 +46,9 @@ pub enum WorkerError {
     Store(#[from] StoreError),
     #[error("cannot listen on {address} for HTTP: {source}; choose another --http")]
     Http { address: SocketAddr, source: std::io::Error },
-    #[error("--region says {asked}, but this network was set up with {have}; leave --region out, or start another network")]
+    #[error(
+        "--region says {asked}, but this network was set up with {have}; leave --region out, or start another network"
+    )]
     Regions { asked: String, have: String },
     #[error("the network was set up with the region {0}, which this version does not know")]
     UnknownRegion(String),
@@ -86,7 +85,8 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
         config.net_id,
     );
     let feed = Arc::new(Feed::open(store.clone(), links.clone(), &Machine).await?);
-    let view = Arc::new(View::new(store.clone(), links.clone(), feed.clone(), pipeline.clone()));
+    let view = View { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone() };
+    let api = Api::new(api_state(store.clone(), view, &regions, &name));
     let first = limpet_api::bootstrap(store, config.admin_password.clone())
         .await
         .map_err(|e| WorkerError::Bootstrap(e.to_string()))?;
@@ -101,29 +101,43 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     for address in balancers {
         tasks.spawn(links.clone().keep(address.clone(), pipeline.clone(), sweep.clone(), end.clone()));
     }
+    let around = Around {
+        store: store.clone(),
+        links: links.clone(),
+        feed: feed.clone(),
+        pipeline: pipeline.clone(),
+        api: api.clone(),
+        identity_folder: identity_folder.clone(),
+    };
     let helpers = vec![
         tokio::spawn(sweep.clone().run(pipeline.clone(), end.clone())),
         tokio::spawn(run_pending(pipeline.clone(), instance, end.clone())),
         tokio::spawn(readiness(store.clone(), links.clone(), stop.clone())),
         tokio::spawn(renewal(links.clone(), end.clone())),
-        tokio::spawn(notice_loop(notice_rx, view.clone(), identity_folder.clone(), stop.clone())),
+        tokio::spawn(notices::run(notice_rx, around, stop.clone())),
         tokio::spawn({
             let (feed, pipeline, end) = (feed.clone(), pipeline.clone(), end.clone());
             async move { feed.run(|| pipeline.regions.forget(), end).await }
         }),
     ];
-    let server = listener.map(|l| http::serve(l, &view, &regions, metrics.clone(), end.clone()));
-    if let Some(started) = config.started {
-        // Whoever started the worker may not care.
-        let _ = started.send(Started {
-            name: name.clone(),
-            http: http_bound,
-            new_admin: first.created.is_some(),
-            new_password: first.created.filter(|_| config.admin_password.is_none()),
-        });
-    }
+    let server = listener.map(|l| http::serve(l, &api, store.clone(), links.clone(), metrics.clone(), end.clone()));
+    let report = Started {
+        name: name.clone(),
+        http: http_bound,
+        api,
+        new_admin: first.created.is_some(),
+        new_password: first.created.filter(|_| config.admin_password.is_none()),
+    };
+    let up = async {
+        linked(&links).await;
+        if let Some(started) = config.started {
+            // Whoever started the worker may not care.
+            let _ = started.send(report);
+        }
+        stop.cancelled().await;
+    };
     let outcome = tokio::select! {
-        () = stop.cancelled() => Ok(()),
+        () = up => Ok(()),
         outcome = first_failure(&mut tasks) => outcome,
     };
     if outcome.is_ok() {
@@ -135,6 +149,14 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
         stopped(helper).await;
     }
     outcome.map_err(WorkerError::from)
+}
+
+/// Until the first balancer has let this worker in; not for long, for the API serves without one too.
+async fn linked(links: &Links) {
+    let began = tokio::time::Instant::now();
+    while !links.is_linked() && began.elapsed() < FIRST_LINK {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn stopped(helper: JoinHandle<()>) {
@@ -185,10 +207,7 @@ fn introduction(name: &str, http: Option<SocketAddr>) -> Introduction {
 }
 
 /// Regions are the network's: the first worker's are written down, and every other's must be the same.
-async fn network_regions(
-    store: &dyn Store,
-    asked: &[&'static Region],
-) -> Result<Vec<&'static Region>, WorkerError> {
+async fn network_regions(store: &dyn Store, asked: &[&'static Region]) -> Result<Vec<&'static Region>, WorkerError> {
     let names = |regions: &[&'static Region]| regions.iter().map(|r| r.name()).collect::<Vec<_>>().join(",");
     let have = if asked.is_empty() {
         let eu868 = b"eu868";
@@ -238,62 +257,14 @@ async fn renewal(links: Arc<Links>, end: CancellationToken) {
     }
 }
 
-/// What balancers tell besides frames.
-async fn notice_loop(
-    mut notices: mpsc::Receiver<Notice>,
-    view: Arc<View>,
-    identity_folder: std::path::PathBuf,
-    stop: CancellationToken,
-) {
-    while let Some(notice) = notices.recv().await {
-        let view = view.clone();
-        match notice {
-            Notice::TxAck(ack) => drop(tokio::spawn(async move { view.pipeline.tx_ack(ack).await })),
-            Notice::GatewaySeen(seen) => drop(tokio::spawn(async move { note_gateway(&view, seen).await })),
-            Notice::Linked { address } => drop(tokio::spawn(async move { view.feed.greet(&address).await })),
-            Notice::Ask { request, answer } => drop(tokio::spawn(async move {
-                // Whoever asked may have gone.
-                let _ = answer.send(view.answer(request).await);
-            })),
-            Notice::Drain(on) => {
-                tracing::info!(on, "a balancer's operator asks this worker to drain");
-            }
-            Notice::Remove => {
-                tracing::info!("this worker was removed from the cluster; it drains and ends");
-                stop.cancel();
-            }
-            Notice::Renewed(certificate) => renewed(&view.links, &certificate, &identity_folder),
-        }
-    }
-}
-
-fn renewed(links: &Links, certificate: &str, folder: &std::path::Path) {
-    let identity: Result<Identity, _> = links.identity().renewed(certificate);
-    match identity.and_then(|i| i.save(folder).map(|()| i)) {
-        Ok(identity) => {
-            tracing::info!(expires_at = ?identity.expires_at(), "the certificate was renewed");
-            links.set_identity(identity);
-        }
-        Err(error) => tracing::warn!(%error, "a renewed certificate cannot be used"),
-    }
-}
-
-async fn note_gateway(view: &View, seen: link::GatewaySeen) {
-    let (eui, at) = (Eui64(seen.eui), UnixMicros(seen.at));
-    let seen = GatewaySeen { last_seen_at: Some(at), address: Some(seen.address), location: None };
-    if let Err(error) = view.store.note_gateway(eui, seen).await {
-        tracing::debug!(gateway = %eui, %error, "could not note when a gateway was seen");
-    }
-}
-
-impl View {
-    /// An operator's question that a balancer passed on, or that came in here.
-    pub async fn answer(&self, request: Request) -> Reply {
-        match request {
-            Request::Gateways | Request::GatewayAdd { .. } | Request::DeviceAdd(_) => {
-                limpet_api::admin::handle(self.store.clone(), self, request).await
-            }
-            other => self.links.ask(other).await,
-        }
+fn api_state(store: Arc<dyn Store>, view: View, regions: &[&'static Region], name: &str) -> ApiState {
+    ApiState {
+        store,
+        cluster: Arc::new(view),
+        regions: regions.iter().map(|r| r.name().to_owned()).collect(),
+        default_region: regions.first().map(|r| r.name().to_owned()).unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        server: name.to_owned(),
+        gwmp: None,
     }
 }

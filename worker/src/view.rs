@@ -4,22 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use limpet_shared::admin::{Reply, Request};
-use limpet_store::Store;
 
 use crate::{cluster::Feed, links::Links, pipeline::Pipeline};
 
-/// What the API and balancers' questions are answered from.
+/// The balancers behind the links, and what they must be told.
 pub struct View {
-    pub store: Arc<dyn Store>,
     pub links: Arc<Links>,
     pub feed: Arc<Feed>,
     pub pipeline: Arc<Pipeline>,
-}
-
-impl View {
-    pub fn new(store: Arc<dyn Store>, links: Arc<Links>, feed: Arc<Feed>, pipeline: Arc<Pipeline>) -> Self {
-        Self { store, links, feed, pipeline }
-    }
 }
 
 #[async_trait]
@@ -29,6 +21,6 @@ impl limpet_api::ClusterView for View {
         self.feed.push().await;
     }
     async fn ask(&self, request: Request) -> Reply {
-        self.answer(request).await
+        self.links.ask(request).await
     }
 }

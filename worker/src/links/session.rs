@@ -34,9 +34,7 @@ pub(super) async fn run(
     let peer = Peer { control: control_tx.clone(), have, suspects: HashSet::new() };
     links.peers.lock().insert(address.to_owned(), peer);
     links.metrics.links().set(links.peers.lock().len() as i64);
-    if links.is_draining() {
-        links.drain(true);
-    }
+    links.catch_up(&control_tx);
     let _ = links.notices.send(Notice::Linked { address: address.to_owned() }).await;
     let (reports, acks) = acks::start(ack_tx);
     let frames = frames(links.clone(), address.to_owned(), frame_rx, reports, pipeline.clone());
@@ -51,7 +49,11 @@ pub(super) async fn run(
     links.metrics.links().set(links.peers.lock().len() as i64);
     drop(control_tx);
     acks.abort();
-    if stop.is_cancelled() { link.close("the worker stops").await } else { link.abort("ended") }
+    if stop.is_cancelled() {
+        link.close("the worker stops").await
+    } else {
+        link.abort("ended")
+    }
     ended
 }
 
@@ -120,7 +122,12 @@ async fn control(
 }
 
 /// What concerns the link is dealt with here; the rest is passed on.
-fn take(links: &Arc<Links>, address: &str, kind: to_worker::Kind, control: &ControlSender<ToBalancer>) -> Option<Notice> {
+fn take(
+    links: &Arc<Links>,
+    address: &str,
+    kind: to_worker::Kind,
+    control: &ControlSender<ToBalancer>,
+) -> Option<Notice> {
     use to_worker::Kind;
     match kind {
         Kind::TxAck(ack) => Some(Notice::TxAck(ack)),

@@ -202,7 +202,8 @@ async fn provision(store: &MemoryStore, region: &Region) {
     let (tenant, application, profile) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
     store.create_tenant(&Tenant { id: tenant, name: "t".into(), ..Tenant::default() }).await.unwrap();
     let http = Some(HttpIntegration { json: true, url: "http://[::1]:1/".into(), ..HttpIntegration::default() });
-    let application = Application { id: application, tenant_id: tenant, name: "a".into(), http, ..Application::default() };
+    let application =
+        Application { id: application, tenant_id: tenant, name: "a".into(), http, ..Application::default() };
     store.create_application(&application).await.unwrap();
     let profile = DeviceProfile {
         id: profile,

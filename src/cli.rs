@@ -1,0 +1,339 @@
+//! The command line. Values of the three roles stay text here: flag, environment and file are judged together in
+//! [`crate::config`], so that all mistakes are reported at once.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use limpet_shared::{AesKey, DevAddr, Eui64};
+
+const ROLE_HELP: &str = "\
+Every flag can also be given in the environment as LIMPET_<FLAG>, such as LIMPET_LOG_LEVEL, and as a key of the
+configuration file. A flag wins over the environment, the environment over the file.";
+
+/// A LoRaWAN network server that runs as a cluster and loses nothing.
+#[derive(Debug, Parser)]
+#[command(name = "limpet", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process: balancer, worker(s), SQLite store and API. Start here.
+    #[command(after_help = ROLE_HELP)]
+    Up(UpArgs),
+    /// Run the edge of a cluster: gateways send to it, workers dial it.
+    #[command(after_help = ROLE_HELP)]
+    Balancer(BalancerArgs),
+    /// Run a worker of a cluster: it processes frames and serves the API.
+    #[command(after_help = ROLE_HELP)]
+    Worker(WorkerArgs),
+    /// Ask or tell a running Limpet.
+    Ctl(CtlArgs),
+    /// Play gateways and devices against any LoRaWAN network server that speaks GWMP.
+    Simulate(SimulateArgs),
+}
+
+/// What all roles understand.
+#[derive(Debug, Args)]
+pub struct CommonArgs {
+    /// Folder of everything that this process keeps [default: limpet-data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
+    /// Configuration file, TOML with the flags as keys [default: DIR/limpet.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<String>,
+    /// Password of the user `admin`, if the store has none yet [default: a random one, printed once]
+    #[arg(long, value_name = "PW")]
+    pub admin_password: Option<String>,
+    /// File with that password
+    #[arg(long, value_name = "FILE")]
+    pub admin_password_file: Option<String>,
+    /// Serve gateways that nobody has added, for trying out [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub accept_unknown_gateways: Option<String>,
+    /// error, warn, info, debug, trace, or a list such as info,limpet_balancer=debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+/// What a balancer understands, alone and inside `up`.
+#[derive(Debug, Args)]
+pub struct EdgeArgs {
+    /// UDP address for gateways (GWMP, Semtech's protocol) [default: 0.0.0.0:1700]
+    #[arg(long, value_name = "ADDR")]
+    pub gwmp: Option<String>,
+    /// UDP address for workers (QUIC) [default: 0.0.0.0:1701]
+    #[arg(long, value_name = "ADDR")]
+    pub link: Option<String>,
+    /// HTTP address for metrics, health and the ring [default: 127.0.0.1:1702]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+    /// Link addresses to put into join tokens [default: the one that leads to this machine]
+    #[arg(long, value_name = "ADDR,...")]
+    pub advertise: Vec<String>,
+    /// When to acknowledge a gateway's datagram: stored or received [default: stored]
+    #[arg(long, value_name = "WHEN")]
+    pub ack: Option<String>,
+    /// Memory for frames that no worker has finished, MiB [default: 256]
+    #[arg(long, value_name = "MIB")]
+    pub retained_mib: Option<String>,
+    /// Datagrams per second that one known gateway may send, 0 for any number [default: 2000]
+    #[arg(long, value_name = "N")]
+    pub gateway_rate: Option<String>,
+    /// Datagrams per second of unknown gateways from one address, 0 for any number [default: 200]
+    #[arg(long, value_name = "N")]
+    pub unknown_rate: Option<String>,
+}
+
+/// What a worker understands, alone and inside `up`.
+#[derive(Debug, Args)]
+pub struct ProcessingArgs {
+    /// The store that all workers share: sqlite:DIR [default: sqlite:DATA/store]
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// Regions, such as eu868 or us915_1; kept in the store by the first start [default: eu868]
+    #[arg(long, value_name = "NAME,...")]
+    pub region: Vec<String>,
+    /// HTTP address for API, console and metrics [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub processing: ProcessingArgs,
+    #[command(flatten)]
+    pub edge: EdgeArgs,
+    /// Workers in this process [default: 1]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+    /// Let virtual gateways and devices send something to look at [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub demo: Option<String>,
+    /// Name of this server, unique in its cluster [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct BalancerArgs {
+    /// Join token of another balancer; without one, the first start founds a cluster
+    #[arg(long, value_name = "TOKEN")]
+    pub join: Option<String>,
+    #[command(flatten)]
+    pub edge: EdgeArgs,
+    /// Name of this server, unique in its cluster [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// Join token; needed at the first start (`limpet ctl join-token` makes one)
+    #[arg(long, value_name = "TOKEN")]
+    pub join: Option<String>,
+    /// Link addresses of the balancers [default: those of the token]
+    #[arg(long, value_name = "ADDR,...")]
+    pub balancer: Vec<String>,
+    #[command(flatten)]
+    pub processing: ProcessingArgs,
+    /// Name of this server, unique in its cluster [default: the host's name, with a number if it is taken]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CtlArgs {
+    /// Ask the Limpet that runs with this folder
+    #[arg(long, value_name = "DIR", env = "LIMPET_DATA", default_value = "limpet-data", global = true)]
+    pub data: PathBuf,
+    /// Ask the API at this address instead, such as http://10.0.0.1:8080
+    #[arg(long, value_name = "URL", env = "LIMPET_SERVER", requires = "token", global = true)]
+    pub server: Option<String>,
+    /// API key for --server
+    #[arg(long, value_name = "KEY", env = "LIMPET_TOKEN", hide_env_values = true, global = true)]
+    pub token: Option<String>,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Make a join token; it is printed alone on the last line
+    JoinToken {
+        /// What the token lets in: worker or balancer
+        #[arg(long, value_enum, default_value = "worker")]
+        role: JoinRole,
+        /// How long it is good: a number with s, m, h or d
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::config::parse::seconds)]
+        expires: u64,
+        /// How many servers it lets in
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        uses: u32,
+    },
+    /// List the servers of the cluster
+    Servers,
+    /// Show the ring; with an EUI, which worker has that gateway and why
+    Ring { eui: Option<Eui64> },
+    /// Send a worker no new frames
+    Drain {
+        name: String,
+        /// End the drain
+        #[arg(long)]
+        off: bool,
+    },
+    /// List the gateways of the network
+    Gateways {
+        /// List those that were rejected because nobody has added them
+        #[arg(long)]
+        unknown: bool,
+    },
+    /// Add a gateway
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
+    /// Add a device
+    #[command(subcommand)]
+    Device(DeviceCommand),
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum JoinRole {
+    Worker,
+    Balancer,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GatewayCommand {
+    /// Add a gateway: from now on the network serves it
+    Add {
+        /// Its EUI, 16 hex digits
+        eui: Eui64,
+        /// Its name [default: its EUI]
+        #[arg(long)]
+        name: Option<String>,
+        /// Its tenant, by name or id [default: the first one]
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Add a device, and its application and device profile if they are missing
+    Add(DeviceAddArgs),
+}
+
+/// By OTAA with --app-key, or by ABP with --dev-addr, --nwk-s-key and --app-s-key.
+#[derive(Debug, Args)]
+pub struct DeviceAddArgs {
+    /// DevEUI, 16 hex digits
+    #[arg(long, value_name = "EUI")]
+    pub dev_eui: Eui64,
+    /// JoinEUI (AppEUI), 16 hex digits
+    #[arg(long, value_name = "EUI")]
+    pub join_eui: Option<Eui64>,
+    /// OTAA: AppKey, 32 hex digits
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["dev_addr", "nwk_s_key", "app_s_key"])]
+    pub app_key: Option<AesKey>,
+    /// ABP: DevAddr, 8 hex digits
+    #[arg(long, value_name = "ADDR", requires_all = ["nwk_s_key", "app_s_key"], required_unless_present = "app_key")]
+    pub dev_addr: Option<DevAddr>,
+    /// ABP: NwkSKey, 32 hex digits
+    #[arg(long, value_name = "KEY", requires = "dev_addr")]
+    pub nwk_s_key: Option<AesKey>,
+    /// ABP: AppSKey, 32 hex digits
+    #[arg(long, value_name = "KEY", requires = "dev_addr")]
+    pub app_s_key: Option<AesKey>,
+    /// Its name [default: its DevEUI]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Its application, made if it is missing [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub application: Option<String>,
+    /// Its region, such as eu868 or us915_1 [default: the first one configured]
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
+    /// LoRaWAN version: 1.0.2, 1.0.3 or 1.0.4 [default: 1.0.3]
+    #[arg(long, value_name = "VERSION", value_parser = ["1.0.2", "1.0.3", "1.0.4"])]
+    pub mac_version: Option<String>,
+    /// URL that gets the application's events by HTTP POST
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// Where gateways send to: HOST:PORT, or HOST for port 1700
+    #[arg(long, value_name = "ADDR", env = "LIMPET_SERVER")]
+    pub server: String,
+    /// API of the server, such as http://127.0.0.1:8080: gateways and devices are added there first
+    #[arg(long, value_name = "URL", env = "LIMPET_API")]
+    pub api: Option<String>,
+    /// User of the API
+    #[arg(long, value_name = "NAME", env = "LIMPET_USER", default_value = "admin")]
+    pub user: String,
+    /// Password of that user
+    #[arg(long, value_name = "PW", env = "LIMPET_PASSWORD", hide_env_values = true, requires = "api")]
+    pub password: Option<String>,
+    /// API key, instead of user and password
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "LIMPET_API_KEY",
+        hide_env_values = true,
+        requires = "api",
+        conflicts_with = "password"
+    )]
+    pub api_key: Option<String>,
+    /// Virtual gateways
+    #[arg(long, value_name = "N", env = "LIMPET_GATEWAYS", default_value_t = 3)]
+    pub gateways: usize,
+    /// Virtual devices (OTAA)
+    #[arg(long, value_name = "N", env = "LIMPET_DEVICES", default_value_t = 10)]
+    pub devices: usize,
+    /// How many gateways hear each uplink
+    #[arg(long, value_name = "N", env = "LIMPET_COPIES", default_value_t = 2)]
+    pub copies: usize,
+    /// Uplinks that each device sends
+    #[arg(long, value_name = "N", env = "LIMPET_UPLINKS", default_value_t = 10)]
+    pub uplinks: u32,
+    /// Uplinks per second of all devices together
+    #[arg(long, value_name = "N", env = "LIMPET_RATE", default_value_t = 1.0)]
+    pub rate: f64,
+    /// Time between two uplinks of a device, such as 10s, instead of --rate
+    #[arg(long, value_name = "TIME", env = "LIMPET_INTERVAL", value_parser = crate::config::parse::seconds, conflicts_with = "rate")]
+    pub interval: Option<u64>,
+    /// How many of a hundred uplinks are confirmed
+    #[arg(long, value_name = "PERCENT", env = "LIMPET_CONFIRMED", default_value_t = 20)]
+    pub confirmed: u8,
+    /// Before how many of a hundred uplinks a downlink is enqueued; needs --api
+    #[arg(long, value_name = "PERCENT", env = "LIMPET_DOWNLINKS", default_value_t = 0)]
+    pub downlinks: u8,
+    /// Region, such as eu868 or us915_1
+    #[arg(long, value_name = "NAME", env = "LIMPET_REGION", default_value = "eu868")]
+    pub region: String,
+    /// End after this time, such as 5m, even if not all uplinks are sent
+    #[arg(long, value_name = "TIME", env = "LIMPET_DURATION", value_parser = crate::config::parse::seconds)]
+    pub duration: Option<u64>,
+    /// Decides EUIs, keys and timing; the same one plays the same devices again [default: a new one]
+    #[arg(long, value_name = "N", env = "LIMPET_SEED")]
+    pub seed: Option<u64>,
+    /// Print the summary as one JSON document
+    #[arg(long)]
+    pub json: bool,
+}

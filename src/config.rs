@@ -1,0 +1,266 @@
+//! What the roles are started with: everything is read and judged before anything starts.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use limpet_balancer::AckAt;
+use limpet_link::Token;
+
+pub mod layers;
+pub mod parse;
+pub mod settings;
+
+use layers::{Layers, Mistakes};
+
+/// A text that no message shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// What all roles have.
+#[derive(Clone, Debug)]
+pub struct Common {
+    pub data: PathBuf,
+    /// The server's name.
+    pub name: String,
+    /// The operator chose the name; else it is the host's.
+    pub name_chosen: bool,
+    pub admin_password: Option<Secret>,
+    /// Filter of the log, such as `info`.
+    pub log_level: String,
+    pub log_json: bool,
+}
+
+/// The edge: a balancer, or that part of `up`.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    pub gwmp: SocketAddr,
+    pub link: SocketAddr,
+    pub admin: SocketAddr,
+    pub advertise: Vec<String>,
+    pub accept_unknown_gateways: bool,
+    /// When a PUSH_ACK is sent.
+    pub ack: AckAt,
+    pub retained_bytes: usize,
+    /// Datagrams per second; 0 for any number.
+    pub gateway_rate: u32,
+    /// Datagrams per second; 0 for any number.
+    pub unknown_rate: u32,
+}
+
+/// Processing: a worker, or that part of `up`.
+#[derive(Clone, Debug)]
+pub struct Processing {
+    /// `sqlite:DIR`.
+    pub store: String,
+    /// Names of regions; empty when nobody said so, and the store or the default decides.
+    pub regions: Vec<String>,
+    pub http: SocketAddr,
+    pub accept_unknown_gateways: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Up {
+    pub common: Common,
+    pub edge: Edge,
+    pub processing: Processing,
+    pub workers: u32,
+    pub demo: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Balancer {
+    pub common: Common,
+    pub edge: Edge,
+    pub join: Option<Token>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Worker {
+    pub common: Common,
+    pub processing: Processing,
+    pub join: Option<Token>,
+    /// Link addresses; empty: those of the token, or of the last start.
+    pub balancers: Vec<String>,
+}
+
+/// A configuration with what is worth a warning.
+pub type Loaded<T> = Result<(T, Vec<String>), Mistakes>;
+
+/// Flags that were given, by key.
+pub type Flags = BTreeMap<String, String>;
+/// The process's environment.
+pub type Environment = Vec<(String, String)>;
+
+/// The flags of a role's subcommand that were given; lists are joined by commas.
+pub fn flags(matches: &clap::ArgMatches) -> Flags {
+    let mut flags = Flags::new();
+    for id in matches.ids() {
+        if let Ok(Some(values)) = matches.try_get_many::<String>(id.as_str()) {
+            let text = values.map(String::as_str).collect::<Vec<_>>().join(",");
+            flags.insert(id.as_str().replace('_', "-"), text);
+        }
+    }
+    flags
+}
+
+impl Up {
+    pub fn load(flags: Flags, environment: Environment) -> Loaded<Self> {
+        let mut layers = open(flags, environment);
+        let common = common(&mut layers);
+        let edge = edge(&mut layers);
+        let processing = processing(&mut layers, &common.data);
+        let workers = layers.read("workers", parse::number(1, 64)).unwrap_or(1);
+        let demo = layers.read("demo", parse::boolean).unwrap_or(false);
+        finish(layers, Self { common, edge, processing, workers, demo })
+    }
+}
+
+impl Balancer {
+    pub fn load(flags: Flags, environment: Environment) -> Loaded<Self> {
+        let mut layers = open(flags, environment);
+        let common = common(&mut layers);
+        let join = join(&mut layers);
+        let edge = edge(&mut layers);
+        finish(layers, Self { common, edge, join })
+    }
+}
+
+impl Worker {
+    pub fn load(flags: Flags, environment: Environment) -> Loaded<Self> {
+        let mut layers = open(flags, environment);
+        let common = common(&mut layers);
+        let join = join(&mut layers);
+        let balancers = layers.read("balancer", parse::list(parse::host_port)).unwrap_or_default();
+        let processing = processing(&mut layers, &common.data);
+        finish(layers, Self { common, processing, join, balancers })
+    }
+}
+
+fn finish<T>(layers: Layers, config: T) -> Loaded<T> {
+    if layers.mistakes.is_empty() { Ok((config, layers.warnings)) } else { Err(Mistakes(layers.mistakes)) }
+}
+
+/// Flags, environment, and the file that they or the data folder point to.
+fn open(flags: Flags, environment: Environment) -> Layers {
+    let mut layers = Layers::new(flags, environment);
+    match layers.read("config", parse::path) {
+        Some(file) => layers.read_file(&file, true),
+        None => {
+            let data = layers.get("data").map_or("limpet-data", |(_, text)| text.as_str()).to_owned();
+            layers.read_file(&Path::new(&data).join("limpet.toml"), false);
+        }
+    }
+    layers
+}
+
+fn common(layers: &mut Layers) -> Common {
+    let data = layers.read("data", parse::path).unwrap_or_else(|| PathBuf::from("limpet-data"));
+    let name = layers.read("name", parse::name);
+    Common {
+        data,
+        name_chosen: name.is_some(),
+        name: name.unwrap_or_else(host_name),
+        admin_password: admin_password(layers),
+        log_level: layers.read("log-level", parse::log_filter).unwrap_or_else(|| "info".into()),
+        log_json: layers.read("log-format", log_format).unwrap_or(false),
+    }
+}
+
+fn log_format(text: &str) -> Result<bool, String> {
+    match text {
+        "text" => Ok(false),
+        "json" => Ok(true),
+        _ => Err("it is neither".into()),
+    }
+}
+
+fn admin_password(layers: &mut Layers) -> Option<Secret> {
+    let not_empty = |text: &str| match text {
+        "" => Err("it is empty".to_owned()),
+        _ => Ok(Secret(text.to_owned())),
+    };
+    let from_file = |path: &str| {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("it cannot be read: {e}"))?;
+        not_empty(text.lines().next().unwrap_or_default()).map_err(|_| "its first line is empty".to_owned())
+    };
+    if let (Some((one, _)), Some((other, _))) = (layers.get("admin-password"), layers.get("admin-password-file")) {
+        let mistake = format!("{one} and {other} are both given; allowed: one of them");
+        layers.mistakes.push(mistake);
+        return None;
+    }
+    layers.read("admin-password", not_empty).or_else(|| layers.read("admin-password-file", from_file))
+}
+
+fn join(layers: &mut Layers) -> Option<Token> {
+    layers.read("join", |text| text.parse::<Token>().map_err(|e| e.to_string()))
+}
+
+fn edge(layers: &mut Layers) -> Edge {
+    let mut address = |key: &str, default: SocketAddr| layers.read(key, parse::address).unwrap_or(default);
+    let gwmp = address("gwmp", ([0, 0, 0, 0], 1700).into());
+    let link = address("link", ([0, 0, 0, 0], 1701).into());
+    let admin = address("admin", ([127, 0, 0, 1], 1702).into());
+    if gwmp.port() != 0 && gwmp == link {
+        layers.mistakes.push(format!("gwmp and link are both {gwmp}; allowed: two addresses"));
+    }
+    Edge {
+        gwmp,
+        link,
+        admin,
+        advertise: layers.read("advertise", parse::list(parse::host_port)).unwrap_or_default(),
+        accept_unknown_gateways: accept_unknown_gateways(layers),
+        ack: layers.read("ack", ack).unwrap_or_default(),
+        retained_bytes: (layers.read("retained-mib", parse::number(1, 65_536)).unwrap_or(256) as usize) << 20,
+        gateway_rate: layers.read("gateway-rate", parse::number(0, 1_000_000)).unwrap_or(2_000),
+        unknown_rate: layers.read("unknown-rate", parse::number(0, 1_000_000)).unwrap_or(200),
+    }
+}
+
+/// Balancers reject unknown gateways once they know the network; until then, and by themselves, workers do.
+fn accept_unknown_gateways(layers: &mut Layers) -> bool {
+    layers.read("accept-unknown-gateways", parse::boolean).unwrap_or(false)
+}
+
+fn ack(text: &str) -> Result<AckAt, String> {
+    match text {
+        "stored" => Ok(AckAt::Stored),
+        "received" => Ok(AckAt::Received),
+        _ => Err("it is neither".into()),
+    }
+}
+
+fn processing(layers: &mut Layers, data: &Path) -> Processing {
+    Processing {
+        store: layers.read("store", parse::store).unwrap_or_else(|| format!("sqlite:{}", data.join("store").display())),
+        regions: layers.read("region", parse::list(parse::region)).unwrap_or_default(),
+        http: layers.read("http", parse::address).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into()),
+        accept_unknown_gateways: accept_unknown_gateways(layers),
+    }
+}
+
+/// The host's name, fit to be a server's.
+fn host_name() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
+    let fit: String = name
+        .trim()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(50)
+        .collect();
+    if fit.is_empty() { "limpet".into() } else { fit }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+use clap::{CommandFactory, FromArgMatches};
+
+use super::*;
+use crate::cli::Cli;
+
+fn parse(line: &[&str]) -> Flags {
+    let matches = Cli::command().try_get_matches_from([&["limpet"], line].concat()).unwrap();
+    Cli::from_arg_matches(&matches).unwrap();
+    flags(matches.subcommand().unwrap().1)
+}
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A data folder with a `limpet.toml`, and the flag that leads to it.
+fn folder(toml: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("limpet.toml"), toml).unwrap();
+    let data = folder.path().display().to_string();
+    (folder, data)
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let (_folder, data) =
+        folder("gwmp = '1.1.1.1:1'\nlink = '1.1.1.1:2'\nhttp = '1.1.1.1:3'\nregion = ['us915_1', 'eu868']\n");
+    let flags = parse(&["up", "--data", &data, "--gwmp", "3.3.3.3:1", "--demo"]);
+    let variables = environment(&[("LIMPET_GWMP", "2.2.2.2:1"), ("LIMPET_LINK", "2.2.2.2:2"), ("LIMPET_HTTP", "")]);
+    let (up, warnings) = Up::load(flags, variables).unwrap();
+    assert_eq!(up.edge.gwmp, "3.3.3.3:1".parse().unwrap());
+    assert_eq!(up.edge.link, "2.2.2.2:2".parse().unwrap());
+    assert_eq!(up.processing.http, "1.1.1.1:3".parse().unwrap());
+    assert_eq!(up.processing.regions, ["us915_1", "eu868"]);
+    assert_eq!(up.edge.admin, "127.0.0.1:1702".parse().unwrap());
+    assert_eq!(up.processing.store, format!("sqlite:{data}/store"));
+    assert_eq!((up.workers, up.demo), (1, true));
+    assert!(warnings.is_empty());
+}
+
+#[test]
+fn all_mistakes_are_told_together_each_with_its_place_and_what_is_allowed() {
+    let (_folder, data) =
+        folder("workers = 2\n\ngwpm = '0.0.0.0:1700'\nack = 'soon'\nregion = { name = 'eu868' }\ndata = 'x'\n");
+    let flags = parse(&["up", "--data", &data, "--http", "8080", "--region", "eu868,mars", "--workers", "0"]);
+    let variables = environment(&[("LIMPET_LOG_LEVEL", "loud"), ("LIMPET_STORE", "mysql://u:p@h")]);
+    let text = Up::load(flags, variables).unwrap_err().to_string();
+    for expected in [
+        "8 mistakes in the configuration:",
+        "limpet.toml, line 3, gwpm: there is no such setting; did you mean gwmp?",
+        "limpet.toml, line 4, ack: \"soon\" is not allowed: it is neither; allowed: stored or received",
+        "limpet.toml, line 5, region: a table is not allowed; allowed: eu868, us915, us915_0 to us915_7",
+        "limpet.toml, line 6, data: this cannot be set in a file that is found in the data folder",
+        "--http: \"8080\" is not allowed: it has no port; allowed: IP:PORT",
+        "--region: \"eu868,mars\" is not allowed: \"mars\": there is no such region; allowed: eu868",
+        "--workers: \"0\" is not allowed: it is less than 1; allowed: a number from 1 to 64",
+        "LIMPET_STORE: \"mysql://u:p@h\" is not allowed: it is no store; allowed: sqlite:DIR",
+        "LIMPET_LOG_LEVEL: \"loud\" is not allowed: \"loud\" is no level; allowed: error, warn",
+    ] {
+        // `region` in the file does not count, as the flag wins, but it is a mistake all the same.
+        assert!(text.contains(expected) || expected.starts_with('8'), "{expected}\nis not in\n{text}");
+    }
+    assert_eq!(text.lines().count(), 10, "{text}");
+}
+
+#[test]
+fn no_message_shows_a_secret() {
+    let flags =
+        parse(&["worker", "--join", "limpet1.secret", "--admin-password", "hunter2", "--admin-password-file", "/f"]);
+    let text = Worker::load(flags, Vec::new()).unwrap_err().to_string();
+    assert!(text.contains("--join: is not allowed: the join token is malformed"), "{text}");
+    assert!(text.contains("--admin-password and --admin-password-file are both given"), "{text}");
+    assert!(!text.contains("secret") && !text.contains("hunter2"), "{text}");
+    let (worker, _) = Worker::load(parse(&["worker", "--admin-password", "hunter2"]), Vec::new()).unwrap();
+    assert!(!format!("{worker:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_password_may_stand_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pw");
+    std::fs::write(&file, "hunter2\nmore\n").unwrap();
+    let load = |file: &str| Up::load(parse(&["up", "--data", "/nowhere", "--admin-password-file", file]), Vec::new());
+    let (up, _) = load(&file.display().to_string()).unwrap();
+    assert_eq!(up.common.admin_password, Some(Secret("hunter2".into())));
+    std::fs::write(&file, "\n").unwrap();
+    assert!(load(&file.display().to_string()).unwrap_err().to_string().contains("its first line is empty"));
+    assert!(load("/nowhere/pw").unwrap_err().to_string().contains("it cannot be read"));
+}
+
+#[test]
+fn a_file_that_is_named_must_exist_and_may_name_the_data_folder() {
+    let (folder, _) = folder("data = '/var/lib/limpet'\nlog_format = 'json'\n");
+    let file = folder.path().join("limpet.toml").display().to_string();
+    let (balancer, _) = Balancer::load(parse(&["balancer"]), environment(&[("LIMPET_CONFIG", &file)])).unwrap();
+    assert_eq!(balancer.common.data, PathBuf::from("/var/lib/limpet"));
+    assert!(balancer.common.log_json, "a key may be written with _");
+    let missing = Balancer::load(parse(&["balancer", "--config", "/nowhere/x.toml"]), Vec::new()).unwrap_err();
+    assert!(missing.to_string().contains("cannot read the configuration file /nowhere/x.toml"));
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_named_with_the_line() {
+    let (_folder, data) = folder("gwmp = '0.0.0.0:1700'\nlink = \n");
+    let text = Balancer::load(parse(&["balancer", "--data", &data]), Vec::new()).unwrap_err().to_string();
+    assert!(text.contains("limpet.toml, line 2: "), "{text}");
+}
+
+#[test]
+fn a_file_may_serve_all_roles_and_foreign_variables_do_no_harm() {
+    let (_folder, data) = folder("workers = 3\nbalancer = 'edge:1701'\nname = 'x'\n");
+    let variables = environment(&[("LIMPET_PORT_1700_UDP", "udp://1"), ("LIMPET_HTP", "1"), ("PATH", "/")]);
+    let (balancer, warnings) = Balancer::load(parse(&["balancer", "--data", &data]), variables).unwrap();
+    assert_eq!((balancer.common.name.as_str(), balancer.common.name_chosen), ("x", true));
+    assert_eq!(warnings, ["the variable LIMPET_HTP is no setting; did you mean LIMPET_HTTP?"]);
+}
+
+#[test]
+fn one_port_cannot_be_two() {
+    let flags = parse(&["balancer", "--gwmp", "0.0.0.0:1701"]);
+    assert!(Balancer::load(flags, Vec::new()).unwrap_err().to_string().contains("gwmp and link are both 0.0.0.0:1701"));
+}
+
+/// Flags of a subcommand, without clap's own.
+fn flags_of(path: &[&str]) -> Vec<String> {
+    let mut command = Cli::command();
+    command.build();
+    let command = path.iter().fold(&command, |command, name| command.find_subcommand(name).unwrap());
+    let flags = command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned));
+    flags.filter(|flag| flag != "help" && flag != "version").collect()
+}
+
+#[test]
+fn every_flag_of_a_role_is_a_setting_and_the_other_way_round() {
+    let mut flags: Vec<String> = ["up", "balancer", "worker"].iter().flat_map(|role| flags_of(&[role])).collect();
+    flags.sort();
+    flags.dedup();
+    let mut keys: Vec<&str> = settings::SETTINGS.iter().map(|setting| setting.key).collect();
+    keys.sort();
+    assert_eq!(flags, keys);
+}
+
+#[test]
+fn every_flag_is_documented() {
+    let text = include_str!("../../docs/configuration.md");
+    let commands: [&[&str]; 8] = [
+        &["up"],
+        &["balancer"],
+        &["worker"],
+        &["simulate"],
+        &["ctl"],
+        &["ctl", "join-token"],
+        &["ctl", "gateway", "add"],
+        &["ctl", "device", "add"],
+    ];
+    for path in commands {
+        for flag in flags_of(path) {
+            assert!(text.contains(&format!("`--{flag}`")), "docs/configuration.md lacks --{flag} of {path:?}");
+        }
+    }
+    for setting in settings::SETTINGS {
+        let variable = settings::variable(setting.key);
+        assert!(text.contains(&format!("`{variable}`")), "docs/configuration.md lacks {variable}");
+    }
+}
+
+#[test]
+fn help_names_defaults_and_commands() {
+    let mut command = Cli::command();
+    let help = command.render_help().to_string();
+    for name in ["up", "balancer", "worker", "ctl", "simulate"] {
+        assert!(help.contains(name));
+    }
+    let up = command.find_subcommand_mut("up").unwrap().render_help().to_string();
+    for expected in ["[default: 0.0.0.0:1700]", "LIMPET_<FLAG>", "--accept-unknown-gateways"] {
+        assert!(up.contains(expected), "{expected} is not in\n{up}");
+    }
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_operators_commands_are_as_documented() {
+    let good: [&[&str]; 12] = [
+        &["ctl", "join-token", "--role", "balancer", "--expires", "7d", "--uses", "3"],
+        &["ctl", "--data", "/x", "servers", "--json"],
+        &["ctl", "ring"],
+        &["ctl", "ring", "0016c001ff10a235"],
+        &["ctl", "drain", "w1", "--off"],
+        &["ctl", "gateways", "--unknown"],
+        &["ctl", "gateway", "add", "00:16:C0:01:FF:10:A2:35", "--name", "roof", "--tenant", "Limpet"],
+        &["ctl", "device", "add", "--dev-eui", "0000000000000001", "--app-key", "00112233445566778899aabbccddeeff"],
+        &["ctl", "--server", "http://h:1", "--token", "k", "servers"],
+        &["ctl", "servers", "--server", "http://h:1", "--token", "k"],
+        &["simulate", "--server", "127.0.0.1:1700"],
+        &["simulate", "--server", "127.0.0.1:1700", "--api", "http://127.0.0.1:8080", "--password", "x"],
+    ];
+    for line in good {
+        Cli::try_parse_from([&["limpet"], line].concat()).unwrap_or_else(|e| panic!("{line:?}: {e}"));
+    }
+    let bad: [&[&str]; 8] = [
+        &["ctl", "join-token", "--uses", "0"],
+        &["ctl", "join-token", "--expires", "soon"],
+        &["ctl", "ring", "xyz"],
+        &["ctl", "device", "add", "--dev-eui", "0000000000000001"],
+        &["ctl", "device", "add", "--dev-eui", "0000000000000001", "--dev-addr", "01020304"],
+        &["ctl", "--server", "http://h:1", "servers"],
+        &["ctl"],
+        &["simulate"],
+    ];
+    for line in bad {
+        assert!(Cli::try_parse_from([&["limpet"], line].concat()).is_err(), "{line:?}");
+    }
+}

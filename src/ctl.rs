@@ -1,0 +1,87 @@
+//! The operator's command line: one question to a running Limpet, and its answer for people or as JSON.
+
+use limpet_link::admin_socket::{self, AskError};
+use limpet_shared::admin::{DeviceAdd, Reply, Request, Role};
+
+use crate::cli::{CtlArgs, CtlCommand, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole};
+
+mod remote;
+mod show;
+
+/// Why there is no answer to print.
+#[derive(Debug, thiserror::Error)]
+pub enum CtlError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error(transparent)]
+    Remote(#[from] remote::RemoteError),
+    /// What the server says.
+    #[error("{0}")]
+    Refused(String),
+    #[error("cannot print the answer: {0}")]
+    Print(#[from] serde_json::Error),
+}
+
+/// Asks, and returns what is to be printed.
+pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
+    let request = request(args.command);
+    let reply = match (&args.server, &args.token) {
+        (Some(server), Some(token)) => remote::ask(server, token, &request).await?,
+        _ => admin_socket::ask(&args.data, &request).await?,
+    };
+    if let Reply::Error { message, .. } = reply {
+        return Err(CtlError::Refused(message));
+    }
+    if args.json {
+        return Ok(format!("{}\n", serde_json::to_string_pretty(&reply)?));
+    }
+    Ok(show::reply(&request, &reply, limpet_link::time::now()))
+}
+
+fn request(command: CtlCommand) -> Request {
+    match command {
+        CtlCommand::JoinToken { role, expires, uses } => {
+            let role = match role {
+                JoinRole::Worker => Role::Worker,
+                JoinRole::Balancer => Role::Balancer,
+            };
+            Request::JoinToken { role, expires_in_secs: expires, uses }
+        }
+        CtlCommand::Servers => Request::Servers,
+        CtlCommand::Ring { eui } => Request::Ring { eui },
+        CtlCommand::Drain { name, off } => Request::Drain { name, on: !off },
+        CtlCommand::Gateways { unknown: true } => Request::GatewaysHeard { unknown: true },
+        CtlCommand::Gateways { unknown: false } => Request::Gateways,
+        CtlCommand::Gateway(GatewayCommand::Add { eui, name, tenant }) => Request::GatewayAdd { eui, name, tenant },
+        CtlCommand::Device(DeviceCommand::Add(args)) => Request::DeviceAdd(device(args)),
+    }
+}
+
+fn device(args: DeviceAddArgs) -> DeviceAdd {
+    let DeviceAddArgs {
+        dev_eui,
+        join_eui,
+        app_key,
+        dev_addr,
+        nwk_s_key,
+        app_s_key,
+        name,
+        application,
+        region,
+        mac_version,
+        webhook,
+    } = args;
+    DeviceAdd {
+        dev_eui,
+        join_eui,
+        app_key,
+        dev_addr,
+        nwk_s_key,
+        app_s_key,
+        name,
+        application,
+        region,
+        mac_version,
+        webhook,
+    }
+}

@@ -1,0 +1,216 @@
+//! Answers for people.
+
+use std::fmt::Write;
+
+use limpet_link::time::rfc3339;
+use limpet_shared::{
+    UnixMicros,
+    admin::{Gateway, Reply, Request, Ring, Role, Server},
+};
+
+/// The text of an answer; it ends with a line break.
+pub fn reply(request: &Request, reply: &Reply, now: UnixMicros) -> String {
+    match reply {
+        Reply::JoinToken { token, expires_at } => join_token(request, token, *expires_at),
+        Reply::Servers { servers } => servers_table(servers, now),
+        Reply::Ring(ring) => ring_text(request, ring),
+        Reply::Gateways { gateways } => gateways_text(request, gateways, now),
+        Reply::Done { message } | Reply::Error { message, .. } => format!("{message}\n"),
+    }
+}
+
+fn join_token(request: &Request, token: &str, expires_at: UnixMicros) -> String {
+    let (role, uses) = match request {
+        Request::JoinToken { role: Role::Balancer, uses, .. } => ("balancer", *uses),
+        Request::JoinToken { uses, .. } => ("worker", *uses),
+        _ => ("worker", 1),
+    };
+    let who = if uses == 1 { format!("One {role} may join") } else { format!("{uses} {role}s may join") };
+    format!("{who} with this token until {}, by `limpet {role} --join TOKEN`:\n{token}\n", rfc3339(expires_at))
+}
+
+fn servers_table(servers: &[Server], now: UnixMicros) -> String {
+    let rows = servers.iter().map(|server| {
+        let Server { name, role, state, address, http, version, started_at, weight, share, in_flight, reason } = server;
+        let balances = role == "balancer";
+        let of_worker = |text: String| if balances { String::new() } else { text };
+        vec![
+            name.clone(),
+            role.clone(),
+            state.clone(),
+            of_worker(weight.to_string()),
+            of_worker(percent(*share)),
+            of_worker(in_flight.to_string()),
+            ago(Some(*started_at).filter(|at| at.0 > 0), now),
+            address.clone(),
+            http.clone(),
+            version.clone(),
+            reason.clone(),
+        ]
+    });
+    let heads = ["NAME", "ROLE", "STATE", "WEIGHT", "SHARE", "IN FLIGHT", "UP", "ADDRESS", "HTTP", "VERSION", "WHY"];
+    table(&heads, rows.collect())
+}
+
+fn ring_text(request: &Request, ring: &Ring) -> String {
+    let mut out = String::new();
+    if let Request::Ring { eui: Some(eui) } = request {
+        // Writing to a String cannot fail.
+        let _ = match &ring.worker {
+            Some(worker) => writeln!(out, "Gateway {eui} has worker {worker}."),
+            None => writeln!(out, "Gateway {eui} has no worker."),
+        };
+        if let Some(why) = &ring.why {
+            let _ = writeln!(out, "{why}");
+        }
+        if !ring.next.is_empty() {
+            let _ = writeln!(out, "Next in line: {}.", ring.next.join(", "));
+        }
+        out.push('\n');
+    }
+    let rows =
+        ring.workers.iter().map(|worker| vec![worker.name.clone(), worker.weight.to_string(), percent(worker.share)]);
+    out.push_str(&table(&["WORKER", "WEIGHT", "SHARE"], rows.collect()));
+    let _ = writeln!(out, "Epoch {}", ring.epoch);
+    out
+}
+
+fn gateways_text(request: &Request, gateways: &[Gateway], now: UnixMicros) -> String {
+    let unknown = matches!(request, Request::GatewaysHeard { unknown: true });
+    match (gateways.first(), unknown) {
+        (None, true) => return "No unknown gateway was heard.\n".into(),
+        (None, false) => return "There is no gateway yet. Add one with `limpet ctl gateway add EUI`.\n".into(),
+        _ => {}
+    }
+    let rows = gateways.iter().map(|gateway| {
+        let Gateway { eui, name, address, last_seen, worker, .. } = gateway;
+        let seen = last_seen.map_or_else(|| "never".into(), |at| format!("{} ago", ago(Some(at), now)));
+        let (address, worker) = (address.clone().unwrap_or_default(), worker.clone().unwrap_or_default());
+        vec![eui.to_string(), name.clone(), seen, address, worker]
+    });
+    let mut out = table(&["EUI", "NAME", "LAST SEEN", "ADDRESS", "WORKER"], rows.collect());
+    if unknown && let Some(first) = gateways.first() {
+        let _ = writeln!(out, "Add one with `limpet ctl gateway add {}`.", first.eui);
+    }
+    out
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// How long ago, in the largest unit that fits.
+fn ago(at: Option<UnixMicros>, now: UnixMicros) -> String {
+    let Some(at) = at else { return String::new() };
+    let seconds = now.since(at).as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Columns as wide as they need to be; a column without any content is left out.
+fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
+    // Names and reasons come from other machines: no control character of theirs may reach a terminal.
+    let clean = |text: &str| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let shown: Vec<(usize, usize)> = (0..heads.len())
+        .map(|column| (column, width(column).unwrap_or(0)))
+        .filter(|&(column, width)| column == 0 || width > 0)
+        .map(|(column, width)| (column, width.max(heads[column].chars().count())))
+        .collect();
+    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
+    let mut out = String::new();
+    for row in std::iter::once(&heads).chain(&rows) {
+        let mut line = String::new();
+        for &(column, width) in &shown {
+            let cell = row.get(column).map_or("", String::as_str);
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use limpet_shared::{Eui64, admin::RingWorker};
+
+    use super::*;
+
+    const NOW: UnixMicros = UnixMicros(1_700_000_000_000_000);
+
+    #[test]
+    fn the_token_stands_alone_on_the_last_line() {
+        let asked = Request::JoinToken { role: Role::Worker, expires_in_secs: 60, uses: 1 };
+        let text = reply(&asked, &Reply::JoinToken { token: "limpet1.a.b".into(), expires_at: NOW }, NOW);
+        assert_eq!(text.lines().last(), Some("limpet1.a.b"));
+        assert!(text.contains("One worker may join") && text.contains("2023-11-14T22:13:20Z"));
+    }
+
+    #[test]
+    fn columns_are_aligned_and_empty_ones_left_out() {
+        let server = |name: &str, role: &str| Server {
+            name: name.into(),
+            role: role.into(),
+            state: "ready".into(),
+            weight: 100,
+            share: 0.5,
+            started_at: UnixMicros(NOW.0 - 3_600_000_000),
+            ..Server::default()
+        };
+        let servers = vec![server("a", "worker"), server("a-longer-name", "worker"), server("edge", "balancer")];
+        let text = reply(&Request::Servers, &Reply::Servers { servers }, NOW);
+        assert_eq!(
+            text,
+            "NAME           ROLE      STATE  WEIGHT  SHARE   IN FLIGHT  UP\n\
+             a              worker    ready  100     50.0 %  0          60 min\n\
+             a-longer-name  worker    ready  100     50.0 %  0          60 min\n\
+             edge           balancer  ready                             60 min\n"
+        );
+    }
+
+    #[test]
+    fn the_ring_says_who_has_a_gateway_and_why() {
+        let ring = Ring {
+            epoch: 7,
+            workers: vec![RingWorker { name: "w1".into(), weight: 100, share: 1.0 }],
+            worker: Some("w1".into()),
+            why: Some("It is next on the ring.".into()),
+            next: vec!["w2".into(), "w3".into()],
+        };
+        let text = reply(&Request::Ring { eui: Some(Eui64(1)) }, &Reply::Ring(ring), NOW);
+        assert!(
+            text.starts_with(
+                "Gateway 0000000000000001 has worker w1.\nIt is next on the ring.\nNext in line: w2, w3.\n"
+            )
+        );
+        assert!(text.ends_with("w1      100     100.0 %\nEpoch 7\n"));
+    }
+
+    #[test]
+    fn unknown_gateways_come_with_the_command_that_adds_one() {
+        let asked = Request::GatewaysHeard { unknown: true };
+        let gateway = Gateway {
+            eui: Eui64(0xab),
+            address: Some("10.0.0.9:4000".into()),
+            last_seen: Some(UnixMicros(NOW.0 - 5_000_000)),
+            ..Gateway::default()
+        };
+        let text = reply(&asked, &Reply::Gateways { gateways: vec![gateway] }, NOW);
+        assert!(text.contains("5 s ago"));
+        assert!(text.ends_with("Add one with `limpet ctl gateway add 00000000000000ab`.\n"));
+        assert!(reply(&asked, &Reply::Gateways { gateways: vec![] }, NOW).contains("No unknown gateway"));
+    }
+
+    #[test]
+    fn no_control_character_reaches_the_terminal() {
+        let gateway = Gateway { name: "x\u{1b}[2J\n".into(), ..Gateway::default() };
+        let text = reply(&Request::Gateways, &Reply::Gateways { gateways: vec![gateway] }, NOW);
+        assert!(!text.contains('\u{1b}') && text.contains("x?[2J?"));
+    }
+}

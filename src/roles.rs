@@ -1,0 +1,166 @@
+//! Starting the roles: from a configuration without mistakes to running parts, and to their end.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use limpet_link::{JoinError, admin_socket, authority::AuthorityError, files::FileError, join, token::TokenError};
+use rustix::fs::{FlockOperation, flock};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Balancer, Worker};
+
+mod up;
+mod wiring;
+
+pub use up::run as up;
+
+/// Why a role could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RoleError {
+    #[error("another limpet is running with --data {}", .0.display())]
+    DataInUse(PathBuf),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("cannot use the folder {}: {source}", folder.display())]
+    Data { folder: PathBuf, source: io::Error },
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error("this worker knows no balancer: give --balancer HOST:PORT")]
+    NoBalancer,
+    /// What a role's own crate reports.
+    #[error("{0}")]
+    Part(String),
+}
+
+/// Runs a balancer until it is told to stop.
+pub async fn balancer(config: Balancer) -> Result<(), RoleError> {
+    let stop = stop_on_signals()?;
+    let _lock = lock(&config.common.data)?;
+    let authority =
+        limpet_link::ensure_balancer(&config.common.data, config.join.as_ref(), &config.common.name).await?;
+    let mut running = wiring::start_balancer(&config.common, config.edge, authority.into(), stop.clone()).await?;
+    tracing::info!(gwmp = %running.gwmp, link = %running.link, admin = %running.admin, "the balancer is running");
+    running.ended().await
+}
+
+/// Runs a worker until it is told to stop.
+pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
+    let stop = stop_on_signals()?;
+    let _lock = lock(&config.common.data)?;
+    if let Some(token) = &mut config.join {
+        // The operator may know better than the token which way leads to the balancers.
+        token.addresses.splice(0..0, config.balancers.iter().cloned());
+    }
+    let common = &config.common;
+    let joined = join::ensure_worker(&common.data, config.join.as_ref(), &common.name, common.name_chosen).await?;
+    let balancers = if config.balancers.is_empty() { joined.balancers } else { config.balancers };
+    if balancers.is_empty() {
+        return Err(RoleError::NoBalancer);
+    }
+    let place = wiring::Place {
+        identity: joined.identity,
+        folder: limpet_link::identity::folder(&common.data, limpet_shared::admin::Role::Worker),
+        balancers,
+        with_balancer: false,
+    };
+    let mut running =
+        wiring::start_worker(common, &config.processing, Some(config.processing.http), place, stop.clone()).await?;
+    let api = running.api.clone();
+    let _socket = admin_socket::serve(&admin_socket::path(&common.data), move |request| {
+        let api = api.clone();
+        async move { api.answer_or_ask(request).await }
+    })
+    .await
+    .map_err(|e| RoleError::Part(e.to_string()))?;
+    tracing::info!(name = running.name, http = running.http.map(tracing::field::display), "the worker is running");
+    if let Some(login) = running.login() {
+        say(&format!("log in as admin with the password {login} (it is not shown again)\n"));
+    }
+    running.ended().await
+}
+
+/// Cancelled by SIGTERM or SIGINT.
+fn stop_on_signals() -> Result<CancellationToken, RoleError> {
+    let stop = CancellationToken::new();
+    let mut term = signal(SignalKind::terminate()).map_err(RoleError::Signals)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(RoleError::Signals)?;
+    let told = stop.clone();
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+        };
+        tracing::info!(signal = name, "stopping");
+        told.cancel();
+        // Whoever asks again does not want to wait.
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        std::process::exit(1);
+    });
+    Ok(stop)
+}
+
+/// Takes the data folder for this process, which keeps it until it ends, however that comes.
+fn lock(data: &Path) -> Result<File, RoleError> {
+    limpet_link::files::private_dir(data)?;
+    let failed = |source| RoleError::Data { folder: data.to_owned(), source };
+    let file =
+        File::options().create(true).truncate(false).write(true).open(data.join("limpet.lock")).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(RoleError::DataInUse(data.to_owned())),
+        Err(e) => Err(failed(e.into())),
+    }
+}
+
+/// Tells the operator something on standard output.
+fn say(text: &str) {
+    let mut out = io::stdout();
+    // Without a reader there is nobody to tell, and no reason to stop.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// The address under which a process on this machine reaches what listens on `listen`.
+fn nearby(listen: SocketAddr) -> SocketAddr {
+    match listen {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, v6.port()).into(),
+        given => given,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_has_a_data_folder_and_the_next_one_gets_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("a/b");
+        let first = lock(&data).unwrap();
+        let refused = lock(&data).unwrap_err().to_string();
+        assert!(refused.contains("another limpet is running with --data"), "{refused}");
+        drop(first);
+        lock(&data).unwrap();
+    }
+
+    #[test]
+    fn an_unspecified_address_is_reached_over_loopback() {
+        assert_eq!(nearby("0.0.0.0:1701".parse().unwrap()), "127.0.0.1:1701".parse().unwrap());
+        assert_eq!(nearby("[::]:1701".parse().unwrap()), "[::1]:1701".parse().unwrap());
+        assert_eq!(nearby("10.0.0.1:1701".parse().unwrap()), "10.0.0.1:1701".parse().unwrap());
+    }
+}

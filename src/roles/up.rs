@@ -1,0 +1,234 @@
+//! `limpet up`: a balancer and its workers in one process, which talk over the same link as they would apart.
+
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use limpet_bench::simulate::{ApiAccess, Credentials, Pace, SimulateConfig, run_until};
+use limpet_link::{Authority, endpoint, time};
+use limpet_shared::admin::Role;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    RoleError, lock, nearby, say, stop_on_signals,
+    wiring::{self, Place, RunningBalancer, RunningWorker},
+};
+use crate::config::Up;
+
+/// The token of the printed line is good for so long, and for so many servers.
+const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+const TOKEN_USES: u32 = 10;
+/// Between two uplinks of a device of `--demo`.
+const DEMO_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Runs everything until it is told to stop, or a part fails.
+pub async fn run(config: Up) -> Result<(), RoleError> {
+    let stop = stop_on_signals()?;
+    let _lock = lock(&config.common.data)?;
+    let authority = Arc::new(Authority::open(&config.common.data.join("cluster"))?);
+    // The balancer stops first, while the workers still finish what it holds.
+    let edge_stop = stop.child_token();
+    let mut balancer =
+        wiring::start_balancer(&config.common, config.edge.clone(), authority.clone(), edge_stop.clone()).await?;
+    let worker_stop = CancellationToken::new();
+    let mut workers = Vec::new();
+    for number in 1..=config.workers {
+        match start_worker(&config, &authority, number, balancer.link, &worker_stop).await {
+            Ok(worker) => workers.push(worker),
+            Err(error) => {
+                edge_stop.cancel();
+                return Err(error);
+            }
+        }
+    }
+    say(&welcome(&config, &authority, &balancer, &workers)?);
+    let demo = if config.demo { demo(&config, &balancer, &workers, stop.clone()) } else { None };
+    let outcome = until_one_ends(&mut balancer, &mut workers).await;
+    drop(demo);
+    edge_stop.cancel();
+    let edge_ended = balancer.ended().await;
+    worker_stop.cancel();
+    let mut worst = outcome.and(edge_ended);
+    for mut worker in workers {
+        worst = worst.and(worker.ended().await);
+    }
+    worst
+}
+
+async fn start_worker(
+    config: &Up,
+    authority: &Authority,
+    number: u32,
+    link: SocketAddr,
+    stop: &CancellationToken,
+) -> Result<RunningWorker, RoleError> {
+    let name = format!("{}-{number}", config.common.name);
+    let folder = config.common.data.join("identity").join(&name);
+    let identity = authority.identity(&folder, &name, Role::Worker)?;
+    let place = Place { identity, folder, balancers: vec![nearby(link).to_string()], with_balancer: number == 1 };
+    // One API is enough for one process.
+    let http = (number == 1).then_some(config.processing.http);
+    wiring::start_worker(&config.common, &config.processing, http, place, stop.clone()).await
+}
+
+/// Virtual gateways and devices that play against this server until the result is dropped.
+fn demo(config: &Up, balancer: &RunningBalancer, workers: &[RunningWorker], stop: CancellationToken) -> Option<Demo> {
+    let first = workers.first()?;
+    let given = config.common.admin_password.as_ref().map(|password| password.0.as_str());
+    let (Some(http), Some(password)) = (first.http, first.login().or(given)) else {
+        tracing::warn!(
+            "no demo: its devices are added over the API, and that needs --admin-password after the first start"
+        );
+        return None;
+    };
+    let credentials = Credentials::Password { user: "admin".into(), password: password.to_owned() };
+    let plan = SimulateConfig {
+        server: nearby(balancer.gwmp).to_string(),
+        api: Some(ApiAccess { url: format!("http://{}", nearby(http)), credentials }),
+        uplinks: u32::MAX,
+        pace: Pace::Interval(DEMO_INTERVAL),
+        region: config.processing.regions.first().cloned().unwrap_or_else(|| "eu868".into()),
+        // The same gateways and devices at each start.
+        seed: Some(1),
+        ..SimulateConfig::default()
+    };
+    Some(Demo(tokio::spawn(async move {
+        if let Err(error) = run_until(plan, |_| {}, stop.cancelled_owned()).await {
+            tracing::warn!(%error, "the demo has ended");
+        }
+    })))
+}
+
+struct Demo(JoinHandle<()>);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Waits for the first part to end: the balancer by a signal, anything else by a failure.
+async fn until_one_ends(balancer: &mut RunningBalancer, workers: &mut [RunningWorker]) -> Result<(), RoleError> {
+    let any_worker = std::future::poll_fn(|context| {
+        for worker in workers.iter_mut() {
+            if let std::task::Poll::Ready(ended) = worker.poll_ended(context) {
+                return std::task::Poll::Ready(ended);
+            }
+        }
+        std::task::Poll::Pending
+    });
+    tokio::select! {
+        ended = balancer.ended() => ended,
+        ended = any_worker => ended,
+    }
+}
+
+/// What is told when everything runs: where it is, how to get in, how to grow.
+fn welcome(
+    config: &Up,
+    authority: &Authority,
+    balancer: &RunningBalancer,
+    workers: &[RunningWorker],
+) -> Result<String, RoleError> {
+    let first = workers.first();
+    let console =
+        first.and_then(|worker| worker.http).map_or_else(|| "none".into(), |at| format!("http://{}", nearby(at)));
+    let login = match first {
+        Some(worker) if worker.login().is_some() => {
+            format!("admin / {} (this password is not shown again)", worker.login().unwrap_or_default())
+        }
+        Some(worker) if worker.new_admin => "admin / the password that was given".into(),
+        _ => "admin / the password of the first start".into(),
+    };
+    let expires_at = time::now() + TOKEN_LIFE;
+    let link = endpoint::reachable(balancer.link).to_string();
+    let addresses = if config.edge.advertise.is_empty() { vec![link] } else { config.edge.advertise.clone() };
+    let token = authority.token(Role::Worker, expires_at, TOKEN_USES, addresses)?;
+    let line = join_line(config, token.as_str())
+        .map_err(|source| RoleError::Data { folder: config.common.data.clone(), source })?;
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "Limpet is running.\n\n  \
+         console   {console}\n  \
+         log in    {login}\n  \
+         gateways  GWMP (Semtech UDP) on {}\n  \
+         metrics   http://{}/metrics\n\n\
+         To add a worker on this machine (good until {} for {TOKEN_USES} workers):\n\n  \
+         {line}\n\n",
+        balancer.gwmp,
+        nearby(balancer.admin),
+        time::rfc3339(expires_at),
+    );
+    if config.processing.http.ip().is_loopback() {
+        text.push_str("The console answers this machine only; --http 0.0.0.0:8080 opens it to others.\n");
+    }
+    Ok(text)
+}
+
+/// A command line that adds a worker when it is pasted as it is.
+fn join_line(config: &Up, token: &str) -> std::io::Result<String> {
+    let program = std::env::args().next().unwrap_or_else(|| "limpet".into());
+    let store = absolute_store(&config.processing.store)?;
+    let data = free_neighbour(&std::path::absolute(&config.common.data)?);
+    let words =
+        [&program, "worker", "--join", token, "--store", &store, "--data", &data.display().to_string(), "--http"];
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    Ok(format!("{} 127.0.0.1:0", words.join(" ")))
+}
+
+/// The store's URL as it works from any folder.
+fn absolute_store(url: &str) -> std::io::Result<String> {
+    match url.strip_prefix("sqlite:") {
+        Some(folder) => Ok(format!("sqlite:{}", std::path::absolute(folder)?.display())),
+        None => Ok(url.to_owned()),
+    }
+}
+
+/// `DATA-2`, or the first number that is not in use.
+fn free_neighbour(data: &Path) -> PathBuf {
+    let with = |number: u32| {
+        let mut path = data.as_os_str().to_owned();
+        path.push(format!("-{number}"));
+        PathBuf::from(path)
+    };
+    (2..1_000).map(with).find(|path| !path.exists()).unwrap_or_else(|| with(2))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_the_shell() {
+        assert_eq!(quoted("./target/debug/limpet"), "./target/debug/limpet");
+        assert_eq!(quoted("sqlite:/a b"), "'sqlite:/a b'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn the_next_worker_gets_a_folder_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("limpet-data");
+        assert_eq!(free_neighbour(&data), folder.path().join("limpet-data-2"));
+        std::fs::create_dir(folder.path().join("limpet-data-2")).unwrap();
+        assert_eq!(free_neighbour(&data), folder.path().join("limpet-data-3"));
+        assert!(absolute_store("sqlite:x").unwrap().starts_with("sqlite:/"));
+    }
+}

@@ -1,0 +1,162 @@
+//! The one place that knows how the crates of the roles are called.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use limpet_api::Api;
+use limpet_balancer::BalancerConfig;
+use limpet_link::{Authority, Identity, admin_socket};
+use limpet_shared::region::Region;
+use limpet_worker::{Started, WorkerConfig};
+use tokio::{sync::oneshot, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::RoleError;
+use crate::config::{Common, Edge, Processing, Secret};
+
+/// A part of this process that runs until it is stopped or fails.
+pub struct Part(Option<JoinHandle<Result<(), RoleError>>>);
+
+impl Part {
+    /// How it ended. Asked again, it is `Ok`: an end is told once.
+    async fn ended(&mut self) -> Result<(), RoleError> {
+        std::future::poll_fn(|context| self.poll_ended(context)).await
+    }
+
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RoleError>> {
+        let Some(task) = &mut self.0 else { return Poll::Ready(Ok(())) };
+        let ended = std::task::ready!(std::pin::Pin::new(task).poll(context));
+        self.0 = None;
+        Poll::Ready(ended.unwrap_or_else(|e| Err(RoleError::Part(format!("a part of limpet broke down: {e}")))))
+    }
+}
+
+pub struct RunningBalancer {
+    pub gwmp: SocketAddr,
+    pub link: SocketAddr,
+    pub admin: SocketAddr,
+    part: Part,
+}
+
+impl RunningBalancer {
+    pub async fn ended(&mut self) -> Result<(), RoleError> {
+        self.part.ended().await
+    }
+}
+
+pub struct RunningWorker {
+    pub name: String,
+    pub http: Option<SocketAddr>,
+    /// Answers operators.
+    pub api: Arc<Api>,
+    /// This start made the admin user.
+    pub new_admin: bool,
+    new_password: Option<Secret>,
+    part: Part,
+}
+
+impl RunningWorker {
+    pub async fn ended(&mut self) -> Result<(), RoleError> {
+        self.part.ended().await
+    }
+
+    pub fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RoleError>> {
+        self.part.poll_ended(context)
+    }
+
+    /// The random password of the user `admin`, if this start made it.
+    pub fn login(&self) -> Option<&str> {
+        self.new_password.as_ref().map(|password| password.0.as_str())
+    }
+}
+
+/// Where a worker stands in its cluster.
+pub struct Place {
+    pub identity: Identity,
+    /// Where the identity is kept.
+    pub folder: PathBuf,
+    pub balancers: Vec<String>,
+    /// The balancer is in this process, and what it held died with it.
+    pub with_balancer: bool,
+}
+
+/// Starts a balancer, and with it the operator's socket; returns when it listens.
+pub async fn start_balancer(
+    common: &Common,
+    edge: Edge,
+    authority: Arc<Authority>,
+    stop: CancellationToken,
+) -> Result<RunningBalancer, RoleError> {
+    let config = BalancerConfig {
+        name: common.name.clone(),
+        data: common.data.clone(),
+        gwmp: edge.gwmp,
+        link: edge.link,
+        admin: Some(edge.admin),
+        advertise: edge.advertise,
+        accept_unknown_gateways: edge.accept_unknown_gateways,
+        ack: edge.ack,
+        retained_bytes: edge.retained_bytes,
+        gateway_rate: edge.gateway_rate,
+        unknown_rate: edge.unknown_rate,
+    };
+    let bound = limpet_balancer::Edge::bind(config, authority).await.map_err(failed)?;
+    let (gwmp, link) = (bound.gwmp(), bound.link());
+    let admin = bound.admin().unwrap_or(edge.admin);
+    let handle = bound.admin_handle();
+    let ask = move |request| {
+        let handle = handle.clone();
+        async move { handle.ask(request).await }
+    };
+    let socket = admin_socket::serve(&admin_socket::path(&common.data), ask).await.map_err(failed)?;
+    let task = tokio::spawn(async move {
+        bound.run(stop).await;
+        drop(socket);
+        Ok(())
+    });
+    Ok(RunningBalancer { gwmp, link, admin, part: Part(Some(task)) })
+}
+
+/// What a part reports, in its own words.
+fn failed(error: impl std::fmt::Display) -> RoleError {
+    RoleError::Part(error.to_string())
+}
+
+/// Starts a worker; returns when it listens and its network is set up.
+pub async fn start_worker(
+    common: &Common,
+    processing: &Processing,
+    http: Option<SocketAddr>,
+    place: Place,
+    stop: CancellationToken,
+) -> Result<RunningWorker, RoleError> {
+    let store = limpet_store::open(&processing.store).await.map_err(failed)?;
+    let (started, reported) = oneshot::channel();
+    let config = WorkerConfig {
+        identity: place.identity,
+        identity_folder: place.folder,
+        balancers: place.balancers,
+        store,
+        http,
+        // Their names were checked with the rest of the configuration.
+        regions: processing.regions.iter().filter_map(|name| Region::by_name(name)).collect(),
+        admin_password: common.admin_password.as_ref().map(|secret| secret.0.clone()),
+        net_id: 0,
+        accept_unknown_gateways: processing.accept_unknown_gateways,
+        sweep_at_start: place.with_balancer,
+        started: Some(started),
+    };
+    let task = tokio::spawn(async move { limpet_worker::run(config, stop).await.map_err(failed) });
+    let mut part = Part(Some(task));
+    match reported.await {
+        Ok(Started { name, http, api, new_admin, new_password }) => {
+            Ok(RunningWorker { name, http, api, new_admin, new_password: new_password.map(Secret), part })
+        }
+        // It ended before it was up, and says why.
+        Err(_) => Err(part.ended().await.err().unwrap_or_else(|| RoleError::Part("the worker was stopped".into()))),
+    }
+}

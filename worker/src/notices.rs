@@ -1,0 +1,78 @@
+//! What balancers tell besides frames.
+
+use std::{path::PathBuf, sync::Arc};
+
+use limpet_api::Api;
+use limpet_link::Identity;
+use limpet_shared::{Eui64, UnixMicros, link};
+use limpet_store::Store;
+use limpet_worker_core::model::GatewaySeen;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::Feed,
+    links::{Links, Notice},
+    pipeline::Pipeline,
+};
+
+/// What notices are acted on with.
+pub struct Around {
+    pub store: Arc<dyn Store>,
+    pub links: Arc<Links>,
+    pub feed: Arc<Feed>,
+    pub pipeline: Arc<Pipeline>,
+    pub api: Arc<Api>,
+    /// Where a renewed certificate is kept.
+    pub identity_folder: PathBuf,
+}
+
+/// Acts on what comes, until the links are gone. `stop` is cancelled when an operator removes this worker.
+pub async fn run(mut notices: mpsc::Receiver<Notice>, around: Around, stop: CancellationToken) {
+    while let Some(notice) = notices.recv().await {
+        let Around { store, feed, pipeline, api, .. } = &around;
+        match notice {
+            Notice::TxAck(ack) => {
+                let pipeline = pipeline.clone();
+                tokio::spawn(async move { pipeline.tx_ack(ack).await });
+            }
+            Notice::GatewaySeen(seen) => {
+                tokio::spawn(note_gateway(store.clone(), seen));
+            }
+            Notice::Linked { address } => {
+                let feed = feed.clone();
+                tokio::spawn(async move { feed.greet(&address).await });
+            }
+            Notice::Ask { request, answer } => {
+                let api = api.clone();
+                // Whoever asked may have gone.
+                tokio::spawn(async move { answer.send(api.answer(request).await) });
+            }
+            Notice::Drain(on) => tracing::info!(on, "an operator drains this worker at a balancer"),
+            Notice::Remove => {
+                tracing::info!("this worker was removed from the cluster; it drains and ends");
+                stop.cancel();
+            }
+            Notice::Renewed(certificate) => renewed(&around, &certificate),
+        }
+    }
+}
+
+fn renewed(around: &Around, certificate: &str) {
+    let identity: Result<Identity, _> = around.links.identity().renewed(certificate);
+    match identity.and_then(|i| i.save(&around.identity_folder).map(|()| i)) {
+        Ok(identity) => {
+            tracing::info!(expires_at = ?identity.expires_at(), "the certificate was renewed");
+            around.links.set_identity(identity);
+        }
+        Err(error) => tracing::warn!(%error, "a renewed certificate cannot be used"),
+    }
+}
+
+async fn note_gateway(store: Arc<dyn Store>, seen: link::GatewaySeen) {
+    let (eui, at) = (Eui64(seen.eui), UnixMicros(seen.at));
+    let seen = GatewaySeen { last_seen_at: Some(at), address: Some(seen.address), location: None };
+    if let Err(error) = store.note_gateway(eui, seen).await {
+        tracing::debug!(gateway = %eui, %error, "could not note when a gateway was seen");
+    }
+}
