@@ -15,6 +15,8 @@ use crate::{Deliver, DeliveryError, Rendered, render};
 
 /// How long a connection may take to open: an endpoint that swallows SYNs must not hold a caller without a limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// URLs that one integration may have.
+pub const MAX_URLS: usize = 8;
 /// Idle connections kept per endpoint.
 const IDLE_CONNECTIONS: usize = 32;
 /// An answer's body is read so that its connection can be used again, but not further than this.
@@ -104,6 +106,13 @@ async fn read_away(mut answer: Response) {
             return;
         }
     }
+}
+
+/// Whether an integration can be used at all: its URLs and headers, before it is stored.
+pub fn check(integration: &HttpIntegration) -> Result<(), DeliveryError> {
+    let urls = endpoints(&integration.url, "up")?;
+    headers(integration, "application/json")?;
+    if urls.len() > MAX_URLS { Err(DeliveryError::Url(format!("more than {MAX_URLS}"))) } else { Ok(()) }
 }
 
 /// The URLs of an integration, each with `event=NAME` added to what query it has.

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use limpet_worker_core::model::{Event, HttpIntegration};
 
 pub use error::DeliveryError;
-pub use http::Sender;
+pub use http::{MAX_URLS, Sender, check};
 pub use render::{RenderError, Rendered, render};
 
 /// Hands an event to an integration.

@@ -163,10 +163,14 @@ async fn what_cannot_be_sent_is_an_error_and_no_panic() {
     for url in ["", " , ", "hook", "ftp://example.org/", "http://", "http://[::1"] {
         let error = sender().send(&to(url.into()), &event()).await.unwrap_err();
         assert_eq!(error.label(), "url", "{url:?}");
+        assert_eq!(check(&to(url.into())).unwrap_err().label(), "url", "{url:?}");
     }
     let mut integration = to("http://127.0.0.1:1/".into());
     integration.headers.insert("X-Key".into(), "two\nlines".into());
     assert_eq!(sender().send(&integration, &event()).await.unwrap_err().label(), "header");
+    assert_eq!(check(&integration).unwrap_err().label(), "header");
+    assert!(check(&to("http://localhost/a".into())).is_ok());
+    assert_eq!(check(&to(["http://localhost/a"; MAX_URLS + 1].join(","))).unwrap_err().label(), "url");
 }
 
 #[tokio::test]

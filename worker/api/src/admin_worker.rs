@@ -1,0 +1,86 @@
+//! The operator's questions that a worker answers, whoever carries them: `limpet ctl` over HTTP, or a balancer over the
+//! link. Who asks has been let in before.
+
+mod device_add;
+
+use limpet_shared::{
+    Eui64,
+    admin::{self, ErrorKind, Reply, Request},
+};
+use limpet_store::List;
+use limpet_worker_core::model::{Gateway, Tenant};
+use uuid::Uuid;
+
+use crate::{Api, ApiError, bootstrap, clock, error::Result, fields, grpc::STATS_INTERVAL, lists};
+
+/// Whether a worker answers this; else a balancer does.
+pub(crate) fn is_for_worker(request: &Request) -> bool {
+    matches!(request, Request::Gateways | Request::GatewayAdd { .. } | Request::DeviceAdd(_))
+}
+
+impl Api {
+    /// Answers what a worker can answer.
+    pub async fn answer(&self, request: Request) -> Reply {
+        let answered = match request {
+            Request::Gateways => self.known_gateways().await,
+            Request::GatewayAdd { eui, name, tenant } => self.add_gateway(eui, name, tenant).await,
+            Request::DeviceAdd(wanted) => self.add_device(wanted).await,
+            _ => Err(ApiError::invalid("ask", "a balancer answers this, not a worker")),
+        };
+        answered.unwrap_or_else(refusal)
+    }
+
+    async fn known_gateways(&self) -> Result<Reply> {
+        let page = self.store.gateways(&List { limit: lists::MOST, ..List::default() }).await?;
+        let gateways = page.items.into_iter().map(|(gateway, seen)| admin::Gateway {
+            eui: gateway.eui,
+            name: gateway.name,
+            known: true,
+            address: seen.address,
+            last_seen: seen.last_seen_at,
+            ..Default::default()
+        });
+        Ok(Reply::Gateways { gateways: gateways.collect() })
+    }
+
+    async fn add_gateway(&self, eui: Eui64, name: Option<String>, tenant: Option<String>) -> Result<Reply> {
+        let tenant = self.tenant_called(tenant).await?;
+        let now = clock::now();
+        let gateway = Gateway {
+            eui,
+            created_at: now,
+            updated_at: now,
+            tenant_id: tenant.id,
+            name: fields::name("name", &name.unwrap_or_else(|| eui.to_string()))?,
+            stats_interval_secs: STATS_INTERVAL,
+            ..Gateway::default()
+        };
+        self.create_gateway(&gateway).await?;
+        Ok(Reply::Done { message: format!("gateway {eui} belongs to tenant {} now", tenant.name) })
+    }
+
+    /// The tenant of this id or name; the network's first one if none is given.
+    async fn tenant_called(&self, called: Option<String>) -> Result<Tenant> {
+        let Some(called) = called else {
+            let first = bootstrap::first_tenant(&self.store).await?;
+            return first.ok_or_else(|| ApiError::NotFound("a tenant".into()));
+        };
+        if let Ok(id) = Uuid::parse_str(&called) {
+            return crate::quota::tenant(self.store.as_ref(), id).await;
+        }
+        let list = List { limit: lists::MOST, search: called.clone(), ..List::default() };
+        let found = self.store.tenants(&list).await?.items.into_iter().find(|tenant| tenant.name == called);
+        found.ok_or_else(|| ApiError::NotFound(format!("tenant {called:?}")))
+    }
+}
+
+fn refusal(error: ApiError) -> Reply {
+    let kind = match &error {
+        ApiError::NotFound(_) => ErrorKind::NotFound,
+        ApiError::AlreadyExists(_) => ErrorKind::AlreadyExists,
+        ApiError::Conflict(_) | ApiError::Unavailable(_) | ApiError::Unsure(_) => ErrorKind::Unavailable,
+        ApiError::Internal(_) => ErrorKind::Internal,
+        _ => ErrorKind::Invalid,
+    };
+    Reply::Error { kind, message: error.to_string() }
+}

@@ -1,0 +1,103 @@
+//! The first start of a network: a user who may do everything, and a tenant.
+
+use std::sync::Arc;
+
+use limpet_store::{Store, StoreError};
+use limpet_worker_core::model::{Tenant, User};
+use uuid::Uuid;
+
+use crate::{
+    auth::{Auth, random},
+    clock,
+    error::{ApiError, Result},
+};
+
+/// What the first administrator logs in with.
+pub const ADMIN: &str = "admin";
+/// The tenant that exists from the start, as ChirpStack's clients expect one.
+pub const FIRST_TENANT: &str = "Limpet";
+
+/// Setting: the id of the first tenant, chosen by the first of several workers that start at once.
+const TENANT_ID: &str = "first_tenant_id";
+/// Setting: the first start is over; what an operator deletes later does not come back.
+const DONE: &str = "first_start_done";
+
+/// What the start of a worker did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// The password of the user `admin`, if this call made that user.
+    pub created: Option<String>,
+}
+
+/// Makes the user `admin` and the tenant `Limpet` if the network is new. Any number of workers may do so at once: one
+/// of them makes the user, and only that one returns its password. Without `admin_password` it is a random one.
+pub async fn bootstrap(store: &Arc<dyn Store>, admin_password: Option<String>) -> Result<Bootstrap> {
+    if store.setting(DONE).await?.is_some() {
+        return Ok(Bootstrap::default());
+    }
+    let created = make_admin(store, admin_password).await?;
+    make_tenant(store).await?;
+    store.init_setting(DONE, b"yes").await?;
+    Ok(Bootstrap { created })
+}
+
+async fn make_admin(store: &Arc<dyn Store>, password: Option<String>) -> Result<Option<String>> {
+    if store.user_by_email(ADMIN).await?.is_some() {
+        return Ok(None);
+    }
+    let password = match password {
+        Some(password) => password,
+        None => random_password()?,
+    };
+    let now = clock::now();
+    let user = User {
+        id: Uuid::new_v4(),
+        created_at: now,
+        updated_at: now,
+        email: ADMIN.into(),
+        is_admin: true,
+        is_active: true,
+        note: String::new(),
+        password_hash: Auth::new(store.clone()).hash(&password).await?,
+    };
+    match store.create_user(&user).await {
+        Ok(()) => Ok(Some(password)),
+        Err(StoreError::AlreadyExists(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn make_tenant(store: &Arc<dyn Store>) -> Result<()> {
+    let id = store.init_setting(TENANT_ID, Uuid::new_v4().as_bytes()).await?;
+    let now = clock::now();
+    let tenant = Tenant {
+        id: Uuid::from_slice(&id).map_err(|_| ApiError::Internal(format!("the setting {TENANT_ID} is no UUID")))?,
+        created_at: now,
+        updated_at: now,
+        name: FIRST_TENANT.into(),
+        can_have_gateways: true,
+        ..Tenant::default()
+    };
+    match store.create_tenant(&tenant).await {
+        Ok(()) | Err(StoreError::AlreadyExists(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The tenant that the network began with, or else any; none if all were deleted.
+pub(crate) async fn first_tenant(store: &Arc<dyn Store>) -> Result<Option<Tenant>> {
+    if let Some(id) = store.setting(TENANT_ID).await?.and_then(|id| Uuid::from_slice(&id).ok())
+        && let Some(tenant) = store.tenant(id).await?
+    {
+        return Ok(Some(tenant));
+    }
+    let any = limpet_store::List { limit: 1, ..Default::default() };
+    Ok(store.tenants(&any).await?.items.into_iter().next())
+}
+
+/// 80 random bits in four groups, without letters that look alike.
+fn random_password() -> Result<String> {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let letters = random::<16>()?.map(|byte| char::from(LETTERS[usize::from(byte % 32)]));
+    Ok(letters.chunks(4).map(String::from_iter).collect::<Vec<_>>().join("-"))
+}

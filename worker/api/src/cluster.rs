@@ -1,0 +1,31 @@
+//! What the API needs to know of the rest of the cluster.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use limpet_shared::admin::{ErrorKind, Reply, Request};
+
+/// How long a change of gateways waits for the balancers before it is answered anyway.
+pub(crate) const GATEWAYS_WAIT: Duration = Duration::from_millis(500);
+
+/// The balancers, as this worker reaches them.
+#[async_trait]
+pub trait ClusterView: Send + Sync + 'static {
+    /// Gateways were created, changed or deleted in the store: tells the connected balancers, and returns once they
+    /// have it. The API waits at most 500 ms.
+    async fn gateways_changed(&self);
+    /// Asks a balancer.
+    async fn ask(&self, request: Request) -> Reply;
+}
+
+/// No balancer at all: for tests, and for a worker before its first link.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoCluster;
+
+#[async_trait]
+impl ClusterView for NoCluster {
+    async fn gateways_changed(&self) {}
+    async fn ask(&self, _: Request) -> Reply {
+        Reply::Error { kind: ErrorKind::Unavailable, message: "no balancer is connected".into() }
+    }
+}

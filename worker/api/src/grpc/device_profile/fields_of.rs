@@ -1,0 +1,158 @@
+//! The fields of a device profile: most of what ChirpStack's has is refused by name until Limpet can do it.
+
+use chirpstack_api::{
+    api::{self, CodecRuntime},
+    common,
+};
+use limpet_shared::region::Region;
+use limpet_worker_core::{
+    model::{DeviceProfile, MacVersion},
+    session::RX1_DELAY,
+};
+
+use crate::{
+    error::{ApiError, Result},
+    fields::{self, refuse},
+    regions::Regions,
+};
+
+/// The one ADR algorithm that profiles may name.
+pub(super) const ADR_ALGORITHM: &str = "default";
+
+/// What a profile is set to, besides its identity, tenant and times.
+pub(super) fn read(given: api::DeviceProfile, regions: &Regions) -> Result<DeviceProfile> {
+    refuse_unserved(&given)?;
+    refuse_relay(&given)?;
+    let region = region(&given, regions)?;
+    let revision = common::RegParamsRevision::try_from(given.reg_params_revision)
+        .map_err(|_| ApiError::invalid("reg_params_revision", "is no revision that is known here"))?;
+    let profile = DeviceProfile {
+        name: fields::name("name", &given.name)?,
+        description: fields::text("description", given.description)?,
+        region: region.band().into(),
+        region_config_id: (!given.region_config_id.is_empty()).then(|| region.name().into()),
+        mac_version: mac_version(given.mac_version)?,
+        reg_params_revision: revision.as_str_name().into(),
+        supports_otaa: given.supports_otaa,
+        uplink_interval_secs: given.uplink_interval,
+        flush_queue_on_activate: given.flush_queue_on_activate,
+        abp_rx1_delay: fields::byte("abp_rx1_delay", given.abp_rx1_delay, 0..=15)?,
+        abp_rx1_dr_offset: fields::byte("abp_rx1_dr_offset", given.abp_rx1_dr_offset, 0..=region.max_rx1_dr_offset())?,
+        abp_rx2_dr: fields::byte("abp_rx2_dr", given.abp_rx2_dr, 0..=15)?,
+        abp_rx2_freq: given.abp_rx2_freq,
+        tags: fields::tags("tags", given.tags)?,
+        ..DeviceProfile::default()
+    };
+    check_rx2(&profile, region)?;
+    Ok(profile)
+}
+
+/// Without a frequency, RX2 is the region's, and its data rate as well: then 0 means that nothing was set.
+fn check_rx2(profile: &DeviceProfile, region: &Region) -> Result<()> {
+    let (default_frequency, default_dr) = region.rx2();
+    let dr = profile.abp_rx2_dr;
+    if profile.abp_rx2_freq == 0 {
+        return refuse("abp_rx2_dr", dr != 0 && dr != default_dr, "needs abp_rx2_freq");
+    }
+    refuse("abp_rx2_dr", !region.is_downlink_data_rate(dr), "is no downlink data rate of the region")?;
+    let near = profile.abp_rx2_freq.abs_diff(default_frequency) <= BAND_WIDTH;
+    refuse("abp_rx2_freq", !near, "is not in the region's band (Hz)")
+}
+
+/// No band is wider than this, Hz.
+const BAND_WIDTH: u32 = 26_000_000;
+
+/// The configured region that the profile names, or the first one of its band.
+fn region(given: &api::DeviceProfile, regions: &Regions) -> Result<&'static Region> {
+    let band = common::Region::try_from(given.region).map(|r| r.as_str_name()).unwrap_or("?");
+    let not_here =
+        || ApiError::invalid("region", format!("{band} is not configured; the network has {}", regions.names()));
+    let first = regions.by_band(band).ok_or_else(not_here)?;
+    if given.region_config_id.is_empty() {
+        return Ok(first);
+    }
+    let named = regions.by_name(&given.region_config_id).filter(|region| region.band() == band);
+    named.ok_or_else(|| {
+        let why = format!("is no configured region of {band}; the network has {}", regions.names());
+        ApiError::invalid("region_config_id", why)
+    })
+}
+
+fn mac_version(given: i32) -> Result<MacVersion> {
+    use common::MacVersion as Theirs;
+    Ok(match Theirs::try_from(given) {
+        Ok(Theirs::Lorawan100) => MacVersion::V1_0_0,
+        Ok(Theirs::Lorawan101) => MacVersion::V1_0_1,
+        Ok(Theirs::Lorawan102) => MacVersion::V1_0_2,
+        Ok(Theirs::Lorawan103) => MacVersion::V1_0_3,
+        Ok(Theirs::Lorawan104) => MacVersion::V1_0_4,
+        Ok(Theirs::Lorawan110) => return Err(ApiError::invalid("mac_version", "LoRaWAN 1.1 is not served yet")),
+        Err(_) => return Err(ApiError::invalid("mac_version", "is no version that is known here")),
+    })
+}
+
+/// Fields that would change what the network does, if it could do it. Left as their clients' defaults they pass.
+/// Parameters of a feature that the profile itself turns off (class B and C, relay, codec) have no effect in ChirpStack
+/// either, and pass with any value.
+fn refuse_unserved(given: &api::DeviceProfile) -> Result<()> {
+    let adr = given.adr_algorithm_id.as_str();
+    refuse("adr_algorithm_id", !matches!(adr, "" | ADR_ALGORITHM), "only \"default\" is known")?;
+    let codec = given.payload_codec_runtime != i32::from(CodecRuntime::None);
+    refuse("payload_codec_runtime", codec, "codecs come later: use NONE")?;
+    refuse("device_status_req_interval", given.device_status_req_interval > 1, "is not served yet: use 0 or 1")?;
+    refuse("supports_class_b", given.supports_class_b, "class B is not served yet")?;
+    refuse("supports_class_c", given.supports_class_c, "class C is not served yet")?;
+    refuse("class_b_downlink_only", given.class_b_downlink_only, "class B is not served yet")?;
+    refuse("measurements", !given.measurements.is_empty(), "measurements are not served yet")?;
+    refuse("allow_roaming", given.allow_roaming, "roaming is not served yet")?;
+    let delay = format!("the network's RX1 delay is {RX1_DELAY} s: use 0");
+    refuse("rx1_delay", given.rx1_delay > RX1_DELAY.into(), &delay)?;
+    let app = given.app_layer_params.unwrap_or_default();
+    let app = app.ts003_version != 0 || app.ts004_version != 0 || app.ts005_version != 0;
+    refuse("app_layer_params", app, "application layer packages (TS003, TS004, TS005) are not served yet")?;
+    let vendor = !given.device_id.is_empty() || !given.firmware_version.is_empty();
+    refuse("device_id", vendor, "profiles of vendors' devices are not served yet")?;
+    let rates = !given.supported_uplink_data_rates.is_empty();
+    refuse("supported_uplink_data_rates", rates, "is not served yet: leave it empty")
+}
+
+fn refuse_relay(given: &api::DeviceProfile) -> Result<()> {
+    let why = "relays (TS011) are not served yet";
+    refuse("is_relay", given.is_relay, why)?;
+    refuse("is_relay_ed", given.is_relay_ed, why)?;
+    refuse("relay_ed_relay_only", given.relay_ed_relay_only, why)?;
+    refuse("relay_enabled", given.relay_enabled, why)
+}
+
+/// A profile as the protocol has it.
+pub(super) fn write(profile: &DeviceProfile) -> api::DeviceProfile {
+    let region = common::Region::from_str_name(&profile.region).unwrap_or_default();
+    let revision = common::RegParamsRevision::from_str_name(&profile.reg_params_revision).unwrap_or_default();
+    let mac_version = match profile.mac_version {
+        MacVersion::V1_0_0 => common::MacVersion::Lorawan100,
+        MacVersion::V1_0_1 => common::MacVersion::Lorawan101,
+        MacVersion::V1_0_2 => common::MacVersion::Lorawan102,
+        MacVersion::V1_0_3 => common::MacVersion::Lorawan103,
+        MacVersion::V1_0_4 => common::MacVersion::Lorawan104,
+    };
+    api::DeviceProfile {
+        id: profile.id.to_string(),
+        tenant_id: profile.tenant_id.to_string(),
+        name: profile.name.clone(),
+        description: profile.description.clone(),
+        region: region.into(),
+        region_config_id: profile.region_config_id.clone().unwrap_or_default(),
+        mac_version: mac_version.into(),
+        reg_params_revision: revision.into(),
+        adr_algorithm_id: ADR_ALGORITHM.into(),
+        supports_otaa: profile.supports_otaa,
+        uplink_interval: profile.uplink_interval_secs,
+        flush_queue_on_activate: profile.flush_queue_on_activate,
+        abp_rx1_delay: profile.abp_rx1_delay.into(),
+        abp_rx1_dr_offset: profile.abp_rx1_dr_offset.into(),
+        abp_rx2_dr: profile.abp_rx2_dr.into(),
+        abp_rx2_freq: profile.abp_rx2_freq,
+        tags: fields::map(&profile.tags),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,112 @@
+//! Everything on one port: gRPC, the cluster's questions, the page.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use limpet_shared::admin::{ErrorKind, Reply, Request};
+
+use crate::{
+    Api, ApiError,
+    admin_worker::is_for_worker,
+    auth::Access,
+    grpc::{Grpc, not_served},
+    page,
+};
+
+/// How long a balancer may take to answer.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of a question.
+const QUESTION: usize = 64 * 1024;
+
+impl Api {
+    /// The routes: gRPC services, `POST /api/cluster/ctl`, `GET /`. What is at none of them is answered in the caller's
+    /// own protocol, so this takes the router's fallback.
+    pub fn router(self: &Arc<Self>) -> Router {
+        let own = Router::new()
+            .route("/", get(home))
+            .route("/api/cluster/ctl", post(ctl).layer(DefaultBodyLimit::max(QUESTION)))
+            .with_state(self.clone());
+        Grpc::new(self.clone()).routes().reset_fallback().merge(own).fallback(nothing_here)
+    }
+
+    /// Answers what a worker knows, and passes on the rest.
+    pub async fn answer_or_ask(&self, request: Request) -> Reply {
+        if is_for_worker(&request) {
+            return self.answer(request).await;
+        }
+        let late = || Reply::Error { kind: ErrorKind::Unavailable, message: "no balancer answered in time".into() };
+        tokio::time::timeout(ASK_LIMIT, self.cluster.ask(request)).await.unwrap_or_else(|_| late())
+    }
+}
+
+async fn home(State(api): State<Arc<Api>>) -> Response {
+    page::respond(&*api.overview().await)
+}
+
+/// A question in JSON, and its answer.
+async fn ctl(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let caller = match api.auth.caller(authorization).await {
+        Ok(caller) => caller,
+        Err(error) => return refuse(&error),
+    };
+    let request: Request = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => return answer(StatusCode::BAD_REQUEST, ErrorKind::Invalid, format!("no question: {error}")),
+    };
+    if let Err(error) = caller.network(access(&request)) {
+        return refuse(&error);
+    }
+    let reply = api.answer_or_ask(request).await;
+    (status(&reply), Json(reply)).into_response()
+}
+
+fn access(request: &Request) -> Access {
+    match request {
+        Request::Servers | Request::Ring { .. } | Request::Gateways | Request::GatewaysHeard { .. } => Access::Read,
+        _ => Access::Write,
+    }
+}
+
+fn status(reply: &Reply) -> StatusCode {
+    match reply {
+        Reply::Error { kind: ErrorKind::NotFound, .. } => StatusCode::NOT_FOUND,
+        Reply::Error { kind: ErrorKind::AlreadyExists, .. } => StatusCode::CONFLICT,
+        Reply::Error { kind: ErrorKind::Invalid, .. } => StatusCode::BAD_REQUEST,
+        Reply::Error { kind: ErrorKind::Unavailable, .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Reply::Error { kind: ErrorKind::Internal, .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::OK,
+    }
+}
+
+fn answer(status: StatusCode, kind: ErrorKind, message: String) -> Response {
+    (status, Json(Reply::Error { kind, message })).into_response()
+}
+
+/// Who calls was not let in.
+fn refuse(error: &ApiError) -> Response {
+    let (status, kind) = match error {
+        ApiError::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, ErrorKind::Invalid),
+        ApiError::Denied(_) => (StatusCode::FORBIDDEN, ErrorKind::Invalid),
+        ApiError::Unavailable(_) | ApiError::Unsure(_) => (StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Internal),
+    };
+    answer(status, kind, error.to_string())
+}
+
+/// gRPC callers learn which method is not served; others get a plain 404.
+async fn nothing_here(uri: Uri, headers: HeaderMap) -> Response {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if content_type.is_some_and(|t| t.starts_with("application/grpc")) {
+        let (parts, ()) = not_served(uri.path().trim_start_matches('/')).into_http::<()>().into_parts();
+        return (parts.status, parts.headers).into_response();
+    }
+    (StatusCode::NOT_FOUND, "Nothing is served here.\n").into_response()
+}

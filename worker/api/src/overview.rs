@@ -1,0 +1,110 @@
+//! What is running, in names and counts: for the page, which needs no log-in and so must be cheap and hold no secret.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use limpet_shared::admin::{self, Reply, Request};
+use limpet_store::{List, Store};
+use tokio::{sync::Mutex, time::timeout};
+
+use crate::{About, Api, error::Result};
+
+/// An overview is given to everyone who asks within this time: a flood of page views asks the store once a second.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long the page waits for a balancer.
+const ASK_LIMIT: Duration = Duration::from_millis(400);
+/// How long it waits for the store.
+const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// Devices with waiting events that are looked at.
+const WAITING_DEVICES: u32 = 1000;
+
+/// What is running.
+#[derive(Clone, Debug)]
+pub(crate) struct Overview {
+    pub about: About,
+    pub store: String,
+    pub regions: Vec<&'static str>,
+    /// As a balancer sees them; none if no balancer answers.
+    pub servers: Option<Vec<admin::Server>>,
+    /// Gateways heard that the network does not know.
+    pub unknown: Vec<admin::Gateway>,
+    /// None if the store does not answer.
+    pub counts: Option<Counts>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub gateways: u32,
+    /// Known gateways that were ever heard.
+    pub heard: u32,
+    pub applications: u32,
+    pub devices: u32,
+    /// Events that wait for their endpoint.
+    pub pending: u64,
+}
+
+/// The last overview, and when it was made.
+#[derive(Default)]
+pub(crate) struct Last(Mutex<Option<(Instant, Arc<Overview>)>>);
+
+impl Api {
+    /// What is running now, or was a moment ago.
+    pub(crate) async fn overview(&self) -> Arc<Overview> {
+        let mut last = self.last_overview.0.lock().await;
+        match &*last {
+            Some((at, overview)) if at.elapsed() < FRESH => overview.clone(),
+            _ => {
+                let overview = Arc::new(self.look().await);
+                *last = Some((Instant::now(), overview.clone()));
+                overview
+            }
+        }
+    }
+
+    async fn look(&self) -> Overview {
+        let ask = async |request| timeout(ASK_LIMIT, self.cluster.ask(request)).await.ok();
+        let (servers, unknown, counts) = tokio::join!(
+            ask(Request::Servers),
+            ask(Request::GatewaysHeard { unknown: true }),
+            timeout(STORE_LIMIT, count(self.store.as_ref())),
+        );
+        Overview {
+            about: self.about.clone(),
+            store: self.store.describe(),
+            regions: self.regions.all().iter().map(|region| region.name()).collect(),
+            servers: match servers {
+                Some(Reply::Servers { servers }) => Some(servers),
+                _ => None,
+            },
+            unknown: match unknown {
+                Some(Reply::Gateways { gateways }) => gateways,
+                _ => Vec::new(),
+            },
+            counts: counts.ok().and_then(Result::ok),
+        }
+    }
+}
+
+async fn count(store: &dyn Store) -> Result<Counts> {
+    let totals = List::default();
+    let gateways = store.gateways(&List { limit: crate::lists::MOST, ..List::default() }).await?;
+    let mut integrations = BTreeSet::new();
+    for (integration, _) in store.pending_devices(WAITING_DEVICES).await? {
+        integrations.insert(integration);
+    }
+    let mut pending = 0;
+    for integration in integrations {
+        pending += store.pending_size(integration).await?.0;
+    }
+    let heard = gateways.items.iter().filter(|(_, seen)| seen.last_seen_at.is_some()).count();
+    Ok(Counts {
+        gateways: gateways.total,
+        heard: u32::try_from(heard).unwrap_or(u32::MAX),
+        applications: store.applications(&totals).await?.total,
+        devices: store.devices(&totals).await?.total,
+        pending,
+    })
+}

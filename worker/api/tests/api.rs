@@ -1,0 +1,17 @@
+//! The API as its clients meet it: real gRPC over the loopback interface, on a store in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "api/access.rs"]
+mod access;
+#[path = "api/cluster.rs"]
+mod cluster;
+#[path = "api/devices.rs"]
+mod devices;
+#[path = "api/fields.rs"]
+mod fields;
+#[path = "api/gateways.rs"]
+mod gateways;
+#[path = "api/provisioning.rs"]
+mod provisioning;
+#[path = "api/server.rs"]
+mod server;

@@ -1,0 +1,207 @@
+//! Who may do what.
+
+use chirpstack_api::api;
+use limpet_api::{FIRST_TENANT, bootstrap};
+use limpet_store::{List, MemoryStore, Store};
+use std::sync::Arc;
+use tonic::{Code, Request, metadata::MetadataValue};
+
+use crate::server::{DEVICE, GATEWAY, PASSWORD, Server, code, with_token};
+
+async fn key(server: &Server, key: api::ApiKey) -> Result<api::CreateApiKeyResponse, tonic::Status> {
+    let request = api::CreateApiKeyRequest { api_key: Some(key) };
+    Ok(server.internal().await.create_api_key(server.ask(request)).await?.into_inner())
+}
+
+fn profile(token: &str) -> Request<()> {
+    with_token((), token)
+}
+
+#[tokio::test]
+async fn the_first_start_makes_one_admin_and_one_tenant_however_many_workers_there_are() {
+    let store: Arc<dyn Store> = MemoryStore::new();
+    let starts = (0..4).map(|_| {
+        tokio::spawn({
+            let store = store.clone();
+            async move { bootstrap(&store, None).await.unwrap().created }
+        })
+    });
+    let mut passwords = Vec::new();
+    for start in starts.collect::<Vec<_>>() {
+        passwords.extend(start.await.unwrap());
+    }
+    assert_eq!(passwords.len(), 1, "one of them made the user, and tells the password");
+    assert!(passwords[0].len() >= 16);
+    let tenants = store.tenants(&List { limit: 10, ..List::default() }).await.unwrap();
+    assert_eq!(tenants.items.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), [FIRST_TENANT]);
+    assert_eq!(store.users(&List::default()).await.unwrap().total, 1);
+
+    store.delete_tenant(tenants.items[0].id).await.unwrap();
+    assert_eq!(bootstrap(&store, Some("again".into())).await.unwrap().created, None);
+    assert_eq!(store.tenants(&List::default()).await.unwrap().total, 0, "what was deleted stays deleted");
+}
+
+#[tokio::test]
+async fn a_login_at_one_worker_holds_at_the_other() {
+    let first = Server::start().await;
+    let second = Server::over(first.store.clone()).await;
+    let user = second.internal().await.profile(profile(first.token())).await.unwrap().into_inner().user.unwrap();
+    assert_eq!((user.email.as_str(), user.is_admin), ("admin", true));
+}
+
+#[tokio::test]
+async fn wrong_passwords_and_tokens_are_unauthenticated() {
+    let server = Server::start().await;
+    assert_eq!(code(server.login("admin", "wrong").await), Code::Unauthenticated);
+    assert_eq!(code(server.login("nobody@example.org", PASSWORD).await), Code::Unauthenticated);
+    assert_eq!(code(server.login("", "").await), Code::Unauthenticated);
+
+    let mut internal = server.internal().await;
+    assert_eq!(code(internal.profile(()).await), Code::Unauthenticated);
+    for bad in ["", "a.b.c", &server.token()[1..], "eyJhbGciOiJub25lIn0.e30."] {
+        assert_eq!(code(internal.profile(profile(bad)).await), Code::Unauthenticated, "{bad:?}");
+    }
+    let mut basic = Request::new(());
+    basic.metadata_mut().insert("authorization", MetadataValue::from_static("Basic YWRtaW46YWRtaW4="));
+    assert_eq!(code(internal.profile(basic).await), Code::Unauthenticated);
+    internal.settings(()).await.expect("how one may log in is known before the log-in");
+}
+
+#[tokio::test]
+async fn guessing_passwords_is_slowed_down() {
+    let server = Server::start().await;
+    let mut codes = Vec::new();
+    for _ in 0..40 {
+        codes.push(code(server.login("Victim@example.org", "guess").await));
+    }
+    assert_eq!(codes[0], Code::Unauthenticated);
+    assert!(codes.contains(&Code::ResourceExhausted));
+    server.login("admin", PASSWORD).await.expect("other accounts are not held up");
+}
+
+#[tokio::test]
+async fn a_new_password_ends_the_old_logins_and_a_disabled_user_is_out() {
+    let server = Server::start().await;
+    let mut users = server.users().await;
+    let user = api::User { email: "ann@example.org".into(), is_active: true, ..Default::default() };
+    let create = api::CreateUserRequest { user: Some(user.clone()), password: "one".into(), tenants: Vec::new() };
+    let id = users.create(server.ask(create.clone())).await.unwrap().into_inner().id;
+    assert_eq!(code(users.create(server.ask(create)).await), Code::AlreadyExists);
+
+    let token = server.login("Ann@Example.org", "one").await.unwrap();
+    let mut internal = server.internal().await;
+    internal.profile(profile(&token)).await.unwrap();
+    let change = api::UpdateUserPasswordRequest { user_id: id.clone(), password: "two".into() };
+    users.update_password(with_token(change, &token)).await.expect("one's own password");
+    assert_eq!(code(internal.profile(profile(&token)).await), Code::Unauthenticated);
+    assert_eq!(code(server.login("ann@example.org", "one").await), Code::Unauthenticated);
+    let token = server.login("ann@example.org", "two").await.unwrap();
+
+    let change = api::UpdateUserPasswordRequest { user_id: id.clone(), password: String::new() };
+    assert_eq!(code(users.update_password(server.ask(change)).await), Code::InvalidArgument);
+    let disabled = api::User { id: id.clone(), is_active: false, ..user };
+    users.update(server.ask(api::UpdateUserRequest { user: Some(disabled) })).await.unwrap();
+    assert_eq!(code(internal.profile(profile(&token)).await), Code::Unauthenticated);
+    assert_eq!(code(server.login("ann@example.org", "two").await), Code::Unauthenticated);
+
+    users.delete(server.ask(api::DeleteUserRequest { id: id.clone() })).await.unwrap();
+    assert_eq!(code(users.get(server.ask(api::GetUserRequest { id })).await), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_user_who_is_no_admin_sees_nothing_and_nobody_locks_himself_out() {
+    let server = Server::start().await;
+    let mut users = server.users().await;
+    let user = api::User { email: "bob@example.org".into(), is_active: true, ..Default::default() };
+    let create = api::CreateUserRequest { user: Some(user), password: "one".into(), tenants: Vec::new() };
+    users.create(server.ask(create)).await.unwrap();
+    let token = server.login("bob@example.org", "one").await.unwrap();
+    assert_eq!(code(users.list(with_token(api::ListUsersRequest::default(), &token)).await), Code::PermissionDenied);
+    let list = api::ListApplicationsRequest { tenant_id: server.tenant.clone(), ..Default::default() };
+    assert_eq!(code(server.applications().await.list(with_token(list, &token)).await), Code::PermissionDenied);
+    let tenants = server
+        .tenants()
+        .await
+        .list(with_token(api::ListTenantsRequest { limit: 9, ..Default::default() }, &token))
+        .await;
+    assert_eq!(tenants.unwrap().into_inner().total_count, 0);
+
+    let me = server.internal().await.profile(server.ask(())).await.unwrap().into_inner().user.unwrap();
+    let gone = users.delete(server.ask(api::DeleteUserRequest { id: me.id.clone() })).await;
+    assert_eq!(code(gone), Code::FailedPrecondition);
+    let demoted = api::User { is_admin: false, ..me };
+    let demoted = users.update(server.ask(api::UpdateUserRequest { user: Some(demoted) })).await;
+    assert_eq!(code(demoted), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn a_tenants_key_acts_for_that_tenant_only() {
+    let server = Server::start().await;
+    let tenant = api::Tenant { name: "other".into(), can_have_gateways: true, ..Default::default() };
+    let request = api::CreateTenantRequest { tenant: Some(tenant) };
+    let other = server.tenants().await.create(server.ask(request)).await.unwrap().into_inner().id;
+    let theirs = api::ApiKey { name: "theirs".into(), tenant_id: other.clone(), ..Default::default() };
+    let theirs = key(&server, theirs).await.unwrap().token;
+
+    server.device(DEVICE).await;
+    let get = api::GetDeviceRequest { dev_eui: DEVICE.into() };
+    let mut devices = server.devices().await;
+    assert_eq!(code(devices.get(with_token(get.clone(), &theirs)).await), Code::PermissionDenied);
+    let queue = api::GetDeviceQueueItemsRequest { dev_eui: DEVICE.into(), count_only: true };
+    assert_eq!(code(devices.get_queue(with_token(queue, &theirs)).await), Code::PermissionDenied);
+    let all = api::ListDevicesRequest { limit: 10, ..Default::default() };
+    assert_eq!(devices.list(with_token(all.clone(), &theirs)).await.unwrap().into_inner().total_count, 0);
+    assert_eq!(devices.list(server.ask(all)).await.unwrap().into_inner().total_count, 1);
+
+    let mut gateways = server.gateways().await;
+    let gateway = |tenant: &str| api::CreateGatewayRequest {
+        gateway: Some(api::Gateway {
+            gateway_id: GATEWAY.into(),
+            name: "roof".into(),
+            tenant_id: tenant.into(),
+            ..Default::default()
+        }),
+    };
+    assert_eq!(code(gateways.create(with_token(gateway(&server.tenant), &theirs)).await), Code::PermissionDenied);
+    gateways.create(with_token(gateway(&other), &theirs)).await.unwrap();
+    let mut tenants = server.tenants().await;
+    let get = |id: &str| api::GetTenantRequest { id: id.into() };
+    tenants.get(with_token(get(&other), &theirs)).await.unwrap();
+    assert_eq!(code(tenants.get(with_token(get(&server.tenant), &theirs)).await), Code::PermissionDenied);
+    let delete = api::DeleteTenantRequest { id: other };
+    assert_eq!(code(tenants.delete(with_token(delete, &theirs)).await), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn keys_are_listed_held_to_reading_and_end_when_they_are_deleted() {
+    let server = Server::start().await;
+    let admin = api::ApiKey { name: "deploy".into(), is_admin: true, ..Default::default() };
+    let made = key(&server, admin.clone()).await.unwrap();
+    let reader = key(&server, api::ApiKey { name: "dash".into(), is_read_only: true, ..admin.clone() }).await.unwrap();
+
+    let mut tenants = server.tenants().await;
+    let list = api::ListTenantsRequest { limit: 10, ..Default::default() };
+    for token in [&made.token, &reader.token] {
+        assert_eq!(tenants.list(with_token(list.clone(), token)).await.unwrap().into_inner().total_count, 1);
+    }
+    let create = api::CreateTenantRequest { tenant: Some(api::Tenant { name: "t".into(), ..Default::default() }) };
+    assert_eq!(code(tenants.create(with_token(create.clone(), &reader.token)).await), Code::PermissionDenied);
+    tenants.create(with_token(create, &made.token)).await.unwrap();
+
+    let mut internal = server.internal().await;
+    let all = api::ListApiKeysRequest { limit: 10, is_admin: true, ..Default::default() };
+    let keys = internal.list_api_keys(server.ask(all)).await.unwrap().into_inner();
+    let names: Vec<_> = keys.result.iter().map(|k| (k.name.as_str(), k.is_read_only)).collect();
+    assert_eq!((keys.total_count, names), (2, vec![("dash", true), ("deploy", false)]));
+
+    internal.delete_api_key(server.ask(api::DeleteApiKeyRequest { id: made.id.clone() })).await.unwrap();
+    assert_eq!(code(tenants.list(with_token(list, &made.token)).await), Code::Unauthenticated);
+    let again = internal.delete_api_key(server.ask(api::DeleteApiKeyRequest { id: made.id })).await;
+    assert_eq!(code(again), Code::NotFound);
+
+    let both = api::ApiKey { tenant_id: server.tenant.clone(), ..admin.clone() };
+    assert_eq!(code(key(&server, both).await), Code::InvalidArgument);
+    let missing = "00000000-0000-4000-8000-000000000000".to_owned();
+    let orphan = api::ApiKey { is_admin: false, tenant_id: missing, ..admin };
+    assert_eq!(code(key(&server, orphan).await), Code::NotFound);
+}

@@ -1,0 +1,165 @@
+//! The operator's questions over HTTP, and the page.
+
+use chirpstack_api::api;
+use limpet_shared::{
+    AesKey, DevAddr, Eui64,
+    admin::{DeviceAdd, ErrorKind, Gateway, Reply, Request},
+};
+use limpet_store::{Freshness, List};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::server::{DEVICE, GATEWAY, Server};
+
+const EUI: Eui64 = Eui64(0x0102_0304_0506_0708);
+const ROOF: Eui64 = Eui64(0x0016_c001_ff10_a235);
+
+/// One request over a connection of its own; status and body.
+async fn http(server: &Server, method: &str, path: &str, token: &str, body: &str) -> (u16, String, String) {
+    let host = server.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(host).await.unwrap();
+    let authorization = if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{authorization}content-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_owned(), body.to_owned())
+}
+
+async fn ctl(server: &Server, token: &str, request: &Request) -> (u16, Reply) {
+    let (status, _, body) =
+        http(server, "POST", "/api/cluster/ctl", token, &serde_json::to_string(request).unwrap()).await;
+    (status, serde_json::from_str(&body).unwrap())
+}
+
+fn kind(reply: Reply) -> ErrorKind {
+    match reply {
+        Reply::Error { kind, message } => {
+            assert!(!message.is_empty());
+            kind
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn otaa() -> DeviceAdd {
+    DeviceAdd { dev_eui: EUI, app_key: Some(AesKey([7; 16])), ..DeviceAdd::default() }
+}
+
+#[tokio::test]
+async fn questions_need_an_administrator() {
+    let server = Server::start().await;
+    assert_eq!(ctl(&server, "", &Request::Gateways).await.0, 401);
+    assert_eq!(ctl(&server, "nonsense", &Request::Gateways).await.0, 401);
+    let key = api::ApiKey { name: "k".into(), tenant_id: server.tenant.clone(), ..Default::default() };
+    let request = server.ask(api::CreateApiKeyRequest { api_key: Some(key) });
+    let tenants = server.internal().await.create_api_key(request).await.unwrap().into_inner().token;
+    assert_eq!(ctl(&server, &tenants, &Request::Gateways).await.0, 403);
+    assert_eq!(http(&server, "POST", "/api/cluster/ctl", server.token(), "{").await.0, 400);
+    let (status, reply) = ctl(&server, server.token(), &Request::Servers).await;
+    assert!(matches!((status, reply), (200, Reply::Servers { servers }) if servers[0].name == "w1"));
+}
+
+#[tokio::test]
+async fn a_gateway_is_added_by_one_question() {
+    let server = Server::start().await;
+    let add = Request::GatewayAdd { eui: ROOF, name: None, tenant: None };
+    let (status, reply) = ctl(&server, server.token(), &add).await;
+    assert!(matches!((status, &reply), (200, Reply::Done { message }) if message.contains(GATEWAY)), "{reply:?}");
+    let (status, reply) = ctl(&server, server.token(), &add).await;
+    assert_eq!((status, kind(reply)), (409, ErrorKind::AlreadyExists));
+    let elsewhere = Request::GatewayAdd { eui: Eui64(1), name: None, tenant: Some("nowhere".into()) };
+    let (status, reply) = ctl(&server, server.token(), &elsewhere).await;
+    assert_eq!((status, kind(reply)), (404, ErrorKind::NotFound));
+    let named = Request::GatewayAdd { eui: Eui64(1), name: Some("one".into()), tenant: Some("Limpet".into()) };
+    assert_eq!(ctl(&server, server.token(), &named).await.0, 200);
+    let (_, reply) = ctl(&server, server.token(), &Request::Gateways).await;
+    let Reply::Gateways { gateways } = reply else { panic!("{reply:?}") };
+    let known: Vec<_> = gateways.iter().map(|Gateway { eui, name, known, .. }| (*eui, name.as_str(), *known)).collect();
+    assert_eq!(known, [(ROOF, GATEWAY, true), (Eui64(1), "one", true)]);
+}
+
+#[tokio::test]
+async fn a_device_is_added_with_all_that_it_stands_in() {
+    let server = Server::start().await;
+    let add = DeviceAdd { webhook: Some("http://localhost:9000/".into()), ..otaa() };
+    let reply = server.api.answer(Request::DeviceAdd(add)).await;
+    assert!(matches!(&reply, Reply::Done { message } if message.contains(DEVICE)), "{reply:?}");
+    let context = server.store.device_context(EUI).await.unwrap().unwrap();
+    assert_eq!(context.application.name, "default");
+    assert_eq!(context.application.http.as_ref().unwrap().url, "http://localhost:9000/");
+    assert_eq!((context.profile.region.as_str(), context.profile.supports_otaa), ("EU868", true));
+    assert_eq!(context.device.app_key, Some(AesKey([7; 16])));
+    assert_eq!(kind(server.api.answer(Request::DeviceAdd(otaa())).await), ErrorKind::AlreadyExists);
+
+    let second = DeviceAdd { dev_eui: Eui64(2), ..otaa() };
+    assert!(matches!(server.api.answer(Request::DeviceAdd(second)).await, Reply::Done { .. }));
+    let all = List { limit: 10, ..List::default() };
+    assert_eq!(server.store.applications(&all).await.unwrap().total, 1, "they share application and profile");
+    assert_eq!(server.store.device_profiles(&all).await.unwrap().total, 1);
+}
+
+#[tokio::test]
+async fn an_abp_device_is_ready_at_once_in_the_region_asked_for() {
+    let server = Server::start().await;
+    let abp = DeviceAdd {
+        dev_eui: EUI,
+        dev_addr: Some(DevAddr(0x0100_0001)),
+        nwk_s_key: Some(AesKey([1; 16])),
+        app_s_key: Some(AesKey([2; 16])),
+        region: Some("US915_1".into()),
+        mac_version: Some("1.0.4".into()),
+        ..DeviceAdd::default()
+    };
+    let reply = server.api.answer(Request::DeviceAdd(abp)).await;
+    assert!(matches!(reply, Reply::Done { .. }), "{reply:?}");
+    let sessions = server.store.sessions_by_addr(DevAddr(0x0100_0001), Freshness::Serial).await.unwrap();
+    assert_eq!((sessions.len(), sessions[0].session.region.as_str()), (1, "us915_1"));
+}
+
+#[tokio::test]
+async fn a_device_that_cannot_be_added_leaves_nothing_behind() {
+    let server = Server::start().await;
+    for wrong in [
+        DeviceAdd { dev_eui: EUI, ..DeviceAdd::default() },
+        DeviceAdd { dev_addr: Some(DevAddr(1)), ..otaa() },
+        DeviceAdd { dev_eui: EUI, dev_addr: Some(DevAddr(1)), ..DeviceAdd::default() },
+        DeviceAdd { region: Some("us915_5".into()), ..otaa() },
+        DeviceAdd { mac_version: Some("1.1.0".into()), ..otaa() },
+        DeviceAdd { webhook: Some("localhost".into()), ..otaa() },
+        DeviceAdd { application: Some(String::new()), ..otaa() },
+    ] {
+        assert_eq!(kind(server.api.answer(Request::DeviceAdd(wrong)).await), ErrorKind::Invalid);
+    }
+    assert_eq!(server.store.applications(&List::default()).await.unwrap().total, 0);
+    assert_eq!(kind(server.api.answer(Request::Servers).await), ErrorKind::Invalid, "that is a balancer's");
+
+    let hooked = DeviceAdd { webhook: Some("http://localhost:1/".into()), ..otaa() };
+    server.api.answer(Request::DeviceAdd(hooked)).await;
+    let other = DeviceAdd { dev_eui: Eui64(2), webhook: Some("http://localhost:2/".into()), ..otaa() };
+    assert_eq!(kind(server.api.answer(Request::DeviceAdd(other)).await), ErrorKind::AlreadyExists);
+    assert!(server.store.device(Eui64(2)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn the_page_needs_no_login_and_shows_no_secret() {
+    let server = Server::start().await;
+    let add = DeviceAdd { webhook: Some("http://localhost:9000/?token=hunter2".into()), ..otaa() };
+    server.api.answer(Request::DeviceAdd(add)).await;
+    let (status, head, page) = http(&server, "GET", "/", "", "").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: text/html") && head.contains("content-security-policy: default-src 'none'"));
+    assert!(page.contains("limpet ctl gateway add") && page.contains("w1") && page.contains("eu868"));
+    for secret in ["hunter2", "07070707", "argon2", crate::server::PASSWORD] {
+        assert!(!page.contains(secret), "{secret}");
+    }
+    let (status, _, _) = http(&server, "GET", "/nothing", "", "").await;
+    assert_eq!(status, 404);
+}

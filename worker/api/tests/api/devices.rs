@@ -1,0 +1,223 @@
+//! Sessions and queues.
+
+use chirpstack_api::api;
+use limpet_shared::{DevAddr, Eui64};
+use limpet_store::Freshness;
+use limpet_worker_core::model::ItemInFlight;
+use tonic::Code;
+
+use crate::server::{DEVICE, KEY, OTHER_KEY, Server, code, refused_field};
+
+const EUI: Eui64 = Eui64(0x0102_0304_0506_0708);
+
+fn activation(dev_addr: &str) -> api::DeviceActivation {
+    api::DeviceActivation {
+        dev_eui: DEVICE.into(),
+        dev_addr: dev_addr.into(),
+        app_s_key: KEY.into(),
+        nwk_s_enc_key: OTHER_KEY.into(),
+        s_nwk_s_int_key: OTHER_KEY.into(),
+        f_nwk_s_int_key: OTHER_KEY.into(),
+        f_cnt_up: 7,
+        n_f_cnt_down: 9,
+        ..Default::default()
+    }
+}
+
+async fn activate(server: &Server, activation: api::DeviceActivation) -> Result<(), tonic::Status> {
+    let request = api::ActivateDeviceRequest { device_activation: Some(activation) };
+    server.devices().await.activate(server.ask(request)).await.map(|_| ())
+}
+
+async fn session(server: &Server) -> Option<api::DeviceActivation> {
+    let request = api::GetDeviceActivationRequest { dev_eui: DEVICE.into() };
+    server.devices().await.get_activation(server.ask(request)).await.unwrap().into_inner().device_activation
+}
+
+async fn enqueue(server: &Server, item: api::DeviceQueueItem) -> Result<String, tonic::Status> {
+    let request = api::EnqueueDeviceQueueItemRequest { queue_item: Some(item), flush_queue: false };
+    Ok(server.devices().await.enqueue(server.ask(request)).await?.into_inner().id)
+}
+
+async fn queue(server: &Server) -> Vec<api::DeviceQueueItem> {
+    let request = api::GetDeviceQueueItemsRequest { dev_eui: DEVICE.into(), count_only: false };
+    let answer = server.devices().await.get_queue(server.ask(request)).await.unwrap().into_inner();
+    assert_eq!(answer.total_count as usize, answer.result.len());
+    answer.result
+}
+
+fn item(data: u8) -> api::DeviceQueueItem {
+    api::DeviceQueueItem { dev_eui: DEVICE.into(), f_port: 10, data: vec![data], ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_device_is_activated_read_activated_anew_and_deactivated() {
+    let server = Server::start().await;
+    server.device(DEVICE).await;
+    assert_eq!(session(&server).await, None);
+    activate(&server, activation("01020304")).await.unwrap();
+    assert_eq!(session(&server).await, Some(api::DeviceActivation { a_f_cnt_down: 9, ..activation("01020304") }));
+
+    activate(&server, activation("01020305")).await.unwrap();
+    assert_eq!(session(&server).await.unwrap().dev_addr, "01020305");
+    let old = server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap();
+    assert!(old.is_empty(), "the session before is gone");
+    let new = server.store.sessions_by_addr(DevAddr(0x0102_0305), Freshness::Serial).await.unwrap();
+    assert_eq!(new.len(), 1);
+    assert_eq!((new[0].session.seen.next, new[0].session.next_fcnt_down), (7, 9));
+    assert!(!new[0].session.joined);
+    assert_eq!(new[0].session.region, "eu868");
+
+    let mut devices = server.devices().await;
+    let next = api::GetDeviceNextFCntDownRequest { dev_eui: DEVICE.into() };
+    assert_eq!(devices.get_next_f_cnt_down(server.ask(next.clone())).await.unwrap().into_inner().f_cnt_down, 9);
+    devices.deactivate(server.ask(api::DeactivateDeviceRequest { dev_eui: DEVICE.into() })).await.unwrap();
+    assert_eq!(session(&server).await, None);
+    assert!(server.store.sessions_by_addr(DevAddr(0x0102_0305), Freshness::Serial).await.unwrap().is_empty());
+    assert_eq!(code(devices.get_next_f_cnt_down(server.ask(next)).await), Code::NotFound);
+}
+
+/// Whatever the interleaving, the device ends in one session, and no row of another is left behind.
+#[tokio::test]
+async fn activations_at_once_leave_one_session() {
+    let server = std::sync::Arc::new(Server::start().await);
+    server.device(DEVICE).await;
+    let mut racing = tokio::task::JoinSet::new();
+    for n in 0..4 {
+        let server = server.clone();
+        racing.spawn(async move { activate(&server, activation(&format!("0102030{n}"))).await });
+    }
+    while let Some(done) = racing.join_next().await {
+        done.unwrap().unwrap();
+    }
+    let current = session(&server).await.unwrap().dev_addr;
+    for n in 0..4 {
+        let addr = DevAddr(0x0102_0300 + n);
+        let sessions = server.store.sessions_by_addr(addr, Freshness::Serial).await.unwrap();
+        assert_eq!(sessions.len(), usize::from(current == addr.to_string()), "{addr}");
+    }
+}
+
+#[tokio::test]
+async fn an_activation_with_wrong_keys_or_of_lorawan_1_1_is_refused() {
+    let server = Server::start().await;
+    server.device(DEVICE).await;
+    let good = activation("01020304");
+    for (field, bad) in [
+        ("dev_addr", api::DeviceActivation { dev_addr: "0102030".into(), ..good.clone() }),
+        ("app_s_key", api::DeviceActivation { app_s_key: "00".into(), ..good.clone() }),
+        ("nwk_s_enc_key", api::DeviceActivation { nwk_s_enc_key: String::new(), ..good.clone() }),
+        ("s_nwk_s_int_key", api::DeviceActivation { s_nwk_s_int_key: KEY.into(), ..good.clone() }),
+        ("f_nwk_s_int_key", api::DeviceActivation { f_nwk_s_int_key: KEY.into(), ..good.clone() }),
+        ("a_f_cnt_down", api::DeviceActivation { a_f_cnt_down: 3, ..good.clone() }),
+        ("dev_eui", api::DeviceActivation { dev_eui: "xyz".into(), ..good.clone() }),
+    ] {
+        assert_eq!(refused_field(activate(&server, bad).await), field);
+    }
+    let unknown = api::DeviceActivation { dev_eui: "ffffffffffffffff".into(), ..good };
+    assert_eq!(code(activate(&server, unknown).await), Code::NotFound);
+    assert_eq!(session(&server).await, None);
+}
+
+#[tokio::test]
+async fn the_queue_takes_what_can_be_sent_in_order() {
+    let server = Server::start().await;
+    server.device(DEVICE).await;
+    let first = enqueue(&server, item(1)).await.unwrap();
+    let given = "0b7b0f5e-61a5-4f2f-9d0a-5f9a3b2c1d00".to_owned();
+    let second =
+        enqueue(&server, api::DeviceQueueItem { id: given.clone(), confirmed: true, ..item(2) }).await.unwrap();
+    assert_eq!(second, given);
+    let again = api::DeviceQueueItem { id: given.clone(), ..item(3) };
+    assert_eq!(code(enqueue(&server, again).await), Code::AlreadyExists);
+    let ids: Vec<_> = queue(&server).await.into_iter().map(|i| (i.id, i.data, i.confirmed)).collect();
+    assert_eq!(ids, [(first, vec![1], false), (given, vec![2], true)]);
+
+    for (field, bad) in [
+        ("f_port", api::DeviceQueueItem { f_port: 0, ..item(1) }),
+        ("f_port", api::DeviceQueueItem { f_port: 256, ..item(1) }),
+        ("data", api::DeviceQueueItem { data: vec![0; 243], ..item(1) }),
+        ("is_encrypted", api::DeviceQueueItem { is_encrypted: true, ..item(1) }),
+        ("object", api::DeviceQueueItem { object: Some(Default::default()), ..item(1) }),
+        ("f_cnt_down", api::DeviceQueueItem { f_cnt_down: 1, ..item(1) }),
+        ("id", api::DeviceQueueItem { id: "one".into(), ..item(1) }),
+    ] {
+        assert_eq!(refused_field(enqueue(&server, bad).await), field);
+    }
+    enqueue(&server, api::DeviceQueueItem { f_port: 224, data: vec![0; 242], ..item(1) }).await.unwrap();
+    let unknown = api::DeviceQueueItem { dev_eui: "ffffffffffffffff".into(), ..item(1) };
+    assert_eq!(code(enqueue(&server, unknown).await), Code::NotFound);
+
+    let mut devices = server.devices().await;
+    let count = api::GetDeviceQueueItemsRequest { dev_eui: DEVICE.into(), count_only: true };
+    let count = devices.get_queue(server.ask(count)).await.unwrap().into_inner();
+    assert_eq!((count.total_count, count.result.len()), (3, 0));
+    let replace = api::EnqueueDeviceQueueItemRequest { queue_item: Some(item(9)), flush_queue: true };
+    devices.enqueue(server.ask(replace)).await.unwrap();
+    assert_eq!(queue(&server).await.len(), 1);
+    devices.flush_queue(server.ask(api::FlushDeviceQueueRequest { dev_eui: DEVICE.into() })).await.unwrap();
+    assert!(queue(&server).await.is_empty());
+}
+
+/// The queue shows what the session knows: an item in flight is pending, and gone once a gateway said that it sent it.
+#[tokio::test]
+async fn an_item_in_flight_is_pending_until_a_gateway_has_sent_it() {
+    let server = Server::start().await;
+    server.device(DEVICE).await;
+    activate(&server, activation("01020304")).await.unwrap();
+    for n in 1..=3 {
+        enqueue(&server, item(n)).await.unwrap();
+    }
+    let mut row =
+        server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap().remove(0).session;
+    row.rev += 1;
+    row.queue_done = 1;
+    row.item = Some(ItemInFlight { seq: 2, first_fcnt_down: 9 });
+    row.next_fcnt_down = 10;
+    server.store.commit_session(&row).await.unwrap();
+    let shown: Vec<_> = queue(&server).await.into_iter().map(|i| (i.data[0], i.is_pending, i.f_cnt_down)).collect();
+    assert_eq!(shown, [(2, true, 9), (3, false, 0)]);
+
+    server.store.mark_sent(&row.key, 9).await.unwrap();
+    let shown: Vec<_> = queue(&server).await.into_iter().map(|i| (i.data[0], i.is_pending)).collect();
+    assert_eq!(shown, [(3, false)]);
+
+    server
+        .devices()
+        .await
+        .deactivate(server.ask(api::DeactivateDeviceRequest { dev_eui: DEVICE.into() }))
+        .await
+        .unwrap();
+    let left: Vec<_> = queue(&server).await.into_iter().map(|i| i.data[0]).collect();
+    assert_eq!(left, [3], "what was sent does not come back with the next session");
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_more() {
+    let server = Server::start().await;
+    server.device(DEVICE).await;
+    for n in 0..1000 {
+        let item =
+            limpet_worker_core::model::QueueItem { dev_eui: EUI, id: n.to_string(), fport: 1, ..Default::default() };
+        server.store.enqueue(item).await.unwrap();
+    }
+    assert_eq!(code(enqueue(&server, item(1)).await), Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn a_random_dev_addr_is_of_the_private_network() {
+    let server = Server::start().await;
+    server.device(DEVICE).await;
+    let mut devices = server.devices().await;
+    for request in [
+        api::GetRandomDevAddrRequest { dev_eui: DEVICE.into(), ..Default::default() },
+        api::GetRandomDevAddrRequest { tenant_id: server.tenant.clone(), ..Default::default() },
+    ] {
+        let addr = devices.get_random_dev_addr(server.ask(request)).await.unwrap().into_inner().dev_addr;
+        assert!(u32::from_str_radix(&addr, 16).unwrap() < 0x0200_0000, "{addr}");
+    }
+    let neither = devices.get_random_dev_addr(server.ask(api::GetRandomDevAddrRequest::default())).await;
+    assert_eq!(code(neither), Code::InvalidArgument);
+    let nonces = api::FlushDevNoncesRequest { dev_eui: DEVICE.into() };
+    devices.flush_dev_nonces(server.ask(nonces)).await.unwrap();
+}
