@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 /// The gateway's tag that ties its frames to one region.
 pub const TAG: &str = "region";
-/// How long a gateway's tag is believed.
+/// How long a gateway's tag is believed; and for how long a gateway is held to be unknown, since it may just be added.
 const BELIEVED: Duration = Duration::from_secs(10);
+const UNKNOWN_FOR: Duration = Duration::from_millis(500);
 /// Gateways remembered at most; more than that and all are asked again.
 const REMEMBERED: usize = 100_000;
 
@@ -84,7 +85,7 @@ impl Regions {
     /// Remembered for some seconds. When the store does not answer, the gateway counts as known: the balancer let it through.
     async fn tag(&self, store: &dyn Store, gateway: Eui64) -> GatewayTag {
         let now = Instant::now();
-        if let Some(tag) = self.tags.lock().get(&gateway).filter(|t| now < t.asked_at + BELIEVED) {
+        if let Some(tag) = self.tags.lock().get(&gateway).filter(|t| now < t.asked_at + if t.known { BELIEVED } else { UNKNOWN_FOR }) {
             return tag.clone();
         }
         let tag = match store.gateway(gateway).await {

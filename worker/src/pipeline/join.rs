@@ -1,5 +1,7 @@
 //! OTAA: a JoinRequest, from its device to its session. A used DevNonce means: finish that join from its row.
 
+use std::time::Duration;
+
 use limpet_shared::{lorawan::JoinRequest, region::Region};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
@@ -8,6 +10,9 @@ use limpet_worker_core::{
 };
 
 use super::{Flow, Pipeline, work::Transmission};
+
+/// How often a session that another task of this worker is creating is looked for.
+const BEING_MADE: Duration = Duration::from_millis(10);
 
 impl Pipeline {
     /// One pass. `again`: an earlier pass was refused or got no answer, so read what is settled.
@@ -91,7 +96,7 @@ impl Pipeline {
                 self.finish_slot(&stored, context).await
             }
             Some(stored) => Ok(self.verdict("duplicate", &stored)),
-            None if self.acting.contains(&session.key, session.slot.number) => Ok(Flow::Again),
+            None if self.acting.contains(&session.key, session.slot.number) => Ok(Flow::Wait(BEING_MADE)),
             None => {
                 let state = self.store.device_state(row.dev_eui, Freshness::Serial).await?;
                 if state.current.is_none_or(|c| c.key != session.key) {

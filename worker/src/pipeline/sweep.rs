@@ -18,6 +18,9 @@ use super::{Pipeline, work::Transmission};
 
 /// The longest total outage that is survived: receptions are kept that long.
 pub const KEPT: Duration = Duration::from_secs(3600);
+/// One worker sweeps at a time; a dead one's lease ends by itself.
+const LEASE: &str = "sweep";
+const LEASE_FOR: Duration = Duration::from_secs(5);
 /// Keys read at a time.
 const PAGE: u32 = 256;
 /// Sessions remembered while sweeping.
@@ -35,17 +38,23 @@ impl Sweep {
         self.0.notify_one();
     }
 
+    /// Another worker is at it, which may die; or the store is away.
+    async fn ask_again(&self) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.ask();
+    }
+
     /// Sweeps when asked to, and expires receptions, until told to stop.
     pub async fn run(self, pipeline: Arc<Pipeline>, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.0.notified() => match pipeline.sweep(&stop).await {
-                    Ok(picked_up) => tracing::info!(picked_up, "swept the stored receptions"),
+                    Ok(Some(picked_up)) => tracing::info!(picked_up, "swept the stored receptions"),
+                    Ok(None) => self.ask_again().await,
                     Err(error) => {
                         tracing::warn!(%error, "the sweep was broken off; it begins again");
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                        self.ask();
+                        self.ask_again().await;
                     }
                 },
                 () = tokio::time::sleep(EXPIRE_EVERY) => {
@@ -60,12 +69,17 @@ impl Sweep {
 }
 
 impl Pipeline {
-    /// Takes every stored reception that is not resolved through step 4. Returns how many frames were picked up.
-    pub(crate) async fn sweep(self: &Arc<Self>, stop: &CancellationToken) -> Result<u64, StoreError> {
+    /// Takes every stored reception that is not resolved through step 4. Returns how many frames were picked up; `None`
+    /// if another worker is sweeping.
+    pub(crate) async fn sweep(self: &Arc<Self>, stop: &CancellationToken) -> Result<Option<u64>, StoreError> {
         let since = self.surroundings.now() - KEPT;
         let (mut after, mut picked_up) = (None, 0);
         let mut sessions = HashMap::new();
         while !stop.is_cancelled() {
+            let now = self.surroundings.now();
+            if !self.store.lease(LEASE, &self.name, now, now + LEASE_FOR).await? {
+                return Ok(None);
+            }
             let keys = self.store.reception_keys(since, after, PAGE).await?;
             let Some(last) = keys.last().copied() else { break };
             for key in keys {
@@ -75,7 +89,9 @@ impl Pipeline {
             }
             after = Some(last);
         }
-        Ok(picked_up)
+        let now = self.surroundings.now();
+        self.store.lease(LEASE, &self.name, now, now).await?;
+        Ok(Some(picked_up))
     }
 
     async fn sweep_key(
