@@ -33,7 +33,7 @@ const SEARCH: u32 = 100;
 /// Why the API could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    #[error("--api {url}: {source}")]
+    #[error("--api {url}: {}", innermost(.source))]
     Connect { url: String, source: tonic::transport::Error },
     #[error("the API key has characters that no key has")]
     BadKey,
@@ -43,6 +43,15 @@ pub enum ApiError {
     NoTenant,
     #[error("the API knows no region {0}")]
     UnknownRegion(String),
+}
+
+/// What the network said; the errors around it say only that there was one.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }
 
 /// A connection with the right to use it.

@@ -9,6 +9,8 @@ use crate::GatewayConfig;
 
 /// A class A device listens for two seconds and a little more before it sends again.
 const LEAST_INTERVAL: Duration = Duration::from_millis(2_600);
+/// JoinAccepts wait five seconds in a gateway's queue of 32, and other downlinks need room too.
+const JOINS_PER_GATEWAY: f64 = 4.0;
 /// Where servers listen for GWMP.
 const GWMP_PORT: u16 = 1700;
 const MAX_GATEWAYS: usize = 10_000;
@@ -216,6 +218,14 @@ async fn resolve(server: &str) -> Result<SocketAddr, String> {
 }
 
 impl Plan {
+    /// When a device asks to join, counted from the start: spread over one interval, so that the rate is even from the
+    /// first uplink on, and no faster than the gateways' queues take JoinAccepts.
+    pub(super) fn begin(&self, index: usize) -> Duration {
+        let by_interval = self.interval / u32::try_from(self.devices).unwrap_or(u32::MAX);
+        let by_queues = Duration::from_secs(1).div_f64(JOINS_PER_GATEWAY * self.gateways as f64);
+        by_interval.max(by_queues).saturating_mul(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
     /// The gateways, each with a counter of its own.
     pub(super) fn gateways(&self) -> Vec<GatewayConfig> {
         (0..self.gateways)

@@ -44,8 +44,7 @@ struct Heard {
 /// Joins, sends all uplinks, fetches what waits, and ends.
 pub(super) async fn device(context: Arc<Context>, index: usize) {
     let plan = &context.plan;
-    // Starts are spread evenly over one interval, so that the rate is even from the first uplink on.
-    let begin = Instant::now() + plan.interval.mul_f64(index as f64 / plan.devices as f64);
+    let begin = Instant::now() + plan.begin(index);
     let mut player = Player::new(context.clone(), index);
     if player.sleeps_until(begin).await && player.join().await {
         player.send_all().await;

@@ -152,7 +152,14 @@ impl Summary {
             (self.downlinks.enqueued.saturating_sub(self.downlinks.delivered), "enqueued downlinks not received"),
             (self.downlinks.counter_reused, "downlinks under an FCntDown that was used before"),
         ];
-        lacks.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
+        let mut missing: Vec<_> =
+            lacks.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        if self.push_acks.received == 0 && self.push_acks.missing > 0 {
+            missing.push(
+                "any answer: is --server right, and are the gateways known there (--api makes them known)".into(),
+            );
+        }
+        missing
     }
 }
 
