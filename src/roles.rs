@@ -5,19 +5,27 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
-use limpet_link::{JoinError, admin_socket, authority::AuthorityError, files::FileError, join, token::TokenError};
+use limpet_link::{
+    JoinError, Membership, Token, admin_socket, authority::AuthorityError, files::FileError, token::TokenError,
+};
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Balancer, Worker};
+use crate::config::{Balancer, Common, Worker};
 
 mod up;
 mod wiring;
 
 pub use up::run as up;
+
+/// A worker that must join tries so long to reach a balancer, with such pauses.
+const JOIN_PATIENCE: Duration = Duration::from_secs(30);
+const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a role could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +55,10 @@ pub enum RoleError {
 pub async fn balancer(config: Balancer) -> Result<(), RoleError> {
     let stop = stop_on_signals()?;
     let _lock = lock(&config.common.data)?;
-    let authority =
-        limpet_link::ensure_balancer(&config.common.data, config.join.as_ref(), &config.common.name).await?;
-    let mut running = wiring::start_balancer(&config.common, config.edge, authority.into(), stop.clone()).await?;
+    let joining = limpet_link::ensure_balancer(&config.common.data, config.join.as_ref(), &config.common.name);
+    let Some(authority) = until(&stop, joining).await else { return Ok(()) };
+    let authority = Arc::new(authority?);
+    let mut running = wiring::start_balancer(&config.common, config.edge, authority, stop.clone()).await?;
     tracing::info!(gwmp = %running.gwmp, link = %running.link, admin = %running.admin, "the balancer is running");
     running.ended().await
 }
@@ -63,7 +72,8 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
         token.addresses.splice(0..0, config.balancers.iter().cloned());
     }
     let common = &config.common;
-    let joined = join::ensure_worker(&common.data, config.join.as_ref(), &common.name, common.name_chosen).await?;
+    let Some(joined) = until(&stop, join(common, config.join.as_ref())).await else { return Ok(()) };
+    let joined = joined?;
     let balancers = if config.balancers.is_empty() { joined.balancers } else { config.balancers };
     if balancers.is_empty() {
         return Err(RoleError::NoBalancer);
@@ -88,6 +98,28 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
         say(&format!("log in as admin with the password {login} (it is not shown again)\n"));
     }
     running.ended().await
+}
+
+/// Joins the cluster; a balancer that is about to start gets some time for it.
+async fn join(common: &Common, token: Option<&Token>) -> Result<Membership, RoleError> {
+    let give_up = tokio::time::Instant::now() + JOIN_PATIENCE;
+    loop {
+        match limpet_link::ensure_worker(&common.data, token, &common.name, common.name_chosen).await {
+            Err(error @ JoinError::Dial(_)) if tokio::time::Instant::now() < give_up => {
+                tracing::warn!(%error, "trying again");
+                tokio::time::sleep(JOIN_PAUSE).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// What comes of `work`, unless it is stopped before.
+async fn until<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = stop.cancelled() => None,
+    }
 }
 
 /// Cancelled by SIGTERM or SIGINT.

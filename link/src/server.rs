@@ -86,7 +86,8 @@ impl LinkServer {
             true => vec![endpoint::reachable(local).to_string()],
             false => config.advertise,
         };
-        let joins = Arc::new(Joins { authority: authority.clone(), uses, names: names.clone() });
+        let joins = Joins { authority: authority.clone(), uses, names: names.clone(), own: config.name };
+        let joins = Arc::new(joins);
         let (sender, incoming) = mpsc::channel(STRANGERS);
         tokio::spawn(accept_all(endpoint.clone(), Door { names, joins, incoming: sender }));
         let renewal = tokio::spawn(renew(endpoint.clone(), authority.clone(), folder, identity));

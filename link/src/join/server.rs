@@ -26,6 +26,8 @@ pub(crate) struct Joins {
     pub authority: Arc<Authority>,
     pub uses: Arc<TokenUses>,
     pub names: Names,
+    /// The balancer's own name, which nobody else may have.
+    pub own: String,
 }
 
 /// Why a server was not let in; what it is told.
@@ -72,7 +74,8 @@ impl Joins {
         let now = time::now();
         let token = self.authority.verify(&request.token, now)?;
         name::check(&request.name)?;
-        match (self.names)(&request.name) {
+        let state = if request.name == self.own { NameState::Live } else { (self.names)(&request.name) };
+        match state {
             NameState::Free => {}
             NameState::Live => {
                 let reason = format!("another server of the cluster is called {:?}", request.name);
