@@ -85,7 +85,9 @@ impl Regions {
     /// Remembered for some seconds. When the store does not answer, the gateway counts as known: the balancer let it through.
     async fn tag(&self, store: &dyn Store, gateway: Eui64) -> GatewayTag {
         let now = Instant::now();
-        if let Some(tag) = self.tags.lock().get(&gateway).filter(|t| now < t.asked_at + if t.known { BELIEVED } else { UNKNOWN_FOR }) {
+        if let Some(tag) =
+            self.tags.lock().get(&gateway).filter(|t| now < t.asked_at + if t.known { BELIEVED } else { UNKNOWN_FOR })
+        {
             return tag.clone();
         }
         let tag = match store.gateway(gateway).await {

@@ -95,6 +95,7 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     let end = CancellationToken::new();
     let sweep = Sweep::default();
     if config.sweep_at_start {
+        pipeline.recover().await;
         sweep.ask();
     }
     let mut tasks: JoinSet<Result<(), LinkError>> = JoinSet::new();

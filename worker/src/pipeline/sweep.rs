@@ -1,9 +1,14 @@
 //! The sweep (step 8): when a balancer is gone, what it retained is picked up from the stored receptions.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures_util::StreamExt;
 use limpet_shared::{
-    DevAddr,
+    DevAddr, UnixMicros,
     lorawan::{self, Frame},
 };
 use limpet_store::{Freshness, StoreError};
@@ -23,6 +28,14 @@ const LEASE: &str = "sweep";
 const LEASE_FOR: Duration = Duration::from_secs(5);
 /// Keys read at a time.
 const PAGE: u32 = 256;
+/// Unresolved frames that are collected, to be settled in the order received, and devices settled side by side.
+const AT_ONCE: u64 = 4096;
+const DEVICES: usize = 16;
+/// What a process that was killed had in work was received this shortly before, and is seen to first.
+const RECENT: Duration = Duration::from_secs(120);
+const RECOVER_LIMIT: Duration = Duration::from_secs(10);
+/// From a JoinRequest to the device's last window for the JoinAccept (JOIN_ACCEPT_DELAY2).
+const JOIN_LISTENS: Duration = Duration::from_secs(6);
 /// Sessions remembered while sweeping.
 const REMEMBERED: usize = 50_000;
 /// How often receptions past their time are deleted.
@@ -49,7 +62,7 @@ impl Sweep {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.0.notified() => match pipeline.sweep(&stop).await {
+                () = self.0.notified() => match pipeline.sweep(pipeline.surroundings.now() - KEPT, &stop).await {
                     Ok(Some(picked_up)) => tracing::info!(picked_up, "swept the stored receptions"),
                     Ok(None) => self.ask_again().await,
                     Err(error) => {
@@ -69,62 +82,128 @@ impl Sweep {
 }
 
 impl Pipeline {
-    /// Takes every stored reception that is not resolved through step 4. Returns how many frames were picked up; `None`
-    /// if another worker is sweeping.
-    pub(crate) async fn sweep(self: &Arc<Self>, stop: &CancellationToken) -> Result<Option<u64>, StoreError> {
-        let since = self.surroundings.now() - KEPT;
+    /// Before any new frame is taken: what a killed process had acknowledged and not finished. Its devices go on
+    /// counting, and an uplink more than 64 behind cannot be told from a replay any more.
+    pub async fn recover(self: &Arc<Self>) {
+        let since = self.surroundings.now() - RECENT;
+        let swept = tokio::time::timeout(RECOVER_LIMIT, self.sweep(since, &CancellationToken::new())).await;
+        match swept {
+            Ok(Ok(picked_up)) => tracing::info!(picked_up, "picked up what the last process left"),
+            Ok(Err(error)) => tracing::warn!(%error, "what the last process left is picked up later"),
+            Err(_) => {
+                tracing::warn!(limit = ?RECOVER_LIMIT, "what the last process left is picked up beside new frames")
+            }
+        }
+    }
+
+    /// Takes every reception stored since then that is not resolved through step 4, in the order received. Returns how
+    /// many frames were picked up; `None` if another worker is sweeping.
+    pub(crate) async fn sweep(
+        self: &Arc<Self>,
+        since: UnixMicros,
+        stop: &CancellationToken,
+    ) -> Result<Option<u64>, StoreError> {
         let (mut after, mut picked_up) = (None, 0);
         let mut sessions = HashMap::new();
         while !stop.is_cancelled() {
-            let now = self.surroundings.now();
-            if !self.store.lease(LEASE, &self.name, now, now + LEASE_FOR).await? {
+            if !self.has_sweep_lease(LEASE_FOR).await? {
                 return Ok(None);
             }
-            let keys = self.store.reception_keys(since, after, PAGE).await?;
-            let Some(last) = keys.last().copied() else { break };
-            for key in keys {
-                if !self.is_in_work(key) && self.sweep_key(key, &mut sessions).await? {
-                    picked_up += 1;
+            let mut unresolved: BTreeMap<Vec<u8>, Vec<Transmission>> = BTreeMap::new();
+            let mut found = 0;
+            while found < AT_ONCE {
+                let keys = self.store.reception_keys(since, after, PAGE).await?;
+                let Some(last) = keys.last().copied() else { break };
+                after = Some(last);
+                for key in keys {
+                    if let Some((device, copies)) = self.unresolved(key, &mut sessions).await? {
+                        unresolved.entry(device).or_default().push(copies);
+                        found += 1;
+                    }
                 }
+                self.has_sweep_lease(LEASE_FOR).await?;
             }
-            after = Some(last);
+            picked_up += found;
+            self.settle_all(unresolved).await;
+            if found < AT_ONCE {
+                break;
+            }
         }
-        let now = self.surroundings.now();
-        self.store.lease(LEASE, &self.name, now, now).await?;
+        self.has_sweep_lease(Duration::ZERO).await?;
         Ok(Some(picked_up))
     }
 
-    async fn sweep_key(
+    async fn has_sweep_lease(&self, time: Duration) -> Result<bool, StoreError> {
+        let now = self.surroundings.now();
+        self.store.lease(LEASE, &self.name, now, now + time).await
+    }
+
+    /// Devices side by side, each device's frames in the order received.
+    async fn settle_all(&self, unresolved: BTreeMap<Vec<u8>, Vec<Transmission>>) {
+        let devices = unresolved.into_values().map(|mut frames| async move {
+            frames.sort_by_key(Transmission::received_at);
+            for frame in &frames {
+                self.settle(frame).await;
+            }
+        });
+        futures_util::stream::iter(devices).for_each_concurrent(DEVICES, |device| device).await;
+    }
+
+    /// The stored copies of a key that somebody must still finish, with what names their device.
+    async fn unresolved(
         &self,
         key: DedupKey,
         sessions: &mut HashMap<DevAddr, Vec<SessionRow>>,
-    ) -> Result<bool, StoreError> {
-        let copies = Transmission::earliest(self.store.receptions(key).await?);
-        let Some(first) = copies.receptions.first() else { return Ok(false) };
-        if let Ok(Frame::Data(frame)) = lorawan::parse(&first.phy) {
-            if sessions.len() >= REMEMBERED {
-                sessions.clear();
-            }
-            if !sessions.contains_key(&frame.dev_addr) {
-                let rows = self.store.sessions_by_addr(frame.dev_addr, Freshness::Serial).await?;
-                sessions.insert(frame.dev_addr, rows);
-            }
-            // What the remembered row says is out stays out; anything else is looked at afresh.
-            let rows = sessions.get(&frame.dev_addr).map_or(&[][..], Vec::as_slice);
-            let resolved = uplink::pick(rows, &frame).is_none_or(|(row, fcnt)| {
-                let verdict = uplink::judge(row, fcnt, false, copies.received_at(), false);
-                matches!(verdict, Verdict::AlreadyOut | Verdict::Replay)
-            });
-            if resolved {
-                return Ok(false);
-            }
-            sessions.remove(&frame.dev_addr);
+    ) -> Result<Option<(Vec<u8>, Transmission)>, StoreError> {
+        if self.works.contains(key) {
+            return Ok(None);
         }
-        self.settle(&copies).await;
-        Ok(true)
+        let copies = Transmission::earliest(self.store.receptions(key).await?);
+        let Some(first) = copies.receptions.first() else { return Ok(None) };
+        let device = match lorawan::parse(&first.phy) {
+            Ok(Frame::Data(frame)) => {
+                let rows = self.remembered(frame.dev_addr, sessions).await?;
+                // A session changes only forwards: what was out when the row was read stays out.
+                let resolved = uplink::pick(rows, &frame).is_none_or(|(row, fcnt)| {
+                    let verdict = uplink::judge(row, fcnt, false, copies.received_at(), false);
+                    matches!(verdict, Verdict::AlreadyOut | Verdict::Replay)
+                });
+                if resolved {
+                    return Ok(None);
+                }
+                frame.dev_addr.0.to_be_bytes().to_vec()
+            }
+            Ok(Frame::JoinRequest(request)) => {
+                let row = self.store.join_row(request.dev_eui, request.dev_nonce, Freshness::Serial).await?;
+                let stored = match &row {
+                    Some(row) => self.store.session(&row.session.key, Freshness::Serial).await?,
+                    None => None,
+                };
+                let finished = stored.is_some_and(|s| s.session.slot.number > 1 || s.slot_is_out());
+                // Without a row it was not accepted: worth a look only while its device still listens.
+                let missed = row.is_none() && self.surroundings.now() > copies.received_at() + JOIN_LISTENS;
+                if finished || missed {
+                    return Ok(None);
+                }
+                request.dev_eui.0.to_be_bytes().to_vec()
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some((device, copies)))
     }
 
-    fn is_in_work(&self, key: DedupKey) -> bool {
-        self.works.contains(key)
+    async fn remembered<'a>(
+        &self,
+        dev_addr: DevAddr,
+        sessions: &'a mut HashMap<DevAddr, Vec<SessionRow>>,
+    ) -> Result<&'a [SessionRow], StoreError> {
+        if sessions.len() >= REMEMBERED {
+            sessions.clear();
+        }
+        if !sessions.contains_key(&dev_addr) {
+            let rows = self.store.sessions_by_addr(dev_addr, Freshness::Serial).await?;
+            sessions.insert(dev_addr, rows);
+        }
+        Ok(sessions.get(&dev_addr).map_or(&[], Vec::as_slice))
     }
 }

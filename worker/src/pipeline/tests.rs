@@ -467,7 +467,11 @@ async fn the_sweep_picks_up_what_died_with_its_balancer() {
     view.crash();
     dying.abort();
     let reborn = net.worker("w0");
-    let picked_up = reborn.sweep(&tokio_util::sync::CancellationToken::new()).await.unwrap();
+    let picked_up = reborn.sweep(UnixMicros(0), &tokio_util::sync::CancellationToken::new()).await.unwrap();
     assert_eq!((net.webhook.ups().len(), picked_up), (1, Some(1)));
-    assert_eq!(reborn.sweep(&tokio_util::sync::CancellationToken::new()).await.unwrap(), Some(0), "nothing is left");
+    assert_eq!(
+        reborn.sweep(UnixMicros(0), &tokio_util::sync::CancellationToken::new()).await.unwrap(),
+        Some(0),
+        "nothing is left"
+    );
 }
