@@ -1,7 +1,7 @@
 //! The sweep (step 8): when a balancer is gone, what it retained is picked up from the stored receptions.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -200,10 +200,10 @@ impl Pipeline {
         if sessions.len() >= REMEMBERED {
             sessions.clear();
         }
-        if !sessions.contains_key(&dev_addr) {
-            let rows = self.store.sessions_by_addr(dev_addr, Freshness::Serial).await?;
-            sessions.insert(dev_addr, rows);
-        }
-        Ok(sessions.get(&dev_addr).map_or(&[], Vec::as_slice))
+        let rows = match sessions.entry(dev_addr) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(self.store.sessions_by_addr(dev_addr, Freshness::Serial).await?),
+        };
+        Ok(rows)
     }
 }

@@ -108,7 +108,7 @@ struct Net {
 impl Net {
     async fn new(region: &str, workers: usize) -> Self {
         let (store, region) = (MemoryStore::new(), Region::by_name(region).unwrap());
-        provision(&*store, region).await;
+        provision(&store, region).await;
         let mut net = Self {
             store,
             edge: Arc::default(),
