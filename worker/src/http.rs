@@ -3,26 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
-use limpet_api::Api;
 use limpet_store::Store;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{links::Links, metrics::Metrics};
+use crate::{links::Links, metrics::Metrics, notices::Around};
 
 /// A probe waits at most this long for the store.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves until `end` is cancelled.
-pub fn serve(
-    listener: TcpListener,
-    api: &Arc<Api>,
-    store: Arc<dyn Store>,
-    links: Arc<Links>,
-    metrics: Metrics,
-    end: CancellationToken,
-) -> JoinHandle<()> {
-    let router = api.router().merge(health(store, links, metrics));
+pub fn serve(listener: TcpListener, around: &Around, end: CancellationToken) -> JoinHandle<()> {
+    let Around { store, links, pipeline, api, .. } = around.clone();
+    let router = api.router().merge(health(store, links, pipeline.metrics.clone()));
     tokio::spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(end.cancelled_owned()).await;
         if let Err(error) = served {

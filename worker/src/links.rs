@@ -112,6 +112,11 @@ impl Links {
         })
     }
 
+    /// Random, new at each start.
+    pub fn instance(&self) -> u64 {
+        self.me.instance
+    }
+
     fn hello(&self) -> Hello {
         Hello {
             version: link::VERSION,

@@ -16,7 +16,8 @@ use crate::{
     pipeline::Pipeline,
 };
 
-/// What notices are acted on with.
+/// The parts of a worker, wired; cheap to clone.
+#[derive(Clone)]
 pub struct Around {
     pub store: Arc<dyn Store>,
     pub links: Arc<Links>,

@@ -17,7 +17,7 @@ use crate::{
     cluster::Feed,
     config::{Started, WorkerConfig},
     http,
-    links::{Introduction, LinkError, Links},
+    links::{Introduction, LinkError, Links, Notice},
     metrics::Metrics,
     notices::{self, Around},
     pipeline::{Pipeline, Sweep, run_pending},
@@ -64,73 +64,37 @@ pub enum WorkerError {
 
 /// Runs a worker until `stop` is cancelled, then drains: what it holds is finished, what it has to send is out.
 pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), WorkerError> {
-    let WorkerConfig { identity, identity_folder, balancers, store, http: http_address, .. } = &config;
-    let name = identity.name().to_owned();
-    let regions = network_regions(&**store, &config.regions).await?;
-    let listener = listen(*http_address).await?;
-    let http_bound = listener.as_ref().and_then(|l| l.local_addr().ok());
-    let metrics = Metrics::new()?;
+    let regions = network_regions(&*config.store, &config.regions).await?;
+    let listener = listen(config.http).await?;
+    let http = listener.as_ref().and_then(|l| l.local_addr().ok());
     let (notices, notice_rx) = mpsc::channel(NOTICES);
-    let me = introduction(&name, http_bound);
-    let instance = me.instance;
-    let links = Links::new(me, identity.clone(), metrics.clone(), notices);
-    let pipeline = Pipeline::new(
-        store.clone(),
-        Arc::new(Sender::new()?),
-        links.clone(),
-        Arc::new(Machine),
-        Regions::new(regions.clone(), config.accept_unknown_gateways),
-        metrics.clone(),
-        name.clone(),
-        config.net_id,
-    );
-    let feed = Arc::new(Feed::open(store.clone(), links.clone(), &Machine).await?);
-    let view = View { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone() };
-    let api = Api::new(api_state(store.clone(), view, &regions, &name));
-    let first = limpet_api::bootstrap(store, config.admin_password.clone())
+    let around = wire(&config, regions, http, notices).await?;
+    let first = limpet_api::bootstrap(&config.store, config.admin_password.clone())
         .await
         .map_err(|e| WorkerError::Bootstrap(e.to_string()))?;
-
-    // Two tokens: the first ends taking in, the second ends everything after the drain.
-    let end = CancellationToken::new();
     let sweep = Sweep::default();
     if config.sweep_at_start {
-        pipeline.recover().await;
+        around.pipeline.recover().await;
         sweep.ask();
     }
-    let mut tasks: JoinSet<Result<(), LinkError>> = JoinSet::new();
-    for address in balancers {
-        tasks.spawn(links.clone().keep(address.clone(), pipeline.clone(), sweep.clone(), end.clone()));
+    // Two tokens: `stop` ends taking in, `end` ends everything after the drain.
+    let end = CancellationToken::new();
+    let mut links: JoinSet<Result<(), LinkError>> = JoinSet::new();
+    for address in &config.balancers {
+        let (pipeline, sweep) = (around.pipeline.clone(), sweep.clone());
+        links.spawn(around.links.clone().keep(address.clone(), pipeline, sweep, end.clone()));
     }
-    let around = Around {
-        store: store.clone(),
-        links: links.clone(),
-        feed: feed.clone(),
-        pipeline: pipeline.clone(),
-        api: api.clone(),
-        identity_folder: identity_folder.clone(),
-    };
-    let helpers = vec![
-        tokio::spawn(sweep.clone().run(pipeline.clone(), end.clone())),
-        tokio::spawn(run_pending(pipeline.clone(), instance, end.clone())),
-        tokio::spawn(readiness(store.clone(), links.clone(), stop.clone())),
-        tokio::spawn(renewal(links.clone(), end.clone())),
-        tokio::spawn(notices::run(notice_rx, around, stop.clone())),
-        tokio::spawn({
-            let (feed, pipeline, end) = (feed.clone(), pipeline.clone(), end.clone());
-            async move { feed.run(|| pipeline.regions.forget(), end).await }
-        }),
-    ];
-    let server = listener.map(|l| http::serve(l, &api, store.clone(), links.clone(), metrics.clone(), end.clone()));
+    let server = listener.map(|l| http::serve(l, &around, end.clone()));
+    let helpers = helpers(&around, sweep, notice_rx, &stop, &end);
     let report = Started {
-        name: name.clone(),
-        http: http_bound,
-        api,
+        name: around.pipeline.name.clone(),
+        http,
+        api: around.api.clone(),
         new_admin: first.created.is_some(),
         new_password: first.created.filter(|_| config.admin_password.is_none()),
     };
     let up = async {
-        linked(&links).await;
+        linked(&around.links).await;
         if let Some(started) = config.started {
             // Whoever started the worker may not care.
             let _ = started.send(report);
@@ -139,17 +103,66 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     };
     let outcome = tokio::select! {
         () = up => Ok(()),
-        outcome = first_failure(&mut tasks) => outcome,
+        outcome = first_failure(&mut links) => outcome,
     };
     if outcome.is_ok() {
-        drain(&links, &metrics).await;
+        drain(&around.links, &around.pipeline.metrics).await;
     }
     end.cancel();
-    while tasks.join_next().await.is_some() {}
+    while links.join_next().await.is_some() {}
     for helper in helpers.into_iter().chain(server) {
         stopped(helper).await;
     }
     outcome.map_err(WorkerError::from)
+}
+
+/// Puts the parts together.
+async fn wire(
+    config: &WorkerConfig,
+    regions: Vec<&'static Region>,
+    http: Option<SocketAddr>,
+    notices: mpsc::Sender<Notice>,
+) -> Result<Around, WorkerError> {
+    let (store, name) = (config.store.clone(), config.identity.name().to_owned());
+    let metrics = Metrics::new()?;
+    let links = Links::new(introduction(&name, http), config.identity.clone(), metrics.clone(), notices);
+    let feed = Arc::new(Feed::open(store.clone(), links.clone(), &Machine).await?);
+    let pipeline = Pipeline::new(
+        store.clone(),
+        Arc::new(Sender::new()?),
+        links.clone(),
+        Arc::new(Machine),
+        Regions::new(regions.clone(), config.accept_unknown_gateways),
+        metrics,
+        name.clone(),
+        config.net_id,
+    );
+    let view = View { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone() };
+    let api = Api::new(api_state(store.clone(), view, &regions, &name));
+    Ok(Around { store, links, feed, pipeline, api, identity_folder: config.identity_folder.clone() })
+}
+
+/// What goes on beside the links.
+fn helpers(
+    around: &Around,
+    sweep: Sweep,
+    notices: mpsc::Receiver<Notice>,
+    stop: &CancellationToken,
+    end: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
+    let Around { store, links, feed, pipeline, .. } = around.clone();
+    let fed = {
+        let (pipeline, end) = (pipeline.clone(), end.clone());
+        async move { feed.run(|| pipeline.regions.forget(), end).await }
+    };
+    vec![
+        tokio::spawn(fed),
+        tokio::spawn(sweep.run(pipeline.clone(), end.clone())),
+        tokio::spawn(run_pending(pipeline, links.instance(), end.clone())),
+        tokio::spawn(readiness(store, links.clone(), stop.clone())),
+        tokio::spawn(renewal(links, end.clone())),
+        tokio::spawn(notices::run(notices, around.clone(), stop.clone())),
+    ]
 }
 
 /// Until the first balancer has let this worker in; not for long, for the API serves without one too.
