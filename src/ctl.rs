@@ -85,3 +85,6 @@ fn device(args: DeviceAddArgs) -> DeviceAdd {
         webhook,
     }
 }
+
+#[cfg(test)]
+mod tests;

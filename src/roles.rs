@@ -60,6 +60,7 @@ pub async fn balancer(config: Balancer) -> Result<(), RoleError> {
     let authority = Arc::new(authority?);
     let mut running = wiring::start_balancer(&config.common, config.edge, authority, stop.clone()).await?;
     tracing::info!(gwmp = %running.gwmp, link = %running.link, admin = %running.admin, "the balancer is running");
+    tracing::info!("add workers with a token from: limpet ctl --data {} join-token", config.common.data.display());
     running.ended().await
 }
 
@@ -84,8 +85,10 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
         balancers,
         with_balancer: false,
     };
+    let processing = &config.processing;
+    let store = wiring::open_store(&processing.store).await?;
     let mut running =
-        wiring::start_worker(common, &config.processing, Some(config.processing.http), place, stop.clone()).await?;
+        wiring::start_worker(common, processing, store, Some(processing.http), place, stop.clone()).await?;
     let api = running.api.clone();
     let _socket = admin_socket::serve(&admin_socket::path(&common.data), move |request| {
         let api = api.clone();

@@ -11,6 +11,7 @@ use std::{
 use limpet_bench::simulate::{ApiAccess, Credentials, Pace, SimulateConfig, run_until};
 use limpet_link::{Authority, endpoint, time};
 use limpet_shared::admin::Role;
+use limpet_store::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,7 @@ pub async fn run(config: Up) -> Result<(), RoleError> {
     let stop = stop_on_signals()?;
     let _lock = lock(&config.common.data)?;
     let authority = Arc::new(Authority::open(&config.common.data.join("cluster"))?);
+    let store = wiring::open_store(&config.processing.store).await?;
     // The balancer stops first, while the workers still finish what it holds.
     let edge_stop = stop.child_token();
     let mut balancer =
@@ -38,7 +40,7 @@ pub async fn run(config: Up) -> Result<(), RoleError> {
     let worker_stop = CancellationToken::new();
     let mut workers = Vec::new();
     for number in 1..=config.workers {
-        match start_worker(&config, &authority, number, balancer.link, &worker_stop).await {
+        match start_worker(&config, &authority, store.clone(), (number, balancer.link), &worker_stop).await {
             Ok(worker) => workers.push(worker),
             Err(error) => {
                 edge_stop.cancel();
@@ -63,8 +65,8 @@ pub async fn run(config: Up) -> Result<(), RoleError> {
 async fn start_worker(
     config: &Up,
     authority: &Authority,
-    number: u32,
-    link: SocketAddr,
+    store: Arc<dyn Store>,
+    (number, link): (u32, SocketAddr),
     stop: &CancellationToken,
 ) -> Result<RunningWorker, RoleError> {
     let name = format!("{}-{number}", config.common.name);
@@ -73,7 +75,7 @@ async fn start_worker(
     let place = Place { identity, folder, balancers: vec![nearby(link).to_string()], with_balancer: number == 1 };
     // One API is enough for one process.
     let http = (number == 1).then_some(config.processing.http);
-    wiring::start_worker(&config.common, &config.processing, http, place, stop.clone()).await
+    wiring::start_worker(&config.common, &config.processing, store, http, place, stop.clone()).await
 }
 
 /// Virtual gateways and devices that play against this server until the result is dropped.

@@ -11,6 +11,7 @@ use limpet_api::Api;
 use limpet_balancer::BalancerConfig;
 use limpet_link::{Authority, Identity, admin_socket};
 use limpet_shared::region::Region;
+use limpet_store::Store;
 use limpet_worker::{Started, WorkerConfig};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -126,15 +127,20 @@ fn failed(error: impl std::fmt::Display) -> RoleError {
     RoleError::Part(error.to_string())
 }
 
+/// Opens the store that a URL names; the workers of one process share it.
+pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, RoleError> {
+    limpet_store::open(url).await.map_err(failed)
+}
+
 /// Starts a worker; returns when it listens and its network is set up.
 pub async fn start_worker(
     common: &Common,
     processing: &Processing,
+    store: Arc<dyn Store>,
     http: Option<SocketAddr>,
     place: Place,
     stop: CancellationToken,
 ) -> Result<RunningWorker, RoleError> {
-    let store = limpet_store::open(&processing.store).await.map_err(failed)?;
     let (started, reported) = oneshot::channel();
     let config = WorkerConfig {
         identity: place.identity,

@@ -1,0 +1,90 @@
+use axum::{Json, Router, http::HeaderMap, routing::post};
+use clap::Parser;
+use limpet_shared::{
+    Eui64, UnixMicros,
+    admin::{ErrorKind, Server},
+};
+
+use super::*;
+use crate::cli::{Cli, Command};
+
+/// What a server could answer.
+async fn answer(request: Request) -> Reply {
+    match request {
+        Request::JoinToken { role: Role::Balancer, expires_in_secs: 604_800, uses: 3 } => {
+            Reply::JoinToken { token: "limpet1.a.b".into(), expires_at: UnixMicros(1) }
+        }
+        Request::Servers => {
+            Reply::Servers { servers: vec![Server { name: "w1".into(), state: "ready".into(), ..Server::default() }] }
+        }
+        Request::DeviceAdd(DeviceAdd { dev_eui: Eui64(1), app_key: Some(_), dev_addr: None, .. }) => {
+            Reply::Done { message: "added".into() }
+        }
+        Request::Drain { name, .. } => {
+            Reply::Error { kind: ErrorKind::NotFound, message: format!("no worker named {name} is connected") }
+        }
+        other => Reply::Error { kind: ErrorKind::Invalid, message: format!("{other:?}") },
+    }
+}
+
+async fn ctl(line: &[&str]) -> Result<String, String> {
+    let cli = Cli::try_parse_from([&["limpet", "ctl"], line].concat()).map_err(|e| e.to_string())?;
+    let Command::Ctl(args) = cli.command else { panic!("{line:?} is no ctl") };
+    run(args).await.map_err(|e| e.to_string())
+}
+
+#[tokio::test]
+async fn a_running_process_answers_for_people_and_for_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().display().to_string();
+    let refused = ctl(&["servers", "--data", &data]).await.unwrap_err();
+    assert_eq!(refused, format!("no limpet is running with --data {data}"));
+
+    let _running = admin_socket::serve(&admin_socket::path(folder.path()), answer).await.unwrap();
+    let token = ["join-token", "--role", "balancer", "--expires", "7d", "--uses", "3", "--data", &data];
+    assert_eq!(ctl(&token).await.unwrap().lines().last(), Some("limpet1.a.b"));
+    let table = ctl(&["servers", "--data", &data]).await.unwrap();
+    assert!(table.starts_with("NAME") && table.contains("w1"), "{table}");
+    let json = ctl(&["servers", "--json", "--data", &data]).await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["servers"][0]["name"], "w1");
+    let key = "00112233445566778899aabbccddeeff";
+    let device = ["device", "add", "--dev-eui", "0000000000000001", "--app-key", key, "--data", &data];
+    assert_eq!(ctl(&device).await.unwrap(), "added\n");
+    let error = ctl(&["drain", "w9", "--json", "--data", &data]).await.unwrap_err();
+    assert_eq!(error, "no worker named w9 is connected");
+}
+
+/// A worker's API that knows the key `good`.
+async fn api() -> String {
+    let question = |headers: HeaderMap, Json(request): Json<Request>| async move {
+        match headers.get("authorization").and_then(|value| value.to_str().ok()) {
+            Some("Bearer good") => Ok(Json(answer(request).await)),
+            _ => Err(axum::http::StatusCode::UNAUTHORIZED),
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let router = Router::new().route("/api/cluster/ctl", post(question));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test]
+async fn an_api_answers_whoever_has_a_key() {
+    let url = api().await;
+    let table = ctl(&["--server", &url, "--token", "good", "servers"]).await.unwrap();
+    assert!(table.contains("w1"), "{table}");
+    let refused = ctl(&["--server", &url, "--token", "bad", "servers"]).await.unwrap_err();
+    assert!(refused.contains("does not accept this API key"), "{refused}");
+    for (server, token, cause) in [
+        ("ftp://h", "k", "must be an http:// or https:// address"),
+        ("http://127.0.0.1:1", "k", "no answer from http://127.0.0.1:1"),
+        ("http://127.0.0.1:1", "k k", "must be an API key"),
+    ] {
+        let error = ctl(&["--server", server, "--token", token, "servers"]).await.unwrap_err();
+        assert!(error.contains(cause) && !error.contains('\n'), "{error}");
+    }
+    let elsewhere = ctl(&["--server", &format!("{url}x"), "--token", "good", "servers"]).await.unwrap_err();
+    assert!(elsewhere.contains("answers 404, not as Limpet's API does"), "{elsewhere}");
+}
