@@ -82,3 +82,18 @@ impl From<ApiError> for Status {
         Status::new(error.code(), error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_in_trouble_has_a_status_that_says_whether_to_try_again() {
+        let code = |error: StoreError| Status::from(ApiError::from(error)).code();
+        assert_eq!(code(StoreError::Unavailable("down".into())), Code::Unavailable);
+        assert_eq!(code(StoreError::Unknown("no answer".into())), Code::DeadlineExceeded);
+        assert_eq!(code(StoreError::Corrupt("?".into())), Code::Internal);
+        assert_eq!(code(StoreError::NotFound("device".into())), Code::NotFound);
+        assert_eq!(code(StoreError::AlreadyExists("device".into())), Code::AlreadyExists);
+    }
+}

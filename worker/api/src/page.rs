@@ -45,7 +45,8 @@ pub(crate) fn respond(overview: &Overview) -> Response {
 }
 
 fn render(overview: &Overview) -> String {
-    let body = [header_bar(overview), now(overview), next_steps(overview), footer(overview)];
+    let main = tag("main", "", now(overview) + next_steps(overview));
+    let body = [header_bar(overview), main, footer(overview)];
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -70,6 +71,9 @@ fn now(overview: &Overview) -> Markup {
         None => paragraph("banner bad", "The store does not answer. Frames are not acknowledged until it does."),
         Some(_) if overview.servers.is_none() => {
             paragraph("banner warn", "No balancer answers this worker: it gets no frames at the moment.")
+        }
+        Some(_) if overview.servers.iter().flatten().any(|server| server.state != "ready") => {
+            paragraph("banner warn", "Not every server is ready; the table says which, and why.")
         }
         Some(_) => paragraph("banner good", "Everything that this worker can see is up."),
     };
@@ -119,7 +123,7 @@ fn servers(servers: Option<&[Server]>) -> Markup {
         .into_iter()
         .fold(Markup::default(), |all, cell| all + tag("td", "", cell))
     };
-    let heads = ["Server", "Role", "State", "Share of the ring", "Version", ""]
+    let heads = ["Server", "Role", "State", "Share of the ring", "Version", "Why"]
         .into_iter()
         .fold(Markup::default(), |all, head| all + tag("th", "scope=\"col\"", Markup::text(head)));
     let rows = servers.iter().fold(Markup::default(), |all, server| all + tag("tr", "", cells(server)));

@@ -47,7 +47,10 @@ fn a_rejected_gateway_is_offered_with_the_command_that_adds_it() {
 }
 
 #[test]
-fn a_store_or_balancer_that_is_away_is_said() {
+fn a_store_balancer_or_server_that_is_away_is_said() {
+    assert!(render(&overview()).contains("Not every server is ready"));
+    let all_ready = Overview { servers: overview().servers.map(|s| s[..1].to_vec()), ..overview() };
+    assert!(render(&all_ready).contains("Everything that this worker can see is up"));
     assert!(render(&Overview { counts: None, ..overview() }).contains("The store does not answer"));
     assert!(render(&Overview { servers: None, ..overview() }).contains("No balancer answers"));
 }

@@ -78,23 +78,25 @@ async fn a_device_is_activated_read_activated_anew_and_deactivated() {
 }
 
 /// Whatever the interleaving, the device ends in one session, and no row of another is left behind.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn activations_at_once_leave_one_session() {
     let server = std::sync::Arc::new(Server::start().await);
     server.device(DEVICE).await;
-    let mut racing = tokio::task::JoinSet::new();
-    for n in 0..4 {
-        let server = server.clone();
-        racing.spawn(async move { activate(&server, activation(&format!("0102030{n}"))).await });
-    }
-    while let Some(done) = racing.join_next().await {
-        done.unwrap().unwrap();
-    }
-    let current = session(&server).await.unwrap().dev_addr;
-    for n in 0..4 {
-        let addr = DevAddr(0x0102_0300 + n);
-        let sessions = server.store.sessions_by_addr(addr, Freshness::Serial).await.unwrap();
-        assert_eq!(sessions.len(), usize::from(current == addr.to_string()), "{addr}");
+    for round in 0..20 {
+        let addr = move |n: u32| DevAddr(0x0102_0000 + round * 16 + n);
+        let mut racing = tokio::task::JoinSet::new();
+        for n in 0..4 {
+            let server = server.clone();
+            racing.spawn(async move { activate(&server, activation(&addr(n).to_string())).await });
+        }
+        while let Some(done) = racing.join_next().await {
+            done.unwrap().unwrap();
+        }
+        let current = session(&server).await.unwrap().dev_addr;
+        for n in 0..4 {
+            let sessions = server.store.sessions_by_addr(addr(n), Freshness::Serial).await.unwrap();
+            assert_eq!(sessions.len(), usize::from(current == addr(n).to_string()), "round {round}, {}", addr(n));
+        }
     }
 }
 
