@@ -87,6 +87,8 @@ pub fn event(event: &Event) {
             tracing::info!(%gateway, window, error, "a downlink was not transmitted, as far as is known");
         }
         Event::ClusterChanged { version, gateways } => tracing::debug!(version, gateways, "learned about the network"),
+        // A lone worker is always more than half; there is nobody else to turn to anyway.
+        Event::VerdictsHeld { silent, of: 1 } => tracing::debug!(silent, "the only worker is silent"),
         Event::VerdictsHeld { silent, of } => {
             tracing::warn!(silent, of, "more than half of the workers are silent at once; waiting before believing it");
         }
