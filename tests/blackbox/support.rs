@@ -1,13 +1,17 @@
 //! What the black-box tests share: real processes of the binary under test, and what stands around them.
 
+mod cluster;
 mod ports;
 mod process;
 mod tools;
+mod traffic;
 mod webhook;
 
+pub use cluster::Cluster;
 pub use ports::{free_address, free_addresses};
 pub use process::{Limpet, Stopped, ctl};
 pub use tools::{promtool, python};
+pub use traffic::{Traffic, UplinkId, abp_devices, air};
 pub use webhook::{Event, Webhook, assert_once_and_in_order, ids_by_uplink};
 
 use std::time::{Duration, Instant};

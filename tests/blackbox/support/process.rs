@@ -74,11 +74,16 @@ impl Limpet {
 
     /// Waits until `/readyz` at this address answers 200. Fails if the process ends before.
     pub async fn ready(&mut self, http: SocketAddr) {
+        self.answers(http, "/readyz").await;
+    }
+
+    /// Waits until this path answers 200. Fails if the process ends before.
+    pub async fn answers(&mut self, http: SocketAddr, path: &str) {
         let client = reqwest::Client::new();
-        let url = format!("http://{http}/readyz");
-        let what = format!("{} to be ready at {url}", self.name);
+        let url = format!("http://{http}{path}");
+        let what = format!("{} to answer 200 at {url}", self.name);
         eventually(&what, async || {
-            assert!(self.ended().is_none(), "{} ended before it was ready", self.name);
+            assert!(self.ended().is_none(), "{} ended before it answered", self.name);
             let answer = client.get(&url).send().await.ok()?;
             answer.status().is_success().then_some(())
         })

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -19,7 +19,7 @@ use axum::{
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
-use super::{eventually, free_address};
+use super::{PATIENCE, free_address};
 
 /// One event as it was received.
 #[derive(Clone, Debug)]
@@ -97,14 +97,22 @@ impl Webhook {
         self.events().into_iter().filter(|event| event.kind == kind).collect()
     }
 
-    /// Waits until that many different uplinks were received, and returns all `up` events.
+    /// Waits until that many different uplinks were received, as long as more keep coming, and returns all `up` events.
     pub async fn ups(&self, count: usize) -> Vec<Event> {
-        let what = format!("{count} uplinks at {}", self.url());
-        eventually(&what, async || {
+        let mut before = 0;
+        let mut since = Instant::now();
+        loop {
             let ups = self.of("up");
-            (ids_by_uplink(&ups).len() >= count).then_some(ups)
-        })
-        .await
+            let told = ids_by_uplink(&ups).len();
+            if told >= count {
+                return ups;
+            }
+            if told > before {
+                (before, since) = (told, Instant::now());
+            }
+            assert!(since.elapsed() < PATIENCE, "{told} of {count} uplinks were told, and no more for {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
