@@ -141,12 +141,13 @@ impl Links {
         let (mut pause, mut refused) = (REDIAL.0, 0);
         while !stop.is_cancelled() {
             let identity = self.identity.read().clone();
-            match dial(&address, &identity, self.hello()).await {
+            let Some(dialled) = stop.run_until_cancelled(dial(&address, &identity, self.hello())).await else { break };
+            match dialled {
                 Ok(link) => {
                     (pause, refused) = (REDIAL.0, 0);
                     tracing::info!(balancer = link.welcome.name, %address, "linked");
                     let ended = session::run(&self, &address, link, &pipeline, &stop).await;
-                    tracing::warn!(%address, %ended, "the link ended");
+                    tracing::info!(%address, %ended, "the link ended");
                     // It may have been the balancer that died, with frames that it retained.
                     sweep.ask();
                 }

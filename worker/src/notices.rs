@@ -28,9 +28,9 @@ pub struct Around {
     pub identity_folder: PathBuf,
 }
 
-/// Acts on what comes, until the links are gone. `stop` is cancelled when an operator removes this worker.
-pub async fn run(mut notices: mpsc::Receiver<Notice>, around: Around, stop: CancellationToken) {
-    while let Some(notice) = notices.recv().await {
+/// Acts on what comes, until `end`. `stop` is cancelled when an operator removes this worker.
+pub async fn run(mut notices: mpsc::Receiver<Notice>, around: Around, stop: CancellationToken, end: CancellationToken) {
+    while let Some(Some(notice)) = end.run_until_cancelled(notices.recv()).await {
         let Around { store, feed, pipeline, api, .. } = &around;
         match notice {
             Notice::TxAck(ack) => {

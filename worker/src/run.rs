@@ -161,7 +161,7 @@ fn helpers(
         tokio::spawn(run_pending(pipeline, links.instance(), end.clone())),
         tokio::spawn(readiness(store, links.clone(), stop.clone())),
         tokio::spawn(renewal(links, end.clone())),
-        tokio::spawn(notices::run(notices, around.clone(), stop.clone())),
+        tokio::spawn(notices::run(notices, around.clone(), stop.clone(), end.clone())),
     ]
 }
 
