@@ -11,8 +11,11 @@ use limpet_shared::{
 };
 use prost::Message;
 
-/// An entry by the name of its folder in `fuzz/seeds`.
-pub const ENTRIES: [(&str, fn(&[u8])); 4] =
+/// Takes any bytes, and panics only if something is wrong.
+pub type Entry = fn(&[u8]);
+
+/// The entries, by the names of their folders in `fuzz/seeds`.
+pub const ENTRIES: [(&str, Entry); 4] =
     [("gwmp", gwmp_datagram), ("phypayload", phy_payload), ("link", link_stream), ("token", join_token)];
 
 /// A datagram, as it comes to the balancer, to a worker, or to a gateway.

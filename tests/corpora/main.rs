@@ -32,7 +32,7 @@ fn replay(name: &str) {
     }
 }
 
-fn run(entry: fn(&[u8]), input: &[u8], origin: &str) {
+fn run(entry: entries::Entry, input: &[u8], origin: &str) {
     if panic::catch_unwind(|| entry(input)).is_err() {
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("failed-input");
         fs::write(&file, input).unwrap();
