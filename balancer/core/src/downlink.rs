@@ -10,6 +10,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use limpet_shared::{
     Eui64, Now, UnixMicros,
+    gwmp::{TxAckResult, parse_tx_ack, pull_resp},
     link::{Downlink, TxAck, Window},
 };
 use siphasher::sip::SipHasher13;
@@ -17,10 +18,7 @@ use siphasher::sip::SipHasher13;
 use crate::{
     action::{DropReason, Source, WorkerId},
     gateways::Via,
-    header::pull_resp,
 };
-
-mod tx_ack;
 
 /// A window that begins sooner than this is lost: a forwarder needs 42.5 ms, and the way there takes its time.
 pub const TOO_LATE: Duration = Duration::from_millis(100);
@@ -209,7 +207,7 @@ impl Downlinks {
         let quick = via.sends_tx_ack && via.version >= 2 && refusal_at < settle_at;
         active.state = if quick { State::Sent } else { State::Unanswered };
         self.set_deadline(key, if quick { refusal_at } else { settle_at });
-        let bytes = pull_resp(via.version, token, &window.json);
+        let bytes = pull_resp(via.version, token, &window.json).into();
         out.push(Output::Send { gateway: key.0, window: window.number, to: via.source, bytes });
     }
 
@@ -233,7 +231,10 @@ impl Downlinks {
         out: &mut Vec<Output>,
     ) -> Result<(), DropReason> {
         let key = (gateway, *self.tokens.get(&(gateway, token)).ok_or(DropReason::TxAckUnmatched)?);
-        let error = tx_ack::outcome(body).ok_or(DropReason::TxAckMalformed)?;
+        let error = match parse_tx_ack(body).map_err(|_| DropReason::TxAckMalformed)? {
+            TxAckResult::Sent(_) => String::new(),
+            TxAckResult::Refused(error) => error.as_str().into(),
+        };
         let active = self.active.get(&key).ok_or(DropReason::TxAckUnmatched)?;
         let window = active.tokens.iter().find(|(t, _)| *t == token).map_or(0, |(_, number)| *number);
         if error.is_empty() {

@@ -6,14 +6,14 @@ use core::{
     time::Duration,
 };
 
-use limpet_shared::{Eui64, Now, UnixMicros};
+use limpet_shared::{Eui64, Now, UnixMicros, gwmp::UpKind};
 
 use crate::{
     action::{DropReason, Source, WorkerId},
     bucket::Bucket,
     cluster::Knowledge,
     config::Config,
-    header::{Header, Kind},
+    header::Header,
     lru::Lru,
 };
 
@@ -228,7 +228,7 @@ impl Gateway {
         if heard.tell {
             self.told = Some((now.mono, source.address));
         }
-        if header.kind == Kind::PullData {
+        if header.kind == UpKind::PullData {
             heard.rerouted = self.pull.is_none_or(|(before, _)| before != source);
             self.pull = Some((source, now.mono));
             // A TX_ACK may come in another version's clothes; only what asks for downlinks says which version it reads.

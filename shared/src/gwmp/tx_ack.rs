@@ -51,7 +51,7 @@ impl TxError {
             "TX_FREQ" => Self::TxFreq,
             "TX_POWER" => Self::TxPower,
             "GPS_UNLOCKED" => Self::GpsUnlocked,
-            other => Self::Other(cut(other)),
+            other => Self::Other(other.into()),
         }
     }
 
@@ -136,7 +136,8 @@ struct Wire<'a> {
 }
 
 /// Reads the JSON of a TX_ACK. Success has three forms: no body, the error `NONE`, and an empty error; a warning is
-/// success too. `TX_POWER` as an error is a refusal, as protocol versions up to 1.4 had it.
+/// success too. `TX_POWER` as an error is a refusal, as protocol versions up to 1.4 had it, unless it comes with the power
+/// that is used instead. Words are read whatever their case.
 pub fn parse_tx_ack(json: &[u8]) -> Result<TxAckResult, JsonError> {
     let json = trim_json(json);
     if json.is_empty() {
@@ -145,10 +146,14 @@ pub fn parse_tx_ack(json: &[u8]) -> Result<TxAckResult, JsonError> {
     let text = core::str::from_utf8(json).map_err(|_| JsonError::Malformed)?;
     let root: Root<'_> = object(text).ok_or(JsonError::Malformed)?;
     let Some(wire) = root.txpk_ack else { return Ok(TxAckResult::Sent(None)) };
-    let word = |field: &Loose<'_>| field.str().filter(|w| !w.is_empty() && *w != "NONE").map(String::from);
-    if let Some(error) = word(&wire.error) {
-        return Ok(TxAckResult::Refused(TxError::from_word(&error)));
+    let word = |field: &Loose<'_>| {
+        let word = field.str().unwrap_or_default().trim().to_ascii_uppercase();
+        (!word.is_empty() && word != "NONE").then(|| cut(&word))
+    };
+    let value = wire.value.number();
+    match word(&wire.error) {
+        Some(word) if word == "TX_POWER" && value.is_some() => Ok(TxAckResult::Sent(Some(TxWarning { word, value }))),
+        Some(error) => Ok(TxAckResult::Refused(TxError::from_word(&error))),
+        None => Ok(TxAckResult::Sent(word(&wire.warn).map(|word| TxWarning { word, value }))),
     }
-    let warning = word(&wire.warn).map(|w| TxWarning { word: cut(&w), value: wire.value.number() });
-    Ok(TxAckResult::Sent(warning))
 }

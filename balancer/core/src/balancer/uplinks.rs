@@ -6,6 +6,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use limpet_shared::{
     Eui64, Now,
+    gwmp::{self, UpKind},
     link::{Ack, GatewaySeen, UnknownGateway, to_worker::Kind as ToWorker},
 };
 
@@ -13,7 +14,7 @@ use super::Balancer;
 use crate::{
     action::{Action, DropReason, Event, Redelivery, Route, Source, WorkerId},
     config::AckAt,
-    header::{self, Header, Kind},
+    header::{self, Header},
     health::Verdict,
     retention::{Frame, FrameId},
 };
@@ -39,16 +40,19 @@ impl Balancer {
             Err(reason) => return self.dropped(reason, None, Some(source.address)),
         };
         let taken = match header.kind {
-            _ if self.stop_by.is_some() && header.kind != Kind::TxAck => Err(DropReason::Stopping),
+            _ if self.stop_by.is_some() && header.kind != UpKind::TxAck => Err(DropReason::Stopping),
             _ => self.hear(now, &header, source),
         };
         let taken = taken.and_then(|()| match header.kind {
-            Kind::PushData => self.push_data(now, &header, source, datagram),
-            Kind::PullData => {
-                self.push(Action::SendUdp { to: source, bytes: header::pull_ack(header.version, header.token) });
+            UpKind::PushData => self.push_data(now, &header, source, datagram),
+            UpKind::PullData => {
+                self.push(Action::SendUdp {
+                    to: source,
+                    bytes: gwmp::pull_ack(header.version, header.token).to_vec().into(),
+                });
                 Ok(())
             }
-            Kind::TxAck => self.tx_ack(now, &header, datagram.get(header::LEN..).unwrap_or_default()),
+            UpKind::TxAck => self.tx_ack(now, &header, datagram.get(header::LEN..).unwrap_or_default()),
         });
         if let Err(reason) = taken {
             self.dropped(reason, Some(header.gateway), Some(source.address));
@@ -67,7 +71,7 @@ impl Balancer {
                 return Err(reason);
             }
         };
-        self.event(Event::Received { kind: header.kind.label() });
+        self.event(Event::Received { kind: header::label(header.kind) });
         if let Some(evicted) = heard.evicted {
             self.push(Action::Unpublish { gateway: evicted });
         }
@@ -178,7 +182,7 @@ impl Balancer {
         sender.vitals.acked(live);
         let acked = self.retention.on_ack(worker, ack, self.config.ack == AckAt::Received);
         for due in acked.push_acks {
-            self.push(Action::SendUdp { to: due.to, bytes: header::push_ack(due.version, due.token) });
+            self.push(Action::SendUdp { to: due.to, bytes: gwmp::push_ack(due.version, due.token).to_vec().into() });
             self.event(Event::PushAcked { after: now.mono.saturating_sub(due.arrived) });
         }
         for id in acked.failed {
