@@ -1,0 +1,74 @@
+//! A real device stack (crate `lorawan-device`) behind three gateways, against a real `limpet up`: joins, uplinks and
+//! downlinks in both receive windows, on the air as the stack has it.
+//!
+//! Only the air is not real: [`radio`] hands what the stack sends to three virtual gateways, and lets it hear what they
+//! transmit in a window that it opened, at that window's time, frequency and data rate.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod network;
+mod plan;
+mod radio;
+mod radio_tests;
+mod run;
+#[allow(dead_code, unused_imports, reason = "shared with tests that use more of it")]
+mod support;
+
+use lorawan_device::region::{self, Subband, US915};
+
+use plan::{Band, Frame};
+
+/// The join is refused in RX1, so that a JoinAccept is heard in RX2.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eu868() {
+    let band = Band {
+        name: "eu868",
+        api: chirpstack_api::common::Region::Eu868,
+        stack: region::Configuration::new(region::Region::EU868),
+        data_rates: &plan::EU868_RATES,
+        channels: &[
+            868_100_000,
+            868_300_000,
+            868_500_000,
+            867_100_000,
+            867_300_000,
+            867_500_000,
+            867_700_000,
+            867_900_000,
+        ],
+        rx1: |uplink| uplink,
+        rx2: Frame { frequency: 869_525_000, datr: plan::lora(12, 125) },
+        join_in: 2,
+        seed: 868,
+    };
+    run::run(band).await;
+}
+
+/// The second sub-band: channels 8 to 15. The stack joins there first, and must stay there by the CFList (type 1).
+///
+/// Channel 65 and DR4 stay out: with them the stack looks at the wrong bits of its channel mask, and finds no channel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn us915_one_sub_band() {
+    let mut stack = US915::new();
+    stack.set_join_bias(Subband::_2);
+    let band = Band {
+        name: "us915_1",
+        api: chirpstack_api::common::Region::Us915,
+        stack: stack.into(),
+        data_rates: &plan::US915_RATES,
+        channels: &[
+            903_900_000,
+            904_100_000,
+            904_300_000,
+            904_500_000,
+            904_700_000,
+            904_900_000,
+            905_100_000,
+            905_300_000,
+        ],
+        rx1: plan::us915_rx1,
+        rx2: Frame { frequency: 923_300_000, datr: plan::lora(12, 500) },
+        join_in: 1,
+        seed: 915,
+    };
+    run::run(band).await;
+}
