@@ -84,6 +84,7 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
         folder: limpet_link::identity::folder(&common.data, limpet_shared::admin::Role::Worker),
         balancers,
         with_balancer: false,
+        gwmp: None,
     };
     let processing = &config.processing;
     let store = wiring::open_store(&processing.store).await?;

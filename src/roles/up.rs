@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -40,7 +39,7 @@ pub async fn run(config: Up) -> Result<(), RoleError> {
     let worker_stop = CancellationToken::new();
     let mut workers = Vec::new();
     for number in 1..=config.workers {
-        match start_worker(&config, &authority, store.clone(), (number, balancer.link), &worker_stop).await {
+        match start_worker(&config, &authority, store.clone(), (number, &balancer), &worker_stop).await {
             Ok(worker) => workers.push(worker),
             Err(error) => {
                 edge_stop.cancel();
@@ -66,13 +65,19 @@ async fn start_worker(
     config: &Up,
     authority: &Authority,
     store: Arc<dyn Store>,
-    (number, link): (u32, SocketAddr),
+    (number, balancer): (u32, &RunningBalancer),
     stop: &CancellationToken,
 ) -> Result<RunningWorker, RoleError> {
     let name = format!("{}-{number}", config.common.name);
     let folder = config.common.data.join("identity").join(&name);
     let identity = authority.identity(&folder, &name, Role::Worker)?;
-    let place = Place { identity, folder, balancers: vec![nearby(link).to_string()], with_balancer: number == 1 };
+    let place = Place {
+        identity,
+        folder,
+        balancers: vec![nearby(balancer.link).to_string()],
+        with_balancer: number == 1,
+        gwmp: Some(balancer.gwmp.to_string()),
+    };
     // One API is enough for one process.
     let http = (number == 1).then_some(config.processing.http);
     wiring::start_worker(&config.common, &config.processing, store, http, place, stop.clone()).await
@@ -176,7 +181,7 @@ fn welcome(
 
 /// A command line that adds a worker when it is pasted as it is.
 fn join_line(config: &Up, token: &str) -> std::io::Result<String> {
-    let program = std::env::args().next().unwrap_or_else(|| "limpet".into());
+    let program = std::env::current_exe()?.display().to_string();
     let store = absolute_store(&config.processing.store)?;
     let data = free_neighbour(&std::path::absolute(&config.common.data)?);
     let words =

@@ -81,6 +81,8 @@ pub struct Place {
     /// Where the identity is kept.
     pub folder: PathBuf,
     pub balancers: Vec<String>,
+    /// Where gateways send to, if this process knows.
+    pub gwmp: Option<String>,
     /// The balancer is in this process, and what it held died with it.
     pub with_balancer: bool,
 }
@@ -154,6 +156,7 @@ pub async fn start_worker(
         net_id: 0,
         accept_unknown_gateways: processing.accept_unknown_gateways,
         sweep_at_start: place.with_balancer,
+        gwmp: place.gwmp,
         started: Some(started),
     };
     let task = tokio::spawn(async move { limpet_worker::run(config, stop).await.map_err(failed) });

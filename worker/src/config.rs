@@ -29,6 +29,8 @@ pub struct WorkerConfig {
     pub accept_unknown_gateways: bool,
     /// The process holds its own balancer, whose retained frames died with it: sweep at the start.
     pub sweep_at_start: bool,
+    /// Where gateways send to, if this process knows: for the page.
+    pub gwmp: Option<String>,
     /// Told when the worker is up.
     pub started: Option<oneshot::Sender<Started>>,
 }

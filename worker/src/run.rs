@@ -138,7 +138,7 @@ async fn wire(
         config.net_id,
     );
     let view = View { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone() };
-    let api = Api::new(api_state(store.clone(), view, &regions, &name));
+    let api = Api::new(api_state(config, view, &regions));
     Ok(Around { store, links, feed, pipeline, api, identity_folder: config.identity_folder.clone() })
 }
 
@@ -271,14 +271,14 @@ async fn renewal(links: Arc<Links>, end: CancellationToken) {
     }
 }
 
-fn api_state(store: Arc<dyn Store>, view: View, regions: &[&'static Region], name: &str) -> ApiState {
+fn api_state(config: &WorkerConfig, view: View, regions: &[&'static Region]) -> ApiState {
     ApiState {
-        store,
+        store: config.store.clone(),
         cluster: Arc::new(view),
         regions: regions.iter().map(|r| r.name().to_owned()).collect(),
         default_region: regions.first().map(|r| r.name().to_owned()).unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION").into(),
-        server: name.to_owned(),
-        gwmp: None,
+        server: config.identity.name().to_owned(),
+        gwmp: config.gwmp.clone(),
     }
 }

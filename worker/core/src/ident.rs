@@ -1,6 +1,6 @@
 //! Identities that any worker computes alike: hashes of what they stand for.
 
-use limpet_shared::{DevAddr, Eui64};
+use limpet_shared::{DevAddr, Eui64, UnixMicros};
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
@@ -38,15 +38,18 @@ pub fn reception_context(received_at: u64, tmst: Option<u32>, board: Option<u32>
     u64::from_be_bytes(first(hash(&parts)))
 }
 
-/// The session that a join makes. `join_nonce` is never used twice for a device, so neither is the id.
-pub fn joined_session(dev_eui: Eui64, dev_nonce: u16, join_nonce: u32) -> SessionId {
-    let parts: [&[u8]; 4] = [b"join", &dev_eui.0.to_be_bytes(), &dev_nonce.to_be_bytes(), &join_nonce.to_be_bytes()];
+/// The session that a join makes. `join_nonce` is never used twice for a device, so neither is the id; `since`, when the
+/// JoinRequest was received, tells a device from its namesake that was deleted.
+pub fn joined_session(dev_eui: Eui64, dev_nonce: u16, join_nonce: u32, since: UnixMicros) -> SessionId {
+    let (device, since) = (dev_eui.0.to_be_bytes(), since.0.to_be_bytes());
+    let parts: [&[u8]; 5] = [b"join", &device, &dev_nonce.to_be_bytes(), &join_nonce.to_be_bytes(), &since];
     SessionId(u64::from_be_bytes(first(hash(&parts))))
 }
 
-/// The session that an activation by personalization makes; `revision` is that of the device's state.
-pub fn personalized_session(dev_eui: Eui64, dev_addr: DevAddr, revision: u64) -> SessionId {
-    let parts: [&[u8]; 4] = [b"abp", &dev_eui.0.to_be_bytes(), &dev_addr.0.to_be_bytes(), &revision.to_be_bytes()];
+/// The session that an activation by personalization makes; `revision` is that of the device's state, `since` when it was.
+pub fn personalized_session(dev_eui: Eui64, dev_addr: DevAddr, revision: u64, since: UnixMicros) -> SessionId {
+    let (device, since) = (dev_eui.0.to_be_bytes(), since.0.to_be_bytes());
+    let parts: [&[u8]; 5] = [b"abp", &device, &dev_addr.0.to_be_bytes(), &revision.to_be_bytes(), &since];
     SessionId(u64::from_be_bytes(first(hash(&parts))))
 }
 

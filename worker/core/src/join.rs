@@ -105,7 +105,7 @@ fn new_session(join: &Join<'_>, received_at: UnixMicros) -> Session {
     let key = SessionKey {
         dev_addr: dev_addr(join.net_id, join.random),
         dev_eui: state.dev_eui,
-        id: ident::joined_session(state.dev_eui, request.dev_nonce, state.next_join_nonce),
+        id: ident::joined_session(state.dev_eui, request.dev_nonce, state.next_join_nonce, received_at),
     };
     let app_key = join.context.device.app_key.unwrap_or_default();
     let keys = session_keys(&app_key, state.next_join_nonce, join.net_id, request.dev_nonce);

@@ -87,7 +87,7 @@ pub fn personalized(
     revision: u64,
     now: UnixMicros,
 ) -> Session {
-    let id: SessionId = ident::personalized_session(abp.dev_eui, abp.dev_addr, revision);
+    let id: SessionId = ident::personalized_session(abp.dev_eui, abp.dev_addr, revision, now);
     let key = SessionKey { dev_addr: abp.dev_addr, dev_eui: abp.dev_eui, id };
     let mut session = begin(key, now, false, region, abp.keys);
     session.seen = Seen::starting_at(abp.fcnt_up);

@@ -82,7 +82,9 @@ impl Pipeline {
         }
         let session = &row.session;
         let _acting = self.acting.begin(&session.key, session.slot.number);
-        self.store.create_session(session).await?;
+        if !self.create(row).await? {
+            return Ok(Flow::Done);
+        }
         self.act(session, context, region).await;
         Ok(Flow::Done)
     }
@@ -98,16 +100,31 @@ impl Pipeline {
             Some(stored) => Ok(self.verdict("duplicate", &stored)),
             None if self.acting.contains(&session.key, session.slot.number) => Ok(Flow::Wait(BEING_MADE)),
             None => {
-                let state = self.store.device_state(row.dev_eui, Freshness::Serial).await?;
-                if state.current.is_none_or(|c| c.key != session.key) {
-                    tracing::debug!(dev_eui = %row.dev_eui, region = region.name(), "a newer join came before this one's session");
-                    self.metrics.dropped("join_superseded");
-                    return Ok(Flow::Done);
+                if self.is_current(row).await? && self.create(row).await? {
+                    return Ok(Flow::Again);
                 }
-                self.store.create_session(session).await?;
-                Ok(Flow::Again)
+                tracing::debug!(dev_eui = %row.dev_eui, region = region.name(), "another session came before this join's");
+                self.metrics.dropped("join_superseded");
+                Ok(Flow::Done)
             }
         }
+    }
+
+    async fn is_current(&self, row: &JoinRow) -> Result<bool, StoreError> {
+        let state = self.store.device_state(row.dev_eui, Freshness::Serial).await?;
+        Ok(state.current.is_some_and(|c| c.key == row.session.key))
+    }
+
+    /// Writes the join's session row. False if an activation by hand replaced the join meanwhile: then no row is left,
+    /// for nobody would know of it.
+    async fn create(&self, row: &JoinRow) -> Result<bool, StoreError> {
+        self.store.create_session(&row.session).await?;
+        let state = self.store.device_state(row.dev_eui, Freshness::Serial).await?;
+        let known = [state.current.map(|c| c.key), state.previous].contains(&Some(row.session.key));
+        if !known {
+            self.store.delete_session(&row.session.key).await?;
+        }
+        Ok(known)
     }
 
     /// The session before the one before: nobody can be in it any more. Its last event is kept.
