@@ -44,6 +44,8 @@ pub struct Gateway {
     pub last_seen: UnixMicros,
     /// Its worker, as of an epoch of the ring.
     pub choice: Option<(u64, Option<WorkerId>)>,
+    /// Epoch of the ring whose choice was published last.
+    pub published: Option<u64>,
     /// It has answered a downlink with a TX_ACK before, so it has a queue and its silence means something.
     pub sends_tx_ack: bool,
     /// When a worker was told last that it is there, and under which address.

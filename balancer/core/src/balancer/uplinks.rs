@@ -78,9 +78,10 @@ impl Balancer {
         if let Some(from) = heard.moved_from {
             self.event(Event::GatewayMoved { gateway, from, to: source.address });
         }
-        let epoch_before = self.gateways.get(gateway).and_then(|entry| entry.choice).map(|(epoch, _)| epoch);
         let worker = self.worker_of(gateway);
-        if heard.tell || heard.rerouted || epoch_before != Some(self.routing.epoch()) {
+        // Not the epoch of the choice: a redelivery may have made that before.
+        let published = self.gateways.get(gateway).and_then(|entry| entry.published);
+        if heard.tell || heard.rerouted || published != Some(self.routing.epoch()) {
             self.publish(gateway, worker);
         }
         if heard.tell
@@ -94,14 +95,12 @@ impl Balancer {
     }
 
     fn publish(&mut self, gateway: Eui64, worker: Option<WorkerId>) {
-        let Some(entry) = self.gateways.get(gateway) else { return };
+        let epoch = self.routing.epoch();
+        let Some(entry) = self.gateways.get_mut(gateway) else { return };
         let Some(address) = entry.pull.map(|(source, _)| source.address).or(entry.address) else { return };
-        let route = Route {
-            address,
-            worker: worker.and_then(|id| self.workers.get(id)).map(|w| w.name.clone()),
-            epoch: self.routing.epoch(),
-            last_seen: entry.last_seen,
-        };
+        entry.published = Some(epoch);
+        let worker = worker.and_then(|id| self.workers.get(id)).map(|w| w.name.clone());
+        let route = Route { address, worker, epoch, last_seen: entry.last_seen };
         self.push(Action::Publish { gateway, route });
     }
 

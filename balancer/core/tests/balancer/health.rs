@@ -4,7 +4,7 @@ use limpet_shared::{
     link::{Drain, to_balancer::Kind as ToBalancer},
 };
 
-use super::world::World;
+use super::world::{World, eui};
 
 fn freeze(w: &mut World, id: WorkerId, frozen: bool) {
     w.workers.get_mut(&id).unwrap().frozen = frozen;
@@ -86,6 +86,24 @@ fn a_killed_worker_that_returns_has_its_gateways_back_within_ten_seconds() {
     let again = w.connect(&killed);
     w.run(4_000);
     assert_eq!(w.owner(5), again);
+}
+
+#[test]
+fn the_view_follows_a_gateway_whose_frames_were_handed_on_and_back() {
+    let mut w = World::with_workers(&["a", "b"]);
+    let owner = w.owner(5);
+    let killed = name(&w, owner);
+    w.push(5, 1);
+    assert_eq!(w.routes[&eui(5)].worker.as_deref(), Some(&*killed));
+    // Its unfinished frame goes to the other one, and that is the first to ask the new ring for the gateway.
+    w.close(owner);
+    let other = w.owner(5);
+    w.push(5, 2);
+    assert_eq!(w.routes[&eui(5)].worker, Some(name(&w, other)));
+    w.connect(&killed);
+    w.run(4_000);
+    w.push(5, 3);
+    assert_eq!(w.routes[&eui(5)].worker, Some(killed));
 }
 
 #[test]
