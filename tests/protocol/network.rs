@@ -1,0 +1,187 @@
+//! A network to test against: `limpet up`, or a balancer with workers, with a webhook and devices.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use limpet_bench::{DeviceConfig, VirtualDevice};
+use limpet_shared::{AesKey, DevAddr, Eui64, lorawan::Keys, region::Region};
+use serde_json::Value;
+
+use crate::{
+    api::{Api, PASSWORD},
+    support::{Cluster, Event, Limpet, Webhook, ctl, eventually, free_addresses},
+};
+
+/// Whom `ctl` talks to, and where gateways send to.
+pub struct Network {
+    pub gwmp: SocketAddr,
+    /// The balancer's pages.
+    pub admin: SocketAddr,
+    /// The pages and the API of one worker.
+    pub http: SocketAddr,
+    pub api: Api,
+    pub webhook: Webhook,
+    pub cluster: Option<Cluster>,
+    data: PathBuf,
+    numbers: AtomicU32,
+    // The process is gone before its folder.
+    _up: Option<Limpet>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Network {
+    /// `limpet up` in EU868.
+    pub async fn up() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [gwmp, link, admin, http] = free_addresses();
+        let data = folder.path().join("data");
+        let [gwmp_text, link, admin_text, http_text] = [gwmp, link, admin, http].map(|address| address.to_string());
+        let arguments = [
+            &["up", "--data", data.to_str().unwrap(), "--gwmp", &gwmp_text, "--link", &link][..],
+            &["--admin", &admin_text, "--http", &http_text, "--admin-password", PASSWORD],
+        ];
+        let mut up = Limpet::start("up", &arguments.concat());
+        up.ready(http).await;
+        up.ready(admin).await;
+        let (api, webhook) = (Api::log_in(http).await, Webhook::start().await);
+        let numbers = AtomicU32::new(1);
+        Self { gwmp, admin, http, api, webhook, cluster: None, data, numbers, _up: Some(up), _folder: Some(folder) }
+    }
+
+    /// A balancer and workers of these names, which have their whole share of the ring.
+    pub async fn cluster(names: &[&str]) -> Self {
+        let cluster = Cluster::start(names).await;
+        eventually("each worker's whole share of the ring", async || {
+            let ring = cluster.ctl(&["ring"]);
+            let workers = ring["workers"].as_array()?;
+            let whole = workers.len() == names.len() && workers.iter().all(|worker| worker["weight"] == 100);
+            whole.then_some(())
+        })
+        .await;
+        let http = cluster.http(names[0]);
+        Self {
+            gwmp: cluster.gwmp,
+            admin: cluster.admin,
+            http,
+            api: Api::log_in(http).await,
+            webhook: Webhook::start().await,
+            data: cluster.data(),
+            cluster: Some(cluster),
+            numbers: AtomicU32::new(1),
+            _up: None,
+            _folder: None,
+        }
+    }
+
+    pub fn cluster_mut(&mut self) -> &mut Cluster {
+        self.cluster.as_mut().expect("a cluster")
+    }
+
+    /// The answer of `limpet ctl`, which must succeed.
+    pub fn ctl(&self, arguments: &[&str]) -> Value {
+        let output = ctl(&self.data, &[&["--json"], arguments].concat());
+        assert!(output.status.success(), "limpet ctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn number(&self) -> u32 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A gateway that the network knows.
+    pub fn gateway(&self) -> Eui64 {
+        let eui = Eui64(0x0250_0000_0000_0000 + u64::from(self.number()));
+        self.ctl(&["gateway", "add", &eui.to_string()]);
+        eui
+    }
+
+    /// One gateway of each of these workers, which the network knows.
+    pub fn gateway_of_each(&self, names: &[&str]) -> Vec<Eui64> {
+        let share: Vec<_> = names.iter().map(|name| (*name, 1)).collect();
+        let cluster = self.cluster.as_ref().expect("a cluster");
+        let gateways = cluster.gateways(&share);
+        for (eui, name) in gateways.iter().zip(names) {
+            assert_eq!(cluster.worker_of(*eui), *name, "gateway {eui}");
+        }
+        gateways
+    }
+
+    /// What a device is born with.
+    fn config(&self, number: u32) -> DeviceConfig {
+        DeviceConfig {
+            dev_eui: Eui64(0x70b3_d57e_d000_0000 + u64::from(number)),
+            join_eui: Eui64(0x70b3_d57e_d0ff_ffff),
+            app_key: AesKey([number as u8; 16]),
+            region: Region::by_name("eu868").unwrap(),
+            dev_nonce: 1,
+            data_rate: None,
+            adr: false,
+            seed: u64::from(number),
+        }
+    }
+
+    fn add_device(&self, dev_eui: Eui64, keys: &[&str]) {
+        let (eui, webhook) = (dev_eui.to_string(), self.webhook.url());
+        self.ctl(&[&["device", "add", "--dev-eui", &eui, "--webhook", &webhook][..], keys].concat());
+    }
+
+    /// A device of LoRaWAN 1.0.3 with a session by ABP, at the fastest data rate.
+    pub fn abp(&self) -> VirtualDevice {
+        self.abp_at(None)
+    }
+
+    /// The same, at one data rate.
+    pub fn abp_at(&self, data_rate: Option<u8>) -> VirtualDevice {
+        let number = self.number();
+        let config = DeviceConfig { data_rate, ..self.config(number) };
+        let dev_addr = DevAddr(0x0100_0000 + number);
+        let keys = Keys { nwk_s_key: AesKey([number as u8; 16]), app_s_key: AesKey([0x5a; 16]) };
+        let [nwk_s_key, app_s_key] = [keys.nwk_s_key, keys.app_s_key].map(|key| key.to_hex());
+        let dev_addr_text = dev_addr.to_string();
+        let arguments = ["--dev-addr", &dev_addr_text, "--nwk-s-key", &nwk_s_key, "--app-s-key", &app_s_key];
+        self.add_device(config.dev_eui, &arguments);
+        VirtualDevice::abp(config, dev_addr, keys)
+    }
+
+    /// A device that has to join, of this LoRaWAN version.
+    pub fn otaa(&self, version: &str) -> VirtualDevice {
+        let config = self.config(self.number());
+        let (app_key, join_eui) = (config.app_key.to_hex(), config.join_eui.to_string());
+        self.add_device(config.dev_eui, &["--app-key", &app_key, "--join-eui", &join_eui, "--mac-version", version]);
+        VirtualDevice::otaa(config)
+    }
+
+    /// The events of one kind. Delivery is at least once: one that came again, with the same content, is one event.
+    pub fn told(&self, kind: &str) -> Vec<Event> {
+        let mut told: Vec<Event> = Vec::new();
+        for event in self.webhook.of(kind) {
+            if told.iter().all(|before| before.body != event.body) {
+                told.push(event);
+            }
+        }
+        told
+    }
+
+    /// Waits until there are that many `up` events.
+    pub async fn ups(&self, count: usize) -> Vec<Event> {
+        eventually(&format!("{count} uplinks to be told"), async || {
+            Some(self.told("up")).filter(|ups| ups.len() >= count)
+        })
+        .await
+    }
+
+    /// The metrics of a role, as text.
+    pub async fn metrics(&self, of: SocketAddr) -> String {
+        reqwest::get(format!("http://{of}/metrics")).await.unwrap().text().await.unwrap()
+    }
+
+    /// The value of one series, such as `limpet_worker_rxpk_total`, or 0 if there is none.
+    pub async fn metric(&self, of: SocketAddr, series: &str) -> u64 {
+        let text = self.metrics(of).await;
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().unwrap())
+    }
+}
