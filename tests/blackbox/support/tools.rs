@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// Python with ChirpStack's official client.
 pub fn python() -> Option<PathBuf> {
-    tool("python3 with chirpstack-api", "venv/bin/python")
+    // Written when everything is in the folder; without it there may be an interpreter that lacks the client.
+    let filled = tool("python3 with chirpstack-api", "venv/requirements.txt")?;
+    Some(filled.with_file_name("bin").join("python"))
 }
 
 /// Prometheus' own checker.
