@@ -180,10 +180,10 @@ pub enum CtlCommand {
         #[arg(long, value_enum, default_value = "worker")]
         role: JoinRole,
         /// How long it is good: a number with s, m, h or d
-        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::config::parse::seconds)]
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = crate::config::parse::seconds)]
         expires: u64,
         /// How many servers it lets in
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
     },
     /// List the servers of the cluster

@@ -179,6 +179,16 @@ async fn a_datagram_of_255_packets_is_255_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_datagram_of_255_packets_of_one_device_is_255_events() {
+    let network = Network::up().await;
+    let (socket, mut device) = (gateway(&network).await, network.abp());
+    let packets: Vec<_> = (0..gwmp::MAX_RXPK).map(|_| uplink(&mut device)).collect();
+    socket.report(1, &packets).await;
+    let ups = network.ups(packets.len()).await;
+    assert_eq!(ups.len(), packets.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_datagrams_are_read_whole() {
     let network = Network::up().await;
     let (socket, mut device) = (gateway(&network).await, network.abp());
