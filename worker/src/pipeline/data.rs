@@ -9,8 +9,10 @@ use limpet_worker_core::{
     uplink::{self, Acceptance, Uplink, Verdict},
 };
 
-use super::{Flow, Pipeline, TAKE_OVER_AFTER, work::Transmission};
+use super::{EMIT_LIMIT, Flow, Pipeline, TAKE_OVER_AFTER, work::Transmission};
 
+/// A worker that only seems silent has its event out by then: taken over sooner, it would be delivered twice.
+const SUSPECT_AFTER: Duration = EMIT_LIMIT.saturating_add(Duration::from_millis(50));
 /// How often a slot that another worker is finishing is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Queue items read for one downlink: the one that goes, and whether more wait.
@@ -129,8 +131,9 @@ impl Pipeline {
             return Ok(Flow::Wait(LOOK_AGAIN / 4));
         }
         self.send_again(row, region);
-        let old = self.surroundings.now() >= slot.accepted_at + TAKE_OVER_AFTER;
-        if !(old || slot.worker == self.name || self.link.is_suspect(&slot.worker)) {
+        let age = self.surroundings.now().since(slot.accepted_at);
+        let gone = age >= SUSPECT_AFTER && self.link.is_suspect(&slot.worker);
+        if !(age >= TAKE_OVER_AFTER || gone || slot.worker == self.name) {
             return Ok(Flow::Wait(LOOK_AGAIN));
         }
         self.metrics.taken_over();
