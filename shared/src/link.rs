@@ -108,7 +108,7 @@ pub struct Ack {
     /// Frames whose every rxpk is in the store, or was judged worthless and counted.
     #[prost(uint64, repeated, tag = "2")]
     pub stored: Vec<u64>,
-    /// Frames that need nothing more (DESIGN section 7, step 7).
+    /// Frames that need nothing more (step 7 in docs/ARCHITECTURE.md).
     #[prost(uint64, repeated, tag = "3")]
     pub done: Vec<u64>,
     /// Frames that this worker gives back (its store does not answer): try another worker.

@@ -1,4 +1,4 @@
-//! The life of a frame at a worker (DESIGN section 7), on one screen: parse, put the receptions, wait the window,
+//! The life of a frame at a worker (docs/ARCHITECTURE.md, its steps), on one screen: parse, put the receptions, wait the window,
 //! read the session, decide, commit, send, emit, mark.
 //!
 //! Everything it calls has one job. What is decided is decided in `limpet_worker_core`; this module and its children do it.

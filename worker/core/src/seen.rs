@@ -7,7 +7,7 @@ use limpet_shared::UnixMicros;
 use crate::model::Seen;
 
 /// How many FCntUp below the next one are remembered one by one.
-pub const REMEMBERED: u32 = 64;
+pub const REMEMBERED: u32 = 512;
 
 /// By how much the clocks of two balancers may differ before an overtaken uplink is taken for a replay.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ pub enum Standing {
 impl Seen {
     /// Nothing accepted yet; the first FCntUp that may come is `next`.
     pub fn starting_at(next: u32) -> Self {
-        Self { next, bits: 0, high_at: UnixMicros(0) }
+        Self { next, bits: [0; 8], high_at: UnixMicros(0) }
     }
 
     pub fn standing(&self, fcnt: u32) -> Standing {
@@ -34,29 +34,29 @@ impl Seen {
             return Standing::Next;
         }
         match self.next - 1 - fcnt {
-            back if back >= REMEMBERED => Standing::Taken,
-            back if self.bits >> back & 1 == 1 => Standing::Taken,
+            back if back >= REMEMBERED || self.has(back) => Standing::Taken,
             _ => Standing::Overtaken,
         }
     }
 
+    /// Bit `back`; those that are not remembered are not set.
+    fn has(&self, back: u32) -> bool {
+        self.bits.get(back as usize / 64).is_some_and(|word| word >> (back % 64) & 1 == 1)
+    }
+
     /// Is `fcnt` the highest that was accepted?
     pub fn is_highest(&self, fcnt: u32) -> bool {
-        fcnt.checked_add(1) == Some(self.next) && self.bits & 1 == 1
+        fcnt.checked_add(1) == Some(self.next) && self.has(0)
     }
 
     /// The state after accepting `fcnt`, which must not be [`Standing::Taken`].
     pub fn accept(self, fcnt: u32, received_at: UnixMicros) -> Self {
         if fcnt < self.next {
-            return Self { bits: self.bits | 1u64.checked_shl(self.next - 1 - fcnt).unwrap_or(0), ..self };
+            return Self { bits: with(self.bits, self.next - 1 - fcnt), ..self };
         }
-        let shift = fcnt - self.next + 1;
-        Self {
-            // A counter of 2^32 - 1 ends the session: LoRaWAN has no FCntUp after it.
-            next: fcnt.saturating_add(1),
-            bits: self.bits.checked_shl(shift).unwrap_or(0) | 1,
-            high_at: received_at,
-        }
+        let moved = shifted(self.bits, (fcnt - self.next).saturating_add(1));
+        // A counter of 2^32 - 1 ends the session: LoRaWAN has no FCntUp after it.
+        Self { next: fcnt.saturating_add(1), bits: with(moved, 0), high_at: received_at }
     }
 
     /// The 32-bit counters that a 16-bit FCnt may stand for, likeliest first (LoRaWAN 1.0.4, 4.3.1.5): the MIC tells which.
@@ -73,6 +73,23 @@ impl Seen {
             if fresh { u32::try_from(full).ok() } else { None }
         })
     }
+}
+
+/// The bitmap with this bit set.
+fn with(mut bits: [u64; 8], bit: u32) -> [u64; 8] {
+    if let Some(word) = bits.get_mut(bit as usize / 64) {
+        *word |= 1 << (bit % 64);
+    }
+    bits
+}
+
+/// The bitmap moved up by this many bits.
+fn shifted(bits: [u64; 8], by: u32) -> [u64; 8] {
+    let (words, rest) = (by as usize / 64, by % 64);
+    core::array::from_fn(|i| {
+        let word = |back: usize| i.checked_sub(words + back).and_then(|at| bits.get(at)).copied().unwrap_or(0);
+        word(0) << rest | word(1).checked_shr(64 - rest).unwrap_or(0)
+    })
 }
 
 #[cfg(test)]
@@ -94,10 +111,22 @@ mod tests {
         assert!(Seen::starting_at(0x5_fff0).candidates(3).any(|c| c == 3), "a restarted device may be at its start");
     }
 
+    #[test]
+    fn the_bitmap_moves_as_one_number() {
+        let one = with([0; 8], 0);
+        for by in [0, 1, 63, 64, 65, 128, 511] {
+            assert_eq!(shifted(one, by), with([0; 8], by), "{by}");
+            assert_eq!(shifted(shifted(one, by / 2), by - by / 2), with([0; 8], by), "{by} in two steps");
+        }
+        for by in [512, 513, u32::MAX] {
+            assert_eq!(shifted([u64::MAX; 8], by), [0; 8], "{by}");
+        }
+    }
+
     proptest! {
         /// Whatever order counters come in, none is accepted twice, and every one within reach is accepted once.
         #[test]
-        fn no_counter_is_accepted_twice(fcnts in prop::collection::vec(0u32..300, 1..200), start in 0u32..100) {
+        fn no_counter_is_accepted_twice(fcnts in prop::collection::vec(0u32..2_000, 1..300), start in 0u32..100) {
             let mut seen = Seen::starting_at(start);
             let mut accepted = BTreeSet::new();
             let mut highest = start.checked_sub(1);

@@ -55,13 +55,14 @@ pub struct SessionKeys {
     pub app_s_key: AesKey,
 }
 
-/// Which FCntUp were accepted: the highest, and a bitmap of the 64 up to it.
+/// Which FCntUp were accepted: the highest, and a bitmap of the 512 up to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// The FCntUp that must be expected next: the highest accepted plus 1, or where the session starts.
     pub next: u32,
-    /// Bit i: FCntUp `next - 1 - i` was accepted.
-    pub bits: u64,
+    /// Bit i, of the first word first: FCntUp `next - 1 - i` was accepted. More than the 255 packets that one datagram
+    /// may bring of one device, which are accepted in any order.
+    pub bits: [u64; 8],
     /// `received_at` of the highest.
     pub high_at: UnixMicros,
 }

@@ -139,7 +139,7 @@ impl Samples {
             joined: true,
             region: "us915_1".into(),
             keys: SessionKeys { nwk_s_key: self.aes_key(), app_s_key: self.aes_key() },
-            seen: Seen { next: 70_001, bits: u64::MAX, high_at: NOON },
+            seen: Seen { next: 70_001, bits: [u64::MAX, 0, 0, 0, 0, 0, 0, 1], high_at: NOON },
             resets: 2,
             next_fcnt_down: 70_002,
             mac: self.mac(),
