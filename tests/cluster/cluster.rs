@@ -1,0 +1,269 @@
+//! A balancer and workers on one SQLite store, or `limpet up`: started, killed and asked.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use limpet_link::admin_socket;
+use limpet_shared::{
+    Eui64,
+    admin::{Reply, Request, Role, Server},
+};
+
+use crate::support::{Limpet, Stopped, eventually, free_address, free_addresses};
+
+/// Processes of one network. Whoever is `None` is dead now.
+pub struct Cluster {
+    folder: tempfile::TempDir,
+    pub gwmp: SocketAddr,
+    link: SocketAddr,
+    pub admin: SocketAddr,
+    /// `limpet balancer`, or `limpet up`.
+    pub edge: Option<Limpet>,
+    pub workers: Vec<Worker>,
+    token: String,
+    is_up: bool,
+    client: reqwest::Client,
+}
+
+/// `limpet worker`.
+pub struct Worker {
+    pub name: String,
+    http: SocketAddr,
+    pub process: Option<Limpet>,
+}
+
+impl Cluster {
+    /// A balancer with workers of these names, all ready.
+    pub async fn apart(names: &[&str]) -> Self {
+        let mut cluster = Self::new(false);
+        cluster.start_edge().await;
+        let asked = Request::JoinToken { role: Role::Worker, expires_in_secs: 7200, uses: 100 };
+        let Reply::JoinToken { token, .. } = cluster.ask(&asked).await else { panic!("no join token") };
+        cluster.token = token;
+        for name in names {
+            cluster.workers.push(Worker { name: (*name).into(), http: free_address(), process: None });
+        }
+        for index in 0..names.len() {
+            cluster.start_worker(index);
+            cluster.ready(index).await;
+        }
+        cluster
+    }
+
+    /// `limpet up`.
+    pub async fn up() -> Self {
+        let mut cluster = Self::new(true);
+        cluster.start_edge().await;
+        cluster
+    }
+
+    fn new(is_up: bool) -> Self {
+        let [gwmp, link, admin] = free_addresses();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            gwmp,
+            link,
+            admin,
+            edge: None,
+            workers: Vec::new(),
+            token: String::new(),
+            is_up,
+            client: reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// Starts the balancer (or `up`) with the folder and the addresses that it always has; returns when it listens.
+    pub async fn start_edge(&mut self) {
+        let (data, http) = (self.text("edge"), free_address().to_string());
+        let [gwmp, link, admin] = [self.gwmp, self.link, self.admin].map(|address| address.to_string());
+        let addresses = ["--gwmp", &gwmp, "--link", &link, "--admin", &admin];
+        let (mut edge, running) = if self.is_up {
+            let role = ["up", "--data", &data, "--name", "up", "--http", &http, "--admin-password", "cluster-test"];
+            (Limpet::start("up", &[&role[..], &addresses].concat()), "Limpet is running")
+        } else {
+            let role = ["balancer", "--data", &data, "--name", "edge"];
+            (Limpet::start("edge", &[&role[..], &addresses].concat()), "the balancer is running")
+        };
+        edge.line_with(running).await;
+        self.edge = Some(edge);
+    }
+
+    /// Starts a worker with the folder and the addresses that it always has.
+    pub fn start_worker(&mut self, index: usize) {
+        let Worker { name, http, .. } = &self.workers[index];
+        let (data, store, http) = (self.text(name), format!("sqlite:{}", self.text("store")), http.to_string());
+        let who = ["worker", "--name", name, "--data", &data, "--join", &self.token];
+        let where_to = ["--store", &store, "--http", &http, "--admin-password", "cluster-test"];
+        let process = Limpet::start(name, &[&who[..], &where_to].concat());
+        self.workers[index].process = Some(process);
+    }
+
+    /// Waits until each worker has its full share and serves its own gateways.
+    pub async fn home(&self, gateways: &[Vec<Eui64>]) {
+        let view = self.view();
+        for (worker, gateways) in self.workers.iter().zip(gateways) {
+            eventually(&format!("{} to have its full share", worker.name), async || {
+                let servers = self.servers().await;
+                servers.iter().any(|s| s.name == worker.name && s.state == "ready" && s.weight == 100).then_some(())
+            })
+            .await;
+            let what = format!("{} to serve its gateways", worker.name);
+            eventually(&what, async || view.serves_all(&worker.name, gateways).await.then_some(())).await;
+        }
+    }
+
+    /// Waits until the balancer calls the worker ready.
+    pub async fn ready(&mut self, index: usize) {
+        let name = self.workers[index].name.clone();
+        eventually(&format!("worker {name} to be ready"), async || {
+            self.servers().await.into_iter().find(|server| server.name == name && server.state == "ready")
+        })
+        .await;
+    }
+
+    pub async fn servers(&self) -> Vec<Server> {
+        match self.ask(&Request::Servers).await {
+            Reply::Servers { servers } => servers,
+            other => panic!("no list of servers: {other:?}"),
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill_worker(&mut self, index: usize) {
+        let worker = &mut self.workers[index];
+        let process = worker.process.take().unwrap();
+        keep(&worker.name, &process);
+        process.kill();
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn terminate_worker(&mut self, index: usize) -> Stopped {
+        let process = self.workers[index].process.take().unwrap();
+        process.terminate();
+        process.stopped().await
+    }
+
+    /// `kill -9` of the balancer, or of `up`.
+    pub fn kill_edge(&mut self) {
+        let process = self.edge.take().unwrap();
+        keep("edge", &process);
+        process.kill();
+    }
+
+    /// What `limpet ctl` asks.
+    pub async fn ask(&self, request: &Request) -> Reply {
+        admin_socket::ask(&self.path("edge"), request).await.unwrap()
+    }
+
+    /// Asks for something to be done.
+    pub async fn done(&self, request: &Request) {
+        match self.ask(request).await {
+            Reply::Done { .. } => {}
+            other => panic!("{request:?}: {other:?}"),
+        }
+    }
+
+    /// The ring's choice.
+    pub async fn ring(&self, gateway: Eui64) -> String {
+        match self.ask(&Request::Ring { eui: Some(gateway) }).await {
+            Reply::Ring(ring) => ring.worker.unwrap(),
+            other => panic!("no ring: {other:?}"),
+        }
+    }
+
+    /// How often the balancer took a worker for dead that was only silent for long: the machine had no time for it.
+    pub fn ejections(&self, worker: &str) -> usize {
+        let said = format!("worker=\"{worker}\" state=\"ejected\"");
+        self.edge.as_ref().map_or(0, |edge| edge.lines().iter().filter(|line| line.contains(&said)).count())
+    }
+
+    /// For each worker, in order, so many EUIs that the ring gives it.
+    pub async fn gateways_of_each(&self, each: usize) -> Vec<Vec<Eui64>> {
+        let mut chosen = vec![Vec::new(); self.workers.len()];
+        for number in 1.. {
+            let gateway = Eui64(0x024c_5000_0000_0000 + number);
+            let name = self.ring(gateway).await;
+            let owner = self.workers.iter().position(|worker| worker.name == name).unwrap();
+            if chosen[owner].len() < each {
+                chosen[owner].push(gateway);
+            }
+            if chosen.iter().all(|gateways| gateways.len() == each) {
+                break;
+            }
+        }
+        chosen
+    }
+
+    pub fn view(&self) -> View {
+        View { client: self.client.clone(), admin: self.admin }
+    }
+
+    /// The value of a metric of the balancer, its labels summed up.
+    pub async fn edge_metric(&self, name: &str) -> f64 {
+        let text =
+            self.client.get(format!("http://{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap();
+        let lines =
+            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).fold(0.0, |sum, value| sum + value)
+    }
+}
+
+/// What the balancer publishes about gateways.
+#[derive(Clone)]
+pub struct View {
+    client: reqwest::Client,
+    admin: SocketAddr,
+}
+
+impl View {
+    async fn look(&self, gateway: Eui64) -> Option<serde_json::Value> {
+        self.client.get(format!("http://{}/ring/{gateway}", self.admin)).send().await.ok()?.json().await.ok()
+    }
+
+    /// Who served the gateway when it was heard last; `None` if it was not heard, or nobody answers.
+    pub async fn worker_of(&self, gateway: Eui64) -> Option<String> {
+        self.look(gateway).await?["heard"]["worker"].as_str().map(str::to_owned)
+    }
+
+    /// Whether the worker serves all of these, as of the ring that is now.
+    pub async fn serves_all(&self, worker: &str, gateways: &[Eui64]) -> bool {
+        for gateway in gateways {
+            let Some(view) = self.look(*gateway).await else { return false };
+            let heard = &view["heard"];
+            if heard["worker"] != worker || heard["epoch"] != view["ring"]["epoch"] {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Keeps what a process wrote, if somebody wants to read it.
+fn keep(name: &str, process: &Limpet) {
+    let Ok(folder) = std::env::var("LIMPET_LOGS") else { return };
+    let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let file = Path::new(&folder).join(format!("{stamp}-{name}.log"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(file, process.lines().join("\n")).unwrap();
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for (name, process) in self.workers.iter().map(|w| (&*w.name, &w.process)).chain([("edge", &self.edge)]) {
+            if let Some(process) = process {
+                keep(name, process);
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Clusters of real processes under load, while parts of them die: nothing that was acknowledged is lost, and nothing
+//! is told under two ids. Traffic is real UDP on loopback, the store is SQLite, events go to a webhook.
+//!
+//! By default the counts are small, so that it all fits into a few minutes on two slow cores. With `LIMPET_FULL=1` they
+//! are the counts that the promises are stated with, and the times that are promised are asserted too; give it a machine
+//! of its own: `LIMPET_FULL=1 cargo test --test cluster -- --nocapture`. Each test prints its figures and the seed of
+//! its moments; `LIMPET_SEED=N` repeats them. `LIMPET_LOGS=DIR` keeps what every process wrote.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod account;
+mod cluster;
+mod collector;
+mod field;
+mod support;
+mod watch;
+
+mod balancer_restart;
+mod drain;
+mod join_line;
+mod up_kills;
+mod webhook_away;
+mod worker_kills;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand::{SeedableRng, rngs::SmallRng};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Whether the promised counts are asked for, and the promised times.
+pub fn full() -> bool {
+    std::env::var("LIMPET_FULL").is_ok_and(|value| value == "1")
+}
+
+/// One or the other count.
+pub fn sized<T>(full_count: T, reduced: T) -> T {
+    if full() { full_count } else { reduced }
+}
+
+/// Uplinks per second of all devices together.
+pub fn rate() -> u32 {
+    sized(200, 100)
+}
+
+/// Dice for the moments at which things happen, with their seed.
+pub fn moments() -> (SmallRng, u64) {
+    let given = std::env::var("LIMPET_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(|| u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos()));
+    println!("LIMPET_SEED={seed}");
+    (SmallRng::seed_from_u64(seed), seed)
+}
+
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// One test at a time: each has the machine for its load.
+pub async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
+
+/// A part of a second, or more.
+pub fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
