@@ -8,11 +8,13 @@ use std::{
 use crate::{
     collector::{Collector, Told, UplinkId, ids_by_uplink},
     field::Sent,
+    full,
     support::PATIENCE,
 };
 
 /// Events may still come for so long after those that are expected.
 const LATECOMERS: Duration = Duration::from_secs(2);
+const SLOW: Duration = Duration::from_millis(500);
 
 /// The account of a run.
 #[derive(Debug, Default)]
@@ -33,6 +35,9 @@ pub struct Account {
     pub disordered: Vec<UplinkId>,
     /// Deliveries beyond the first of each uplink: allowed, but not many.
     pub repeated: usize,
+    /// Confirmed uplinks, and those of them whose device heard no ACK.
+    pub confirmed: usize,
+    pub unanswered: Vec<UplinkId>,
     /// PUSH_ACK after PUSH_DATA, sorted.
     pub push_acks: Vec<Duration>,
     /// How long after the last uplink the last first delivery came.
@@ -79,6 +84,8 @@ impl Account {
             invented: ids.keys().filter(|uplink| !all.contains(uplink)).copied().collect(),
             disordered: disordered(ups),
             repeated: ups.len() - ids.len(),
+            confirmed: sent.iter().filter(|sent| sent.confirmed).count(),
+            unanswered: sent.iter().filter(|s| s.confirmed && s.answered.is_none()).map(|s| s.uplink).collect(),
             push_acks,
             settled_after: first.values().max().map_or(Duration::ZERO, |at| at.saturating_duration_since(last_sent)),
         }
@@ -96,6 +103,13 @@ impl Account {
     pub fn assert_all_told(&self) {
         self.assert_nothing_lost_or_doubled();
         assert!(self.unacked_untold.is_empty(), "sent and lost: {:?}\n{self}", self.unacked_untold);
+    }
+
+    /// Every confirmed uplink got its ACK in one of its windows.
+    pub fn assert_all_answered(&self) {
+        // A machine that needs this long for a PUSH_ACK may need too long for a receive window.
+        let had_time = self.push_acks.last().is_some_and(|slowest| *slowest < SLOW);
+        assert!(self.unanswered.is_empty() || !(had_time || full()), "without an ACK: {:?}\n{self}", self.unanswered);
     }
 
     pub fn assert_in_order(&self) {
@@ -123,7 +137,7 @@ impl std::fmt::Display for Account {
         write!(
             f,
             "{} uplinks, {} acknowledged, {} of them lost; {} not acknowledged, {} of them not told; {} doubled, {} told again, \
-             {} out of order; PUSH_ACK p50 {:.1} ms, p99 {:.1} ms, max {:.0} ms; settled {:.1} s after the last",
+             {} out of order; {} confirmed, {} without an ACK; PUSH_ACK p50 {:.1} ms, p99 {:.1} ms, max {:.0} ms; settled {:.1} s after the last",
             self.sent,
             self.acked,
             self.lost.len(),
@@ -132,6 +146,8 @@ impl std::fmt::Display for Account {
             self.doubled.len(),
             self.repeated,
             self.disordered.len(),
+            self.confirmed,
+            self.unanswered.len(),
             ms(500),
             ms(990),
             ms(1000),

@@ -154,6 +154,13 @@ impl Cluster {
         process.stopped().await
     }
 
+    /// SIGTERM to the balancer, or to `up`, and waits for the end.
+    pub async fn terminate_edge(&mut self) -> Stopped {
+        let process = self.edge.take().unwrap();
+        process.terminate();
+        process.stopped().await
+    }
+
     /// `kill -9` of the balancer, or of `up`.
     pub fn kill_edge(&mut self) {
         let process = self.edge.take().unwrap();

@@ -23,6 +23,9 @@ use crate::{
 const TAKEN_OVER: Duration = Duration::from_millis(1_500);
 const BACK: Duration = Duration::from_secs(10);
 
+/// Every so many uplinks one is confirmed.
+const CONFIRMED: u32 = 10;
+
 /// What is needed to kill one worker and see what happens.
 struct Round<'a> {
     cluster: &'a mut Cluster,
@@ -41,7 +44,7 @@ async fn killed_workers_lose_nothing_and_their_gateways_are_served_and_come_back
     let gateways = cluster.gateways_of_each(3).await;
     let field = Arc::new(Field::new(&cluster, &gateways, rate(), &collector.url()).await);
     field.linked().await;
-    let load = Load::start(&field, rate(), 0);
+    let load = Load::start(&field, rate(), CONFIRMED);
     cluster.home(&gateways).await;
     let mut watch = Watch::start(&cluster, &gateways);
     let (mut taken_over, mut back) = (Vec::new(), Vec::new());
@@ -68,6 +71,7 @@ async fn killed_workers_lose_nothing_and_their_gateways_are_served_and_come_back
     println!("  datagrams dropped by the kernel: {kernel_drops}");
     println!("  moved because the machine had no time for their worker: {} sightings", starved.len());
     account.assert_all_told();
+    account.assert_all_answered();
     assert!(moved.is_empty(), "gateways of a living worker moved: {moved:?}");
     if full() {
         assert!(starved.is_empty(), "gateways of a living worker moved: {starved:?}");
