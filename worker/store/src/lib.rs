@@ -18,3 +18,4 @@ pub use memory::MemoryStore;
 pub use open::{OpenError, open};
 pub use sqlite::SqliteStore;
 pub use traits::*;
+pub use words::MOST_COPIES;

@@ -70,7 +70,8 @@ pub struct PendingEvent {
 pub trait FrameStore: Send + Sync + 'static {
     /// Durable when it returns. The same (key, gateway, context) again changes nothing.
     async fn put_reception(&self, reception: Reception) -> Result<()>;
-    /// All receptions of a key that have not expired, ordered by `received_at`, then gateway, then context.
+    /// The receptions of a key that have not expired, ordered by `received_at`, then gateway, then context: all of them, or
+    /// the [`crate::MOST_COPIES`] received last, so that a frame replayed without end costs no memory without end.
     async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>>;
     /// For the sweep: keys that have a reception received at or after `since`, at most `limit`, after `after` in key order.
     async fn reception_keys(&self, since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>>;

@@ -7,6 +7,9 @@ use uuid::Uuid;
 
 use crate::StoreError;
 
+/// Receptions that one read gives at most. No frame has that many honest copies.
+pub const MOST_COPIES: usize = 1_000;
+
 /// `what id` is taken.
 pub(crate) fn exists(what: &str, id: impl Display) -> StoreError {
     StoreError::AlreadyExists(format!("{what} {id}"))

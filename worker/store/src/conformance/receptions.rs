@@ -2,7 +2,7 @@ use limpet_shared::UnixMicros;
 use limpet_worker_core::model::DedupKey;
 
 use super::{Bench, race, samples::NOON};
-use crate::Result;
+use crate::{MOST_COPIES, Result};
 
 pub(super) async fn the_same_reception_again_changes_nothing(Bench { store, new }: Bench) -> Result<()> {
     let reception = new.reception(new.dedup_key());
@@ -62,6 +62,9 @@ pub(super) async fn what_has_expired_is_gone(Bench { store, new }: Bench) -> Res
         reception.received_at = UnixMicros(if at < 1200 { at % 900 } else { 1000 + at });
         store.put_reception(reception).await?;
     }
+    let read = store.receptions(key).await?;
+    assert_eq!(read.len(), MOST_COPIES, "one read is bounded");
+    assert_eq!(read.last().map(|r| r.received_at), Some(UnixMicros(2499)), "and gives what was received last");
     assert_eq!(store.expire_receptions(UnixMicros(1000)).await?, 1200);
     assert_eq!(store.expire_receptions(UnixMicros(1000)).await?, 0);
     let left = store.receptions(key).await?;

@@ -6,7 +6,7 @@ use limpet_shared::{Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 
 use super::{PendingKey, State, Waiting};
-use crate::{IntegrationId, PendingEvent, Result, StoreError, words};
+use crate::{IntegrationId, MOST_COPIES, PendingEvent, Result, StoreError, words};
 
 /// What a pending event is keyed by.
 pub(super) fn pending_key(event: &PendingEvent) -> PendingKey {
@@ -23,7 +23,7 @@ impl State {
         let range = (key, Eui64(0), 0)..=(key, Eui64(u64::MAX), u64::MAX);
         let mut found: Vec<_> = self.receptions.range(range).map(|(_, r)| r.clone()).collect();
         found.sort_by_key(|r| (r.received_at, r.gateway, r.context));
-        found
+        found.split_off(found.len().saturating_sub(MOST_COPIES))
     }
 
     pub(super) fn reception_keys(&self, since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Vec<DedupKey> {

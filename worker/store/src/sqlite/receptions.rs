@@ -5,7 +5,7 @@ use limpet_worker_core::model::{DedupKey, Reception};
 use rusqlite::Connection;
 
 use super::error::{all, decode, execute, int, one};
-use crate::{IntegrationId, PendingEvent, Result, StoreError};
+use crate::{IntegrationId, MOST_COPIES, PendingEvent, Result, StoreError};
 
 /// How many rows one write deletes at most: others wait for it.
 pub(super) const DELETED_AT_ONCE: u32 = 500;
@@ -24,8 +24,8 @@ pub(super) fn put(conn: &Connection, reception: &Reception, body: &str) -> Resul
 }
 
 pub(super) fn of_key(conn: &Connection, key: DedupKey) -> Result<Vec<Reception>> {
-    let mut found: Vec<Reception> =
-        all(conn, "SELECT body FROM reception WHERE key = ?1", [key.0.to_be_bytes()], |row| decode(row, 0))?;
+    let sql = "SELECT body FROM reception WHERE key = ?1 ORDER BY received_at DESC LIMIT ?2";
+    let mut found: Vec<Reception> = all(conn, sql, (key.0.to_be_bytes(), MOST_COPIES as u32), |row| decode(row, 0))?;
     found.sort_by_key(|r| (r.received_at, r.gateway, r.context));
     Ok(found)
 }
