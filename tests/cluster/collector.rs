@@ -36,7 +36,7 @@ pub struct Told {
 #[derive(Debug)]
 struct Seen {
     ups: Mutex<Vec<Told>>,
-    /// The status of every answer; anything but 200 records nothing.
+    /// The status of every answer; anything but 200 records nothing. 0 for no answer at all.
     answer: AtomicU16,
     refused: AtomicU16,
 }
@@ -82,7 +82,12 @@ impl Collector {
         self.seen.answer.store(status.as_u16(), Ordering::SeqCst);
     }
 
-    /// How many events were refused by such an answer.
+    /// Takes requests and never answers them, until it is told to answer again.
+    pub fn hang(&self) {
+        self.seen.answer.store(0, Ordering::SeqCst);
+    }
+
+    /// How many events were refused by such an answer, or by none.
     pub fn refused(&self) -> u16 {
         self.seen.refused.load(Ordering::SeqCst)
     }
@@ -99,7 +104,10 @@ impl Collector {
 }
 
 async fn take(State(seen): State<Arc<Seen>>, Query(query): Query<BTreeMap<String, String>>, body: Bytes) -> StatusCode {
-    let status = StatusCode::from_u16(seen.answer.load(Ordering::SeqCst)).unwrap();
+    let Ok(status) = StatusCode::from_u16(seen.answer.load(Ordering::SeqCst)) else {
+        seen.refused.fetch_add(1, Ordering::SeqCst);
+        return std::future::pending().await;
+    };
     if status != StatusCode::OK {
         seen.refused.fetch_add(1, Ordering::SeqCst);
         return status;

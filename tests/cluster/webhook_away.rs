@@ -20,6 +20,8 @@ const DEVICES: u32 = 50;
 enum Away {
     RefusesConnections,
     Answers503,
+    /// Takes the request and says nothing.
+    Hangs,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,6 +34,11 @@ async fn events_wait_for_a_webhook_that_answers_503_and_come_in_order() {
     away(Away::Answers503).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn events_wait_for_a_webhook_that_never_answers_and_come_in_order() {
+    away(Away::Hangs).await;
+}
+
 async fn away(how: Away) {
     let _turn = turn().await;
     let (mut dice, _) = moments();
@@ -40,12 +47,13 @@ async fn away(how: Away) {
     let gateways = cluster.gateways_of_each(3).await;
     let field = Arc::new(Field::new(&cluster, &gateways, DEVICES, &collector.url()).await);
     field.linked().await;
-    // Each device sends once a second.
-    let load = Load::start(&field, DEVICES, 0);
+    // Each device sends once a second, or four times.
+    let load = Load::start(&field, sized(200, DEVICES), 0);
     tokio::time::sleep(millis(2_000)).await;
     match how {
         Away::RefusesConnections => collector.close().await,
         Away::Answers503 => collector.answer(StatusCode::SERVICE_UNAVAILABLE),
+        Away::Hangs => collector.hang(),
     }
     let told_before = collector.count();
     let down_for = Duration::from_secs(sized(30, 8));
@@ -62,7 +70,7 @@ async fn away(how: Away) {
             assert_eq!(collector.count(), told_before, "it was not away");
             collector.listen().await;
         }
-        Away::Answers503 => {
+        Away::Answers503 | Away::Hangs => {
             assert!(collector.refused() > 0, "nobody tried");
             collector.answer(StatusCode::OK);
         }
