@@ -32,7 +32,7 @@ use crate::{
     regions::Regions,
     seams::{Link, Surroundings},
 };
-use work::{Transmission, Works};
+use work::{Transmission, Turn, Turns, Works};
 
 /// How long copies of one transmission are waited for.
 pub const WINDOW: Duration = Duration::from_millis(200);
@@ -74,6 +74,7 @@ pub struct Pipeline {
     /// The network's NetID, 24 bits.
     pub net_id: u32,
     works: Works,
+    turns: Turns,
     acting: act::Acting,
 }
 
@@ -89,8 +90,8 @@ impl Pipeline {
         name: String,
         net_id: u32,
     ) -> Arc<Self> {
-        let (works, acting) = (Works::default(), act::Acting::default());
-        Arc::new(Self { store, deliver, link, surroundings, regions, metrics, name, net_id, works, acting })
+        let (works, turns, acting) = (Works::default(), Turns::default(), act::Acting::default());
+        Arc::new(Self { store, deliver, link, surroundings, regions, metrics, name, net_id, works, turns, acting })
     }
 
     /// One datagram, from the link to *done*. Ends only when everything in it needs nothing more, however long the
@@ -116,14 +117,18 @@ impl Pipeline {
     fn follow(self: &Arc<Self>, reception: &Reception) -> tokio::sync::oneshot::Receiver<()> {
         let (first, done) = self.works.hold(reception);
         if first {
+            let turn = match lorawan::parse(&reception.phy) {
+                Ok(Frame::Data(frame)) => Some(self.turns.line_up(frame.dev_addr)),
+                _ => None,
+            };
             let (pipeline, key) = (self.clone(), reception.key);
-            tokio::spawn(async move { pipeline.transmission(key).await });
+            tokio::spawn(async move { pipeline.transmission(key, turn).await });
         }
         done
     }
 
     /// All copies of one frame that this worker holds: window, leadership, verdict.
-    async fn transmission(&self, key: DedupKey) {
+    async fn transmission(&self, key: DedupKey, mut turn: Option<Turn>) {
         loop {
             let held = self.works.held(key);
             let window_ends = held.latest + WINDOW;
@@ -132,6 +137,9 @@ impl Pipeline {
             let receptions = self.until_stored("receptions", || self.store.receptions(key)).await;
             let copies = Transmission::of(receptions, &held);
             tokio::time::sleep(FOLLOW_AFTER * copies.rank(&held).min(2)).await;
+            if let Some(turn) = &mut turn {
+                turn.come().await;
+            }
             self.settle(&copies).await;
             if self.works.finish(key, &held) {
                 return;

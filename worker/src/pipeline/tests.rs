@@ -475,3 +475,29 @@ async fn the_sweep_picks_up_what_died_with_its_balancer() {
         "nothing is left"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_devices_uplinks_are_accepted_in_the_order_received_by_a_slow_store() {
+    let net = Net::new("eu868", 0).await;
+    net.personalize().await;
+    // A look at the store takes longer than the pause between two uplinks.
+    let slow = limpet_store::fault::Faults { delay: Duration::from_millis(40), ..Default::default() };
+    let worker = net.worker_over("w0", limpet_store::fault::FaultStore::new(net.store.clone(), 5, slow));
+    let mut frames = Vec::new();
+    for burst in 0..10 {
+        for fcnt in [2 * burst, 2 * burst + 1] {
+            frames.push(give(worker.clone(), net.frame(1, CHANNEL, &uplink(fcnt, false), fcnt)));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    for frame in frames {
+        frame.await.unwrap();
+    }
+    let stop = tokio_util::sync::CancellationToken::new();
+    let pending = tokio::spawn(run_pending(net.worker("w1"), 1, stop.clone()));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    stop.cancel();
+    pending.await.unwrap();
+    assert_eq!(net.webhook.ups().iter().map(|u| u.1).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+}

@@ -2,10 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use limpet_shared::{Eui64, UnixMicros};
+use limpet_shared::{DevAddr, Eui64, UnixMicros};
 use limpet_worker_core::model::{DedupKey, Reception};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -13,6 +17,9 @@ use tokio::sync::oneshot;
 /// Equal bytes on the same channel that are heard this much apart are two transmissions: a device waits at least for
 /// RX1 before it repeats, while the copies of one transmission arrive within the time networks differ by.
 const APART: Duration = Duration::from_secs(1);
+
+/// A frame waits at most this long for those of its device that came before.
+const TURN_LIMIT: Duration = Duration::from_millis(500);
 
 /// The copies of one frame that this worker was handed.
 #[derive(Clone, Debug)]
@@ -71,6 +78,50 @@ impl Works {
     /// Is this key in work here? The sweep leaves it alone then.
     pub fn contains(&self, key: DedupKey) -> bool {
         self.0.lock().contains_key(&key)
+    }
+}
+
+/// Devices whose frames are in work, each with the end of its line.
+#[derive(Default)]
+pub(crate) struct Turns(Arc<Mutex<HashMap<DevAddr, (u64, oneshot::Receiver<()>)>>>, AtomicU64);
+
+/// A frame's place in the line of its device; leaving it lets the next one go.
+pub(crate) struct Turn {
+    lines: Arc<Mutex<HashMap<DevAddr, (u64, oneshot::Receiver<()>)>>>,
+    dev_addr: DevAddr,
+    number: u64,
+    before: Option<oneshot::Receiver<()>>,
+    _next: oneshot::Sender<()>,
+}
+
+impl Turns {
+    /// Lines up behind the frames of that DevAddr which came before, so that a device's uplinks are accepted in the
+    /// order they were received, however busy the machine is.
+    pub fn line_up(&self, dev_addr: DevAddr) -> Turn {
+        let number = self.1.fetch_add(1, Ordering::Relaxed);
+        let (next, last) = oneshot::channel();
+        let before = self.0.lock().insert(dev_addr, (number, last)).map(|(_, before)| before);
+        Turn { lines: self.0.clone(), dev_addr, number, before, _next: next }
+    }
+}
+
+impl Turn {
+    /// Waits until the frames before are settled, but not for long: a flood of junk under a device's DevAddr must not
+    /// cost it its receive windows.
+    pub async fn come(&mut self) {
+        if let Some(before) = self.before.take() {
+            // Either it is our turn, or it is not worth waiting for.
+            let _ = tokio::time::timeout(TURN_LIMIT, before).await;
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut lines = self.lines.lock();
+        if lines.get(&self.dev_addr).is_some_and(|(last, _)| *last == self.number) {
+            lines.remove(&self.dev_addr);
+        }
     }
 }
 
