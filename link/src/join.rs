@@ -34,6 +34,9 @@ pub(crate) struct JoinRequest {
     /// PKCS#10, DER.
     #[prost(bytes = "vec", tag = "3")]
     pub csr: Vec<u8>,
+    /// Any other name would do as well: two such servers that join at once must not get the same one.
+    #[prost(bool, tag = "4")]
+    pub any_name: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -98,10 +101,14 @@ pub struct Joined {
 
 /// Trades a token for a certificate for `name`, at the first of the token's addresses that answers.
 pub async fn join(token: &Token, name: &str) -> Result<Joined, JoinError> {
+    trade(token, name, false).await
+}
+
+async fn trade(token: &Token, name: &str, any_name: bool) -> Result<Joined, JoinError> {
     name::check(name)?;
     let key = KeyPair::generate().map_err(|e| AuthorityError::Certificate(e.to_string()))?;
     let csr = identity::request(&key)?;
-    let request = JoinRequest { token: token.as_str().to_owned(), name: name.to_owned(), csr };
+    let request = JoinRequest { token: token.as_str().to_owned(), name: name.to_owned(), csr, any_name };
     let mut last = None;
     for address in &token.addresses {
         match ask(address, token, &request).await {
@@ -202,14 +209,14 @@ pub async fn ensure_worker(
 }
 
 async fn join_as(token: &Token, name: &str, chosen: bool) -> Result<Joined, JoinError> {
-    let first = join(token, name).await;
+    let first = trade(token, name, !chosen).await;
     if chosen || !matches!(first, Err(JoinError::NameTaken(_))) {
         return first;
     }
     for number in 2..OTHER_NAMES {
         let suffix = format!("-{number}");
         let stem: String = name.chars().take(63 - suffix.len()).collect();
-        match join(token, &format!("{stem}{suffix}")).await {
+        match trade(token, &format!("{stem}{suffix}"), true).await {
             Err(JoinError::NameTaken(_)) => {}
             other => return other,
         }

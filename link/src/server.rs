@@ -86,7 +86,13 @@ impl LinkServer {
             true => vec![endpoint::reachable(local).to_string()],
             false => config.advertise,
         };
-        let joins = Joins { authority: authority.clone(), uses, names: names.clone(), own: config.name };
+        let joins = Joins {
+            authority: authority.clone(),
+            uses,
+            names: names.clone(),
+            own: config.name,
+            given: Default::default(),
+        };
         let joins = Arc::new(joins);
         let (sender, incoming) = mpsc::channel(STRANGERS);
         tokio::spawn(accept_all(endpoint.clone(), Door { names, joins, incoming: sender }));

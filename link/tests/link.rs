@@ -204,6 +204,27 @@ async fn names_are_unique_among_live_servers() {
 }
 
 #[tokio::test]
+async fn servers_that_join_before_one_of_them_links_up_get_names_of_their_own() {
+    let balancer = Balancer::start();
+    balancer.set_name("host", NameState::Live);
+    let token = balancer.token(Role::Worker, 5);
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let any = |folder: &TempDir| {
+        let (folder, token) = (folder.path().to_owned(), token.clone());
+        async move { ensure_worker(&folder, Some(&token), "host", false).await.unwrap().identity.name().to_owned() }
+    };
+    let (a, b, c) = tokio::join!(any(&folders[0]), any(&folders[1]), any(&folders[2]));
+    let mut names = [a, b, c];
+    names.sort();
+    assert_eq!(names, ["host-2", "host-3", "host-4"]);
+    // Who was told its name gets it again after it lost its folder, if nobody lives under it.
+    for folder in [(); 2].map(|()| tempfile::tempdir().unwrap()) {
+        let member = ensure_worker(folder.path(), Some(&token), "pod-0", true).await.unwrap();
+        assert_eq!(member.identity.name(), "pod-0");
+    }
+}
+
+#[tokio::test]
 async fn a_balancers_token_hands_over_the_cluster_and_a_workers_does_not() {
     let balancer = Balancer::start();
     let worker = join::join(&balancer.token(Role::Worker, 1), "w").await.unwrap();

@@ -1,9 +1,13 @@
 //! The balancer's side of joining.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
-use limpet_shared::{admin::Role, link};
+use limpet_shared::{UnixMicros, admin::Role, link};
 use prost::Message;
 use quinn::Connection;
 
@@ -15,11 +19,14 @@ use crate::{
     server::Names,
     stream::Receiver,
     time,
-    token::{role_name, uses::TokenUses},
+    token::{Token, role_name, uses::TokenUses},
 };
 
 /// The longest request: a token, a name and a certificate request.
 const REQUEST_MAX: usize = 16 << 10;
+/// Between joining and linking up a server is not connected, and its name is kept for it so long. Only from servers that
+/// would take any name: one that was told its name must have it, also when it lost its folder and joins again.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// Serves servers that join.
 pub(crate) struct Joins {
@@ -28,6 +35,8 @@ pub(crate) struct Joins {
     pub names: Names,
     /// The balancer's own name, which nobody else may have.
     pub own: String,
+    /// Names given out of late. Bounded by the joins that tokens allow in that time.
+    pub given: Mutex<HashMap<String, Instant>>,
 }
 
 /// Why a server was not let in; what it is told.
@@ -70,6 +79,26 @@ impl Joins {
         refused.map_or(Ok(()), Err)
     }
 
+    /// Issued before the use is counted, so that a request that cannot be used costs none.
+    fn issue(&self, request: &JoinRequest, token: &Token, now: UnixMicros) -> Result<String, No> {
+        let certificate = self.authority.issue(&request.csr, &request.name, token.role)?;
+        self.uses.take(token, now)?;
+        Ok(certificate)
+    }
+
+    fn given(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the name for who asks now; false if it is kept for another already.
+    fn keep(&self, name: &str) -> bool {
+        let mut given = self.given();
+        given.retain(|_, at| at.elapsed() < KEPT);
+        let free = !given.contains_key(name);
+        given.entry(name.to_owned()).or_insert_with(Instant::now);
+        free
+    }
+
     fn decide(&self, request: &JoinRequest) -> Result<JoinReply, No> {
         let now = time::now();
         let token = self.authority.verify(&request.token, now)?;
@@ -86,9 +115,20 @@ impl Joins {
                 return Err(No { reason, name_taken: false });
             }
         }
-        // Issued before the use is counted, so that a request that cannot be used costs none.
-        let certificate = self.authority.issue(&request.csr, &request.name, token.role)?;
-        self.uses.take(&token, now)?;
+        let kept = self.keep(&request.name);
+        if request.any_name && !kept {
+            let reason = format!("another server has just joined as {:?}", request.name);
+            return Err(No { reason, name_taken: true });
+        }
+        let certificate = match self.issue(request, &token, now) {
+            Ok(certificate) => certificate,
+            Err(no) => {
+                if kept {
+                    self.given().remove(&request.name);
+                }
+                return Err(no);
+            }
+        };
         tracing::info!(
             name = request.name,
             role = role_name(token.role),
