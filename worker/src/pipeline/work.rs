@@ -81,13 +81,16 @@ impl Works {
     }
 }
 
-/// Devices whose frames are in work, each with the end of its line.
+/// Of each device whose frames are in work, the last in its line: its number, and when it is done.
+type Lines = Arc<Mutex<HashMap<DevAddr, (u64, oneshot::Receiver<()>)>>>;
+
+/// The lines of all devices.
 #[derive(Default)]
-pub(crate) struct Turns(Arc<Mutex<HashMap<DevAddr, (u64, oneshot::Receiver<()>)>>>, AtomicU64);
+pub(crate) struct Turns(Lines, AtomicU64);
 
 /// A frame's place in the line of its device; leaving it lets the next one go.
 pub(crate) struct Turn {
-    lines: Arc<Mutex<HashMap<DevAddr, (u64, oneshot::Receiver<()>)>>>,
+    lines: Lines,
     dev_addr: DevAddr,
     number: u64,
     before: Option<oneshot::Receiver<()>>,
