@@ -5,6 +5,7 @@
 
 mod act;
 mod data;
+mod deciding;
 mod intake;
 mod join;
 mod outcome;
@@ -76,6 +77,7 @@ pub struct Pipeline {
     works: Works,
     turns: Turns,
     acting: act::Acting,
+    deciding: deciding::Deciding,
 }
 
 impl Pipeline {
@@ -91,7 +93,20 @@ impl Pipeline {
         net_id: u32,
     ) -> Arc<Self> {
         let (works, turns, acting) = (Works::default(), Turns::default(), act::Acting::default());
-        Arc::new(Self { store, deliver, link, surroundings, regions, metrics, name, net_id, works, turns, acting })
+        Arc::new(Self {
+            store,
+            deliver,
+            link,
+            surroundings,
+            regions,
+            metrics,
+            name,
+            net_id,
+            works,
+            turns,
+            acting,
+            deciding: deciding::Deciding::default(),
+        })
     }
 
     /// One datagram, from the link to *done*. Ends only when everything in it needs nothing more, however long the

@@ -9,7 +9,7 @@ use limpet_worker_core::{
     uplink::{self, Acceptance, Uplink, Verdict},
 };
 
-use super::{EMIT_LIMIT, Flow, Pipeline, TAKE_OVER_AFTER, work::Transmission};
+use super::{EMIT_LIMIT, Flow, Pipeline, TAKE_OVER_AFTER, deciding::Decision, work::Transmission};
 
 /// A worker that only seems silent has its event out by then: taken over sooner, it would be delivered twice.
 const SUSPECT_AFTER: Duration = EMIT_LIMIT.saturating_add(Duration::from_millis(50));
@@ -22,7 +22,9 @@ impl Pipeline {
     /// One pass over steps 4 and 5. `again`: an earlier pass was refused or got no answer, so read what is settled.
     pub(super) async fn data(&self, copies: &Transmission, frame: &DataFrame<'_>, again: bool) -> Outcome {
         let freshness = if again { Freshness::Serial } else { Freshness::Quorum };
-        let Some((row, fcnt)) = self.find_session(frame, freshness).await? else {
+        let Some(found) = self.find_session(frame, freshness).await? else { return Ok(Flow::Done) };
+        let decision = self.deciding.alone(&found.0.session.key).await;
+        let Some((row, fcnt)) = self.as_decided(frame, freshness, found, &decision).await? else {
             return Ok(Flow::Done);
         };
         let Some(context) = self.device(&row).await? else { return Ok(Flow::Done) };
@@ -30,8 +32,29 @@ impl Pipeline {
         match uplink::judge(&row, fcnt, frame.confirmed, received_at, context.device.skip_fcnt_check) {
             Verdict::AlreadyOut => Ok(self.verdict("duplicate", &row)),
             Verdict::Replay => Ok(self.verdict("replay", &row)),
-            Verdict::Finish => self.finish_slot(&row, &context).await,
-            Verdict::Accept(how) => self.accept(copies, frame, &row, fcnt, &context, how).await,
+            Verdict::Finish => {
+                drop(decision);
+                self.finish_slot(&row, &context).await
+            }
+            Verdict::Accept(how) => self.accept(copies, frame, (&row, fcnt), &context, how, decision).await,
+        }
+    }
+
+    /// The session as it is now that this task may decide: read again after others have decided, and after a slot that
+    /// this process is just acting on is out.
+    async fn as_decided(
+        &self,
+        frame: &DataFrame<'_>,
+        freshness: Freshness,
+        found: (SessionRow, u32),
+        decision: &Decision,
+    ) -> Result<Option<(SessionRow, u32)>, StoreError> {
+        let found = if decision.waited { self.find_session(frame, freshness).await? } else { Some(found) };
+        match found {
+            Some((row, _)) if self.acting.soon_out(&row.session.key, row.session.slot.number).await => {
+                self.find_session(frame, freshness).await
+            }
+            found => Ok(found),
         }
     }
 
@@ -79,17 +102,14 @@ impl Pipeline {
         &self,
         copies: &Transmission,
         frame: &DataFrame<'_>,
-        row: &SessionRow,
-        fcnt: u32,
+        (row, fcnt): (&SessionRow, u32),
         context: &DeviceContext,
         how: Acceptance,
+        decision: Decision,
     ) -> Outcome {
         let Some(region) = copies.receptions.first().and_then(|r| self.regions.by_name(&r.region)) else {
             return Ok(self.verdict("no_region", row));
         };
-        if self.acting.soon_out(&row.session.key, row.session.slot.number).await {
-            return Ok(Flow::Again);
-        }
         self.keep_slot(row, context).await?;
         let queue = match how {
             Acceptance::Overtaken | Acceptance::AckAgain => Vec::new(),
@@ -101,7 +121,10 @@ impl Pipeline {
         let uplink = Uplink { row, context, region, frame, fcnt, receptions, queue: &queue, worker, now };
         let next = uplink::accept(&uplink, how);
         let acting = self.acting.begin(&next.key, next.slot.number);
-        match self.store.commit_session(&next).await {
+        let committed = self.store.commit_session(&next).await;
+        // What follows may take an integration's time, which the device's next uplink need not wait for.
+        drop(decision);
+        match committed {
             Ok(Commit::Applied) => {
                 self.metrics.accepted(how);
                 self.act(&next, context, region).await;
