@@ -2,8 +2,8 @@
 //! calls of [`Balancer`], and what is to be done comes out as [`Action`]s. Whoever drives it owns the sockets and the
 //! clock, in production as in a simulation.
 //!
-//! The way of one uplink: [`header`] reads who sends it, [`gateways`] lets it in, [`retention`] keeps it, [`routing`]
-//! names its worker, [`health`] says when that worker has been silent for too long. [`downlink`] is the way back.
+//! The way of one uplink: `header` reads who sends it, `gateways` lets it in, `retention` keeps it, `routing`
+//! names its worker, `health` says when that worker has been silent for too long. `downlink` is the way back.
 #![no_std]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
