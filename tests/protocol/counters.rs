@@ -102,3 +102,44 @@ async fn replays_and_forgeries_have_no_event_and_no_answer() {
     site.exchange_with_all(&mut device, &good).await.only();
     network.ups(6).await;
 }
+
+/// The MIC tells them apart, and each has its own counters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_of_one_address_are_two_devices() {
+    let (network, mut site, mut device) = start().await;
+    let mut other = network.abp_beside(&device);
+    for number in 0..2 {
+        for device in [&mut device, &mut other] {
+            let packet = device.uplink(&uplink(true)).unwrap();
+            let exchange = site.exchange_with_all(device, &packet).await;
+            let Received::Data { ack: true, fcnt, .. } = *exchange.only().1 else { panic!("no ACK: {exchange:?}") };
+            assert_eq!(fcnt, number);
+        }
+    }
+    let ups = network.ups(4).await;
+    for device in [&device, &other] {
+        let eui = device.dev_eui().to_string();
+        let told: Vec<_> = ups.iter().filter(|up| up.dev_eui == eui).map(|up| up.f_cnt).collect();
+        assert_eq!(told, [0, 1], "{eui}");
+    }
+}
+
+/// Activated anew, a device starts at 0 again, and what it sent before is worth nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_activation_begins_new_counters() {
+    let (network, mut site, mut device) = start().await;
+    let before = device.uplink(&uplink(true)).unwrap();
+    site.exchange_with_all(&mut device, &before).await.only();
+    let session = device.session_mut().unwrap();
+    (session.fcnt_up, session.next_fcnt_down) = (0, 0);
+    session.keys.nwk_s_key.0[0] ^= 1;
+    network.api.activate(&device).await;
+    let packet = device.uplink(&uplink(true)).unwrap();
+    let exchange = site.exchange_with_all(&mut device, &packet).await;
+    let Received::Data { ack: true, fcnt: 0, .. } = *exchange.only().1 else { panic!("no ACK: {exchange:?}") };
+    let ups = network.ups(2).await;
+    assert_eq!(ups.iter().map(|up| up.f_cnt).collect::<Vec<_>>(), [0, 0]);
+    assert_ne!(ups[0].id, ups[1].id, "another session, another event");
+    site.exchange_with_all(&mut device, &before).await.none();
+    assert_eq!(network.told("up").len(), 2);
+}

@@ -1,7 +1,7 @@
 //! Gateways as they are: ports that change, TX_ACKs from the wrong socket or from nowhere, counters that wrap.
 
 use limpet_bench::{GatewayConfig, Received, TxAckFrom, TxAckStyle, Uplink, VirtualDevice};
-use limpet_shared::gwmp::{DownKind, Rxpk};
+use limpet_shared::gwmp::{Datr, DownKind, Rxpk};
 
 use crate::{
     network::Network,
@@ -143,6 +143,57 @@ async fn a_gateway_of_version_1_never_sends_a_tx_ack() {
     assert!(matches!(received, Received::Data { ack: true, fcnt: 1, fport: None, .. }), "{received:?}");
     network.ups(2).await;
     assert_eq!(network.told("up").len(), 2);
+}
+
+/// It has no queue: a JoinAccept, due after 5 s, is kept back until shortly before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_of_version_1_is_told_of_a_join_accept_when_it_is_due() {
+    let network = Network::up().await;
+    let config = GatewayConfig { version: 1, ..GatewayConfig::new(network.gateway(), network.gwmp) };
+    let mut site = Site::start(vec![config]).await;
+    let mut device = network.otaa("1.0.3");
+    let packet = device.join().unwrap();
+    let exchange = site.exchange_with_all(&mut device, &packet).await;
+    assert_eq!(exchange.only(), (1, &Received::Joined));
+    let lead = exchange.downlinks[0].lead;
+    assert!((0..1_000_000).contains(&lead), "it came {lead} us ahead");
+}
+
+/// What a gateway says of its board and antenna comes back with the downlink; FSK is answered with FSK.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_downlink_names_board_antenna_and_modulation() {
+    let network = Network::up().await;
+    let (eui, mut device) = (network.gateway(), network.abp());
+    let socket = Socket::open(network.gwmp, eui, 2).await;
+    socket.open_route(1).await;
+    let packet = uplink(&mut device, 5);
+    let fsk = Datr::Fsk { bit_rate: 50_000 };
+    let packet = Rxpk { brd: Some(1), ant: Some(3), freq: 868_800_000, datr: fsk, codr: None, lsnr: None, ..packet };
+    socket.report(2, &[packet]).await;
+    let (token, rx1) = socket.pull_resp().await;
+    assert_eq!((rx1.freq, rx1.datr, rx1.fdev, rx1.ipol), (868_800_000, fsk, Some(25_000), false));
+    assert_eq!((rx1.brd, rx1.ant, rx1.tmst, rx1.imme), (Some(1), Some(3), Some(1_000_005), false));
+    socket.tx_ack(token, br#"{"txpk_ack":{"error":"TX_FREQ"}}"#).await;
+    let (token, rx2) = socket.pull_resp_again(&rx1).await;
+    assert_eq!((rx2.brd, rx2.ant, rx2.freq, rx2.ipol), (Some(1), Some(3), 869_525_000, true));
+    socket.tx_ack(token, b"").await;
+    acknowledged(&mut device, &rx2.data, 0);
+    let ups = network.ups(1).await;
+    assert_eq!(ups[0].body["dr"], 7);
+}
+
+/// Without a counter there is no time to send at; the uplink itself is as good as any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_without_a_counter_is_heard_and_never_told_to_send() {
+    let network = Network::up().await;
+    let (eui, mut device) = (network.gateway(), network.abp());
+    let socket = Socket::open(network.gwmp, eui, 2).await;
+    socket.open_route(1).await;
+    let packet = Rxpk { tmst: None, ..uplink(&mut device, 0) };
+    socket.report(2, &[packet]).await;
+    network.ups(1).await;
+    tokio::time::sleep(QUIET).await;
+    socket.strictly_silent().await;
 }
 
 /// Version 2, with a status report beside the packets, and datagrams that are sent twice.

@@ -188,6 +188,29 @@ async fn a_datagram_of_255_packets_of_one_device_is_255_events() {
     assert_eq!(ups.len(), packets.len());
 }
 
+/// The same datagram, over and over: one event, and the devices of others do not suffer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_replayed_without_end_is_one_event() {
+    let network = Network::up().await;
+    let (socket, replayer) = (gateway(&network).await, gateway(&network).await);
+    let (mut device, mut other) = (network.abp(), network.abp());
+    let packets = [uplink(&mut device)];
+    let json = gwmp::push_data_json(&packets, None);
+    for round in 0..100 {
+        for token in 0..100 {
+            replayer.push(token, &json).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        if round % 25 == 0 {
+            still_works(&network, &socket, &mut other).await;
+        }
+    }
+    still_works(&network, &socket, &mut other).await;
+    let eui = device.dev_eui().to_string();
+    let told: Vec<_> = network.told("up").into_iter().filter(|up| up.dev_eui == eui).collect();
+    assert_eq!(told.len(), 1, "{told:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_datagrams_are_read_whole() {
     let network = Network::up().await;

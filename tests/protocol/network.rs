@@ -137,7 +137,16 @@ impl Network {
     pub fn abp_at(&self, data_rate: Option<u8>) -> VirtualDevice {
         let number = self.number();
         let config = DeviceConfig { data_rate, ..self.config(number) };
-        let dev_addr = DevAddr(0x0100_0000 + number);
+        self.activated(config, DevAddr(0x0100_0000 + number))
+    }
+
+    /// Another device with the address of this one.
+    pub fn abp_beside(&self, other: &VirtualDevice) -> VirtualDevice {
+        self.activated(self.config(self.number()), other.session().unwrap().dev_addr)
+    }
+
+    fn activated(&self, config: DeviceConfig, dev_addr: DevAddr) -> VirtualDevice {
+        let number = config.seed;
         let keys = Keys { nwk_s_key: AesKey([number as u8; 16]), app_s_key: AesKey([0x5a; 16]) };
         let [nwk_s_key, app_s_key] = [keys.nwk_s_key, keys.app_s_key].map(|key| key.to_hex());
         let dev_addr_text = dev_addr.to_string();

@@ -3,14 +3,16 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use limpet_bench::{
-    Air, Coverage, Downlink, Flight, GatewayConfig, Received, Transmission, VirtualDevice, VirtualGateway,
+    Air, Caught, Coverage, Downlink, Flight, GatewayConfig, Received, Transmission, VirtualDevice, VirtualGateway,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::support::eventually;
+use crate::support::{PATIENCE, eventually};
 
 /// How long after everything came it is watched that nothing more does.
 pub const QUIET: Duration = Duration::from_secs(2);
+/// How long a device that has heard something goes on listening here.
+const LINGER: Duration = Duration::from_millis(300);
 /// How long a PUSH_ACK may take.
 const PUSH_ACK_WITHIN: Duration = Duration::from_secs(20);
 
@@ -104,13 +106,19 @@ impl Site {
     }
 }
 
-/// All that the device hears in its windows. Of the same bytes in both windows it hears the first.
-pub async fn hear(device: &mut VirtualDevice, flight: &mut Flight) -> Vec<(u8, Received)> {
+/// All that the device hears in its windows. Once it has heard something, it listens only a little longer: what may be
+/// repeated is repeated by then.
+async fn hear(device: &mut VirtualDevice, flight: &mut Flight) -> Vec<(u8, Received)> {
     let (mut heard, mut last) = (Vec::new(), None);
-    while let Some(caught) = flight.next().await {
+    while let Some(caught) = listen(flight, !heard.is_empty()).await {
         if last.replace(caught.phy.clone()).as_ref() != Some(&caught.phy) {
             heard.push((caught.window, device.receive(&caught.phy).unwrap()));
         }
     }
     heard
+}
+
+async fn listen(flight: &mut Flight, not_long: bool) -> Option<Caught> {
+    let time = if not_long { LINGER } else { PATIENCE };
+    tokio::time::timeout(time, flight.next()).await.ok()?
 }

@@ -13,6 +13,9 @@ use crate::{
 
 const RX2: (u32, Datr) = (869_525_000, Datr::Lora { spreading_factor: 12, bandwidth_khz: 125 });
 
+/// How long a device waits after its windows before it repeats.
+const ACK_TIMEOUT: Duration = Duration::from_secs(1);
+
 async fn start() -> (Network, Site, VirtualDevice) {
     let network = Network::up().await;
     let site = Site::start(vec![GatewayConfig::new(network.gateway(), network.gwmp)]).await;
@@ -30,7 +33,9 @@ async fn a_confirmed_uplink_repeated_unchanged_is_acknowledged_again_and_told_on
     let packet = device.uplink(&confirmed()).unwrap();
     // Unchanged: the same bytes, frequency and data rate, as a stack does that missed the ACK.
     for number in 0..3 {
-        // The windows of the transmission before are over.
+        if number > 0 {
+            tokio::time::sleep(ACK_TIMEOUT).await;
+        }
         let exchange = site.exchange_with_all(&mut device, &packet).await;
         let Received::Data { ack: true, fcnt, .. } = *exchange.only().1 else { panic!("no ACK: {exchange:?}") };
         assert_eq!(fcnt, number, "each ACK has its own FCntDown");
