@@ -8,6 +8,7 @@ mod data;
 mod deciding;
 mod intake;
 mod join;
+mod lines;
 mod outcome;
 mod pending;
 mod sweep;
@@ -78,6 +79,7 @@ pub struct Pipeline {
     turns: Turns,
     acting: act::Acting,
     deciding: deciding::Deciding,
+    refused_joins: lines::Lines,
 }
 
 impl Pipeline {
@@ -106,6 +108,7 @@ impl Pipeline {
             turns,
             acting,
             deciding: deciding::Deciding::default(),
+            refused_joins: lines::Lines::default(),
         })
     }
 

@@ -149,7 +149,10 @@ impl Pipeline {
 
     fn refuse(&self, reason: &'static str, request: &JoinRequest) -> Flow {
         self.metrics.dropped(reason);
-        tracing::info!(dev_eui = %request.dev_eui, join_eui = %request.join_eui, dev_nonce = request.dev_nonce, reason, "no join");
+        let JoinRequest { dev_eui, join_eui, dev_nonce, .. } = request;
+        if let Some(unsaid) = self.refused_joins.admit(self.surroundings.now()) {
+            tracing::info!(%dev_eui, %join_eui, dev_nonce, reason, unsaid, "no join");
+        }
         Flow::Done
     }
 }
