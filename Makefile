@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # One version for everyone, so that a new release cannot turn a check red.
 CARGO_DENY := 0.20.2
 
-.PHONY: help build test test-tools lint deny fuzz-short fuzz ci bench clean
+.PHONY: help build test test-tools lint deny fuzz-short fuzz ci bench cql-engine clean
 
 help:
 	@echo 'make build        the binary, target/release/limpet'
@@ -16,6 +16,7 @@ help:
 	@echo 'make fuzz-short   20 s of fuzzing per target, if there is a nightly compiler'
 	@echo 'make ci           test, lint and fuzz-short: what must pass before a change lands'
 	@echo 'make bench        micro-benchmarks'
+	@echo 'make cql-engine   a CQL store to develop against: one Cassandra or ScyllaDB node on 127.0.0.1'
 	@echo 'make clean        removes everything that was built'
 
 build:
@@ -51,6 +52,11 @@ ci:
 
 bench:
 	@$(STEP) 'micro-benchmarks' $(CARGO) bench --package limpet-bench --locked
+
+# Three nodes, faults, an end: scripts/cql-engine.sh says how.
+cql-engine:
+	@scripts/cql-engine.sh fetch
+	@scripts/cql-engine.sh start
 
 clean:
 	$(CARGO) clean

@@ -2,7 +2,8 @@
 # Gets what the black-box tests use besides Rust, into the target folder, and changes nothing else:
 #   TARGET/tools/bin/promtool   taken out of Debian's package `prometheus`, which is not installed
 #   TARGET/venv                 Python with the packages of scripts/requirements.txt
-# Only what Debian has to install (a C compiler, Python) is installed, and only as root.
+#   TARGET/cql-engine/lib       Apache Cassandra's jars, unless a Docker engine answers: then ScyllaDB's image
+# Only what Debian has to install (a C compiler, Python, Java and Maven) is installed, and only as root.
 # What cannot be had is said and left out: the tests that need it skip, or fail when CI=true.
 set -u
 cd "$(dirname "$0")/.."
@@ -87,7 +88,21 @@ get_python() {
   fi
 }
 
+get_cql_engine() {
+  if [ -n "${LIMPET_TEST_CQL:-}" ]; then
+    say "CQL engine: the one of LIMPET_TEST_CQL"
+    return 0
+  fi
+  if ! timeout 10 docker info >/dev/null 2>&1; then
+    # Cassandra 5 wants exactly this version.
+    installed java openjdk-17-jre-headless || return 0
+    [ -e "$target/cql-engine/lib/complete" ] || installed mvn maven || return 0
+  fi
+  scripts/cql-engine.sh fetch || say "the tests that need a CQL engine will not run"
+}
+
 installed cc gcc libc6-dev || exit 1
 mkdir -p "$target"
 get_promtool
 get_python
+get_cql_engine
