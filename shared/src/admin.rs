@@ -1,7 +1,7 @@
 //! What an operator can ask (`limpet ctl`, the console, the cluster's REST API) and what comes back. Any server takes
 //! any question: a balancer answers what it knows and passes the rest over the link to a worker, and the other way round.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,12 +49,23 @@ pub struct DeviceAdd {
     pub webhook: Option<String>,
 }
 
-/// The role that a join token is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a server is in its cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
+    #[default]
     Worker,
     Balancer,
+}
+
+impl Role {
+    /// `worker` or `balancer`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Balancer => "balancer",
+        }
+    }
 }
 
 /// An answer.
@@ -94,14 +105,16 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// A server of the cluster, as one balancer sees it.
+/// A server of the cluster: as one balancer sees it, as it tells of itself through the store, or both together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Server {
     pub name: String,
     /// `worker` or `balancer`.
     pub role: String,
-    /// `joining`, `ready`, `draining`, `suspect`, `ejected` or `gone`.
+    /// `joining`, `ready`, `overloaded`, `draining`, `suspect`, `ejected` or `gone`.
     pub state: String,
+    /// A worker: where balancers see it. A balancer: where workers dial it.
     pub address: String,
     pub http: String,
     pub version: String,
@@ -113,6 +126,70 @@ pub struct Server {
     pub in_flight: u32,
     /// Why it is in this state; empty if there is nothing to say.
     pub reason: String,
+    /// Random, new at each start.
+    pub instance: u64,
+    /// The key of its certificate ([`RevokedServer::key`]).
+    pub key: String,
+    /// Part of the machine's processor time that its process uses, 0 to 1.
+    pub cpu: f64,
+    /// Bytes of memory that its process holds.
+    pub memory: u64,
+    /// Bytes free on the file system of its folder.
+    pub disk_free: u64,
+    /// It is part of a `limpet up`, and ends only with it.
+    pub combined: bool,
+    /// When this was written down, by the clock of who did.
+    pub seen_at: UnixMicros,
+}
+
+impl Server {
+    /// [`Self::role`] as the code has it.
+    pub fn kind(&self) -> Role {
+        if self.role == Role::Balancer.as_str() { Role::Balancer } else { Role::Worker }
+    }
+}
+
+/// A certificate that counts no more. Another server may get the name, with a certificate of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RevokedServer {
+    pub name: String,
+    pub role: Role,
+    /// SHA-256 of the certificate's public key, hex: it stays the same when the certificate is renewed.
+    pub key: String,
+    pub at: UnixMicros,
+}
+
+/// What is known of a join token, besides its secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TokenInfo {
+    /// 16 hex digits.
+    pub id: String,
+    pub role: Role,
+    pub created_at: UnixMicros,
+    pub expires_at: UnixMicros,
+    /// How many servers it lets in.
+    pub uses: u32,
+    /// How many each balancer has let in with it.
+    pub used: BTreeMap<String, u32>,
+    pub revoked: bool,
+}
+
+impl TokenInfo {
+    /// How many servers it has let in so far.
+    pub fn used(&self) -> u32 {
+        self.used.values().fold(0, |sum, used| sum.saturating_add(*used))
+    }
+
+    /// Takes in what somebody else knows of the same token. In any order, however often, the result is the same.
+    pub fn merge(&mut self, other: &Self) {
+        self.revoked |= other.revoked;
+        for (balancer, used) in &other.used {
+            let mine = self.used.entry(balancer.clone()).or_default();
+            *mine = (*mine).max(*used);
+        }
+    }
 }
 
 /// The ring, and the choice for one gateway.

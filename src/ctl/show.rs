@@ -31,7 +31,8 @@ fn join_token(request: &Request, token: &str, expires_at: UnixMicros) -> String 
 
 fn servers_table(servers: &[Server], now: UnixMicros) -> String {
     let rows = servers.iter().map(|server| {
-        let Server { name, role, state, address, http, version, started_at, weight, share, in_flight, reason } = server;
+        let Server { name, role, state, address, http, version, started_at, weight, share, in_flight, reason, .. } =
+            server;
         let balances = role == "balancer";
         let of_worker = |text: String| if balances { String::new() } else { text };
         vec![

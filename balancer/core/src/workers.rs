@@ -109,6 +109,8 @@ impl Worker {
             share: 0.0,
             in_flight: self.in_flight,
             reason: reason.into(),
+            instance: self.instance,
+            ..Server::default()
         }
     }
 }

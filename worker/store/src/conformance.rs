@@ -6,6 +6,7 @@
 mod directory;
 mod joins;
 mod lists;
+mod membership;
 mod pending;
 mod queue;
 mod receptions;
@@ -95,6 +96,12 @@ properties![
     lists::devices_are_listed_by_application_and_profile,
     lists::gateways_are_listed_by_tenant,
     lists::api_keys_are_listed_by_whom_they_act_for,
+    membership::the_last_heartbeat_holds,
+    membership::a_forgotten_server_is_gone,
+    membership::a_revocation_stays_and_spares_the_next_of_that_name,
+    membership::what_is_known_of_a_token_only_grows,
+    membership::many_balancers_count_one_token,
+    membership::a_token_is_revoked_and_expires,
 ];
 
 impl Property {

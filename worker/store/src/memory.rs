@@ -5,12 +5,16 @@
 
 mod directory;
 mod frames;
+mod membership;
 mod sessions;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use limpet_shared::{DevAddr, Eui64, UnixMicros};
+use limpet_shared::{
+    DevAddr, Eui64, UnixMicros,
+    admin::{RevokedServer, Role, Server, TokenInfo},
+};
 use limpet_worker_core::model::*;
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -45,6 +49,10 @@ struct State {
     /// Changes of the set of gateways so far.
     gateway_changes: u64,
     devices: BTreeMap<Eui64, (Device, DeviceSeen)>,
+    servers: BTreeMap<(Role, String), Server>,
+    /// By name and key.
+    revoked: BTreeMap<(String, String), RevokedServer>,
+    tokens: BTreeMap<String, TokenInfo>,
 }
 
 /// A device's queue. The last number stays when its items go: no number is given twice.

@@ -12,6 +12,7 @@ mod error;
 mod folder;
 mod frame_store;
 mod keeper;
+mod membership;
 mod notes;
 mod provisioning;
 mod readers;

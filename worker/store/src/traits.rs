@@ -1,7 +1,10 @@
 //! The seam itself.
 
 use async_trait::async_trait;
-use limpet_shared::{DevAddr, Eui64, UnixMicros};
+use limpet_shared::{
+    DevAddr, Eui64, UnixMicros,
+    admin::{RevokedServer, Role, Server, TokenInfo},
+};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
@@ -198,9 +201,37 @@ pub trait Directory: Send + Sync + 'static {
     async fn init_setting(&self, name: &str, value: &[u8]) -> Result<Vec<u8>>;
 }
 
+/// The servers of the cluster, and who may become one. Servers meet here: no balancer talks to another, no worker to
+/// another.
+#[async_trait]
+pub trait Membership: Send + Sync + 'static {
+    /// What a server is and does now, as it says itself or as a worker says of its balancer. Keyed (role, name); the
+    /// last one written holds, whatever its `seen_at`: clocks differ.
+    async fn heartbeat(&self, server: &Server) -> Result<()>;
+    /// All servers, also those that went, by role (workers first), then name.
+    async fn servers(&self) -> Result<Vec<Server>>;
+    /// One that is not there is no error.
+    async fn forget_server(&self, role: Role, name: &str) -> Result<()>;
+
+    /// From now on the certificate with this key counts no more. The same again changes nothing.
+    async fn revoke_server(&self, revoked: &RevokedServer) -> Result<()>;
+    /// By name, then key. Never forgotten: a certificate may be renewed for ever.
+    async fn revoked_servers(&self) -> Result<Vec<RevokedServer>>;
+
+    /// What is known of a join token, merged into what is there ([`TokenInfo::merge`]): it may be written again, in any
+    /// order, by any number of workers.
+    async fn put_token(&self, token: &TokenInfo) -> Result<()>;
+    /// By `created_at`, then id.
+    async fn tokens(&self) -> Result<Vec<TokenInfo>>;
+    /// `NotFound` if there is no such token.
+    async fn revoke_token(&self, id: &str) -> Result<()>;
+    /// Forgets tokens that expired before `before`. Returns how many.
+    async fn expire_tokens(&self, before: UnixMicros) -> Result<u64>;
+}
+
 /// The whole store.
 #[async_trait]
-pub trait Store: FrameStore + Directory {
+pub trait Store: FrameStore + Directory + Membership {
     /// Whether it answers now; cheap, for readiness.
     async fn ping(&self) -> Result<()>;
     /// What it is, without secrets: for logs and the console.

@@ -44,6 +44,7 @@ impl Balancer {
             http: self.config.admin.clone(),
             version: self.config.software.clone(),
             started_at: self.config.started_at,
+            instance: self.config.instance,
             in_flight: u32::try_from(self.retention.held()).unwrap_or(u32::MAX),
             ..Server::default()
         };

@@ -1,12 +1,17 @@
 //! Every method of the store, passed on: the table says which of them write.
 
 use async_trait::async_trait;
-use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros};
+use limpet_shared::{
+    AesKey, DevAddr, Eui64, UnixMicros,
+    admin::{RevokedServer, Role, Server, TokenInfo},
+};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
 use super::FaultStore;
-use crate::{Commit, Directory, FrameStore, Freshness, IntegrationId, List, Page, PendingEvent, Result, Store};
+use crate::{
+    Commit, Directory, FrameStore, Freshness, IntegrationId, List, Membership, Page, PendingEvent, Result, Store,
+};
 
 macro_rules! pass_on {
     ($trait:ident { $($kind:ident $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)* }) => {
@@ -96,6 +101,20 @@ pass_on! {
         read device_context(dev_eui: Eui64) -> Result<Option<DeviceContext>>;
         read setting(name: &str) -> Result<Option<Vec<u8>>>;
         write init_setting(name: &str, value: &[u8]) -> Result<Vec<u8>>;
+    }
+}
+
+pass_on! {
+    Membership {
+        write heartbeat(server: &Server) -> Result<()>;
+        read servers() -> Result<Vec<Server>>;
+        write forget_server(role: Role, name: &str) -> Result<()>;
+        write revoke_server(revoked: &RevokedServer) -> Result<()>;
+        read revoked_servers() -> Result<Vec<RevokedServer>>;
+        write put_token(token: &TokenInfo) -> Result<()>;
+        read tokens() -> Result<Vec<TokenInfo>>;
+        write revoke_token(id: &str) -> Result<()>;
+        write expire_tokens(before: UnixMicros) -> Result<u64>;
     }
 }
 

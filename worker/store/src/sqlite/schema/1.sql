@@ -113,3 +113,12 @@ CREATE TABLE pending (
 );
 
 CREATE TABLE lease (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+
+-- `role`: 0 worker, 1 balancer.
+CREATE TABLE server (role INTEGER NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (role, name)) WITHOUT ROWID;
+CREATE TABLE revoked_server (
+    name TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (name, key)
+) WITHOUT ROWID;
+CREATE TABLE join_token (
+    id TEXT PRIMARY KEY, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, body TEXT NOT NULL
+) WITHOUT ROWID;

@@ -1,0 +1,59 @@
+//! Servers, revoked certificates and join tokens in memory.
+
+use async_trait::async_trait;
+use limpet_shared::{
+    UnixMicros,
+    admin::{RevokedServer, Role, Server, TokenInfo},
+};
+
+use super::MemoryStore;
+use crate::{Membership, Result, words};
+
+#[async_trait]
+impl Membership for MemoryStore {
+    async fn heartbeat(&self, server: &Server) -> Result<()> {
+        let key = (server.kind(), server.name.clone());
+        self.state.lock().servers.insert(key, server.clone());
+        Ok(())
+    }
+    async fn servers(&self) -> Result<Vec<Server>> {
+        Ok(self.state.lock().servers.values().cloned().collect())
+    }
+    async fn forget_server(&self, role: Role, name: &str) -> Result<()> {
+        self.state.lock().servers.remove(&(role, name.to_owned()));
+        Ok(())
+    }
+
+    async fn revoke_server(&self, revoked: &RevokedServer) -> Result<()> {
+        let key = (revoked.name.clone(), revoked.key.clone());
+        self.state.lock().revoked.entry(key).or_insert_with(|| revoked.clone());
+        Ok(())
+    }
+    async fn revoked_servers(&self) -> Result<Vec<RevokedServer>> {
+        Ok(self.state.lock().revoked.values().cloned().collect())
+    }
+
+    async fn put_token(&self, token: &TokenInfo) -> Result<()> {
+        let mut state = self.state.lock();
+        state.tokens.entry(token.id.clone()).and_modify(|known| known.merge(token)).or_insert_with(|| token.clone());
+        Ok(())
+    }
+    async fn tokens(&self) -> Result<Vec<TokenInfo>> {
+        let mut tokens: Vec<_> = self.state.lock().tokens.values().cloned().collect();
+        // The map gives them by id, and the sort is stable.
+        tokens.sort_by_key(|token| token.created_at);
+        Ok(tokens)
+    }
+    async fn revoke_token(&self, id: &str) -> Result<()> {
+        let mut state = self.state.lock();
+        let token = state.tokens.get_mut(id).ok_or_else(|| words::missing("join token", id))?;
+        token.revoked = true;
+        Ok(())
+    }
+    async fn expire_tokens(&self, before: UnixMicros) -> Result<u64> {
+        let mut state = self.state.lock();
+        let had = state.tokens.len();
+        state.tokens.retain(|_, token| token.expires_at >= before);
+        Ok((had - state.tokens.len()) as u64)
+    }
+}
