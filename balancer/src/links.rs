@@ -67,7 +67,7 @@ async fn serve(id: WorkerId, incoming: Incoming, inputs: mpsc::Sender<Input>) {
     }
     let welcome = match queues.control.recv().await {
         Some(to_worker::Kind::Welcome(welcome)) => welcome,
-        Some(to_worker::Kind::Refused(refused)) => return incoming.refuse(&refused.reason, refused.retry).await,
+        Some(to_worker::Kind::Refused(refused)) => return incoming.refuse_as(refused).await,
         _ => return incoming.refuse("this balancer is stopping", true).await,
     };
     match incoming.welcome(welcome).await {

@@ -58,7 +58,7 @@ impl Running {
     async fn worker(&self, name: &str, instance: u64) -> BalancerLink {
         let folder = self.folder.path().join(name);
         let identity = self.authority.identity(&folder, name, Role::Worker).unwrap();
-        let weight = Some(Weight { number: 1, weight: 100, ready: true, reason: String::new() });
+        let weight = Some(Weight { number: 1, weight: 100, ready: true, ..Weight::default() });
         let hello = Hello { version: VERSION, name: name.into(), instance, weight, ..Hello::default() };
         timeout(PATIENCE, dial(&self.link.to_string(), &identity, hello)).await.unwrap().unwrap()
     }
@@ -68,7 +68,7 @@ impl Running {
         let cluster = Cluster {
             version,
             ring_key: Bytes::from_static(&[5; 16]),
-            gateways: vec![KnownGateway { eui: GATEWAY.0 }],
+            gateways: vec![KnownGateway { eui: GATEWAY.0, ..KnownGateway::default() }],
             ..Cluster::default()
         };
         worker.control_tx.send(Kind::Cluster(cluster)).await.unwrap();

@@ -42,6 +42,13 @@ pub enum DialError {
         /// Another try may have more luck.
         retry: bool,
     },
+    /// The balancer has a link to this process already, at another address of it.
+    #[error("{address} leads to a balancer that is linked at another address")]
+    Linked {
+        address: String,
+        /// That balancer's instance.
+        balancer: u64,
+    },
     #[error("{0} does not speak the link's protocol: {1}")]
     Protocol(String, String),
 }
@@ -122,6 +129,9 @@ async fn introduce(
     let first = control_rx.recv().await.map_err(|e| why(e.to_string()))?;
     let welcome = match first.and_then(|message| message.kind) {
         Some(to_worker::Kind::Welcome(welcome)) => welcome,
+        Some(to_worker::Kind::Refused(refused)) if refused.linked != 0 => {
+            return Err(DialError::Linked { address: address.to_owned(), balancer: refused.linked });
+        }
         Some(to_worker::Kind::Refused(refused)) => {
             let (reason, retry) = (refused.reason, refused.retry);
             return Err(DialError::Refused { address: address.to_owned(), reason, retry });

@@ -298,8 +298,14 @@ impl Incoming {
     }
 
     /// Sends the worker away. `retry` says that another try may have more luck.
-    pub async fn refuse(mut self, reason: &str, retry: bool) {
-        let refused = to_worker::Kind::Refused(Refused { reason: reason.to_owned(), retry });
+    pub async fn refuse(self, reason: &str, retry: bool) {
+        self.refuse_as(Refused { reason: reason.to_owned(), retry, linked: 0 }).await;
+    }
+
+    /// Sends the worker away with this message.
+    pub async fn refuse_as(mut self, refused: Refused) {
+        let reason = refused.reason.clone();
+        let refused = to_worker::Kind::Refused(refused);
         let told = async {
             if write_one(&mut self.send, &ToWorker::from(refused)).await.is_ok() && self.send.finish().is_ok() {
                 let _ = self.send.stopped().await;

@@ -268,7 +268,7 @@ async fn messages_of_any_size_cross_in_both_directions() {
     assert_eq!((ack.received, ack.stored), (4, vec![1, 2]));
 
     // A snapshot of many gateways is far longer than any buffer on the way.
-    let gateways = (0..200_000).map(|eui| KnownGateway { eui }).collect();
+    let gateways = (0..200_000).map(|eui| KnownGateway { eui, ..KnownGateway::default() }).collect();
     let cluster = Cluster { version: 3, gateways, ..Cluster::default() };
     client.control_tx.try_send(to_balancer::Kind::Cluster(cluster.clone())).unwrap();
     client.control_tx.try_send(to_balancer::Kind::Alive(Alive { in_flight: 5 })).unwrap();

@@ -152,7 +152,7 @@ pub mod to_balancer {
 /// Balancer to worker, on the control stream.
 #[derive(Clone, PartialEq, Message)]
 pub struct ToWorker {
-    #[prost(oneof = "to_worker::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "to_worker::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub kind: Option<to_worker::Kind>,
 }
 pub mod to_worker {
@@ -183,6 +183,10 @@ pub mod to_worker {
         Admin(Admin),
         #[prost(message, tag = "12")]
         AdminReply(AdminReply),
+        #[prost(message, tag = "13")]
+        Sightings(Sightings),
+        #[prost(message, tag = "14")]
+        Spare(Spare),
     }
 }
 
@@ -221,6 +225,10 @@ pub struct Hello {
     /// Its first weight and readiness.
     #[prost(message, optional, tag = "7")]
     pub weight: Option<Weight>,
+    /// Instances of the balancers that it has a link to now. One that finds itself here was dialled at another of its
+    /// addresses, and refuses the second link.
+    #[prost(fixed64, repeated, tag = "8")]
+    pub linked: Vec<u64>,
 }
 
 /// Answer to [`Hello`]: the worker is in.
@@ -253,6 +261,9 @@ pub struct Refused {
     /// Trying again later can help (the name is taken by a server that may be on its way out).
     #[prost(bool, tag = "2")]
     pub retry: bool,
+    /// Not 0: this balancer's instance, to which the worker has a link already.
+    #[prost(fixed64, tag = "3")]
+    pub linked: u64,
 }
 
 /// All that a balancer must know, having no store. The highest version wins.
@@ -278,6 +289,9 @@ pub struct Cluster {
 pub struct KnownGateway {
     #[prost(fixed64, tag = "1")]
     pub eui: u64,
+    /// What it may do with its address, as text; empty for the default.
+    #[prost(string, tag = "2")]
+    pub policy: String,
 }
 
 /// What changed between two versions of [`Cluster`]. Ignored unless the balancer has exactly `from`; it then
@@ -313,9 +327,18 @@ pub struct Weight {
     /// Its store answers and it is not shutting down.
     #[prost(bool, tag = "3")]
     pub ready: bool,
-    /// Why it is not ready; for people.
+    /// Why it is not ready, or overloaded; for people.
     #[prost(string, tag = "4")]
     pub reason: String,
+    /// Whether an operator wants it to get no frames. A worker tells all balancers what one of them was asked for.
+    #[prost(bool, optional, tag = "5")]
+    pub drained: Option<bool>,
+    /// It has more work than it can do well.
+    #[prost(bool, tag = "6")]
+    pub overloaded: bool,
+    /// It has its whole weight, and room for more work.
+    #[prost(bool, tag = "7")]
+    pub spare: bool,
 }
 
 /// Sent every 100 ms by a worker: with no frame to acknowledge, this shows that its loop is alive.
@@ -407,6 +430,25 @@ pub struct GatewaySeen {
     /// GWMP version, 1 or 2.
     #[prost(uint32, tag = "4")]
     pub version: u32,
+}
+
+/// To every worker: gateways that have asked this balancer for downlinks (PULL_DATA), each at most every 5 s; after
+/// `Welcome` all that are within the last 90 s. A downlink leaves by the balancer that was asked last.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Sightings {
+    #[prost(fixed64, repeated, tag = "1")]
+    pub gateways: Vec<u64>,
+    /// How long ago each of them asked (ms): an age, since the clocks of two balancers may differ.
+    #[prost(uint32, repeated, tag = "2")]
+    pub ages: Vec<u32>,
+}
+
+/// Names of the workers that have room for more work, as of now: who is overloaded sheds gateways only if somebody is
+/// there to take them.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Spare {
+    #[prost(string, repeated, tag = "1")]
+    pub names: Vec<String>,
 }
 
 /// A gateway that the network does not know was heard and rejected.

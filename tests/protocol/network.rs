@@ -53,7 +53,20 @@ impl Network {
 
     /// A balancer and workers of these names, which have their whole share of the ring.
     pub async fn cluster(names: &[&str]) -> Self {
-        let cluster = Cluster::start(names).await;
+        Self::around(Cluster::start(names).await, names).await
+    }
+
+    /// The same with two balancers, both of which every worker has a link to.
+    pub async fn with_two_balancers(names: &[&str]) -> Self {
+        Self::around(Cluster::start_with_two_balancers(names).await, names).await
+    }
+
+    /// Where gateways send to, at the first and at the second balancer.
+    pub fn balancers(&self) -> [SocketAddr; 2] {
+        [self.gwmp, self.cluster.as_ref().and_then(Cluster::second_gwmp).expect("a second balancer")]
+    }
+
+    async fn around(cluster: Cluster, names: &[&str]) -> Self {
         eventually("each worker's whole share of the ring", async || {
             let ring = cluster.ctl(&["ring"]);
             let workers = ring["workers"].as_array()?;

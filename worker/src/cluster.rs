@@ -48,7 +48,7 @@ impl Feed {
         Ok(Cluster {
             version: self.version(changes),
             ring_key: self.ring_key.to_vec().into(),
-            gateways: gateways.into_iter().map(|eui| KnownGateway { eui: eui.0 }).collect(),
+            gateways: gateways.into_iter().map(|eui| KnownGateway { eui: eui.0, ..KnownGateway::default() }).collect(),
             revoked: Vec::new(),
             balancers: Vec::new(),
         })

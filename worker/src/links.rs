@@ -1,6 +1,8 @@
-//! The worker's links: one to every balancer, dialled again whenever it ends.
+//! The worker's links: one to every balancer, dialled again whenever it ends; and which of them a downlink takes.
 
 mod acks;
+mod dialling;
+mod routes;
 mod session;
 
 use std::{
@@ -12,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use limpet_link::{ControlSender, DialError, Identity, dial};
+use limpet_link::{ControlSender, DialError, Identity};
 use limpet_shared::{
     Eui64,
     admin::{ErrorKind, Reply, Request},
@@ -27,13 +29,8 @@ use crate::{
     pipeline::{Pipeline, Sweep},
     seams,
 };
+use routes::{Routes, Spread};
 
-/// Gateways whose balancer is remembered. More, and all are learned again from their next frame.
-const ROUTES: usize = 1_000_000;
-/// Pauses between two dials: doubled from the first up to the second.
-const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// A name that is taken is asked for this often before the worker gives up.
-const NAME_TRIES: u32 = 20;
 /// An operator's question to a balancer is answered within this.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -46,6 +43,8 @@ pub enum LinkError {
 
 /// A balancer that is connected now.
 struct Peer {
+    /// Which run of which balancer it is.
+    instance: u64,
     control: ControlSender<ToBalancer>,
     /// Version of the cluster snapshot that it says it has.
     have: watch::Sender<u64>,
@@ -66,8 +65,10 @@ pub struct Links {
     me: Introduction,
     metrics: Metrics,
     identity: RwLock<Identity>,
+    /// By the address that was dialled.
     peers: Mutex<HashMap<String, Peer>>,
-    routes: Mutex<HashMap<Eui64, String>>,
+    routes: Mutex<Routes>,
+    spread: Mutex<Spread>,
     weight: Mutex<Weight>,
     draining: AtomicBool,
     asked: AtomicU64,
@@ -97,13 +98,21 @@ pub enum Notice {
 
 impl Links {
     pub fn new(me: Introduction, identity: Identity, metrics: Metrics, notices: mpsc::Sender<Notice>) -> Arc<Self> {
-        let weight = Weight { number: 1, weight: 100, ready: false, reason: "starting".into() };
+        let weight = Weight {
+            number: 1,
+            weight: 100,
+            ready: false,
+            reason: "starting".into(),
+            drained: Some(false),
+            ..Weight::default()
+        };
         Arc::new(Self {
             me,
             metrics,
             identity: RwLock::new(identity),
             peers: Mutex::default(),
             routes: Mutex::default(),
+            spread: Mutex::default(),
             weight: Mutex::new(weight),
             draining: AtomicBool::new(false),
             asked: AtomicU64::new(0),
@@ -126,48 +135,20 @@ impl Links {
             http: self.me.http.clone(),
             started_at: self.me.started_at,
             weight: Some(self.weight.lock().clone()),
+            linked: self.peers.lock().values().map(|peer| peer.instance).collect(),
         }
     }
 
-    /// Keeps a link to the balancer at `address` until told to stop. Ends early only when the balancer says that
-    /// trying again cannot help.
-    pub async fn keep(
+    /// Keeps a link to every balancer behind these names (`host:port`; a name may have several addresses) until told to
+    /// stop. Ends early only when a balancer says that trying again cannot help.
+    pub async fn keep_all(
         self: Arc<Self>,
-        address: String,
+        names: Vec<String>,
         pipeline: Arc<Pipeline>,
         sweep: Sweep,
         stop: CancellationToken,
     ) -> Result<(), LinkError> {
-        let (mut pause, mut refused) = (REDIAL.0, 0);
-        while !stop.is_cancelled() {
-            let identity = self.identity.read().clone();
-            let Some(dialled) = stop.run_until_cancelled(dial(&address, &identity, self.hello())).await else { break };
-            match dialled {
-                Ok(link) => {
-                    (pause, refused) = (REDIAL.0, 0);
-                    tracing::info!(balancer = link.welcome.name, %address, "linked");
-                    let ended = session::run(&self, &address, link, &pipeline, &stop).await;
-                    tracing::info!(%address, %ended, "the link ended");
-                    // It may have been the balancer that died, with frames that it retained.
-                    sweep.ask();
-                }
-                Err(error) => {
-                    if let DialError::Refused { retry, .. } = &error {
-                        refused += 1;
-                        if !retry || refused >= NAME_TRIES {
-                            return Err(error.into());
-                        }
-                    }
-                    tracing::warn!(%address, %error, "no link; trying again");
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => {}
-            }
-            pause = (pause * 2).min(REDIAL.1);
-        }
-        Ok(())
+        dialling::Dialler { links: self, pipeline, sweep, stop }.run(names).await
     }
 
     /// Tells every balancer whether this worker may get frames.
@@ -183,6 +164,17 @@ impl Links {
             weight.clone()
         };
         self.metrics.set_ready(ready);
+        self.broadcast(to_balancer::Kind::Weight(weight));
+    }
+
+    /// An operator wants this worker to get no frames, or frames again: all balancers follow what one was asked.
+    fn drained_by_operator(&self, on: bool) {
+        let weight = {
+            let mut weight = self.weight.lock();
+            weight.number += 1;
+            weight.drained = Some(on);
+            weight.clone()
+        };
         self.broadcast(to_balancer::Kind::Weight(weight));
     }
 
@@ -208,6 +200,11 @@ impl Links {
 
     pub fn is_linked(&self) -> bool {
         !self.peers.lock().is_empty()
+    }
+
+    /// Whether there is a link to this run of a balancer.
+    fn is_linked_to(&self, balancer: u64) -> bool {
+        self.peers.lock().values().any(|peer| peer.instance == balancer)
     }
 
     /// The certificate that the next dial shows.
@@ -279,35 +276,40 @@ impl Links {
         reply
     }
 
-    fn note_route(&self, gateway: Eui64, address: &str) {
-        let mut routes = self.routes.lock();
-        if routes.get(&gateway).is_some_and(|a| a == address) {
-            return;
+    /// Hands it to the best balancer that takes it; false if there is none.
+    fn send_by_route(&self, downlink: &link::Downlink) -> bool {
+        let routes: Vec<u64> = self.routes.lock().to(Eui64(downlink.gateway)).collect();
+        let peers = self.peers.lock();
+        let known = routes.iter().filter_map(|balancer| peers.values().find(|peer| peer.instance == *balancer));
+        let message = || ToBalancer::from(to_balancer::Kind::Downlink(downlink.clone()));
+        known.into_iter().any(|peer| peer.control.try_send(message()).is_ok())
+    }
+
+    /// Without a way any balancer may have one: the others answer NO_ROUTE.
+    fn send_by_all(&self, downlink: &link::Downlink) {
+        let gateway = Eui64(downlink.gateway);
+        let peers = self.peers.lock();
+        if peers.is_empty() {
+            tracing::warn!(%gateway, "a downlink is lost: no balancer is connected");
+            return self.metrics.dropped("downlink_without_balancer");
         }
-        if routes.len() >= ROUTES {
-            routes.clear();
+        // An answer may come before the last one is asked.
+        let mut spread = self.spread.lock();
+        let message = || ToBalancer::from(to_balancer::Kind::Downlink(downlink.clone()));
+        let asked = peers.values().filter(|peer| peer.control.try_send(message()).is_ok()).count();
+        if asked == 0 {
+            tracing::warn!(%gateway, "a downlink was not sent: the links are full");
+            self.metrics.dropped("downlink_link_full");
+        } else if asked > 1 {
+            spread.asked(downlink, asked);
         }
-        routes.insert(gateway, address.to_owned());
     }
 }
 
 impl seams::Link for Links {
     fn send(&self, downlink: link::Downlink) {
-        let route = self.routes.lock().get(&Eui64(downlink.gateway)).cloned();
-        let peers = self.peers.lock();
-        let known = route.and_then(|address| peers.get(&address));
-        let message = || ToBalancer::from(to_balancer::Kind::Downlink(downlink.clone()));
-        // Without a route any balancer may have one: the others answer NO_ROUTE.
-        let targets: Vec<&Peer> = known.map_or_else(|| peers.values().collect(), |peer| vec![peer]);
-        if targets.is_empty() {
-            tracing::warn!(gateway = %Eui64(downlink.gateway), "a downlink is lost: no balancer is connected");
-            self.metrics.dropped("downlink_without_balancer");
-        }
-        for peer in targets {
-            if let Err(error) = peer.control.try_send(message()) {
-                tracing::warn!(gateway = %Eui64(downlink.gateway), %error, "a downlink was not sent");
-                self.metrics.dropped("downlink_link_full");
-            }
+        if !self.send_by_route(&downlink) {
+            self.send_by_all(&downlink);
         }
     }
 

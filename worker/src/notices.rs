@@ -49,7 +49,7 @@ pub async fn run(mut notices: mpsc::Receiver<Notice>, around: Around, stop: Canc
                 // Whoever asked may have gone.
                 tokio::spawn(async move { answer.send(api.answer(request).await) });
             }
-            Notice::Drain(on) => tracing::info!(on, "an operator drains this worker at a balancer"),
+            Notice::Drain(on) => tracing::info!(on, "an operator drains this worker, or ends that"),
             Notice::Remove => {
                 tracing::info!("this worker was removed from the cluster; it drains and ends");
                 stop.cancel();

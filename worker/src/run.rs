@@ -80,10 +80,8 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     // Two tokens: `stop` ends taking in, `end` ends everything after the drain.
     let end = CancellationToken::new();
     let mut links: JoinSet<Result<(), LinkError>> = JoinSet::new();
-    for address in &config.balancers {
-        let (pipeline, sweep) = (around.pipeline.clone(), sweep.clone());
-        links.spawn(around.links.clone().keep(address.clone(), pipeline, sweep, end.clone()));
-    }
+    let (pipeline, balancers) = (around.pipeline.clone(), config.balancers.clone());
+    links.spawn(around.links.clone().keep_all(balancers, pipeline, sweep.clone(), end.clone()));
     let server = listener.map(|l| http::serve(l, &around, end.clone()));
     let helpers = helpers(&around, sweep, notice_rx, &stop, &end);
     let report = Started {

@@ -53,7 +53,7 @@ impl Knowledge {
         Cluster {
             version: self.version,
             ring_key: self.ring_key.map_or_else(Bytes::new, |key| Bytes::copy_from_slice(&key)),
-            gateways: self.gateways.iter().map(|&eui| KnownGateway { eui }).collect(),
+            gateways: self.gateways.iter().map(|&eui| KnownGateway { eui, ..KnownGateway::default() }).collect(),
             revoked: self.revoked.iter().cloned().collect(),
             balancers: self.balancers.clone(),
         }
@@ -93,7 +93,7 @@ mod tests {
         Cluster {
             version,
             ring_key: Bytes::from_static(&[1; 16]),
-            gateways: euis.iter().map(|&eui| KnownGateway { eui }).collect(),
+            gateways: euis.iter().map(|&eui| KnownGateway { eui, ..KnownGateway::default() }).collect(),
             ..Cluster::default()
         }
     }
@@ -101,8 +101,12 @@ mod tests {
     #[test]
     fn the_highest_version_wins_and_a_delta_needs_its_base() {
         let mut known = Knowledge::default();
-        let delta =
-            |from, to| ClusterDelta { from, to, add: alloc::vec![KnownGateway { eui: 9 }], remove: alloc::vec![1] };
+        let delta = |from, to| ClusterDelta {
+            from,
+            to,
+            add: alloc::vec![KnownGateway { eui: 9, ..KnownGateway::default() }],
+            remove: alloc::vec![1],
+        };
         assert!(!known.apply_delta(&delta(0, 1)), "nothing to start from");
         assert!(!known.apply(&Cluster { ring_key: Bytes::from_static(&[1; 15]), ..snapshot(5, &[]) }));
         assert!(known.apply(&snapshot(5, &[1, 2])));

@@ -21,6 +21,9 @@ use crate::{
 pub const ROUTE_EXPIRES: Duration = Duration::from_secs(90);
 /// How often a worker is told that a gateway is still there.
 pub const SEEN_EVERY: Duration = Duration::from_secs(30);
+/// How often all workers are told that a gateway has asked for downlinks here: at each PULL_DATA of most gateways, so
+/// that one which turns to another balancer and back is followed.
+const ASKED_EVERY: Duration = Duration::from_secs(5);
 /// How often a change of address is told: some gateways push and pull from different ones.
 const MOVED_EVERY: Duration = Duration::from_secs(1);
 /// Gateways without an entry in the network that are served at one time.
@@ -50,6 +53,8 @@ pub struct Gateway {
     pub sends_tx_ack: bool,
     /// When a worker was told last that it is there, and under which address.
     told: Option<(Duration, SocketAddr)>,
+    /// When all workers were told last that it asked for downlinks here.
+    asked_told: Option<Duration>,
     bucket: Bucket,
 }
 
@@ -70,6 +75,8 @@ pub struct Heard {
     pub moved_from: Option<SocketAddr>,
     /// Its downlinks go to another address than before.
     pub rerouted: bool,
+    /// All workers must be told that it has asked for downlinks.
+    pub asked: bool,
     /// A guest that had to make room.
     pub evicted: Option<Eui64>,
 }
@@ -204,6 +211,12 @@ impl Gateways {
         (now < at + ROUTE_EXPIRES).then_some(Via { source, version: entry.version, sends_tx_ack: entry.sends_tx_ack })
     }
 
+    /// Gateways whose downlinks can go out, and when they asked for them.
+    pub fn asking(&self, now: Duration) -> impl Iterator<Item = (Eui64, Duration)> {
+        let asked = self.heard().filter_map(|(eui, gateway, _)| Some((eui, gateway.pull?.1)));
+        asked.filter(move |(_, at)| now < *at + ROUTE_EXPIRES)
+    }
+
     /// Gateways that were let in, and whether the network knows them.
     pub fn heard(&self) -> impl Iterator<Item = (Eui64, &Gateway, bool)> {
         let known = self.known.iter().map(|(&eui, gateway)| (eui, gateway, true));
@@ -233,6 +246,11 @@ impl Gateway {
         if header.kind == UpKind::PullData {
             heard.rerouted = self.pull.is_none_or(|(before, _)| before != source);
             self.pull = Some((source, now.mono));
+            let pause = if heard.rerouted { MOVED_EVERY } else { ASKED_EVERY };
+            heard.asked = self.asked_told.is_none_or(|at| now.mono >= at + pause);
+            if heard.asked {
+                self.asked_told = Some(now.mono);
+            }
             // A TX_ACK may come in another version's clothes; only what asks for downlinks says which version it reads.
             self.version = header.version;
         } else if self.pull.is_none() {

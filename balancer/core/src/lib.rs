@@ -15,12 +15,14 @@ mod bucket;
 mod cluster;
 pub mod config;
 pub mod downlink;
+mod drains;
 pub mod gateways;
 pub mod header;
 pub mod health;
 mod lru;
 pub mod retention;
 mod routing;
+mod sightings;
 mod workers;
 
 pub use action::{Action, DropReason, Event, Redelivery, Route, Source, WorkerId};

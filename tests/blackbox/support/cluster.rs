@@ -17,8 +17,17 @@ pub struct Cluster {
     balancer: Option<Limpet>,
     workers: BTreeMap<String, Worker>,
     token: String,
+    second: Option<Second>,
     // Last: the processes are gone before their folder.
     folder: TempDir,
+}
+
+/// Another balancer.
+#[derive(Debug)]
+struct Second {
+    gwmp: SocketAddr,
+    link: SocketAddr,
+    _process: Limpet,
 }
 
 /// A worker of the cluster, running or not.
@@ -31,18 +40,72 @@ pub struct Worker {
 impl Cluster {
     /// Starts a balancer and workers of these names, and waits until all are ready.
     pub async fn start(names: &[&str]) -> Self {
-        let [gwmp, link, admin] = free_addresses();
-        let folder = tempfile::tempdir().unwrap();
-        let mut cluster =
-            Self { gwmp, admin, link, balancer: None, workers: BTreeMap::new(), token: String::new(), folder };
-        cluster.start_balancer().await;
-        let made = ctl(&cluster.data(), &["join-token", "--uses", "100"]);
-        assert!(made.status.success(), "{made:?}");
-        cluster.token = String::from_utf8(made.stdout).unwrap().lines().last().unwrap().into();
+        let mut cluster = Self::balancer_alone().await;
         for name in names {
             cluster.start_worker(name).await;
         }
         cluster
+    }
+
+    /// The same with a second balancer, which joined with a token of the first one. Workers are told of both, and of two
+    /// addresses of the first.
+    #[allow(dead_code, reason = "not every target needs it")]
+    pub async fn start_with_two_balancers(names: &[&str]) -> Self {
+        let mut cluster = Self::balancer_alone().await;
+        cluster.start_second_balancer().await;
+        for name in names {
+            cluster.start_worker(name).await;
+        }
+        for name in names {
+            cluster.state_at(&cluster.second_data(), name, "ready").await;
+        }
+        cluster
+    }
+
+    async fn balancer_alone() -> Self {
+        let [gwmp, link, admin] = free_addresses();
+        let (folder, workers) = (tempfile::tempdir().unwrap(), BTreeMap::new());
+        let mut cluster =
+            Self { gwmp, admin, link, balancer: None, workers, token: String::new(), second: None, folder };
+        cluster.start_balancer().await;
+        cluster.token = cluster.join_token("worker");
+        cluster
+    }
+
+    fn join_token(&self, role: &str) -> String {
+        let made = ctl(&self.data(), &["join-token", "--uses", "100", "--role", role]);
+        assert!(made.status.success(), "{made:?}");
+        String::from_utf8(made.stdout).unwrap().lines().last().unwrap().into()
+    }
+
+    async fn start_second_balancer(&mut self) {
+        let (data, token) = (self.second_data(), self.join_token("balancer"));
+        let [gwmp, link, admin] = free_addresses();
+        let addresses = [gwmp, link, admin].map(|address| address.to_string());
+        let who = ["balancer", "--data", path(&data), "--name", "edge-2", "--join", &token];
+        let listen = ["--gwmp", &addresses[0], "--link", &addresses[1], "--admin", &addresses[2]];
+        let mut process = Limpet::start("balancer-2", &[&who[..], &listen].concat());
+        process.answers(admin, "/healthz").await;
+        self.second = Some(Second { gwmp, link, _process: process });
+    }
+
+    /// The folder of the second balancer.
+    pub fn second_data(&self) -> PathBuf {
+        self.folder.path().join("balancer-2")
+    }
+
+    /// Where gateways send to at the second balancer, if there is one.
+    #[allow(dead_code, reason = "not every target needs it")]
+    pub fn second_gwmp(&self) -> Option<SocketAddr> {
+        self.second.as_ref().map(|second| second.gwmp)
+    }
+
+    /// What workers are told to dial: what the token says, or both balancers and a second address of the first.
+    fn balancers(&self) -> Vec<String> {
+        let Some(second) = &self.second else { return Vec::new() };
+        let other_address = SocketAddr::from(([127, 0, 0, 2], self.link.port()));
+        let list = [self.link, other_address, second.link].map(|address| address.to_string()).join(",");
+        vec!["--balancer".into(), list]
     }
 
     /// The balancer's folder, which `ctl` talks to.
@@ -53,11 +116,12 @@ impl Cluster {
     /// Starts the balancer, at the same addresses as before.
     pub async fn start_balancer(&mut self) {
         let data = self.data();
-        let [gwmp, link, admin] = [self.gwmp, self.link, self.admin].map(|address| address.to_string());
-        let mut balancer = Limpet::start(
-            "balancer",
-            &["balancer", "--data", path(&data), "--gwmp", &gwmp, "--link", &link, "--admin", &admin, "--name", "edge"],
-        );
+        let [gwmp, advertise, admin] = [self.gwmp, self.link, self.admin].map(|address| address.to_string());
+        // All of this machine's addresses lead to it.
+        let link = SocketAddr::from(([0, 0, 0, 0], self.link.port())).to_string();
+        let who = ["balancer", "--data", path(&data), "--name", "edge", "--advertise", &advertise];
+        let listen = ["--gwmp", &gwmp, "--link", &link, "--admin", &admin];
+        let mut balancer = Limpet::start("balancer", &[&who[..], &listen].concat());
         // It is alive; ready it is with its first worker.
         balancer.answers(self.admin, "/healthz").await;
         self.balancer = Some(balancer);
@@ -66,12 +130,14 @@ impl Cluster {
     /// Starts a worker, with the folder and address that it had before if it ran before, and waits until the balancer
     /// sends it frames.
     pub async fn start_worker(&mut self, name: &str) {
+        let balancers = self.balancers();
+        let balancers: Vec<&str> = balancers.iter().map(String::as_str).collect();
         let worker = self.workers.entry(name.into()).or_insert_with(|| Worker { http: free_address(), process: None });
         let (data, store) = (self.folder.path().join(name), self.folder.path().join("store"));
         let (http, store) = (worker.http.to_string(), format!("sqlite:{}", path(&store)));
         let arguments = ["worker", "--join", &self.token, "--name", name, "--data", path(&data), "--store", &store];
         let more = ["--http", &http, "--admin-password", "black-box"];
-        let mut process = Limpet::start(name, &[&arguments[..], &more].concat());
+        let mut process = Limpet::start(name, &[&arguments[..], &more, &balancers].concat());
         process.ready(worker.http).await;
         worker.process = Some(process);
         self.state(name, "ready").await;
@@ -117,9 +183,14 @@ impl Cluster {
 
     /// Waits until the balancer has this worker in this state.
     pub async fn state(&self, name: &str, state: &str) {
+        self.state_at(&self.data(), name, state).await;
+    }
+
+    /// The same, as the balancer with this folder sees it.
+    async fn state_at(&self, data: &std::path::Path, name: &str, state: &str) {
         eventually(&format!("{name} to be {state}"), async || {
             // On a machine under load an answer may come too late; the next one counts.
-            let servers: Value = serde_json::from_slice(&ctl(&self.data(), &["--json", "servers"]).stdout).ok()?;
+            let servers: Value = serde_json::from_slice(&ctl(data, &["--json", "servers"]).stdout).ok()?;
             let servers = servers["servers"].as_array()?;
             servers.iter().any(|server| server["name"] == name && server["state"] == state).then_some(())
         })

@@ -4,7 +4,6 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use limpet_link::{BalancerLink, ControlReceiver, ControlSender, FrameReceiver};
 use limpet_shared::{
-    Eui64,
     admin::Reply,
     link::{AdminReply, Alive, ToBalancer, ToWorker, UplinkFrame, to_balancer, to_worker},
 };
@@ -12,7 +11,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Links, Notice, Peer, acks};
-use crate::pipeline::Pipeline;
+use crate::{
+    pipeline::Pipeline,
+    seams::{Machine, Surroundings},
+};
 
 /// With no frame to acknowledge, this shows that the worker's loop runs.
 const ALIVE_EVERY: Duration = Duration::from_millis(100);
@@ -31,17 +33,18 @@ pub(super) async fn run(
 ) -> String {
     let BalancerLink { welcome, control_tx, control_rx, frame_rx, ack_tx, link } = link;
     let (have, _) = watch::channel(welcome.cluster_version);
-    let peer = Peer { control: control_tx.clone(), have, suspects: HashSet::new() };
+    let balancer = welcome.instance;
+    let peer = Peer { instance: balancer, control: control_tx.clone(), have, suspects: HashSet::new() };
     links.peers.lock().insert(address.to_owned(), peer);
     links.metrics.links().set(links.peers.lock().len() as i64);
     links.catch_up(&control_tx);
     let _ = links.notices.send(Notice::Linked { address: address.to_owned() }).await;
     let (reports, acks) = acks::start(ack_tx);
-    let frames = frames(links.clone(), address.to_owned(), frame_rx, reports, pipeline.clone());
+    let frames = frames(links.clone(), balancer, frame_rx, reports, pipeline.clone());
     let ended = tokio::select! {
         ended = link.closed() => ended.to_string(),
         ended = frames => ended,
-        ended = control(links, address, control_rx, &control_tx) => ended,
+        ended = control(links, (address, balancer), control_rx, &control_tx) => ended,
         () = alive(links, &control_tx) => "the link's queue is gone".into(),
         () = stop.cancelled() => "this worker stops".into(),
     };
@@ -60,7 +63,7 @@ pub(super) async fn run(
 /// Reads frames and starts their way through the pipeline.
 async fn frames(
     links: Arc<Links>,
-    address: String,
+    balancer: u64,
     mut frame_rx: FrameReceiver,
     reports: acks::Reports,
     pipeline: Arc<Pipeline>,
@@ -76,7 +79,7 @@ async fn frames(
         for frame in batch.drain(..) {
             reports.received(frame.seq);
             links.metrics.frame();
-            links.note_route(frame.gateway, &address);
+            links.routes.lock().frame(balancer, frame.gateway);
             let Ok(permit) = room.clone().acquire_owned().await else { return "stopped".into() };
             let (pipeline, reports, in_flight) = (pipeline.clone(), reports.clone(), links.metrics.in_flight().clone());
             in_flight.inc();
@@ -103,7 +106,7 @@ async fn alive(links: &Links, control: &ControlSender<ToBalancer>) {
 
 async fn control(
     links: &Arc<Links>,
-    address: &str,
+    (address, balancer): (&str, u64),
     mut control_rx: ControlReceiver<ToWorker>,
     control_tx: &ControlSender<ToBalancer>,
 ) -> String {
@@ -115,7 +118,7 @@ async fn control(
         };
         // A kind that this version does not know is left alone: the balancer may be newer.
         let Some(kind) = message.kind else { continue };
-        if let Some(notice) = take(links, address, kind, control_tx) {
+        if let Some(notice) = take(links, (address, balancer), kind, control_tx) {
             forward(&links.notices, notice).await;
         }
     }
@@ -124,16 +127,17 @@ async fn control(
 /// What concerns the link is dealt with here; the rest is passed on.
 fn take(
     links: &Arc<Links>,
-    address: &str,
+    (address, balancer): (&str, u64),
     kind: to_worker::Kind,
     control: &ControlSender<ToBalancer>,
 ) -> Option<Notice> {
     use to_worker::Kind;
     match kind {
-        Kind::TxAck(ack) => Some(Notice::TxAck(ack)),
-        Kind::GatewaySeen(seen) => {
-            links.note_route(Eui64(seen.eui), address);
-            Some(Notice::GatewaySeen(seen))
+        Kind::TxAck(ack) => links.spread.lock().counts(&ack).then_some(Notice::TxAck(ack)),
+        Kind::GatewaySeen(seen) => Some(Notice::GatewaySeen(seen)),
+        Kind::Sightings(sightings) => {
+            links.routes.lock().sightings(balancer, &sightings, Machine.now());
+            None
         }
         Kind::ClusterHave(have) => {
             if let Some(peer) = links.peers.lock().get(address) {
@@ -160,11 +164,14 @@ fn take(
             tokio::spawn(answer_to(admin.id, answered, control.clone()));
             Some(Notice::Ask { request, answer })
         }
-        Kind::Drain(drain) => Some(Notice::Drain(drain.on)),
+        Kind::Drain(drain) => {
+            links.drained_by_operator(drain.on);
+            Some(Notice::Drain(drain.on))
+        }
         Kind::Remove(_) => Some(Notice::Remove),
         Kind::Renewed(renewed) => Some(Notice::Renewed(renewed.certificate)),
         // Unknown gateways are listed by the balancer itself; Welcome and Refused come only once.
-        Kind::UnknownGateway(_) | Kind::Welcome(_) | Kind::Refused(_) => None,
+        Kind::UnknownGateway(_) | Kind::Welcome(_) | Kind::Refused(_) | Kind::Spare(_) => None,
     }
 }
 

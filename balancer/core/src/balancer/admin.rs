@@ -87,8 +87,12 @@ impl Balancer {
 
     fn drain(&mut self, now: Now, name: &str, on: bool) -> Reply {
         let Some(id) = self.workers.id_of(name) else {
+            if !on {
+                self.drains.ask(name, false);
+            }
             return Reply::Error { kind: ErrorKind::NotFound, message: format!("no worker named {name} is connected") };
         };
+        self.drains.ask(name, on);
         if let Some(worker) = self.workers.get_mut(id) {
             worker.drained = on;
         }

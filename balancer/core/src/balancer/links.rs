@@ -6,7 +6,7 @@ use core::{net::SocketAddr, time::Duration};
 use limpet_shared::{
     Now,
     link::{
-        ClusterHave, Hello, Refused, Suspects, VERSION, Weight, Welcome, to_balancer::Kind as ToBalancer,
+        ClusterHave, Drain, Hello, Refused, Suspects, VERSION, Weight, Welcome, to_balancer::Kind as ToBalancer,
         to_worker::Kind as ToWorker,
     },
 };
@@ -17,6 +17,7 @@ use crate::{
     health::{SLOW_START, Verdict},
     retention::FrameId,
     routing::Member,
+    sightings,
     workers::Worker,
 };
 
@@ -29,7 +30,10 @@ impl Balancer {
         self.tick(now);
         if let Some(refused) = self.refusal(now, &hello) {
             let reason = refused.reason.clone();
-            self.event(Event::WorkerRefused { name: hello.name, reason: reason.clone() });
+            // A worker that finds a second way to the same balancer has done nothing wrong.
+            if refused.linked == 0 {
+                self.event(Event::WorkerRefused { name: hello.name, reason: reason.clone() });
+            }
             self.control(id, ToWorker::Refused(refused));
             return self.push(Action::CloseWorker { worker: id, reason });
         }
@@ -46,8 +50,16 @@ impl Balancer {
             admin: self.config.admin.clone(),
         };
         self.control(id, ToWorker::Welcome(welcome));
+        for sightings in sightings::table(self.gateways.asking(now.mono), now.mono) {
+            self.control(id, ToWorker::Sightings(sightings));
+        }
         let live = self.live(now);
-        self.workers.insert(id, Worker::new(address, hello, live));
+        let says = hello.weight.as_ref().and_then(|weight| weight.drained);
+        let (drained, tell) = self.drains.linked(&hello.name, hello.instance, says);
+        self.workers.insert(id, Worker { drained, ..Worker::new(address, hello, live) });
+        if tell {
+            self.control(id, ToWorker::Drain(Drain { on: true }));
+        }
         let names = self.workers.silent(now.mono);
         if !names.is_empty() && names == self.suspects_told {
             self.control(id, ToWorker::Suspects(Suspects { names }));
@@ -57,7 +69,7 @@ impl Balancer {
     }
 
     fn refusal(&self, now: Now, hello: &Hello) -> Option<Refused> {
-        let refused = |reason: String, retry| Some(Refused { reason, retry });
+        let refused = |reason: String, retry| Some(Refused { reason, retry, linked: 0 });
         if hello.version == 0 || hello.name.is_empty() {
             return refused("the hello names no version or no worker".into(), false);
         }
@@ -68,6 +80,10 @@ impl Balancer {
             return refused("this balancer is stopping".into(), true);
         }
         let holder = self.workers.get(self.workers.id_of(&hello.name)?)?;
+        if holder.instance == hello.instance && hello.linked.contains(&self.config.instance) {
+            let reason = format!("{} has a link to this balancer already, at another of its addresses", hello.name);
+            return Some(Refused { reason, retry: true, linked: self.config.instance });
+        }
         let silent = holder.vitals.verdict != Verdict::Well || holder.vitals.silence(self.live(now)) > NAME_HELD;
         if silent || holder.instance == hello.instance {
             return None;
@@ -154,10 +170,13 @@ impl Balancer {
         if weight.number <= worker.weight.number {
             return;
         }
-        let before = (worker.weight.ready, worker.weight.weight);
-        let after = (weight.ready, weight.weight);
+        let before = (worker.state().0, worker.weight.ready, worker.weight.weight);
+        if let Some(drained) = self.drains.says(&worker.name, worker.instance, weight.drained) {
+            worker.drained = drained;
+        }
         worker.weight = weight;
-        if before.0 != after.0 {
+        let after = (worker.state().0, worker.weight.ready, worker.weight.weight);
+        if before.0 != after.0 || before.1 != after.1 {
             self.announce(id);
         }
         if before != after {

@@ -32,6 +32,7 @@ impl Balancer {
         let rest = [
             self.retention.next_deadline(),
             self.downlinks.next_deadline(),
+            self.sightings.next_deadline(),
             self.workers.next_forgiven(self.suspects_at),
             self.stop_by,
         ];
@@ -47,6 +48,7 @@ impl Balancer {
             self.on_frame_due(now, id);
         }
         self.downlinks_due(now);
+        self.tell_sightings(now);
     }
 
     fn rebuild_ring_if_due(&mut self, now: Now) {

@@ -78,6 +78,10 @@ impl Balancer {
         if let Some(from) = heard.moved_from {
             self.event(Event::GatewayMoved { gateway, from, to: source.address });
         }
+        if heard.asked {
+            self.sightings.add(gateway, now.mono);
+            self.tell_sightings(now);
+        }
         let worker = self.worker_of(gateway);
         // Not the epoch of the choice: a redelivery may have made that before.
         let published = self.gateways.get(gateway).and_then(|entry| entry.published);
@@ -92,6 +96,15 @@ impl Balancer {
             self.control(worker, ToWorker::GatewaySeen(seen));
         }
         Ok(())
+    }
+
+    /// Tells every worker which gateways have asked for downlinks here, once there is something to tell.
+    pub(super) fn tell_sightings(&mut self, now: Now) {
+        let Some(sightings) = self.sightings.take(now.mono) else { return };
+        let everyone: Vec<WorkerId> = self.workers.iter().map(|(id, _)| id).collect();
+        for id in everyone {
+            self.control(id, ToWorker::Sightings(sightings.clone()));
+        }
     }
 
     fn publish(&mut self, gateway: Eui64, worker: Option<WorkerId>) {

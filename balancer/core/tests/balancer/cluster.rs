@@ -27,7 +27,7 @@ fn unknown_gateways_are_rejected_remembered_and_let_in_when_added() {
     };
     assert_eq!((gateways.len(), gateways[0].eui, gateways[0].known), (1, eui(5_000), false));
 
-    let add = vec![KnownGateway { eui: eui(5_000).0 }];
+    let add = vec![KnownGateway { eui: eui(5_000).0, ..KnownGateway::default() }];
     w.control(a, ToBalancer::ClusterDelta(ClusterDelta { from: 1, to: 2, add, remove: vec![] }));
     assert!(w.workers[&a].control.iter().any(|m| matches!(m, ToWorker::ClusterHave(have) if have.version == 2)));
     w.push(5_000, 2);

@@ -1,7 +1,7 @@
 use limpet_balancer_core::{Event, WorkerId};
 use limpet_shared::{
     admin::Request,
-    link::{Drain, to_balancer::Kind as ToBalancer},
+    link::{Drain, Weight, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
 };
 
 use super::world::{World, eui};
@@ -196,6 +196,35 @@ fn an_operator_drains_and_brings_back() {
     assert_eq!(w.owner(5), owner);
     let none = Request::Drain { name: "nobody".into(), on: true };
     assert!(matches!(w.balancer.admin(now, &none), Some(limpet_shared::admin::Reply::Error { .. })));
+}
+
+#[test]
+fn an_operators_drain_survives_the_link_and_the_workers_restart() {
+    let mut w = World::with_workers(&["a", "b"]);
+    let owner = w.owner(5);
+    let (drained, instance) = (name(&w, owner), owner.0);
+    let request = |on| Request::Drain { name: drained.clone(), on };
+    let now = w.now();
+    w.balancer.admin(now, &request(true));
+    w.close(owner);
+    w.run(10);
+    // The same process dials again, and does not know yet; then it is a new process.
+    for instance in [instance, 999] {
+        let again = w.connect_as(&drained, instance);
+        w.run(5_000);
+        assert_eq!(state(&mut w, &drained), "draining");
+        assert_ne!(w.owner(5), again);
+        assert!(w.workers[&again].control.iter().any(|m| matches!(m, ToWorker::Drain(Drain { on: true }))), "told");
+        w.close(again);
+    }
+    // With what it was told by another balancer it comes back.
+    let again = w.connect_as(&drained, 1_000);
+    let says =
+        |number, drained| Weight { number, drained: Some(drained), ready: true, weight: 100, ..Weight::default() };
+    w.control(again, ToBalancer::Weight(says(2, true)));
+    w.control(again, ToBalancer::Weight(says(3, false)));
+    w.run(5_000);
+    assert_eq!((state(&mut w, &drained).as_str(), w.owner(5)), ("ready", again));
 }
 
 #[test]

@@ -5,5 +5,6 @@ mod cluster;
 mod downlink;
 mod health;
 mod random;
+mod several;
 mod uplink;
 mod world;

@@ -93,7 +93,7 @@ fn apply_to(w: &mut World, step: &Step, id: WorkerId) {
         Step::Store { stores, .. } => w.workers.get_mut(&id).unwrap().stores = stores,
         Step::Drain { on, .. } => w.control(id, ToBalancer::Drain(Drain { on })),
         Step::Unready { ready, number, .. } => {
-            let weight = Weight { number, weight: 100, ready, reason: String::new() };
+            let weight = Weight { number, weight: 100, ready, ..Weight::default() };
             w.control(id, ToBalancer::Weight(weight));
         }
         Step::GiveBack { seq, .. } => w.ack(id, &Ack { failed: vec![seq], ..Ack::default() }),
@@ -115,7 +115,7 @@ fn at_rest(w: &mut World) {
     let ids: Vec<WorkerId> = w.workers.keys().copied().collect();
     for id in ids {
         w.control(id, ToBalancer::Drain(Drain { on: false }));
-        let weight = Weight { number: 99, weight: 100, ready: true, reason: String::new() };
+        let weight = Weight { number: 99, weight: 100, ready: true, ..Weight::default() };
         w.control(id, ToBalancer::Weight(weight));
     }
     w.connect("healer");

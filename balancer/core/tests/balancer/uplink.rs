@@ -177,7 +177,9 @@ fn frames_wait_for_a_worker_to_come_but_not_for_ever() {
 fn no_worker_ready_means_waiting_not_losing() {
     let mut w = World::with_workers(&["a"]);
     let a = *w.workers.keys().next().unwrap();
-    let weight = |number, ready| ToBalancer::Weight(Weight { number, weight: 100, ready, reason: "store".into() });
+    let weight = |number, ready| {
+        ToBalancer::Weight(Weight { number, weight: 100, ready, reason: "store".into(), ..Weight::default() })
+    };
     w.control(a, weight(2, false));
     assert!(!w.balancer.is_ready());
     w.push(1, 1);

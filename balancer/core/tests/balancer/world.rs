@@ -67,7 +67,7 @@ pub fn cluster(version: u64, gateways: impl IntoIterator<Item = Eui64>) -> Clust
     Cluster {
         version,
         ring_key: Bytes::from_static(&KEY),
-        gateways: gateways.into_iter().map(|g| KnownGateway { eui: g.0 }).collect(),
+        gateways: gateways.into_iter().map(|g| KnownGateway { eui: g.0, ..KnownGateway::default() }).collect(),
         ..Cluster::default()
     }
 }
@@ -117,7 +117,7 @@ impl World {
             version: VERSION,
             name: name.into(),
             instance,
-            weight: Some(Weight { number: 1, weight: 100, ready: true, reason: String::new() }),
+            weight: Some(Weight { number: 1, weight: 100, ready: true, ..Weight::default() }),
             ..Hello::default()
         };
         let worker = SimWorker {
