@@ -49,9 +49,9 @@ pub fn named_files_exist(file: &File, root: &Path) -> Vec<String> {
     problems
 }
 
-/// Metrics that are named must be registered, by the role that their name begins with.
+/// Metrics that a document, an alert or a dashboard names must be registered, by the role that their name begins with.
 pub fn named_metrics_exist(file: &File, files: &[File]) -> Vec<String> {
-    if !file.path.ends_with(".md") {
+    if !file.path.ends_with(".md") && !file.path.starts_with("deploy/") {
         return Vec::new();
     }
     let mut problems = Vec::new();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod crates;
+mod deploy;
 mod docs;
 mod rules;
 mod source;
@@ -80,6 +81,26 @@ fn documents_lead_somewhere() {
     none(files.iter().flat_map(|file| docs::links_lead_somewhere(file, &root, &files)).collect());
     none(files.iter().flat_map(|file| docs::named_files_exist(file, &root)).collect());
     none(files.iter().flat_map(|file| docs::named_metrics_exist(file, &files)).collect());
+}
+
+#[test]
+fn data_files_parse() {
+    every_file(deploy::data_parses);
+}
+
+#[test]
+fn deployments_use_what_limpet_understands() {
+    none(deploy::flags_exist(&source::files()));
+}
+
+#[test]
+fn prometheus_takes_its_rules() {
+    none(deploy::promtool_agrees());
+}
+
+#[test]
+fn systemd_takes_the_units() {
+    none(deploy::systemd_agrees());
 }
 
 /// A rule that finds nothing may be blind: each is shown one flaw.

@@ -8,10 +8,12 @@ use std::{
 /// Folders that hold no source of ours.
 const SKIPPED: [&str; 6] = ["target", ".git", ".engine", "limpet-data", "corpus", "artifacts"];
 /// Endings of the files that people write; everything else (seeds, pictures) is not looked into.
-const TEXT: [&str; 14] =
-    ["rs", "md", "toml", "sh", "yml", "yaml", "json", "html", "css", "js", "proto", "py", "sql", "txt"];
+const TEXT: [&str; 18] = [
+    "rs", "md", "toml", "sh", "yml", "yaml", "json", "html", "css", "js", "proto", "py", "sql", "txt", "xml",
+    "service", "timer", "conf",
+];
 /// Files without an ending that people write.
-const TEXT_NAMES: [&str; 5] = ["Makefile", "run", "protoc", "NOTICE", ".gitignore"];
+const TEXT_NAMES: [&str; 7] = ["Makefile", "run", "protoc", "NOTICE", ".gitignore", ".dockerignore", "Containerfile"];
 
 /// One text file of the checkout.
 #[derive(Debug)]
