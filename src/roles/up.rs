@@ -1,11 +1,6 @@
 //! `limpet up`: a balancer and its workers in one process, which talk over the same link as they would apart.
 
-use std::{
-    fmt::Write,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use limpet_bench::simulate::{ApiAccess, Credentials, Pace, SimulateConfig, run_until};
 use limpet_link::{Authority, endpoint, time};
@@ -156,8 +151,7 @@ fn welcome(
     let link = endpoint::reachable(balancer.link).to_string();
     let addresses = if config.edge.advertise.is_empty() { vec![link] } else { config.edge.advertise.clone() };
     let token = authority.token(Role::Worker, expires_at, TOKEN_USES, addresses)?;
-    let line = join_line(config, token.as_str())
-        .map_err(|source| RoleError::Data { folder: config.common.data.clone(), source })?;
+    let line = wiring::join_line(&config.common, &config.processing)?.here(token.as_str());
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write!(
@@ -177,65 +171,4 @@ fn welcome(
         text.push_str("The console answers this machine only; --http 0.0.0.0:8080 opens it to others.\n");
     }
     Ok(text)
-}
-
-/// A command line that adds a worker when it is pasted as it is.
-fn join_line(config: &Up, token: &str) -> std::io::Result<String> {
-    let program = std::env::current_exe()?.display().to_string();
-    let store = absolute_store(&config.processing.store)?;
-    let data = free_neighbour(&std::path::absolute(&config.common.data)?);
-    let words =
-        [&program, "worker", "--join", token, "--store", &store, "--data", &data.display().to_string(), "--http"];
-    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    Ok(format!("{} 127.0.0.1:0", words.join(" ")))
-}
-
-/// The store's URL as it works from any folder.
-fn absolute_store(url: &str) -> std::io::Result<String> {
-    match url.strip_prefix("sqlite:") {
-        Some(folder) => Ok(format!("sqlite:{}", std::path::absolute(folder)?.display())),
-        None => Ok(url.to_owned()),
-    }
-}
-
-/// `DATA-2`, or the first number that is not in use.
-fn free_neighbour(data: &Path) -> PathBuf {
-    let with = |number: u32| {
-        let mut path = data.as_os_str().to_owned();
-        path.push(format!("-{number}"));
-        PathBuf::from(path)
-    };
-    (2..1_000).map(with).find(|path| !path.exists()).unwrap_or_else(|| with(2))
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_survive_the_shell() {
-        assert_eq!(quoted("./target/debug/limpet"), "./target/debug/limpet");
-        assert_eq!(quoted("sqlite:/a b"), "'sqlite:/a b'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
-        assert_eq!(quoted(""), "''");
-    }
-
-    #[test]
-    fn the_next_worker_gets_a_folder_of_its_own() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("limpet-data");
-        assert_eq!(free_neighbour(&data), folder.path().join("limpet-data-2"));
-        std::fs::create_dir(folder.path().join("limpet-data-2")).unwrap();
-        assert_eq!(free_neighbour(&data), folder.path().join("limpet-data-3"));
-        assert!(absolute_store("sqlite:x").unwrap().starts_with("sqlite:/"));
-    }
 }

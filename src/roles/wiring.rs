@@ -9,6 +9,7 @@ use std::{
 
 use limpet_api::Api;
 use limpet_balancer::BalancerConfig;
+use limpet_console::JoinLine;
 use limpet_link::{Authority, Identity, admin_socket};
 use limpet_shared::region::Region;
 use limpet_store::Store;
@@ -129,6 +130,12 @@ fn failed(error: impl std::fmt::Display) -> RoleError {
     RoleError::Part(error.to_string())
 }
 
+/// What a further worker of this network is started with.
+pub fn join_line(common: &Common, processing: &Processing) -> Result<JoinLine, RoleError> {
+    let folder = &common.data;
+    JoinLine::new(&processing.store, folder).map_err(|source| RoleError::Data { folder: folder.clone(), source })
+}
+
 /// Opens the store that a URL names; the workers of one process share it.
 pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, RoleError> {
     limpet_store::open(url).await.map_err(failed)
@@ -157,6 +164,7 @@ pub async fn start_worker(
         accept_unknown_gateways: processing.accept_unknown_gateways,
         sweep_at_start: place.with_balancer,
         gwmp: place.gwmp,
+        join: join_line(common, processing)?,
         started: Some(started),
     };
     let task = tokio::spawn(async move { limpet_worker::run(config, stop).await.map_err(failed) });

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use limpet_api::Api;
+use limpet_console::JoinLine;
 use limpet_link::Identity;
 use limpet_shared::region::Region;
 use limpet_store::Store;
@@ -31,6 +32,8 @@ pub struct WorkerConfig {
     pub sweep_at_start: bool,
     /// Where gateways send to, if this process knows: for the page.
     pub gwmp: Option<String>,
+    /// What a further worker is started with: for the console.
+    pub join: JoinLine,
     /// Told when the worker is up.
     pub started: Option<oneshot::Sender<Started>>,
 }

@@ -1,4 +1,4 @@
-//! HTTP of a worker: API and page, metrics and health, on one port.
+//! HTTP of a worker: API and console, metrics and health, on one port.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,8 +14,9 @@ const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves until `end` is cancelled.
 pub fn serve(listener: TcpListener, around: &Around, end: CancellationToken) -> JoinHandle<()> {
-    let Around { store, links, pipeline, api, .. } = around.clone();
-    let router = api.router().merge(health(store, links, pipeline.metrics.clone()));
+    let Around { store, links, pipeline, api, join, .. } = around.clone();
+    let console = limpet_console::router(api.clone(), join);
+    let router = api.router().merge(console).merge(health(store, links, pipeline.metrics.clone()));
     tokio::spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(end.cancelled_owned()).await;
         if let Err(error) = served {

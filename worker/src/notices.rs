@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use limpet_api::Api;
+use limpet_console::JoinLine;
 use limpet_link::Identity;
 use limpet_shared::{Eui64, UnixMicros, link};
 use limpet_store::Store;
@@ -24,6 +25,8 @@ pub struct Around {
     pub feed: Arc<Feed>,
     pub pipeline: Arc<Pipeline>,
     pub api: Arc<Api>,
+    /// What a further worker is started with.
+    pub join: JoinLine,
     /// Where a renewed certificate is kept.
     pub identity_folder: PathBuf,
 }

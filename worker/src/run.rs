@@ -137,7 +137,15 @@ async fn wire(
     );
     let view = View { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone() };
     let api = Api::new(api_state(config, view, &regions));
-    Ok(Around { store, links, feed, pipeline, api, identity_folder: config.identity_folder.clone() })
+    Ok(Around {
+        store,
+        links,
+        feed,
+        pipeline,
+        api,
+        join: config.join.clone(),
+        identity_folder: config.identity_folder.clone(),
+    })
 }
 
 /// What goes on beside the links.

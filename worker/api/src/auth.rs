@@ -76,6 +76,11 @@ impl Auth {
         let given = authorization.and_then(|text| text.split_once(' '));
         let token = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
         let token = token.ok_or(ApiError::Unauthenticated("the header `authorization: Bearer TOKEN` is missing"))?;
+        self.holder(token).await
+    }
+
+    /// Whose token this is.
+    pub async fn holder(&self, token: &str) -> Result<Caller> {
         let claims = self.tokens().await?.verify(token, clock::now())?;
         match claims.typ {
             Kind::Key => {

@@ -7,7 +7,8 @@ use limpet_shared::UnixMicros;
 
 use crate::error::{ApiError, Result};
 
-pub(crate) fn now() -> UnixMicros {
+/// The wall clock now.
+pub fn now() -> UnixMicros {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

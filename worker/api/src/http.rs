@@ -1,4 +1,4 @@
-//! Everything on one port: gRPC, the cluster's questions, the page.
+//! Everything on one port: gRPC and the cluster's questions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use axum::{
     extract::{DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::post,
 };
 use limpet_shared::admin::{ErrorKind, Reply, Request};
 
@@ -17,7 +17,6 @@ use crate::{
     admin_worker::is_for_worker,
     auth::Access,
     grpc::{Grpc, not_served},
-    page,
 };
 
 /// How long a balancer may take to answer.
@@ -26,11 +25,10 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 const QUESTION: usize = 64 * 1024;
 
 impl Api {
-    /// The routes: gRPC services, `POST /api/cluster/ctl`, `GET /`. What is at none of them is answered in the caller's
+    /// The routes: gRPC services, `POST /api/cluster/ctl`. What is at none of them is answered in the caller's
     /// own protocol, so this takes the router's fallback.
     pub fn router(self: &Arc<Self>) -> Router {
         let own = Router::new()
-            .route("/", get(home))
             .route("/api/cluster/ctl", post(ctl).layer(DefaultBodyLimit::max(QUESTION)))
             .with_state(self.clone());
         Grpc::new(self.clone()).routes().reset_fallback().merge(own).fallback(nothing_here)
@@ -44,10 +42,6 @@ impl Api {
         let late = || Reply::Error { kind: ErrorKind::Unavailable, message: "no balancer answered in time".into() };
         tokio::time::timeout(ASK_LIMIT, self.cluster.ask(request)).await.unwrap_or_else(|_| late())
     }
-}
-
-async fn home(State(api): State<Arc<Api>>) -> Response {
-    page::respond(&*api.overview().await)
 }
 
 /// A question in JSON, and its answer.

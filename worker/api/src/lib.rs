@@ -1,5 +1,5 @@
-//! Limpet's API: ChirpStack v4's gRPC, so that its clients work unchanged; the cluster's own questions over HTTP; and a
-//! page that says what is running.
+//! Limpet's API: ChirpStack v4's gRPC, so that its clients work unchanged; the cluster's own questions over HTTP; and
+//! what the console stands on.
 //!
 //! ChirpStack's generated types stay in this crate. A field is honoured or refused by name, never stored and ignored;
 //! `docs/api.md` says which.
@@ -17,18 +17,21 @@ mod grpc;
 mod http;
 mod lists;
 mod overview;
-mod page;
 mod queue;
 mod quota;
 mod regions;
+mod session;
 
 use std::{sync::Arc, time::Duration};
 
 use limpet_store::Store;
 
 pub use bootstrap::{ADMIN, Bootstrap, FIRST_TENANT, bootstrap};
+pub use clock::now;
 pub use cluster::{ClusterView, NoCluster};
 pub use error::{ApiError, Result};
+pub use overview::{Counts, Overview};
+pub use session::Session;
 
 use auth::Auth;
 use regions::Regions;
@@ -67,9 +70,11 @@ pub struct Api {
 
 /// What this server says about itself.
 #[derive(Clone, Debug)]
-pub(crate) struct About {
+pub struct About {
     pub version: String,
+    /// The server's name.
     pub server: String,
+    /// Where gateways send to, if this process knows.
     pub gwmp: Option<String>,
 }
 
@@ -84,6 +89,11 @@ impl Api {
             last_overview: overview::Last::default(),
             about: About { version: state.version, server: state.server, gwmp: state.gwmp },
         })
+    }
+
+    /// What this server says about itself.
+    pub fn about(&self) -> &About {
+        &self.about
     }
 
     /// Gateways changed in the store: waits until the balancers have it, but not for long.

@@ -1,4 +1,4 @@
-//! What is running, in names and counts: for the page, which needs no log-in and so must be cheap and hold no secret.
+//! What is running, in names and counts: for the console, which asks often, so it must be cheap; it holds no secret.
 
 use std::{
     collections::BTreeSet,
@@ -12,20 +12,22 @@ use tokio::{sync::Mutex, time::timeout};
 
 use crate::{About, Api, error::Result};
 
-/// An overview is given to everyone who asks within this time: a flood of page views asks the store once a second.
+/// An overview is given to everyone who asks within this time: many who look on ask the store once a second.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long the page waits for a balancer.
+/// How long the console waits for a balancer.
 const ASK_LIMIT: Duration = Duration::from_millis(400);
 /// How long it waits for the store.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 /// Devices with waiting events that are looked at.
 const WAITING_DEVICES: u32 = 1000;
 
-/// What is running.
+/// What is running, as one worker sees it.
 #[derive(Clone, Debug)]
-pub(crate) struct Overview {
+pub struct Overview {
     pub about: About,
+    /// What the store is, in words and without secrets.
     pub store: String,
+    /// Names of the network's regions.
     pub regions: Vec<&'static str>,
     /// As a balancer sees them; none if no balancer answers.
     pub servers: Option<Vec<admin::Server>>,
@@ -35,8 +37,9 @@ pub(crate) struct Overview {
     pub counts: Option<Counts>,
 }
 
+/// How many there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub struct Counts {
     pub gateways: u32,
     /// Known gateways that were ever heard.
     pub heard: u32,
@@ -52,7 +55,7 @@ pub(crate) struct Last(Mutex<Option<(Instant, Arc<Overview>)>>);
 
 impl Api {
     /// What is running now, or was a moment ago.
-    pub(crate) async fn overview(&self) -> Arc<Overview> {
+    pub async fn overview(&self) -> Arc<Overview> {
         let mut last = self.last_overview.0.lock().await;
         match &*last {
             Some((at, overview)) if at.elapsed() < FRESH => overview.clone(),

@@ -1,0 +1,50 @@
+//! The rooms.
+
+mod gateways;
+mod log_in;
+mod overview;
+mod servers;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use limpet_shared::admin::{Reply, Request};
+
+use crate::{
+    Console,
+    page::{Said, Tone},
+};
+
+pub(crate) fn routes() -> Router<Arc<Console>> {
+    Router::new()
+        .route("/", get(overview::show))
+        .route("/login", get(log_in::show).post(log_in::log_in))
+        .route("/logout", post(log_in::log_out))
+        .route("/servers", get(servers::show))
+        .route("/servers/add", get(servers::ask_add).post(servers::add))
+        .route("/servers/drain", post(servers::drain))
+        .route("/gateways", get(gateways::show))
+        .route("/gateways/add", get(gateways::ask_add).post(gateways::add))
+}
+
+/// What became of something that was to be done.
+async fn done(console: &Console, request: Request) -> Result<Said, Said> {
+    match console.api.answer_or_ask(request).await {
+        Reply::Done { message } => Ok(Said { tone: Tone::Good, text: sentence(&message) }),
+        Reply::Error { message, .. } => Err(Said { tone: Tone::Bad, text: sentence(&message) }),
+        _ => Err(Said { tone: Tone::Bad, text: OTHER_VERSION.into() }),
+    }
+}
+
+/// What another server of another version may say.
+const OTHER_VERSION: &str = "The answer is none that this version understands.";
+
+/// Answers are written for the middle of a line; here they stand alone.
+fn sentence(message: &str) -> String {
+    // A name at the beginning is left as it is.
+    let end = if message.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{message}{end}")
+}

@@ -1,0 +1,138 @@
+//! Gateways: when they were heard, and who has them; adding those that were rejected.
+
+mod view;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    Form,
+    extract::{Query, State},
+    response::{IntoResponse, Response},
+};
+use limpet_shared::{
+    Eui64,
+    admin::{Gateway, Reply, Request},
+};
+use serde::Deserialize;
+
+use super::{OTHER_VERSION, done, sentence};
+use crate::{
+    Console,
+    page::{After, Room, Said, asked, page, part},
+    visitor::Admin,
+};
+use view::Found;
+
+const ROOM: Room = Room::Gateways;
+
+/// The part that is fetched anew every few seconds.
+#[derive(Template)]
+#[template(path = "gateways_list.html")]
+struct List {
+    unknown: Found,
+    known: Found,
+    searched: bool,
+    /// What could not be found out.
+    away: Vec<String>,
+}
+
+#[derive(Template)]
+#[template(path = "gateways.html")]
+struct Page {
+    list: List,
+    search: String,
+    said: Option<Said>,
+}
+
+#[derive(Template)]
+#[template(path = "gateways_add.html")]
+struct Ask {
+    eui: String,
+    name: String,
+    refused: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Search {
+    #[serde(default)]
+    q: String,
+}
+
+pub(crate) async fn show(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Query(Search { q }): Query<Search>,
+) -> Response {
+    let list = list(&console, &q).await;
+    if visitor.partial {
+        return part(&list);
+    }
+    page(&console, ROOM, Some(&visitor.session), &Page { list, search: q, said: None })
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Wanted {
+    #[serde(default)]
+    eui: String,
+    #[serde(default)]
+    name: String,
+}
+
+pub(crate) async fn ask_add(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Query(Wanted { eui, name }): Query<Wanted>,
+) -> Response {
+    asked(&console, ROOM, &visitor, &Ask { eui, name, refused: None })
+}
+
+pub(crate) async fn add(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Form(Wanted { eui, name }): Form<Wanted>,
+) -> Response {
+    let again = |refused: String| {
+        let ask = Ask { eui: eui.clone(), name: name.clone(), refused: Some(refused) };
+        asked(&console, ROOM, &visitor, &ask)
+    };
+    let Ok(parsed) = eui.trim().parse::<Eui64>() else {
+        return again("An EUI has 16 hexadecimal digits, such as 0016c001ff10a235.".into());
+    };
+    let wanted = Some(name.trim()).filter(|name| !name.is_empty()).map(str::to_owned);
+    let said = match done(&console, Request::GatewayAdd { eui: parsed, name: wanted, tenant: None }).await {
+        Ok(said) => Some(said),
+        Err(refused) => return again(refused.text),
+    };
+    let list = list(&console, "").await;
+    if visitor.partial {
+        return ([("hx-trigger", "limpet:done")], part(&After { list, said })).into_response();
+    }
+    page(&console, ROOM, Some(&visitor.session), &Page { list, search: String::new(), said })
+}
+
+/// What the store knows, with what a balancer hears at the moment.
+async fn list(console: &Console, search: &str) -> List {
+    let mut away = Vec::new();
+    let known = gateways(console, Request::Gateways).await.unwrap_or_else(|why| {
+        away.push(format!("The network's gateways are not known at the moment: {why}"));
+        Vec::new()
+    });
+    let heard = gateways(console, Request::GatewaysHeard { unknown: false }).await;
+    let unknown = gateways(console, Request::GatewaysHeard { unknown: true }).await;
+    if let Err(why) = &heard {
+        away.push(format!("Who serves which gateway is not known at the moment: {why}"));
+    }
+    let now = limpet_api::now();
+    let known = view::known(known, &heard.unwrap_or_default(), search, now);
+    let unknown = view::unknown(unknown.unwrap_or_default(), search, now);
+    List { unknown, known, searched: !search.trim().is_empty(), away }
+}
+
+async fn gateways(console: &Console, request: Request) -> Result<Vec<Gateway>, String> {
+    match console.api.answer_or_ask(request).await {
+        Reply::Gateways { gateways } => Ok(gateways),
+        Reply::Error { message, .. } => Err(sentence(&message)),
+        _ => Err(OTHER_VERSION.into()),
+    }
+}

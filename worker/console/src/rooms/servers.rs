@@ -1,0 +1,85 @@
+//! Servers: who is there, how they share the gateways; adding, draining and removing them.
+
+mod add;
+pub(super) mod view;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    Form,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use limpet_shared::admin::{Reply, Request};
+use serde::Deserialize;
+
+use super::{OTHER_VERSION, done};
+use crate::{
+    Console,
+    page::{After, Room, Said, page, part},
+    visitor::{Admin, Visitor},
+};
+use view::{Ring, Row};
+
+pub(crate) use add::{add, ask_add};
+
+const ROOM: Room = Room::Servers;
+
+/// The part that is fetched anew every two seconds.
+#[derive(Template)]
+#[template(path = "servers_list.html")]
+struct List {
+    ring: Ring,
+    servers: Vec<Row>,
+    /// Why there is no list.
+    away: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "servers.html")]
+struct Page {
+    list: List,
+    said: Option<Said>,
+}
+
+pub(crate) async fn show(State(console): State<Arc<Console>>, Admin(visitor): Admin) -> Response {
+    let list = list(&console).await;
+    if visitor.partial { part(&list) } else { page(&console, ROOM, Some(&visitor.session), &Page { list, said: None }) }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Drain {
+    name: String,
+    on: bool,
+}
+
+pub(crate) async fn drain(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Form(Drain { name, on }): Form<Drain>,
+) -> Response {
+    let said = done(&console, Request::Drain { name, on }).await.unwrap_or_else(|refused| refused);
+    after(&console, &visitor, said).await
+}
+
+/// The list, with what was done.
+async fn after(console: &Console, visitor: &Visitor, said: Said) -> Response {
+    let (list, said) = (list(console).await, Some(said));
+    if visitor.partial {
+        return ([("hx-trigger", "limpet:done")], part(&After { list, said })).into_response();
+    }
+    page(console, ROOM, Some(&visitor.session), &Page { list, said })
+}
+
+async fn list(console: &Console) -> List {
+    let none = |away: String| List { ring: Ring::default(), servers: Vec::new(), away: Some(away) };
+    match console.api.answer_or_ask(Request::Servers).await {
+        Reply::Servers { servers } => {
+            let (ring, servers) = view::of(&servers, limpet_api::now());
+            List { ring, servers, away: None }
+        }
+        Reply::Error { message, .. } => none(format!("Which servers there are is not known at the moment: {message}.")),
+        _ => none(OTHER_VERSION.into()),
+    }
+}
