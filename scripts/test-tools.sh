@@ -3,7 +3,7 @@
 #   TARGET/tools/bin/promtool   taken out of Debian's package `prometheus`, which is not installed
 #   TARGET/venv                 Python with the packages of scripts/requirements.txt
 #   TARGET/cql-engine/lib       Apache Cassandra's jars, unless a Docker engine answers: then ScyllaDB's image
-# Only what Debian has to install (a C compiler, Python, Java and Maven) is installed, and only as root.
+# Only what Debian has to install (a C compiler, Python, a browser, Java and Maven) is installed, and only as root.
 # What cannot be had is said and left out: the tests that need it skip, or fail when CI=true.
 set -u
 cd "$(dirname "$0")/.."
@@ -101,8 +101,22 @@ get_cql_engine() {
   scripts/cql-engine.sh fetch || say "the tests that need a CQL engine will not run"
 }
 
+get_browser() {
+  if command -v chromium >/dev/null 2>&1 && command -v chromedriver >/dev/null 2>&1; then
+    say "Chromium: $(command -v chromium)"
+    return 0
+  fi
+  [ "$(id -u)" -ne 0 ] || say "a browser comes now, some 100 MB: this takes a minute or two"
+  if installed chromedriver chromium chromium-driver; then
+    say "Chromium: $(command -v chromium)"
+  else
+    say "without a browser the console's test will not run"
+  fi
+}
+
 installed cc gcc libc6-dev || exit 1
 mkdir -p "$target"
 get_promtool
 get_python
+get_browser
 get_cql_engine

@@ -1,5 +1,6 @@
 //! What the black-box tests share: real processes of the binary under test, and what stands around them.
 
+mod browser;
 mod cluster;
 mod ports;
 mod process;
@@ -7,6 +8,7 @@ mod tools;
 mod traffic;
 mod webhook;
 
+pub use browser::Browser;
 pub use cluster::Cluster;
 pub use ports::{free_address, free_addresses};
 pub use process::{Limpet, Stopped, ctl};

@@ -30,7 +30,13 @@ pub struct Stopped {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_limpet"));
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments);
+    bare(command)
+}
+
+/// A command that gets nothing from whoever runs the test.
+fn bare(mut command: Command) -> Command {
+    command.stdin(Stdio::null());
     // What the developer has set for a server of their own is not meant for ours.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LIMPET_")) {
         command.env_remove(name);
@@ -47,7 +53,19 @@ pub fn ctl(data: &Path, arguments: &[&str]) -> Output {
 impl Limpet {
     /// Starts the binary with these arguments. `name` stands before its lines when they are shown.
     pub fn start(name: &str, arguments: &[&str]) -> Self {
-        let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::watch(name, command(arguments))
+    }
+
+    /// Pastes a line that starts it into a shell, in this folder.
+    pub fn pasted(name: &str, line: &str, folder: &Path) -> Self {
+        let mut shell = Command::new("sh");
+        // The shell becomes what it runs, so that its id is the process'.
+        shell.args(["-c", &format!("exec {line}")]).current_dir(folder);
+        Self::watch(name, bare(shell))
+    }
+
+    fn watch(name: &str, mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = Arc::default();
         read_into(&lines, child.stdout.take().unwrap());
         read_into(&lines, child.stderr.take().unwrap());

@@ -1,7 +1,10 @@
 //! What is not Rust: `make test` puts it into the target folder. Without it a test is skipped, and says so; with
 //! `CI=true` it fails by name, because there a test that did not run would look like one that passed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 /// Python with ChirpStack's official client.
 pub fn python() -> Option<PathBuf> {
@@ -15,6 +18,17 @@ pub fn promtool() -> Option<PathBuf> {
     tool("promtool", "tools/bin/promtool")
 }
 
+/// Debian's Chromium and its WebDriver: the browser and the driver.
+pub fn chromium() -> Option<(PathBuf, PathBuf)> {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let command = |name: &str| env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.exists());
+    let found = command("chromium").zip(command("chromedriver"));
+    if found.is_none() {
+        missing("chromium or chromedriver is missing; `make test-tools` installs them as root on Debian");
+    }
+    found
+}
+
 fn tool(name: &str, place: &str) -> Option<PathBuf> {
     // The binary under test is TARGET/PROFILE/limpet.
     let target = Path::new(env!("CARGO_BIN_EXE_limpet")).ancestors().nth(2).unwrap();
@@ -22,8 +36,11 @@ fn tool(name: &str, place: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    let missing = format!("{name} is missing at {}; `make test-tools` gets it", path.display());
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
-    println!("skipped: {missing}");
+    missing(&format!("{name} is missing at {}; `make test-tools` gets it", path.display()));
     None
+}
+
+fn missing(what: &str) {
+    assert!(env::var("CI").as_deref() != Ok("true"), "{what}");
+    println!("skipped: {what}");
 }

@@ -1,0 +1,87 @@
+//! The console in a real browser: logging in, and a worker's life from its line to its end.
+
+use std::path::Path;
+
+use crate::{
+    start::Up,
+    support::{Browser, Limpet, eventually},
+};
+
+async fn log_in(browser: &Browser, password: &str) {
+    browser.fill("#user", "admin").await;
+    browser.fill("#password", password).await;
+    browser.click("form[action='/login'] button").await;
+}
+
+/// The cell of a server's line.
+fn cell(server: &str, label: &str) -> String {
+    format!("tr[data-server='{server}'] td[data-label='{label}']")
+}
+
+/// The worker that is not this one, once it is in the list.
+async fn newcomer(browser: &Browser, old: &str) -> String {
+    eventually("a second worker in the list", async || {
+        let source = browser.source().await;
+        let names = source.split("id=\"drain-").skip(1).filter_map(|rest| rest.split('"').next());
+        names.map(str::to_owned).find(|name| name != old)
+    })
+    .await
+}
+
+/// Asks for the line that adds a worker, reads it, and sees that nothing of it stays behind.
+async fn copy_join_line(browser: &Browser) -> String {
+    browser.click("a[href='/servers/add']").await;
+    browser.click("#ask button[type='submit']").await;
+    browser.reads("#ask", "workers on other machines need a shared store").await;
+    let line = browser.text("#ask .command code").await.expect("a line");
+    browser.click("#ask .command .copy").await;
+    browser.reads("#ask .command .copy", "ed").await;
+    browser.click("#ask [data-close]").await;
+    eventually("the line to be gone", async || (!browser.source().await.contains("limpet1.")).then_some(())).await;
+    line
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_added_drained_and_removed_in_a_browser() {
+    let Some(browser) = Browser::start().await else { return };
+    let up = Up::start(&["--name", "edge"]).await;
+    let at = |path: &str| format!("http://{}{path}", up.http);
+
+    browser.goto(&at("/servers")).await;
+    assert_eq!(browser.path().await, "/login");
+    log_in(&browser, "wrong").await;
+    browser.reads("main [role='alert']", "the user or the password is wrong").await;
+    log_in(&browser, "black-box").await;
+    browser.reads("main h1", "Overview").await;
+    browser.click("nav a[href='/servers']").await;
+    browser.reads(&cell("edge-1", "Share"), "100 %").await;
+    browser.reads(&cell("edge-1", "State"), "ready").await;
+
+    let line = copy_join_line(&browser).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let worker = Limpet::pasted("pasted", &line, Path::new(elsewhere.path()));
+    let name = newcomer(&browser, "edge-1").await;
+    browser.reads(&cell(&name, "State"), "ready").await;
+    eventually("both to have a share", async || {
+        let shares = [browser.text(&cell(&name, "Share")).await?, browser.text(&cell("edge-1", "Share")).await?];
+        shares.iter().all(|share| !share.starts_with("0 %") && !share.starts_with("100 %")).then_some(())
+    })
+    .await;
+
+    browser.click(&format!("[id='drain-{name}']")).await;
+    browser.reads("#said", &format!("{name} gets no new frames")).await;
+    browser.reads(&cell(&name, "State"), "draining").await;
+    browser.reads(&cell("edge-1", "Share"), "100 %").await;
+
+    worker.terminate();
+    let stopped = worker.stopped().await;
+    assert!(stopped.status.success(), "{stopped:?}");
+    browser.reads(&cell(&name, "State"), "gone").await;
+
+    let complaints = browser.complaints().await;
+    assert!(!complaints.iter().any(|line| line.contains("Content Security Policy")), "{complaints:?}");
+    browser.click("form[action='/logout'] button").await;
+    browser.reads("main h1", "Log in").await;
+    browser.goto(&at("/gateways")).await;
+    assert_eq!(browser.path().await, "/login");
+}
