@@ -1,6 +1,6 @@
 //! The console in a real browser: logging in, and a worker's life from its line to its end.
 
-use std::path::Path;
+use std::{net::UdpSocket, path::Path};
 
 use crate::{
     start::Up,
@@ -22,7 +22,7 @@ fn cell(server: &str, label: &str) -> String {
 async fn newcomer(browser: &Browser, old: &str) -> String {
     eventually("a second worker in the list", async || {
         let source = browser.source().await;
-        let names = source.split("id=\"drain-").skip(1).filter_map(|rest| rest.split('"').next());
+        let names = source.split("id=\"act-").skip(1).filter_map(|rest| rest.split('"').next());
         names.map(str::to_owned).find(|name| name != old)
     })
     .await
@@ -68,7 +68,7 @@ async fn a_worker_is_added_drained_and_removed_in_a_browser() {
     })
     .await;
 
-    browser.click(&format!("[id='drain-{name}']")).await;
+    browser.click(&format!("[id='act-{name}']")).await;
     browser.reads("#said", &format!("{name} gets no new frames")).await;
     browser.reads(&cell(&name, "State"), "draining").await;
     browser.reads(&cell("edge-1", "Share"), "100 %").await;
@@ -84,4 +84,31 @@ async fn a_worker_is_added_drained_and_removed_in_a_browser() {
     browser.reads("main h1", "Log in").await;
     browser.goto(&at("/gateways")).await;
     assert_eq!(browser.path().await, "/login");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_was_rejected_is_added_in_a_browser() {
+    let Some(browser) = Browser::start().await else { return };
+    let up = Up::start(&["--name", "edge"]).await;
+    browser.goto(&format!("http://{}/login", up.http)).await;
+    log_in(&browser, "black-box").await;
+    browser.click("nav a[href='/gateways']").await;
+    browser.reads("#known ~ p", "There is none yet").await;
+
+    // PULL_DATA, as a forwarder sends it every few seconds.
+    let (socket, eui) = (UdpSocket::bind("127.0.0.1:0").unwrap(), "0016c001ff10a235");
+    let mut datagram = vec![2, 0, 1, 2];
+    datagram.extend(hex::decode(eui).unwrap());
+    socket.send_to(&datagram, up.gwmp).unwrap();
+    browser.click(&format!("[id='add-{eui}']")).await;
+    browser.fill("#ask [name='name']", "roof <b>1</b>").await;
+    browser.click("#ask button[type='submit']").await;
+    browser.reads("#said", "belongs to tenant Limpet now").await;
+    browser.reads(&format!("tr[data-gateway='{eui}'] th"), "roof <b>1</b>").await;
+
+    socket.send_to(&datagram, up.gwmp).unwrap();
+    let worker = format!("tr[data-gateway='{eui}'] td[data-label='Worker']");
+    browser.reads(&worker, "edge-1").await;
+    browser.fill("#q", "another").await;
+    browser.reads("#known ~ p", "None fits the search").await;
 }

@@ -29,6 +29,17 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
 }
 
+/// A size in the largest unit of which there is one: `3.0 GiB`; empty for 0, which means that nobody knows.
+pub(crate) fn bytes(size: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(unit, _)| size >= *unit) {
+        Some((unit, name)) if size >= 10 * unit => format!("{} {name}", size / unit),
+        Some((unit, name)) => format!("{:.1} {name}", size as f64 / *unit as f64),
+        None if size == 0 => String::new(),
+        None => format!("{size} B"),
+    }
+}
+
 /// `1 gateway`, `2 gateways`.
 pub(crate) fn count(number: u64, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
@@ -46,6 +57,8 @@ mod tests {
         assert_eq!(["now", "5 s ago", "2 min ago", "3 h ago"], [before(1), before(5), before(120), before(10_900)]);
         assert_eq!(ago(UnixMicros(now.0 + second), now), "now", "clocks differ a little");
         assert_eq!([percent(1.0), percent(0.33333), percent(0.0)], ["100 %", "33.3 %", "0 %"]);
+        let sizes = [0, 1023, 1536, 38 << 20, 3 << 30].map(bytes);
+        assert_eq!(sizes, ["", "1023 B", "1.5 KiB", "38 MiB", "3.0 GiB"]);
         assert_eq!([count(1, "gateway"), count(0, "gateway")], ["1 gateway", "0 gateways"]);
     }
 }

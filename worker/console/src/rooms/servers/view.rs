@@ -4,7 +4,7 @@ use limpet_shared::{UnixMicros, admin::Server};
 
 use crate::{
     page::Tone,
-    words::{percent, span},
+    words::{bytes, percent, span},
 };
 
 /// Colours that tell workers apart in the bar; then they begin again.
@@ -44,6 +44,8 @@ pub(crate) struct Row {
     pub up: String,
     pub worker: Option<Worker>,
     pub in_flight: u32,
+    /// What its process uses: the processor in percent, memory, and what is free on its disk; empty if nobody knows.
+    pub uses: Uses,
     pub may: May,
 }
 
@@ -55,6 +57,13 @@ pub(crate) struct Worker {
     pub width: String,
     /// Of its full share; says why a share is small.
     pub weight: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Uses {
+    pub cpu: String,
+    pub memory: String,
+    pub disk_free: String,
 }
 
 /// What can be done with a server.
@@ -94,8 +103,9 @@ fn units(share: f64) -> String {
 }
 
 fn row(server: &Server, worker: Option<Worker>, now: UnixMicros) -> Row {
+    let gone = server.state == "gone";
     let draining = server.state == "draining";
-    let here = server.state != "gone" && worker.is_some();
+    let here = !gone && worker.is_some();
     Row {
         name: server.name.clone(),
         role: server.role.clone(),
@@ -105,11 +115,17 @@ fn row(server: &Server, worker: Option<Worker>, now: UnixMicros) -> Row {
         version: server.version.clone(),
         address: server.address.clone(),
         http: server.http.clone(),
-        up: if server.started_at.0 == 0 { String::new() } else { span(now.since(server.started_at)) },
+        up: if gone || server.started_at.0 == 0 { String::new() } else { span(now.since(server.started_at)) },
         worker,
         in_flight: server.in_flight,
+        uses: if gone { Uses::default() } else { uses(server) },
         may: May { drain: here && !draining, bring_back: here && draining },
     }
+}
+
+fn uses(server: &Server) -> Uses {
+    let cpu = if server.memory == 0 { String::new() } else { percent(server.cpu.clamp(0.0, 1.0)) };
+    Uses { cpu, memory: bytes(server.memory), disk_free: bytes(server.disk_free) }
 }
 
 fn tone(state: &str) -> Tone {
