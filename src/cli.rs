@@ -99,6 +99,9 @@ pub struct ProcessingArgs {
     /// Regions, such as eu868 or us915_1; kept in the store by the first start [default: eu868]
     #[arg(long, value_name = "NAME,...")]
     pub region: Vec<String>,
+    /// How many gateways a worker gets in proportion to the others, 1 to 100 [default: 100]
+    #[arg(long, value_name = "N")]
+    pub weight: Option<String>,
     /// HTTP address for API, console and metrics [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,

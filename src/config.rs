@@ -64,6 +64,8 @@ pub struct Processing {
     pub store: String,
     /// Names of regions; empty when nobody said so, and the store or the default decides.
     pub regions: Vec<String>,
+    /// 1 to 100.
+    pub weight: u32,
     pub http: SocketAddr,
     pub accept_unknown_gateways: bool,
 }
@@ -243,6 +245,7 @@ fn processing(layers: &mut Layers, data: &Path) -> Processing {
     Processing {
         store: layers.read("store", parse::store).unwrap_or_else(|| format!("sqlite:{}", data.join("store").display())),
         regions: layers.read("region", parse::list(parse::region)).unwrap_or_default(),
+        weight: layers.read("weight", parse::number(1, 100)).unwrap_or(100),
         http: layers.read("http", parse::address).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into()),
         accept_unknown_gateways: accept_unknown_gateways(layers),
     }

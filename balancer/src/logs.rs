@@ -67,7 +67,7 @@ pub fn event(event: &Event) {
             tracing::debug!(%gateway, attempt, reason = why.label(), "gave a frame to another worker");
         }
         Event::Worker { name, state, reason } => match *state {
-            "ready" | "joining" | "draining" => tracing::info!(worker = name, state, reason, "worker"),
+            "ready" | "joining" | "draining" | "overloaded" => tracing::info!(worker = name, state, reason, "worker"),
             _ => tracing::warn!(worker = name, state, reason, "worker"),
         },
         Event::WorkerRefused { name, reason } => tracing::warn!(worker = name, reason, "did not let a worker in"),

@@ -26,7 +26,7 @@ const RESULTS: [&str; 14] = [
     "INTERNAL_ERROR",
     "other",
 ];
-const STATES: [&str; 5] = ["joining", "ready", "draining", "suspect", "ejected"];
+const STATES: [&str; 6] = ["joining", "ready", "overloaded", "draining", "suspect", "ejected"];
 const KINDS: [&str; 3] = ["push_data", "pull_data", "tx_ack"];
 
 /// All metrics of one balancer; clones share them.

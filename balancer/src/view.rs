@@ -46,7 +46,7 @@ impl View {
         if self.name(name) == NameState::Revoked {
             return;
         }
-        if matches!(state, "ready" | "joining" | "draining") {
+        if matches!(state, "ready" | "overloaded" | "joining" | "draining") {
             self.names.insert(name.into(), NameState::Live);
         } else {
             self.names.remove(name);

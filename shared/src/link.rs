@@ -315,7 +315,12 @@ pub struct ClusterHave {
     pub version: u64,
 }
 
-/// How much of the ring the worker wants, and whether it may get frames at all.
+/// A weight that changes counts at every balancer from the next multiple of this on, in seconds of Unix time: so load
+/// moves no gateway more than twice in a minute, however many workers change how much.
+pub const WEIGHT_SLOT_SECS: u64 = 40;
+
+/// How much of the ring the worker wants, and whether it may get frames at all. All but the weight counts at once, and
+/// so does the weight of a worker that gets no frames.
 #[derive(Clone, PartialEq, Message)]
 pub struct Weight {
     /// Counted up with each change, so that all balancers settle on the same vector.

@@ -39,6 +39,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("balancer", "HOST:PORT, several separated by commas"),
     setting("store", "sqlite:DIR"),
     setting("region", "eu868, us915, us915_0 to us915_7, several separated by commas"),
+    setting("weight", "a number from 1 to 100"),
     setting("http", ADDRESS),
     setting("workers", "a number from 1 to 64"),
     setting("demo", BOOL),

@@ -35,6 +35,7 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     assert_eq!(up.edge.admin, "127.0.0.1:1702".parse().unwrap());
     assert_eq!(up.processing.store, format!("sqlite:{data}/store"));
     assert_eq!((up.workers, up.demo), (1, true));
+    assert_eq!(up.processing.weight, 100);
     assert!(warnings.is_empty());
 }
 
@@ -113,6 +114,14 @@ fn a_file_may_serve_all_roles_and_foreign_variables_do_no_harm() {
     let (balancer, warnings) = Balancer::load(parse(&["balancer", "--data", &data]), variables).unwrap();
     assert_eq!((balancer.common.name.as_str(), balancer.common.name_chosen), ("x", true));
     assert_eq!(warnings, ["the variable LIMPET_HTP is no setting; did you mean LIMPET_HTTP?"]);
+}
+
+#[test]
+fn a_worker_has_a_weight() {
+    let load = |text| Worker::load(parse(&["worker"]), environment(&[("LIMPET_WEIGHT", text)]));
+    assert_eq!(load("40").unwrap().0.processing.weight, 40);
+    let refused = load("0").unwrap_err().to_string();
+    assert!(refused.contains("it is less than 1; allowed: a number from 1 to 100"), "{refused}");
 }
 
 #[test]

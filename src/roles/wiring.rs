@@ -159,6 +159,7 @@ pub async fn start_worker(
         http,
         // Their names were checked with the rest of the configuration.
         regions: processing.regions.iter().filter_map(|name| Region::by_name(name)).collect(),
+        weight: processing.weight,
         admin_password: common.admin_password.as_ref().map(|secret| secret.0.clone()),
         net_id: 0,
         accept_unknown_gateways: processing.accept_unknown_gateways,

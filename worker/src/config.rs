@@ -22,6 +22,8 @@ pub struct WorkerConfig {
     pub http: Option<SocketAddr>,
     /// Regions that the operator named; the network's, if this is not the first worker, must be the same. Empty: the network's.
     pub regions: Vec<&'static Region>,
+    /// How many gateways this worker should have in proportion to others, 1 to 100.
+    pub weight: u32,
     /// For the admin of a network that has none yet; random if not given.
     pub admin_password: Option<String>,
     /// 24 bits.

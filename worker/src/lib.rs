@@ -5,6 +5,7 @@ mod cluster;
 mod config;
 mod http;
 mod links;
+mod load;
 mod metrics;
 mod notices;
 pub mod pipeline;

@@ -4,6 +4,7 @@ mod acks;
 mod dialling;
 mod routes;
 mod session;
+mod told;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,16 +21,19 @@ use limpet_shared::{
     admin::{ErrorKind, Reply, Request},
     link::{self, Admin, Cluster, Drain, Hello, ToBalancer, Weight, to_balancer},
 };
+use limpet_worker_core::load::Advice;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    load::StoredAfter,
     metrics::Metrics,
     pipeline::{Pipeline, Sweep},
     seams,
 };
 use routes::{Routes, Spread};
+use told::Told;
 
 /// An operator's question to a balancer is answered within this.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -49,6 +53,8 @@ struct Peer {
     /// Version of the cluster snapshot that it says it has.
     have: watch::Sender<u64>,
     suspects: HashSet<String>,
+    /// Names of workers that have room for more work.
+    spare: Vec<String>,
 }
 
 /// What this worker tells balancers about itself.
@@ -58,6 +64,8 @@ pub struct Introduction {
     pub instance: u64,
     pub http: String,
     pub started_at: u64,
+    /// The weight that the operator gave it, 1 to 100.
+    pub weight: u32,
 }
 
 /// All links of one worker.
@@ -69,7 +77,9 @@ pub struct Links {
     peers: Mutex<HashMap<String, Peer>>,
     routes: Mutex<Routes>,
     spread: Mutex<Spread>,
-    weight: Mutex<Weight>,
+    told: Mutex<Told>,
+    /// How long frames take until they are stored.
+    pub stored_after: StoredAfter,
     draining: AtomicBool,
     asked: AtomicU64,
     answers: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
@@ -98,14 +108,7 @@ pub enum Notice {
 
 impl Links {
     pub fn new(me: Introduction, identity: Identity, metrics: Metrics, notices: mpsc::Sender<Notice>) -> Arc<Self> {
-        let weight = Weight {
-            number: 1,
-            weight: 100,
-            ready: false,
-            reason: "starting".into(),
-            drained: Some(false),
-            ..Weight::default()
-        };
+        let told = Mutex::new(Told::new(me.weight));
         Arc::new(Self {
             me,
             metrics,
@@ -113,7 +116,8 @@ impl Links {
             peers: Mutex::default(),
             routes: Mutex::default(),
             spread: Mutex::default(),
-            weight: Mutex::new(weight),
+            told,
+            stored_after: StoredAfter::default(),
             draining: AtomicBool::new(false),
             asked: AtomicU64::new(0),
             answers: Mutex::default(),
@@ -134,7 +138,7 @@ impl Links {
             software: env!("CARGO_PKG_VERSION").into(),
             http: self.me.http.clone(),
             started_at: self.me.started_at,
-            weight: Some(self.weight.lock().clone()),
+            weight: Some(self.told.lock().weight.clone()),
             linked: self.peers.lock().values().map(|peer| peer.instance).collect(),
         }
     }
@@ -153,34 +157,37 @@ impl Links {
 
     /// Tells every balancer whether this worker may get frames.
     pub fn set_ready(&self, ready: bool, reason: &str) {
-        let weight = {
-            let mut weight = self.weight.lock();
-            if weight.ready == ready && weight.reason == reason {
-                return;
-            }
-            weight.number += 1;
-            weight.ready = ready;
-            weight.reason = reason.to_owned();
-            weight.clone()
-        };
+        let changed = self.told.lock().ready(ready, reason);
         self.metrics.set_ready(ready);
-        self.broadcast(to_balancer::Kind::Weight(weight));
+        self.tell(changed);
+    }
+
+    /// Tells every balancer how many gateways this worker wants.
+    pub fn advise(&self, advice: Advice) {
+        let changed = self.told.lock().load(advice);
+        self.tell(changed);
     }
 
     /// An operator wants this worker to get no frames, or frames again: all balancers follow what one was asked.
     fn drained_by_operator(&self, on: bool) {
-        let weight = {
-            let mut weight = self.weight.lock();
-            weight.number += 1;
-            weight.drained = Some(on);
-            weight.clone()
-        };
-        self.broadcast(to_balancer::Kind::Weight(weight));
+        let weight = self.told.lock().drained(on);
+        self.tell(Some(weight));
+    }
+
+    fn tell(&self, changed: Option<Weight>) {
+        if let Some(weight) = changed {
+            self.broadcast(to_balancer::Kind::Weight(weight));
+        }
+    }
+
+    /// Whether a balancer knows of another worker that would take more gateways.
+    pub fn others_have_room(&self) -> bool {
+        self.peers.lock().values().any(|peer| peer.spare.iter().any(|name| *name != self.me.name))
     }
 
     /// What changed since Hello was written: it may have become ready, or been told to stop.
     fn catch_up(&self, control: &ControlSender<ToBalancer>) {
-        let weight = to_balancer::Kind::Weight(self.weight.lock().clone());
+        let weight = to_balancer::Kind::Weight(self.told.lock().weight.clone());
         let drain = self.is_draining().then_some(to_balancer::Kind::Drain(Drain { on: true }));
         for kind in [Some(weight), drain].into_iter().flatten() {
             // A queue that is full or closed this early is of a link that ends now.

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use limpet_store::StoreError;
-use limpet_worker_core::{model::EventKind, uplink::Acceptance};
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use limpet_worker_core::{load::Advice, model::EventKind, uplink::Acceptance};
+use prometheus::{
+    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::load;
 
 /// Seconds from the balancer's receipt to the event being out: the window is 0.2 s, RX1 opens at 1 s.
 const LATENCY_BUCKETS: &[f64] =
@@ -32,6 +36,9 @@ pub struct Metrics {
     in_flight: IntGauge,
     links: IntGauge,
     ready: IntGauge,
+    weight: IntGauge,
+    overloaded: IntGauge,
+    load: GaugeVec,
 }
 
 /// Registers a metric. A name or label that is not valid is a mistake in this file, which the tests below would show.
@@ -94,6 +101,15 @@ impl Metrics {
             in_flight: gauge("frames_in_flight", "Datagrams in work now.")?,
             links: gauge("links", "Balancers connected now.")?,
             ready: gauge("ready", "1 if the worker may receive traffic.")?,
+            weight: gauge("weight", "The share of gateways that the worker asks for, 1 to 100.")?,
+            overloaded: gauge("overloaded", "1 if the worker has more work than it can do well.")?,
+            load: register(
+                &r,
+                GaugeVec::new(
+                    Opts::new("limpet_worker_load_ratio", "Work by signal, smoothed; 1 is the limit."),
+                    &["signal"],
+                ),
+            )?,
             registry: r,
         })
     }
@@ -186,6 +202,14 @@ impl Metrics {
     }
     pub fn links(&self) -> &IntGauge {
         &self.links
+    }
+    /// What was measured, and what the balancers are told.
+    pub fn load(&self, loads: &[f64; 4], advice: Advice) {
+        for (signal, load) in load::labelled(loads) {
+            self.load.with_label_values(&[signal]).set(load);
+        }
+        self.weight.set(advice.weight.into());
+        self.overloaded.set(advice.overloaded.is_some().into());
     }
     pub fn set_ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));

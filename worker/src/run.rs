@@ -18,6 +18,7 @@ use crate::{
     config::{Started, WorkerConfig},
     http,
     links::{Introduction, LinkError, Links, Notice},
+    load,
     metrics::Metrics,
     notices::{self, Around},
     pipeline::{Pipeline, Sweep, run_pending},
@@ -83,7 +84,9 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     let (pipeline, balancers) = (around.pipeline.clone(), config.balancers.clone());
     links.spawn(around.links.clone().keep_all(balancers, pipeline, sweep.clone(), end.clone()));
     let server = listener.map(|l| http::serve(l, &around, end.clone()));
-    let helpers = helpers(&around, sweep, notice_rx, &stop, &end);
+    let mut helpers = helpers(&around, sweep, notice_rx, &stop, &end);
+    let metrics = around.pipeline.metrics.clone();
+    helpers.push(tokio::spawn(load::run(around.links.clone(), metrics, config.weight, end.clone())));
     let report = Started {
         name: around.pipeline.name.clone(),
         http,
@@ -123,7 +126,7 @@ async fn wire(
 ) -> Result<Around, WorkerError> {
     let (store, name) = (config.store.clone(), config.identity.name().to_owned());
     let metrics = Metrics::new()?;
-    let links = Links::new(introduction(&name, http), config.identity.clone(), metrics.clone(), notices);
+    let links = Links::new(introduction(&name, http, config.weight), config.identity.clone(), metrics.clone(), notices);
     let feed = Arc::new(Feed::open(store.clone(), links.clone(), &Machine).await?);
     let pipeline = Pipeline::new(
         store.clone(),
@@ -217,12 +220,13 @@ async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Work
     TcpListener::bind(address).await.map(Some).map_err(|source| WorkerError::Http { address, source })
 }
 
-fn introduction(name: &str, http: Option<SocketAddr>) -> Introduction {
+fn introduction(name: &str, http: Option<SocketAddr>, weight: u32) -> Introduction {
     Introduction {
         name: name.to_owned(),
         instance: u64::from(Machine.random()) << 32 | u64::from(Machine.random()),
         http: http.map(|a| a.to_string()).unwrap_or_default(),
         started_at: Machine.now().0,
+        weight,
     }
 }
 

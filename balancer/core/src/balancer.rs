@@ -53,6 +53,8 @@ pub struct Balancer {
     held_back: bool,
     /// The names that workers were told to be silent.
     suspects_told: Vec<String>,
+    /// The names that workers were told to have room.
+    room_told: Vec<String>,
     started: Option<Duration>,
     /// Moments (monotonic; `judged` live) of the last input, and of what was last brought up to date.
     last_input: Duration,
@@ -103,6 +105,7 @@ impl Balancer {
             guard: MassGuard::default(),
             held_back: false,
             suspects_told: Vec::new(),
+            room_told: Vec::new(),
             started: None,
             last_input: Duration::ZERO,
             judged: Duration::ZERO,

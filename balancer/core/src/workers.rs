@@ -8,9 +8,9 @@ use alloc::{
 use core::{net::SocketAddr, time::Duration};
 
 use limpet_shared::{
-    UnixMicros,
+    Now, UnixMicros,
     admin::Server,
-    link::{Hello, Weight},
+    link::{Hello, WEIGHT_SLOT_SECS, Weight},
     ring::FULL_WEIGHT,
 };
 
@@ -33,7 +33,11 @@ pub struct Worker {
     pub http: String,
     pub started_at: UnixMicros,
     pub address: SocketAddr,
+    /// What it said last.
     pub weight: Weight,
+    /// The weight that counts now, and when (monotonic) the one that it said last will.
+    pub counts: u32,
+    pub counts_at: Option<Duration>,
     /// It asked for no more frames.
     pub leaving: bool,
     /// An operator asked it to drain.
@@ -48,6 +52,7 @@ pub struct Worker {
 impl Worker {
     /// A worker that has just said hello.
     pub fn new(address: SocketAddr, hello: Hello, live: Duration) -> Self {
+        let weight = hello.weight.unwrap_or_default();
         Self {
             name: hello.name,
             instance: hello.instance,
@@ -55,7 +60,9 @@ impl Worker {
             http: hello.http,
             started_at: UnixMicros(hello.started_at),
             address,
-            weight: hello.weight.unwrap_or_default(),
+            counts: weight.weight,
+            counts_at: None,
+            weight,
             leaving: false,
             drained: false,
             vitals: Vitals::new(live),
@@ -73,12 +80,34 @@ impl Worker {
             && self.vitals.verdict != Verdict::Ejected
     }
 
+    /// It has said something newer. Another weight counts from the next slot on.
+    pub fn says(&mut self, weight: Weight, now: Now) {
+        self.weight = weight;
+        self.counts_at = match self.counts == self.weight.weight {
+            true => None,
+            false => self.counts_at.or_else(|| Some(now.mono + to_next_slot(now.unix))),
+        };
+        self.settle_weight(now.mono);
+    }
+
+    /// Lets the weight count that it said last, if the time for that has come, or if it has no gateways now.
+    pub fn settle_weight(&mut self, now: Duration) {
+        if self.full_at.is_none() || !self.eligible() || self.counts_at.is_some_and(|at| at <= now) {
+            self.counts = self.weight.weight;
+            self.counts_at = None;
+        }
+    }
+
+    /// Whether it can do more work than it has.
+    pub fn has_room(&self, now: Duration) -> bool {
+        let whole = self.counts_at.is_none() && self.full_at.is_some_and(|full_at| full_at <= now);
+        self.weight.spare && whole && self.eligible() && self.vitals.verdict == Verdict::Well
+    }
+
     /// Its weight on the ring, 0 to 100.
     pub fn share_weight(&self, now: Duration) -> u32 {
         match self.full_at {
-            Some(full_at) if self.eligible() => {
-                (self.weight.weight.min(FULL_WEIGHT) * slow_start(full_at, now) / 100).max(1)
-            }
+            Some(full_at) if self.eligible() => (self.counts.min(FULL_WEIGHT) * slow_start(full_at, now) / 100).max(1),
             _ => 0,
         }
     }
@@ -91,6 +120,7 @@ impl Worker {
             Verdict::Well if self.leaving => ("draining", "it is going"),
             Verdict::Well if self.drained => ("draining", "an operator asked for it"),
             Verdict::Well if !self.weight.ready => ("joining", &self.weight.reason),
+            Verdict::Well if self.weight.overloaded => ("overloaded", &self.weight.reason),
             Verdict::Well => ("ready", &self.weight.reason),
         }
     }
@@ -113,6 +143,12 @@ impl Worker {
             ..Server::default()
         }
     }
+}
+
+/// How long it is until the weights of the next slot count.
+fn to_next_slot(now: UnixMicros) -> Duration {
+    let slot = WEIGHT_SLOT_SECS * 1_000_000;
+    Duration::from_micros(slot - now.0 % slot)
 }
 
 /// A worker that was connected.
@@ -188,7 +224,15 @@ impl Workers {
         names
     }
 
-    /// When that list gets shorter by itself.
+    /// Names of the workers that have room for more work, in order.
+    pub fn with_room(&self, now: Duration) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.connected.values().filter(|w| w.has_room(now)).map(|w| w.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// When the list of the silent gets shorter by itself.
     pub fn next_forgiven(&self, now: Duration) -> Option<Duration> {
         self.gone.iter().map(|g| g.at + GONE_SUSPECT).find(|&at| at > now)
     }

@@ -9,6 +9,7 @@ extern crate alloc;
 pub mod downlink;
 pub mod ident;
 pub mod join;
+pub mod load;
 pub mod model;
 pub mod seen;
 pub mod session;

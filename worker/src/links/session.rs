@@ -7,12 +7,15 @@ use limpet_shared::{
     admin::Reply,
     link::{AdminReply, Alive, ToBalancer, ToWorker, UplinkFrame, to_balancer, to_worker},
 };
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Links, Notice, Peer, acks};
 use crate::{
-    pipeline::Pipeline,
+    pipeline::{Pipeline, Stage},
     seams::{Machine, Surroundings},
 };
 
@@ -34,7 +37,8 @@ pub(super) async fn run(
     let BalancerLink { welcome, control_tx, control_rx, frame_rx, ack_tx, link } = link;
     let (have, _) = watch::channel(welcome.cluster_version);
     let balancer = welcome.instance;
-    let peer = Peer { instance: balancer, control: control_tx.clone(), have, suspects: HashSet::new() };
+    let peer =
+        Peer { instance: balancer, control: control_tx.clone(), have, suspects: HashSet::new(), spare: Vec::new() };
     links.peers.lock().insert(address.to_owned(), peer);
     links.metrics.links().set(links.peers.lock().len() as i64);
     links.catch_up(&control_tx);
@@ -83,9 +87,16 @@ async fn frames(
             let Ok(permit) = room.clone().acquire_owned().await else { return "stopped".into() };
             let (pipeline, reports, in_flight) = (pipeline.clone(), reports.clone(), links.metrics.in_flight().clone());
             in_flight.inc();
+            let (links, read) = (links.clone(), Instant::now());
             tokio::spawn(async move {
                 let seq = frame.seq;
-                pipeline.datagram(frame, |stage| reports.report(seq, stage)).await;
+                let report = |stage| {
+                    if stage == Stage::Stored {
+                        links.stored_after.note(read.elapsed());
+                    }
+                    reports.report(seq, stage);
+                };
+                pipeline.datagram(frame, report).await;
                 in_flight.dec();
                 drop(permit);
             });
@@ -151,6 +162,12 @@ fn take(
             }
             None
         }
+        Kind::Spare(spare) => {
+            if let Some(peer) = links.peers.lock().get_mut(address) {
+                peer.spare = spare.names;
+            }
+            None
+        }
         Kind::AdminReply(reply) => {
             let waiting = links.answers.lock().remove(&reply.id);
             if let (Some(waiting), Ok(reply)) = (waiting, serde_json::from_str::<Reply>(&reply.reply)) {
@@ -171,7 +188,7 @@ fn take(
         Kind::Remove(_) => Some(Notice::Remove),
         Kind::Renewed(renewed) => Some(Notice::Renewed(renewed.certificate)),
         // Unknown gateways are listed by the balancer itself; Welcome and Refused come only once.
-        Kind::UnknownGateway(_) | Kind::Welcome(_) | Kind::Refused(_) | Kind::Spare(_) => None,
+        Kind::UnknownGateway(_) | Kind::Welcome(_) | Kind::Refused(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use core::{net::SocketAddr, time::Duration};
 use limpet_shared::{
     Now,
     link::{
-        ClusterHave, Drain, Hello, Refused, Suspects, VERSION, Weight, Welcome, to_balancer::Kind as ToBalancer,
+        ClusterHave, Drain, Hello, Refused, Spare, Suspects, VERSION, Weight, Welcome, to_balancer::Kind as ToBalancer,
         to_worker::Kind as ToWorker,
     },
 };
@@ -63,6 +63,9 @@ impl Balancer {
         let names = self.workers.silent(now.mono);
         if !names.is_empty() && names == self.suspects_told {
             self.control(id, ToWorker::Suspects(Suspects { names }));
+        }
+        if !self.room_told.is_empty() {
+            self.control(id, ToWorker::Spare(Spare { names: self.room_told.clone() }));
         }
         self.announce(id);
         self.workers_changed(now);
@@ -170,12 +173,13 @@ impl Balancer {
         if weight.number <= worker.weight.number {
             return;
         }
-        let before = (worker.state().0, worker.weight.ready, worker.weight.weight);
+        let shown = |w: &Worker| (w.state().0, w.weight.ready, w.weight.weight, w.weight.spare);
+        let before = shown(worker);
         if let Some(drained) = self.drains.says(&worker.name, worker.instance, weight.drained) {
             worker.drained = drained;
         }
-        worker.weight = weight;
-        let after = (worker.state().0, worker.weight.ready, worker.weight.weight);
+        worker.says(weight, now);
+        let after = shown(worker);
         if before.0 != after.0 || before.1 != after.1 {
             self.announce(id);
         }
@@ -213,6 +217,7 @@ impl Balancer {
     pub(super) fn workers_changed(&mut self, now: Now) {
         self.rebuild_ring(now);
         self.tell_suspects(now);
+        self.tell_room(now);
         self.rescue(now);
     }
 
@@ -221,6 +226,7 @@ impl Balancer {
         let young = now.mono < self.started.unwrap_or_default() + START_UP;
         let full_at = if young { now.mono } else { now.mono + SLOW_START };
         for (_, worker) in self.workers.iter_mut() {
+            worker.settle_weight(now.mono);
             if !worker.eligible() {
                 worker.full_at = None;
             } else {
@@ -250,6 +256,19 @@ impl Balancer {
         let everyone: Vec<WorkerId> = self.workers.iter().map(|(id, _)| id).collect();
         for id in everyone {
             self.control(id, ToWorker::Suspects(Suspects { names: names.clone() }));
+        }
+    }
+
+    /// Tells every worker who has room for more work.
+    pub(super) fn tell_room(&mut self, now: Now) {
+        let names = self.workers.with_room(now.mono);
+        if names == self.room_told {
+            return;
+        }
+        self.room_told.clone_from(&names);
+        let everyone: Vec<WorkerId> = self.workers.iter().map(|(id, _)| id).collect();
+        for id in everyone {
+            self.control(id, ToWorker::Spare(Spare { names: names.clone() }));
         }
     }
 

@@ -28,6 +28,7 @@ impl Balancer {
             let held = self.guard.until().filter(|_| self.held_back && at <= self.judged);
             Some(self.clock.mono(held.unwrap_or(at)))
         });
+        let weights = self.workers.iter().filter_map(|(_, worker)| worker.counts_at);
         let steps = self.workers.iter().filter_map(|(_, worker)| next_step(worker.full_at?, self.ring_built));
         let rest = [
             self.retention.next_deadline(),
@@ -36,7 +37,7 @@ impl Balancer {
             self.workers.next_forgiven(self.suspects_at),
             self.stop_by,
         ];
-        verdicts.chain(steps).chain(rest.into_iter().flatten()).min()
+        verdicts.chain(steps).chain(weights).chain(rest.into_iter().flatten()).min()
     }
 
     /// The time has come that [`Self::next_timeout`] named.
@@ -55,6 +56,7 @@ impl Balancer {
         let epoch = self.routing.epoch();
         self.rebuild_ring(now);
         self.tell_suspects(now);
+        self.tell_room(now);
         if self.routing.epoch() != epoch {
             self.rescue(now);
         }

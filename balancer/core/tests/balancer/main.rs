@@ -4,6 +4,7 @@
 mod cluster;
 mod downlink;
 mod health;
+mod load;
 mod random;
 mod several;
 mod uplink;

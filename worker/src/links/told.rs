@@ -1,0 +1,98 @@
+//! What balancers are told of this worker's state: one message, numbered, of which several parts of the worker have a say.
+
+use limpet_shared::link::Weight;
+use limpet_worker_core::load::Advice;
+
+/// The message as it was sent last, and what its one reason is made from.
+#[derive(Debug)]
+pub struct Told {
+    pub weight: Weight,
+    not_ready: String,
+    overload: String,
+}
+
+impl Told {
+    /// A worker of this weight that is not ready yet.
+    pub fn new(weight: u32) -> Self {
+        let reason = String::from("starting");
+        let weight = Weight {
+            number: 1,
+            weight,
+            ready: false,
+            reason: reason.clone(),
+            drained: Some(false),
+            ..Weight::default()
+        };
+        Self { weight, not_ready: reason, overload: String::new() }
+    }
+
+    /// The message to send, if it is another one now.
+    fn changed(&mut self, change: impl FnOnce(&mut Self)) -> Option<Weight> {
+        let before = self.weight.clone();
+        change(self);
+        let weight = &self.weight;
+        self.weight.reason = match (weight.ready, weight.overloaded) {
+            (false, _) => self.not_ready.clone(),
+            (true, true) => self.overload.clone(),
+            (true, false) => String::new(),
+        };
+        if self.weight == before {
+            return None;
+        }
+        self.weight.number += 1;
+        Some(self.weight.clone())
+    }
+
+    pub fn ready(&mut self, ready: bool, reason: &str) -> Option<Weight> {
+        self.changed(|told| {
+            told.weight.ready = ready;
+            told.not_ready = reason.to_owned();
+        })
+    }
+
+    pub fn load(&mut self, advice: Advice) -> Option<Weight> {
+        self.changed(|told| {
+            told.weight.weight = advice.weight;
+            told.weight.spare = advice.spare;
+            told.weight.overloaded = advice.overloaded.is_some();
+            // Which of the signals is the worst may change all the time; the first one is reason enough.
+            if let Some(signal) = advice.overloaded.filter(|_| told.overload.is_empty()) {
+                told.overload = signal.to_string();
+            } else if advice.overloaded.is_none() {
+                told.overload.clear();
+            }
+        })
+    }
+
+    /// Sent even if nothing changed: the balancer that asked waits for a word.
+    pub fn drained(&mut self, on: bool) -> Weight {
+        self.weight.drained = Some(on);
+        self.weight.number += 1;
+        self.weight.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limpet_worker_core::load::Signal;
+
+    use super::*;
+
+    #[test]
+    fn only_what_changes_is_told_with_the_reason_that_counts() {
+        let mut told = Told::new(80);
+        let advice = |overloaded| Advice { weight: 80, overloaded, spare: false };
+        assert_eq!(told.load(advice(None)), None);
+        let ready = told.ready(true, "").unwrap();
+        assert_eq!((ready.number, ready.weight, ready.reason.as_str()), (2, 80, ""));
+        assert_eq!(told.ready(true, ""), None);
+        let overloaded = told.load(advice(Some(Signal::Cpu))).unwrap();
+        assert_eq!((overloaded.overloaded, overloaded.reason.as_str()), (true, "the processors are busy"));
+        assert_eq!(told.load(advice(Some(Signal::Late))), None, "another reason is no news");
+        assert_eq!(told.ready(false, "the store does not answer").unwrap().reason, "the store does not answer");
+        assert_eq!(told.ready(true, "").unwrap().reason, "the processors are busy");
+        assert_eq!(told.load(advice(None)).unwrap().reason, "");
+        let number = told.weight.number;
+        assert_eq!(told.drained(false).number, number + 1);
+    }
+}

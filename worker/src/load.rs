@@ -1,0 +1,141 @@
+//! Measures how much work this worker has, and tells the balancers how many gateways it wants.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use limpet_shared::Now;
+use limpet_worker_core::load::{Governor, Sample, Signal};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    links::Links,
+    metrics::Metrics,
+    seams::{Machine, Surroundings},
+};
+
+/// A sample is made of so many naps of this length: how late each ends shows how busy the event loop is.
+const NAPS: u32 = 10;
+const NAP: Duration = Duration::from_millis(100);
+
+/// How long frames took from being read to being stored, since the last look.
+#[derive(Debug, Default)]
+pub struct StoredAfter {
+    micros: AtomicU64,
+    frames: AtomicU64,
+}
+
+impl StoredAfter {
+    /// One frame took so long.
+    pub fn note(&self, took: Duration) {
+        self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.frames.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The average; `None` if there was no frame.
+    fn take(&self) -> Option<Duration> {
+        let (frames, micros) = (self.frames.swap(0, Ordering::Relaxed), self.micros.swap(0, Ordering::Relaxed));
+        micros.checked_div(frames).map(Duration::from_micros)
+    }
+}
+
+/// Runs until `end`. `weight` is the one that the operator gave this worker.
+pub async fn run(links: Arc<Links>, metrics: Metrics, weight: u32, end: CancellationToken) {
+    let (mut governor, mut meter, began) = (Governor::new(weight), Meter::start(), Instant::now());
+    let (mut overloaded, mut last) = (None, weight);
+    while let Some(sample) = end.run_until_cancelled(meter.sample(&links, &metrics)).await {
+        let now = Now { mono: began.elapsed(), unix: Machine.now() };
+        let room = links.others_have_room();
+        let advice = governor.sample(now, sample, room);
+        if advice.overloaded.is_some() != Option::is_some(&overloaded) {
+            overloaded = advice.overloaded;
+            match overloaded {
+                Some(reason) if room => tracing::warn!(%reason, "overloaded"),
+                Some(reason) => tracing::warn!(%reason, "overloaded; no other worker has room, so all gateways stay"),
+                None => tracing::info!("no longer overloaded"),
+            }
+        }
+        if advice.weight != last {
+            tracing::info!(from = last, to = advice.weight, "asks for another share of the gateways");
+            last = advice.weight;
+        }
+        metrics.load(&governor.loads(), advice);
+        links.advise(advice);
+    }
+}
+
+/// What was measured last.
+struct Meter {
+    at: Instant,
+    cpu: Duration,
+    processors: f64,
+}
+
+impl Meter {
+    fn start() -> Self {
+        // Knows of quotas that containers have.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { at: Instant::now(), cpu: cpu_time(), processors: processors as f64 }
+    }
+
+    /// Takes about a second.
+    async fn sample(&mut self, links: &Links, metrics: &Metrics) -> Sample {
+        let mut late = Duration::ZERO;
+        for _ in 0..NAPS {
+            let began = Instant::now();
+            tokio::time::sleep(NAP).await;
+            late += began.elapsed().saturating_sub(NAP);
+        }
+        let (at, cpu) = (Instant::now(), cpu_time());
+        let (elapsed, used) = (at.duration_since(self.at), cpu.saturating_sub(self.cpu));
+        (self.at, self.cpu) = (at, cpu);
+        Sample {
+            in_flight: metrics.in_flight().get() as f64,
+            stored_after: links.stored_after.take(),
+            late: late / NAPS,
+            cpu: used.as_secs_f64() / elapsed.as_secs_f64().max(0.001) / self.processors,
+        }
+    }
+}
+
+/// Processor time of this process, all its threads.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+}
+
+/// Labels and values of the loads.
+pub fn labelled(loads: &[f64; 4]) -> impl Iterator<Item = (&'static str, f64)> {
+    Signal::ALL.into_iter().map(Signal::label).zip(loads.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_average_is_of_the_frames_since_the_last_look() {
+        let stored = StoredAfter::default();
+        assert_eq!(stored.take(), None);
+        stored.note(Duration::from_millis(10));
+        stored.note(Duration::from_millis(30));
+        assert_eq!(stored.take(), Some(Duration::from_millis(20)));
+        assert_eq!(stored.take(), None);
+    }
+
+    #[test]
+    fn work_is_seen_as_processor_time() {
+        let before = cpu_time();
+        let mut sum = 0_u64;
+        while cpu_time() < before + Duration::from_millis(20) {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(sum > 0);
+    }
+}
