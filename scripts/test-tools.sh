@@ -1,6 +1,7 @@
 #!/bin/sh
 # Gets what the black-box tests use besides Rust, into the target folder, and changes nothing else:
 #   TARGET/tools/bin/promtool   taken out of Debian's package `prometheus`, which is not installed
+#   TARGET/tools/nginx          Debian's packages `nginx` and `libnginx-mod-stream`, likewise
 #   TARGET/venv                 Python with the packages of scripts/requirements.txt
 #   TARGET/cql-engine/lib       Apache Cassandra's jars, unless a Docker engine answers: then ScyllaDB's image
 # Only what Debian has to install (a C compiler, Python, a browser, Java and Maven) is installed, and only as root.
@@ -54,6 +55,25 @@ get_promtool() {
     say "promtool: $tool"
   else
     say "promtool is missing: it comes with Prometheus (Debian's package prometheus)"
+  fi
+}
+
+get_nginx() {
+  tool=$target/tools/nginx
+  module=$tool/usr/lib/nginx/modules/ngx_stream_module.so
+  if [ ! -e "$module" ] && command -v apt-get >/dev/null 2>&1; then
+    read_lists
+    rm -rf "$tool"
+    mkdir -p "$tool"
+    (cd "$tool" && apt-get download -qq nginx libnginx-mod-stream 2>/dev/null && for deb in *.deb; do dpkg -x "$deb" . || exit 1; done)
+    rm -f "$tool"/*.deb
+  fi
+  # It is only unpacked, so a library that it wants may be missing.
+  if [ -e "$module" ] && "$tool/usr/sbin/nginx" -v >/dev/null 2>&1; then
+    say "nginx: $tool/usr/sbin/nginx"
+  else
+    rm -rf "$tool"
+    say "nginx is missing: the test with it in front of several machines will not run"
   fi
 }
 
@@ -117,6 +137,7 @@ get_browser() {
 installed cc gcc libc6-dev || exit 1
 mkdir -p "$target"
 get_promtool
+get_nginx
 get_python
 get_browser
 get_cql_engine

@@ -109,6 +109,12 @@ pub struct ProcessingArgs {
 
 #[derive(Debug, Args)]
 pub struct UpArgs {
+    /// Balancer's join token of another `up`, to share its cluster; needed at the first start, together with --balancer
+    #[arg(long, value_name = "TOKEN")]
+    pub join: Option<String>,
+    /// Link addresses of further balancers, such as those of other machines that run `up` on the same store
+    #[arg(long, value_name = "ADDR,...")]
+    pub balancer: Vec<String>,
     #[command(flatten)]
     pub processing: ProcessingArgs,
     #[command(flatten)]

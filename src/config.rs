@@ -75,6 +75,9 @@ pub struct Up {
     pub common: Common,
     pub edge: Edge,
     pub processing: Processing,
+    pub join: Option<Token>,
+    /// Link addresses of further balancers.
+    pub balancers: Vec<String>,
     pub workers: u32,
     pub demo: bool,
 }
@@ -121,9 +124,11 @@ impl Up {
         let common = common(&mut layers);
         let edge = edge(&mut layers);
         let processing = processing(&mut layers, &common.data);
+        let join = join(&mut layers);
+        let balancers = further_balancers(&mut layers, &edge, join.is_some());
         let workers = layers.read("workers", parse::number(1, 64)).unwrap_or(1);
         let demo = layers.read("demo", parse::boolean).unwrap_or(false);
-        finish(layers, Self { common, edge, processing, workers, demo })
+        finish(layers, Self { common, edge, processing, join, balancers, workers, demo })
     }
 }
 
@@ -205,6 +210,18 @@ fn admin_password(layers: &mut Layers) -> Option<Secret> {
 
 fn join(layers: &mut Layers) -> Option<Token> {
     layers.read("join", |text| text.parse::<Token>().map_err(|e| e.to_string()))
+}
+
+/// The balancers besides this process's own, which may be in the list, so that all machines can have the same one.
+fn further_balancers(layers: &mut Layers, edge: &Edge, joins: bool) -> Vec<String> {
+    let listed = layers.read("balancer", parse::list(parse::host_port)).unwrap_or_default();
+    let further: Vec<String> = listed.into_iter().filter(|address| !edge.advertise.contains(address)).collect();
+    if joins && further.is_empty() {
+        let mistake =
+            "join is given without balancer; allowed: both, so that this worker dials the other balancers too";
+        layers.mistakes.push(mistake.into());
+    }
+    further
 }
 
 fn edge(layers: &mut Layers) -> Edge {

@@ -1,4 +1,6 @@
 use clap::{CommandFactory, FromArgMatches, Parser};
+use limpet_link::Authority;
+use limpet_shared::{UnixMicros, admin::Role};
 
 use super::*;
 use crate::cli::Cli;
@@ -219,4 +221,24 @@ fn the_operators_commands_are_as_documented() {
     for line in bad {
         assert!(Cli::try_parse_from([&["limpet"], line].concat()).is_err(), "{line:?}");
     }
+}
+
+#[test]
+fn machines_can_have_one_list_of_balancers() {
+    let (_folder, data) = folder("balancer = ['10.0.0.1:1701', '10.0.0.2:1701', 'c.test:1701']\n");
+    let line = ["up", "--data", &data, "--advertise", "10.0.0.2:1701"];
+    let (up, _) = Up::load(parse(&line), Environment::new()).unwrap();
+    assert_eq!(up.balancers, ["10.0.0.1:1701", "c.test:1701"]);
+}
+
+#[test]
+fn an_up_that_joins_must_know_whom_else_to_dial() {
+    let (_folder, data) = folder("");
+    let token = Authority::open(&std::path::Path::new(&data).join("cluster")).unwrap();
+    let token = token.token(Role::Balancer, UnixMicros(u64::MAX / 2), 1, vec!["10.0.0.1:1701".into()]).unwrap();
+    let line = ["up", "--data", &data, "--join", token.as_str()];
+    let text = Up::load(parse(&line), Environment::new()).unwrap_err().to_string();
+    assert!(text.contains("join is given without balancer"), "{text}");
+    let (up, _) = Up::load(parse(&[&line[..], &["--balancer", "10.0.0.1:1701"]].concat()), Environment::new()).unwrap();
+    assert_eq!(up.balancers, ["10.0.0.1:1701"]);
 }

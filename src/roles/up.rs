@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    RoleError, lock, nearby, say, stop_on_signals,
+    RoleError, lock, nearby, say, stop_on_signals, until,
     wiring::{self, Place, RunningBalancer, RunningWorker},
 };
 use crate::config::Up;
@@ -25,7 +25,9 @@ const DEMO_INTERVAL: Duration = Duration::from_secs(10);
 pub async fn run(config: Up) -> Result<(), RoleError> {
     let stop = stop_on_signals()?;
     let _lock = lock(&config.common.data)?;
-    let authority = Arc::new(Authority::open(&config.common.data.join("cluster"))?);
+    let joining = limpet_link::ensure_balancer(&config.common.data, config.join.as_ref(), &config.common.name);
+    let Some(authority) = until(&stop, joining).await else { return Ok(()) };
+    let authority = Arc::new(authority?);
     let store = wiring::open_store(&config.processing.store).await?;
     // The balancer stops first, while the workers still finish what it holds.
     let edge_stop = stop.child_token();
@@ -69,7 +71,7 @@ async fn start_worker(
     let place = Place {
         identity,
         folder,
-        balancers: vec![nearby(balancer.link).to_string()],
+        balancers: [nearby(balancer.link).to_string()].into_iter().chain(config.balancers.iter().cloned()).collect(),
         with_balancer: number == 1,
         gwmp: Some(balancer.gwmp.to_string()),
     };

@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// A shell and what it runs, in a process group of their own.
-struct Pasted(Child);
+pub struct Pasted(Child);
 
 impl Pasted {
-    fn start(line: &str, folder: &std::path::Path) -> Self {
+    pub fn start(line: &str, folder: &std::path::Path) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", line]).current_dir(folder).process_group(0);
         shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

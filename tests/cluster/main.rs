@@ -14,6 +14,7 @@ mod field;
 mod support;
 mod watch;
 
+mod any_balancer;
 mod balancer_restart;
 mod drain;
 mod join_line;

@@ -7,7 +7,7 @@ mod ports;
 mod process;
 
 pub use ports::{free_address, free_addresses};
-pub use process::{Limpet, Stopped};
+pub use process::{Limpet, Stopped, ctl};
 
 use std::time::{Duration, Instant};
 
