@@ -241,7 +241,8 @@ impl Driver {
             Event::RingChanged { .. } => metrics.ring_changed(),
             Event::VerdictsHeld { .. } => metrics.verdicts_held(),
             Event::Stalled { .. } => metrics.stalled(),
-            Event::UnknownGateway { .. } | Event::GatewayMoved { .. } | Event::ClusterChanged { .. } => {}
+            Event::GatewayMoved { .. } => metrics.gateway_moved(),
+            Event::UnknownGateway { .. } | Event::ClusterChanged { .. } => {}
         }
         logs::event(event);
     }

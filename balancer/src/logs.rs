@@ -56,7 +56,18 @@ impl DropLog {
 /// Drops that cost somebody an uplink or a downlink; the others are what any open port gets.
 fn worth_a_warning(reason: DropReason) -> bool {
     use DropReason::*;
-    matches!(reason, GatewayRate | RetentionFull | NoWorker | Poison | TxAckUnheard | DownlinkMalformed | DownlinksFull)
+    matches!(
+        reason,
+        AddressLocked
+            | AddressHeld
+            | GatewayRate
+            | RetentionFull
+            | NoWorker
+            | Poison
+            | TxAckUnheard
+            | DownlinkMalformed
+            | DownlinksFull
+    )
 }
 
 /// Events that come at most a few times per second by themselves.
@@ -77,7 +88,7 @@ pub fn event(event: &Event) {
             "rejected a gateway that the network does not know; to add it: limpet ctl gateway add {gateway}"
         ),
         Event::GatewayMoved { gateway, from, to } => {
-            tracing::info!(%gateway, %from, %to, "a gateway speaks from another address");
+            tracing::warn!(%gateway, %from, %to, "a gateway speaks from another address");
         }
         Event::DownlinkSent { gateway, window } => tracing::debug!(%gateway, window, "sent a downlink"),
         Event::DownlinkSettled { gateway, window, error } if error.is_empty() => {

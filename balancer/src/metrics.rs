@@ -49,6 +49,7 @@ struct Counters {
     refused_workers: IntCounter,
     verdicts_held: IntCounter,
     stalls: IntCounter,
+    moves: IntCounter,
     retained_bytes: IntGauge,
     retained_frames: IntGauge,
     in_flight: IntGauge,
@@ -108,6 +109,9 @@ impl Metrics {
     pub fn verdicts_held(&self) {
         self.counters.verdicts_held.inc();
     }
+    pub fn gateway_moved(&self) {
+        self.counters.moves.inc();
+    }
     pub fn stalled(&self) {
         self.counters.stalls.inc();
     }
@@ -150,6 +154,10 @@ impl Counters {
             verdicts_held: r.counter(
                 "verdicts_held_total",
                 "Times that more than half of the workers fell silent at once and were not believed at first.",
+            )?,
+            moves: r.counter(
+                "gateway_moves_total",
+                "Times that a gateway spoke from another address, unless its policy is off.",
             )?,
             stalls: r.counter("stalls_total", "Times that the balancer itself did not run when it should have.")?,
             retained_bytes: r.gauge("retained_bytes", "Memory of frames that no worker is done with.")?,

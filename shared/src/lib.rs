@@ -12,6 +12,7 @@ pub mod gwmp;
 pub mod id;
 pub mod link;
 pub mod lorawan;
+pub mod policy;
 pub mod region;
 pub mod ring;
 pub mod time;

@@ -289,7 +289,7 @@ pub struct Cluster {
 pub struct KnownGateway {
     #[prost(fixed64, tag = "1")]
     pub eui: u64,
-    /// What it may do with its address, as text; empty for the default.
+    /// [`crate::policy::AddressPolicy`] as text; empty for the default.
     #[prost(string, tag = "2")]
     pub policy: String,
 }

@@ -1,9 +1,14 @@
 //! What this worker tells the balancers about the network, which have no store of their own: the gateways, the ring's key.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use limpet_shared::link::{Cluster, KnownGateway};
-use limpet_store::{Result, Store, StoreError};
+use limpet_shared::{
+    Eui64,
+    link::{Cluster, KnownGateway},
+    policy,
+};
+use limpet_store::{List, Result, Store, StoreError};
+use limpet_worker_core::model::{Gateway, GatewaySeen};
 use tokio_util::sync::CancellationToken;
 
 use crate::{links::Links, seams::Surroundings};
@@ -45,13 +50,22 @@ impl Feed {
 
     async fn snapshot(&self) -> Result<Cluster> {
         let (changes, gateways) = self.store.gateway_set().await?;
+        let policies = self.policies().await?;
+        let policy = |eui| policies.get(&eui).cloned().unwrap_or_default();
         Ok(Cluster {
             version: self.version(changes),
             ring_key: self.ring_key.to_vec().into(),
-            gateways: gateways.into_iter().map(|eui| KnownGateway { eui: eui.0, ..KnownGateway::default() }).collect(),
+            gateways: gateways.into_iter().map(|eui| KnownGateway { eui: eui.0, policy: policy(eui) }).collect(),
             revoked: Vec::new(),
             balancers: Vec::new(),
         })
+    }
+
+    /// The address policies of gateways that have one. A change after `gateway_set` was read has its own version.
+    async fn policies(&self) -> Result<HashMap<Eui64, String>> {
+        let all = self.store.gateways(&List { limit: u32::MAX, ..List::default() }).await?;
+        let policy = |(gateway, _): (Gateway, GatewaySeen)| Some((gateway.eui, gateway.tags.get(policy::TAG)?.clone()));
+        Ok(all.items.into_iter().filter_map(policy).collect())
     }
 
     /// To one balancer that has just been linked.

@@ -92,6 +92,10 @@ pub enum DropReason {
     GwmpType,
     #[error("the network does not know this gateway")]
     UnknownGateway,
+    #[error("its address is not one that this gateway is locked to")]
+    AddressLocked,
+    #[error("this gateway was heard from another address, which is held for it")]
+    AddressHeld,
     #[error("more datagrams per second than one gateway may send")]
     GatewayRate,
     #[error("more datagrams per second of unknown gateways than one address may send")]
@@ -118,11 +122,13 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, so that a metric can show each from the start.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::TooShort,
         Self::GwmpVersion,
         Self::GwmpType,
         Self::UnknownGateway,
+        Self::AddressLocked,
+        Self::AddressHeld,
         Self::GatewayRate,
         Self::UnknownRate,
         Self::RetentionFull,
@@ -143,6 +149,8 @@ impl DropReason {
             Self::GwmpVersion => "gwmp_version",
             Self::GwmpType => "gwmp_type",
             Self::UnknownGateway => "unknown_gateway",
+            Self::AddressLocked => "address_locked",
+            Self::AddressHeld => "address_held",
             Self::GatewayRate => "gateway_rate",
             Self::UnknownRate => "unknown_rate",
             Self::RetentionFull => "retention_full",

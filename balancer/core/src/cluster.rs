@@ -1,11 +1,16 @@
 //! What the balancer knows of the network, having no store: the snapshot that workers feed it.
 
-use alloc::{collections::BTreeSet, string::String, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    string::{String, ToString},
+    vec::Vec,
+};
 
 use bytes::Bytes;
 use limpet_shared::{
     Eui64,
     link::{Cluster, ClusterDelta, KnownGateway},
+    policy::AddressPolicy,
 };
 
 /// The highest version of the cluster that was seen.
@@ -13,7 +18,7 @@ use limpet_shared::{
 pub struct Knowledge {
     version: u64,
     ring_key: Option<[u8; 16]>,
-    gateways: BTreeSet<u64>,
+    gateways: BTreeMap<u64, AddressPolicy>,
     revoked: BTreeSet<String>,
     balancers: Vec<String>,
 }
@@ -28,7 +33,7 @@ impl Knowledge {
         *self = Self {
             version: cluster.version,
             ring_key: Some(ring_key),
-            gateways: cluster.gateways.iter().map(|g| g.eui).collect(),
+            gateways: cluster.gateways.iter().map(known).collect(),
             revoked: cluster.revoked.iter().cloned().collect(),
             balancers: cluster.balancers.clone(),
         };
@@ -44,7 +49,7 @@ impl Knowledge {
         for eui in &delta.remove {
             self.gateways.remove(eui);
         }
-        self.gateways.extend(delta.add.iter().map(|g| g.eui));
+        self.gateways.extend(delta.add.iter().map(known));
         true
     }
 
@@ -53,7 +58,7 @@ impl Knowledge {
         Cluster {
             version: self.version,
             ring_key: self.ring_key.map_or_else(Bytes::new, |key| Bytes::copy_from_slice(&key)),
-            gateways: self.gateways.iter().map(|&eui| KnownGateway { eui, ..KnownGateway::default() }).collect(),
+            gateways: self.gateways.iter().map(|(&eui, policy)| KnownGateway { eui, policy: text(policy) }).collect(),
             revoked: self.revoked.iter().cloned().collect(),
             balancers: self.balancers.clone(),
         }
@@ -71,7 +76,12 @@ impl Knowledge {
 
     /// Whether the network knows the gateway.
     pub fn knows(&self, gateway: Eui64) -> bool {
-        self.gateways.contains(&gateway.0)
+        self.gateways.contains_key(&gateway.0)
+    }
+
+    /// What a known gateway may do with its address.
+    pub fn policy(&self, gateway: Eui64) -> Option<&AddressPolicy> {
+        self.gateways.get(&gateway.0)
     }
 
     /// How many gateways the network knows.
@@ -85,6 +95,15 @@ impl Knowledge {
     }
 }
 
+/// A policy that this version cannot read is none: the workers have checked it, so it is one of a newer version.
+fn known(gateway: &KnownGateway) -> (u64, AddressPolicy) {
+    (gateway.eui, gateway.policy.parse().unwrap_or_default())
+}
+
+fn text(policy: &AddressPolicy) -> String {
+    if *policy == AddressPolicy::default() { String::new() } else { policy.to_string() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +112,7 @@ mod tests {
         Cluster {
             version,
             ring_key: Bytes::from_static(&[1; 16]),
-            gateways: euis.iter().map(|&eui| KnownGateway { eui, ..KnownGateway::default() }).collect(),
+            gateways: euis.iter().map(|&eui| KnownGateway { eui, policy: "hold:60".into() }).collect(),
             ..Cluster::default()
         }
     }

@@ -6,7 +6,7 @@ use core::{
     time::Duration,
 };
 
-use limpet_shared::{Eui64, Now, UnixMicros, gwmp::UpKind};
+use limpet_shared::{Eui64, Now, UnixMicros, gwmp::UpKind, policy::AddressPolicy};
 
 use crate::{
     action::{DropReason, Source, WorkerId},
@@ -55,6 +55,8 @@ pub struct Gateway {
     told: Option<(Duration, SocketAddr)>,
     /// When all workers were told last that it asked for downlinks here.
     asked_told: Option<Duration>,
+    /// The address that is held for it, and when it was heard from there.
+    held: Option<(IpAddr, Duration)>,
     bucket: Bucket,
 }
 
@@ -122,7 +124,8 @@ impl Gateways {
         knowledge: &Knowledge,
         config: &Config,
     ) -> Result<Heard, DropReason> {
-        let known = knowledge.knows(header.gateway);
+        let policy = knowledge.policy(header.gateway);
+        let known = policy.is_some();
         let mut heard = Heard::default();
         let gateway = if known {
             self.known.entry(header.gateway).or_default()
@@ -138,10 +141,16 @@ impl Gateways {
             }
             self.guests.peek_mut(&header.gateway).ok_or(DropReason::UnknownGateway)?
         };
+        if let Some(policy) = policy {
+            gateway.keep_to(policy, source.address.ip(), now.mono)?;
+        }
         if known && !gateway.bucket.take(now.mono, config.gateway_rate) {
             return Err(DropReason::GatewayRate);
         }
         gateway.hear(now, header, source, &mut heard);
+        if policy == Some(&AddressPolicy::Off) {
+            heard.moved_from = None;
+        }
         Ok(heard)
     }
 
@@ -235,6 +244,21 @@ impl Gateways {
 }
 
 impl Gateway {
+    /// Whether it may be at that address. What is refused here costs a known gateway nothing of its rate.
+    fn keep_to(&mut self, policy: &AddressPolicy, address: IpAddr, now: Duration) -> Result<(), DropReason> {
+        if !policy.permits(address) {
+            return Err(DropReason::AddressLocked);
+        }
+        self.held = match (policy, self.held) {
+            (AddressPolicy::Hold(time), Some((held, at))) if held != address && now < at + *time => {
+                return Err(DropReason::AddressHeld);
+            }
+            (AddressPolicy::Hold(_), _) => Some((address, now)),
+            _ => None,
+        };
+        Ok(())
+    }
+
     fn hear(&mut self, now: Now, header: &Header, source: Source, heard: &mut Heard) {
         let (told_at, told) = self.told.unwrap_or((now.mono, source.address));
         let moved = told.ip() != source.address.ip() && now.mono >= told_at + MOVED_EVERY;

@@ -153,3 +153,65 @@ fn a_revoked_worker_is_shut_out() {
     assert_eq!(w.closed.len(), 2);
     assert_eq!(w.workers.len(), 1);
 }
+
+/// A world whose gateway 1 has this policy.
+fn with_policy(policy: &str) -> World {
+    let mut w = World::with_workers(&["a"]);
+    let a = *w.workers.keys().next().unwrap();
+    let add = vec![KnownGateway { eui: eui(1).0, policy: policy.into() }];
+    w.control(a, ToBalancer::ClusterDelta(ClusterDelta { from: 1, to: 2, add, remove: vec![] }));
+    w
+}
+
+fn at(address: [u8; 4]) -> Source {
+    Source { socket: 0, address: (address, 1_700).into(), local: None }
+}
+
+fn heard(w: &mut World, address: [u8; 4]) -> Option<DropReason> {
+    let before = w.drops.len();
+    w.datagram(at(address), gwmp(2, 1, 2, eui(1), b""));
+    w.run(2_000);
+    w.drops.get(before).map(|(reason, _)| *reason)
+}
+
+fn moves(w: &World) -> usize {
+    w.events.iter().filter(|event| matches!(event, Event::GatewayMoved { .. })).count()
+}
+
+#[test]
+fn a_changed_address_is_told_unless_the_policy_says_otherwise() {
+    for (policy, told) in [("", 2), ("alert", 2), ("of a newer version", 2), ("off", 0)] {
+        let mut w = with_policy(policy);
+        let dropped: Vec<_> = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 1]].map(|a| heard(&mut w, a)).into();
+        assert_eq!((dropped, moves(&w)), (vec![None; 3], told), "{policy}");
+    }
+}
+
+#[test]
+fn a_locked_gateway_is_heard_from_its_networks_only() {
+    let mut w = with_policy("lock:10.0.0.0/24,192.0.2.7");
+    let dropped = [[10, 0, 0, 1], [10, 0, 1, 1], [192, 0, 2, 7], [192, 0, 2, 8]].map(|a| heard(&mut w, a));
+    assert_eq!(dropped, [None, Some(DropReason::AddressLocked), None, Some(DropReason::AddressLocked)]);
+    // Who is refused leads no downlink astray.
+    let a = *w.workers.keys().next().unwrap();
+    let windows = vec![w.window(1, 900)];
+    w.downlink(a, 1, 1, windows);
+    assert_eq!(w.pull_resps()[0].1, at([192, 0, 2, 7]));
+}
+
+#[test]
+fn a_held_address_is_kept_until_it_was_silent_for_long_enough() {
+    let mut w = with_policy("hold:60");
+    assert_eq!(heard(&mut w, [10, 0, 0, 1]), None);
+    w.run(50_000);
+    assert_eq!(heard(&mut w, [10, 0, 0, 2]), Some(DropReason::AddressHeld));
+    assert_eq!(heard(&mut w, [10, 0, 0, 1]), None, "it is still there, so its time begins anew");
+    w.run(50_000);
+    assert_eq!(heard(&mut w, [10, 0, 0, 2]), Some(DropReason::AddressHeld));
+    w.run(10_000);
+    assert_eq!(heard(&mut w, [10, 0, 0, 2]), None);
+    assert_eq!(heard(&mut w, [10, 0, 0, 1]), Some(DropReason::AddressHeld), "now this one is held");
+    assert_eq!(moves(&w), 1);
+    let kept = w.balancer.cluster();
+    assert!(kept.gateways.iter().any(|gateway| gateway.policy == "hold:60"), "the balancer's next start knows it");
+}

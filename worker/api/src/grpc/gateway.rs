@@ -1,14 +1,17 @@
 //! Gateways. A change is answered once the balancers know it, or half a second later.
 
-use std::{cmp::Ordering, time::Duration};
+use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
 use chirpstack_api::{
     api::{self, gateway_service_server::GatewayService, list_gateways_request::OrderBy},
     common,
 };
-use limpet_shared::UnixMicros;
+use limpet_shared::{
+    UnixMicros,
+    policy::{self, AddressPolicy},
+};
 use limpet_store::{List, Page};
-use limpet_worker_core::model::{Gateway, GatewaySeen, Location};
+use limpet_worker_core::model::{Gateway, GatewaySeen, Location, Tags};
 use tonic::{Request, async_trait};
 
 use super::{Grpc, Reply, reply, unserved};
@@ -33,10 +36,19 @@ fn read(given: api::Gateway) -> Result<Gateway> {
         description: fields::text("description", given.description)?,
         location: given.location.map(read_location).transpose()?,
         stats_interval_secs: given.stats_interval,
-        tags: fields::tags("tags", given.tags)?,
+        tags: read_tags(given.tags)?,
         metadata: fields::tags("metadata", given.metadata)?,
         ..Gateway::default()
     })
+}
+
+/// Tags, of which one is no mere remark.
+fn read_tags(given: HashMap<String, String>) -> Result<Tags> {
+    if let Some(policy) = given.get(policy::TAG) {
+        let refused = |why| ApiError::invalid("tags", format!("{}: {why}", policy::TAG));
+        policy.parse::<AddressPolicy>().map_err(refused)?;
+    }
+    fields::tags("tags", given)
 }
 
 fn read_location(given: common::Location) -> Result<Location> {

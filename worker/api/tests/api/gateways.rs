@@ -57,6 +57,7 @@ async fn a_gateway_that_cannot_be_is_refused() {
     for (field, bad) in [
         ("gateway_id", api::Gateway { gateway_id: "0016c001".into(), ..good.clone() }),
         ("name", api::Gateway { name: String::new(), ..good.clone() }),
+        ("tags", api::Gateway { tags: [("address_policy".into(), "lock:10.0.0.1/8".into())].into(), ..good.clone() }),
         ("tenant_id", api::Gateway { tenant_id: "Limpet".into(), ..good.clone() }),
         ("downlink_priority", api::Gateway { downlink_priority: 1, ..good.clone() }),
         (
