@@ -1,10 +1,11 @@
-//! What tests ask over ChirpStack's API: the queue, activations, device profiles.
+//! What tests ask over ChirpStack's API: the queue, activations, gateways.
 
 use std::net::SocketAddr;
 
 use chirpstack_api::api::{
     ActivateDeviceRequest, DeviceActivation, DeviceQueueItem, EnqueueDeviceQueueItemRequest,
-    GetDeviceActivationRequest, GetDeviceQueueItemsRequest, LoginRequest, device_service_client::DeviceServiceClient,
+    GetDeviceActivationRequest, GetDeviceQueueItemsRequest, GetGatewayRequest, LoginRequest, UpdateGatewayRequest,
+    device_service_client::DeviceServiceClient, gateway_service_client::GatewayServiceClient,
     internal_service_client::InternalServiceClient,
 };
 use limpet_bench::VirtualDevice;
@@ -41,6 +42,15 @@ impl Api {
 
     fn devices(&self) -> DeviceServiceClient<Channel> {
         DeviceServiceClient::new(self.channel.clone())
+    }
+
+    /// Gives a gateway a tag.
+    pub async fn tag_gateway(&self, eui: Eui64, tag: &str, value: &str) -> Result<(), tonic::Status> {
+        let mut gateways = GatewayServiceClient::new(self.channel.clone());
+        let get = GetGatewayRequest { gateway_id: eui.to_string() };
+        let mut gateway = gateways.get(self.request(get)).await?.into_inner().gateway.unwrap();
+        gateway.tags.insert(tag.into(), value.into());
+        gateways.update(self.request(UpdateGatewayRequest { gateway: Some(gateway) })).await.map(|_| ())
     }
 
     /// Puts an unconfirmed item into the device's queue; its id.

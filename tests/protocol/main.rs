@@ -2,6 +2,7 @@
 //! webhook. Each test shows one thing that a peer of the protocol relies on: one event, one downlink decision, one session.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod addresses;
 mod api;
 mod balancers;
 mod copies;

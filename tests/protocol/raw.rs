@@ -1,6 +1,10 @@
 //! A gateway by hand: single sockets, single datagrams, every answer looked at.
 
-use std::{net::SocketAddr, sync::Mutex, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Mutex,
+    time::Duration,
+};
 
 use limpet_shared::{
     Eui64,
@@ -33,7 +37,12 @@ pub struct Answer {
 
 impl Socket {
     pub async fn open(server: SocketAddr, eui: Eui64, version: u8) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        Self::open_from(Ipv4Addr::LOCALHOST, server, eui, version).await
+    }
+
+    /// A socket at another of this machine's addresses.
+    pub async fn open_from(address: Ipv4Addr, server: SocketAddr, eui: Eui64, version: u8) -> Self {
+        let socket = UdpSocket::bind((address, 0)).await.unwrap();
         // As forwarders do: what comes from another address is never seen.
         socket.connect(server).await.unwrap();
         Self { socket, eui, version, seen: Mutex::default() }
@@ -86,6 +95,11 @@ impl Socket {
         let read = gwmp::parse_downstream(&buffer[..length]).unwrap();
         let txpk = (read.kind == DownKind::PullResp).then(|| gwmp::parse_pull_resp(read.json).unwrap());
         Answer { version: read.version, token: read.token, kind: read.kind, txpk }
+    }
+
+    /// What comes within a moment.
+    pub async fn answer_soon(&self) -> Option<Answer> {
+        self.answer_within(SILENCE).await
     }
 
     /// Nothing comes here for a while.
