@@ -63,7 +63,7 @@ impl fmt::Display for Signal {
 /// Each signal's limit: there, the load is 1.
 const IN_FLIGHT: f64 = 5_000.0;
 const STORED: Duration = Duration::from_millis(250);
-const LATE: Duration = Duration::from_millis(50);
+const LATE: Duration = Duration::from_millis(100);
 const CPU: f64 = 0.85;
 /// Samples are averaged over about this time, seconds.
 const SMOOTHING: f64 = 5.0;
