@@ -194,7 +194,8 @@ impl Governor {
                 return false;
             }
             // Never more than half at once: what is measured may not follow the number of gateways.
-            self.part = scaled(before, SHED_TO / load).clamp(before.div_ceil(2), before - STEP).max(LEAST);
+            let half = (before / 2).next_multiple_of(STEP);
+            self.part = scaled(before, SHED_TO / load).max(half).min(before - STEP);
             if self.returned_at.is_some_and(|at| now < at + CALM_MOST) {
                 self.calm = (self.calm * 2).min(CALM_MOST);
             }

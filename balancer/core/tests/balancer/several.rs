@@ -111,3 +111,27 @@ fn two_balancers_that_see_the_same_workers_choose_alike_for_every_gateway() {
     let of = |name: &str| one.iter().filter(|chosen| *chosen == name).count();
     assert!(of("echo") > 0 && of("echo") < of("alpha") && of("alpha") < of("bravo"), "weights count");
 }
+
+#[test]
+fn two_balancers_let_a_weight_count_from_the_same_moment_on() {
+    let names = ["alpha", "bravo", "charlie"];
+    let mut both = [World::with_workers(&names), World::with_workers(&names)];
+    let same = |[one, two]: &mut [World; 2]| {
+        let (one, two) = (choices(one, 1_000), choices(two, 1_000));
+        assert_eq!(one, two);
+        one
+    };
+    let before = same(&mut both);
+    // It reaches one of them much later than the other.
+    for (w, after) in both.iter_mut().zip([5_000, 25_000]) {
+        w.run(after);
+        weigh(w, "alpha", 40);
+        w.run(39_900 - w.ms);
+    }
+    assert_eq!(same(&mut both), before);
+    both.iter_mut().for_each(|w| w.run(200));
+    let after = same(&mut both);
+    let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
+    let moved: Vec<_> = moved.map(|(before, _)| before.as_str()).collect();
+    assert!(!moved.is_empty() && moved.iter().all(|name| *name == "alpha"), "{moved:?}");
+}
