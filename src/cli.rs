@@ -178,7 +178,20 @@ pub struct CtlArgs {
     #[arg(long, global = true)]
     pub json: bool,
     #[command(subcommand)]
-    pub command: CtlCommand,
+    pub command: CtlTask,
+}
+
+/// Something to do on a store, or a question to a running Limpet.
+#[derive(Debug, Subcommand)]
+pub enum CtlTask {
+    /// Bring the tables of a store up to date; asks no running server
+    Migrate {
+        /// The store, such as cql://host1,host2/limpet
+        #[arg(long, value_name = "URL", env = "LIMPET_STORE", hide_env_values = true)]
+        store: String,
+    },
+    #[command(flatten)]
+    Ask(CtlCommand),
 }
 
 #[derive(Debug, Subcommand)]

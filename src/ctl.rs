@@ -3,7 +3,9 @@
 use limpet_link::admin_socket::{self, AskError};
 use limpet_shared::admin::{DeviceAdd, Reply, Request, Role};
 
-use crate::cli::{CtlArgs, CtlCommand, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole};
+use limpet_store::Migrated;
+
+use crate::cli::{CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole};
 
 mod remote;
 mod show;
@@ -18,13 +20,18 @@ pub enum CtlError {
     /// What the server says.
     #[error("{0}")]
     Refused(String),
+    #[error(transparent)]
+    Store(#[from] limpet_store::OpenError),
     #[error("cannot print the answer: {0}")]
     Print(#[from] serde_json::Error),
 }
 
 /// Asks, and returns what is to be printed.
 pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
-    let request = request(args.command);
+    let request = match args.command {
+        CtlTask::Migrate { store } => return migrate(&store, args.json).await,
+        CtlTask::Ask(command) => request(command),
+    };
     let reply = match (&args.server, &args.token) {
         (Some(server), Some(token)) => remote::ask(server, token, &request).await?,
         _ => admin_socket::ask(&args.data, &request).await?,
@@ -36,6 +43,19 @@ pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&reply)?));
     }
     Ok(show::reply(&request, &reply, limpet_link::time::now()))
+}
+
+/// Needs no running server: it is what comes before starting newer ones.
+async fn migrate(store: &str, json: bool) -> Result<String, CtlError> {
+    let Migrated { from, to } = limpet_store::migrate(store).await?;
+    if json {
+        return Ok(format!("{}\n", serde_json::json!({ "from": from, "to": to })));
+    }
+    Ok(match from {
+        0 => format!("the store was empty; it has schema {to} now\n"),
+        from if from == to => format!("the store has schema {to} already\n"),
+        from => format!("the store had schema {from}; it has schema {to} now\n"),
+    })
 }
 
 fn request(command: CtlCommand) -> Request {

@@ -10,6 +10,7 @@
 mod air;
 mod airtime;
 mod device;
+pub mod engine;
 mod gateway;
 pub mod simulate;
 

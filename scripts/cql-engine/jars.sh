@@ -13,7 +13,7 @@ engine_fetch() {
   fi
   command -v mvn >/dev/null 2>&1 || cannot "mvn is missing: install maven (Debian's name) and run this again"
   say "fetching Apache Cassandra's jars (66 MB) into $lib"
-  rm -rf "$lib"
+  rm -rf "$lib" && mkdir -p "${lib%/*}"
   mvn -B -q -f "$here/scripts/cql-engine/pom.xml" dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$lib" >"$lib.log" 2>&1 </dev/null ||
     cannot "mvn could not fetch the jars: see $lib.log"

@@ -63,10 +63,11 @@ async fn round(
     backoff: &mut HashMap<IntegrationId, Backoff>,
     trimmed: &mut Instant,
 ) -> Result<(), StoreError> {
-    if !holds_lease(pipeline, holder).await? {
+    let devices = pipeline.store.pending_devices(DEVICES).await?;
+    // Looking comes first: as long as nothing waits, which is nearly always, nobody writes a lease.
+    if devices.is_empty() || !holds_lease(pipeline, holder).await? {
         return Ok(());
     }
-    let devices = pipeline.store.pending_devices(DEVICES).await?;
     let now = Instant::now();
     backoff.retain(|_, b| now < b.until + PAUSE.1);
     let mut turns = JoinSet::new();

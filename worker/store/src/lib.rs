@@ -5,17 +5,20 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod conformance;
+mod cql;
 mod error;
 pub mod fault;
 mod memory;
+mod notes;
 mod open;
 mod sqlite;
 mod traits;
 mod words;
 
+pub use cql::CqlStore;
 pub use error::{Result, StoreError};
 pub use memory::MemoryStore;
-pub use open::{OpenError, open};
+pub use open::{Migrated, OpenError, migrate, open};
 pub use sqlite::SqliteStore;
 pub use traits::*;
 pub use words::MOST_COPIES;

@@ -2,15 +2,40 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use crate::{MemoryStore, SqliteStore, Store};
+use crate::{CqlStore, MemoryStore, SqliteStore, Store};
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{0:?} is no store URL: use sqlite:DIR (a folder on a local disk) or memory:")]
+    #[error(
+        "{0:?} is no store URL: use sqlite:DIR (a folder on a local disk), cql://HOST,HOST/KEYSPACE (ScyllaDB or Apache \
+         Cassandra) or memory:"
+    )]
     Url(String),
-    #[error("a cql:// store comes with a later version; this one knows sqlite:DIR and memory:")]
-    Cql,
+    #[error(
+        "the store URL: {0} (the form is \
+         cql://user:password@host1,host2/keyspace?replication=datacenter1:3&consistency=local_quorum)"
+    )]
+    CqlUrl(String),
+    #[error(
+        "this build cannot talk TLS to a database (ca=FILE in the store URL): build Limpet with --features cql-tls"
+    )]
+    CqlTls,
+    #[error("cannot reach the database at {hosts}: {why}")]
+    CqlUnreachable { hosts: String, why: String },
+    #[error("the database did not do what was needed of {what}: {why}")]
+    Cql { what: &'static str, why: String },
+    #[error(
+        "keyspace {keyspace} has schema {found} ({name:?}); this version of Limpet knows {known} and runs on at most {}: \
+         start a newer version",
+        known + 1
+    )]
+    CqlSchemaTooNew { keyspace: String, found: i32, name: String, known: i32 },
+    #[error(
+        "keyspace {keyspace} has schema {found}, and this version of Limpet needs {known}: run `limpet ctl migrate --store URL` \
+         first; servers of the version before go on running on the new schema"
+    )]
+    CqlSchemaTooOld { keyspace: String, found: i32, known: i32 },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error(
@@ -33,21 +58,44 @@ pub enum OpenError {
     Thread(io::Error),
 }
 
-/// Opens what the URL names: `sqlite:DIR`, made if it does not exist, or `memory:`.
+/// What a migration did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// The schema that was found; 0 for a store that held nothing.
+    pub from: i64,
+    /// The schema that it has now.
+    pub to: i64,
+}
+
+/// Brings the schema of the store up to date, and does nothing else.
+pub async fn migrate(url: &str) -> Result<Migrated, OpenError> {
+    if url.starts_with("cql:") {
+        let (from, to) = CqlStore::migrate(url).await?;
+        return Ok(Migrated { from: from.into(), to: to.into() });
+    }
+    let dir = sqlite_dir(url)?;
+    let migrated = tokio::task::spawn_blocking(move || SqliteStore::migrate(&dir)).await;
+    let (from, to) = migrated.map_err(|e| OpenError::Thread(io::Error::other(e)))??;
+    Ok(Migrated { from, to })
+}
+
+/// Opens what the URL names: `sqlite:DIR`, made if it does not exist, `cql://…`, or `memory:`.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, OpenError> {
     if url == "memory:" {
         return Ok(MemoryStore::new());
     }
     if url.starts_with("cql:") {
-        return Err(OpenError::Cql);
+        return Ok(CqlStore::open(url).await?);
     }
-    let dir = match url.strip_prefix("sqlite:") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        // The URL is not echoed whole: whatever it is, it may hold a password.
-        _ => {
-            return Err(OpenError::Url(url.split_inclusive(':').next().unwrap_or_default().chars().take(64).collect()));
-        }
-    };
+    let dir = sqlite_dir(url)?;
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&dir)).await;
     Ok(opened.map_err(|e| OpenError::Thread(io::Error::other(e)))??)
+}
+
+fn sqlite_dir(url: &str) -> Result<PathBuf, OpenError> {
+    match url.strip_prefix("sqlite:") {
+        Some(dir) if !dir.is_empty() => Ok(PathBuf::from(dir)),
+        // The URL is not echoed whole: whatever it is, it may hold a password.
+        _ => Err(OpenError::Url(url.split_inclusive(':').next().unwrap_or_default().chars().take(64).collect())),
+    }
 }

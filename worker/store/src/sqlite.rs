@@ -29,11 +29,10 @@ use rusqlite::Connection;
 use self::{
     folder::{Folder, WriteLock},
     keeper::{Keeper, Tools},
-    notes::Notes,
     readers::Readers,
     writer::Writer,
 };
-use crate::{OpenError, Result, Store};
+use crate::{OpenError, Result, Store, notes::Notes};
 
 /// Threads that read.
 const READERS: usize = 3;
@@ -73,6 +72,17 @@ impl SqliteStore {
             bell: writer.notes_bell(),
         };
         Ok(Arc::new(Self { writer, readers, notes, _keeper: Keeper::start(tools)?, folder }))
+    }
+
+    /// Brings the schema up to date. Returns the version it had (0: none) and the one it has. Blocks.
+    pub fn migrate(dir: &Path) -> std::result::Result<(i64, i64), OpenError> {
+        let folder = Folder::prepare(dir)?;
+        let failed = |source| OpenError::Io { path: folder.dir.clone(), source };
+        let lock = WriteLock::open(&folder)?;
+        let conn = schema::connect_writer(&folder.database);
+        let mut conn = conn.map_err(|source| OpenError::Sqlite { path: folder.database.clone(), source })?;
+        let _turn = lock.take().map_err(failed)?;
+        schema::migrate(&folder.database, &mut conn)
     }
 }
 

@@ -76,9 +76,11 @@ pub trait FrameStore: Send + Sync + 'static {
     /// The receptions of a key that have not expired, ordered by `received_at`, then gateway, then context: all of them, or
     /// the [`crate::MOST_COPIES`] received last, so that a frame replayed without end costs no memory without end.
     async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>>;
-    /// For the sweep: keys that have a reception received at or after `since`, at most `limit`, after `after` in key order.
+    /// For the sweep: keys that have a reception received at or after `since`, at most `limit`, each once. The order is the
+    /// store's own, and the same each time; `after` goes on behind that key.
     async fn reception_keys(&self, since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>>;
-    /// Forgets receptions received before `before`. Returns how many.
+    /// Forgets receptions received before `before`: they are given no more. Returns how many were deleted by this call; 0
+    /// from a database that deletes them by itself.
     async fn expire_receptions(&self, before: UnixMicros) -> Result<u64>;
 
     /// All sessions of a DevAddr with their marks, from one read.
@@ -126,7 +128,8 @@ pub trait FrameStore: Send + Sync + 'static {
     /// Drops the oldest waiting events of an integration until at most `keep` are left. Returns how many were dropped.
     async fn trim_pending(&self, integration: IntegrationId, keep: u64) -> Result<u64>;
 
-    /// Takes or renews the lease `name` until `until`. True if `holder` has it now.
+    /// Takes or renews the lease `name` until `until`. True if `holder` has it now. A holder that has two thirds of the time
+    /// from `now` to `until` left may be told yes with nothing written.
     async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool>;
 
     /// When a device was heard last, for people; the latest wins, and what it leaves out (`None`) stays as it was. Nothing
@@ -192,7 +195,8 @@ pub trait Directory: Send + Sync + 'static {
     async fn set_app_key(&self, dev_eui: Eui64, key: Option<limpet_shared::AesKey>) -> Result<()>;
     async fn delete_device(&self, dev_eui: Eui64) -> Result<()>;
     async fn devices(&self, list: &List) -> Result<Page<(Device, DeviceSeen)>>;
-    /// Device, profile, application and tenant from one read.
+    /// Device, profile, application and tenant. What many devices share may be as it was a second ago, if it was changed at
+    /// another worker.
     async fn device_context(&self, dev_eui: Eui64) -> Result<Option<DeviceContext>>;
 
     /// A setting of the network (token key, ring key, regions), if it is set.

@@ -1,4 +1,4 @@
-//! What both embedded stores say and how they compare, in one place, so that they answer alike.
+//! What all stores say and how they compare, in one place, so that they answer alike.
 
 use std::fmt::Display;
 

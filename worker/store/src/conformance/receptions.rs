@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use limpet_shared::UnixMicros;
 use limpet_worker_core::model::DedupKey;
 
@@ -32,7 +34,7 @@ pub(super) async fn a_key_gives_its_own_receptions_in_order(Bench { store, new }
     Ok(())
 }
 
-pub(super) async fn the_sweep_walks_all_keys_in_order(Bench { store, new }: Bench) -> Result<()> {
+pub(super) async fn the_sweep_walks_all_keys(Bench { store, new }: Bench) -> Result<()> {
     let keys: Vec<DedupKey> = (0..5).map(|_| new.dedup_key()).collect();
     for (n, key) in keys.iter().enumerate() {
         for copy in 0..2 {
@@ -43,19 +45,23 @@ pub(super) async fn the_sweep_walks_all_keys_in_order(Bench { store, new }: Benc
             store.put_reception(reception).await?;
         }
     }
-    let before_first = DedupKey(keys[0].0 - 1);
-    let first = store.reception_keys(NOON, Some(before_first), 3).await?;
-    assert_eq!(first, keys[..3], "each key once, in key order");
-    let rest = store.reception_keys(NOON, Some(keys[2]), 1).await?;
-    assert_eq!(rest, keys[4..]);
     let all = store.reception_keys(NOON, None, u32::MAX).await?;
-    assert!(all.is_sorted() && keys.iter().enumerate().all(|(n, key)| (n != 3) == all.contains(key)));
+    let once: BTreeSet<DedupKey> = all.iter().copied().collect();
+    assert_eq!(once.len(), all.len(), "each key once");
+    assert!(keys.iter().enumerate().all(|(n, key)| (n != 3) == once.contains(key)), "what is old enough is left out");
+    let mut walked = Vec::new();
+    while walked.len() < all.len() {
+        let part = store.reception_keys(NOON, walked.last().copied(), 3).await?;
+        assert!(!part.is_empty() && part.len() <= 3);
+        walked.extend(part);
+    }
+    assert_eq!(walked, all, "in parts as in one, in the same order");
+    assert_eq!(store.reception_keys(NOON, all.last().copied(), 3).await?, []);
     assert_eq!(store.reception_keys(NOON, None, 0).await?, []);
     Ok(())
 }
 
 pub(super) async fn what_has_expired_is_gone(Bench { store, new }: Bench) -> Result<()> {
-    store.expire_receptions(UnixMicros(1000)).await?;
     let key = new.dedup_key();
     for at in 0..1500 {
         let mut reception = new.reception(key);
@@ -65,7 +71,8 @@ pub(super) async fn what_has_expired_is_gone(Bench { store, new }: Bench) -> Res
     let read = store.receptions(key).await?;
     assert_eq!(read.len(), MOST_COPIES, "one read is bounded");
     assert_eq!(read.last().map(|r| r.received_at), Some(UnixMicros(2499)), "and gives what was received last");
-    assert_eq!(store.expire_receptions(UnixMicros(1000)).await?, 1200);
+    let deleted = store.expire_receptions(UnixMicros(1000)).await?;
+    assert!(deleted == 1200 || deleted == 0, "all of them, or none where the database deletes by itself: {deleted}");
     assert_eq!(store.expire_receptions(UnixMicros(1000)).await?, 0);
     let left = store.receptions(key).await?;
     assert_eq!(left.len(), 300);
@@ -73,6 +80,7 @@ pub(super) async fn what_has_expired_is_gone(Bench { store, new }: Bench) -> Res
     let left = store.receptions(key).await?;
     assert!(left.iter().all(|r| r.received_at >= UnixMicros(2200)), "received at `before` itself stays");
     assert_eq!(left.len(), 300);
-    assert_eq!(store.expire_receptions(UnixMicros(10_000)).await?, 300);
+    assert_eq!(store.expire_receptions(UnixMicros(10_000)).await?, deleted / 4);
+    assert_eq!(store.receptions(key).await?, []);
     Ok(())
 }

@@ -50,9 +50,10 @@ impl Samples {
     pub fn dedup_key(&self) -> DedupKey {
         DedupKey(u128::from(self.number()) << 64 | u128::MAX >> 64)
     }
-    /// A word that no other sample holds, for searches.
+    /// A word that no other sample holds, for searches: letters alone, so that no number is found in it.
     pub fn word(&self) -> String {
-        format!("w{:x}x", self.number())
+        let digits = format!("{:x}", self.number());
+        digits.chars().filter_map(|digit| char::from_u32('a' as u32 + digit.to_digit(16)?)).chain(['x']).collect()
     }
 
     pub fn reception(&self, key: DedupKey) -> Reception {

@@ -14,10 +14,9 @@ use rusqlite::Connection;
 
 use super::{
     folder::{WriteLock, try_lock},
-    notes::Notes,
     writer::{FlushNotes, Job},
 };
-use crate::OpenError;
+use crate::{OpenError, notes::Notes};
 
 /// How often notes are written.
 const TICK: Duration = Duration::from_millis(250);

@@ -58,8 +58,9 @@ pub(super) fn connect_reader(file: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// Brings the database to [`VERSION`], or says why not. To be called under the write lock.
-pub(super) fn migrate(file: &Path, conn: &mut Connection) -> Result<(), OpenError> {
+/// Brings the database to [`VERSION`], or says why not. Returns the version it had and the one it has. To be called under
+/// the write lock.
+pub(super) fn migrate(file: &Path, conn: &mut Connection) -> Result<(i64, i64), OpenError> {
     let sqlite = |source| OpenError::Sqlite { path: file.into(), source };
     let found = read_version(conn).map_err(sqlite)?;
     let Some(found) = found else { return Err(OpenError::NotOurs { path: file.into() }) };
@@ -68,7 +69,8 @@ pub(super) fn migrate(file: &Path, conn: &mut Connection) -> Result<(), OpenErro
         return Err(OpenError::SchemaTooNew { path: file.into(), found, name, known: VERSION });
     }
     conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0)).map_err(sqlite)?;
-    step_up(conn, found).map_err(sqlite)
+    step_up(conn, found).map_err(sqlite)?;
+    Ok((found, found.max(VERSION)))
 }
 
 /// 0 for a new database, `None` for one that something else made.

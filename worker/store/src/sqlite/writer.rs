@@ -16,7 +16,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{folder::WriteLock, notes::Notes};
+use super::{folder::WriteLock, notes};
+use crate::notes::Notes;
 use crate::{OpenError, Result, StoreError};
 
 /// Writes that may wait. Whoever finds this many waits for a place, but not for ever.
@@ -149,7 +150,7 @@ pub(super) struct FlushNotes(pub Arc<Notes>);
 
 impl Job for FlushNotes {
     fn run(&mut self, conn: &Connection) -> Result<()> {
-        self.0.write_some(conn)
+        notes::write_some(&self.0, conn)
     }
     fn answer(self: Box<Self>, _: &Result<()>) {}
 }

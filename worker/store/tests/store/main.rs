@@ -1,6 +1,7 @@
 //! The stores against the promises of the trait, faults, several processes and sudden death.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cql;
 mod faults;
 mod opening;
 mod processes;

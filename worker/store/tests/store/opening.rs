@@ -27,8 +27,14 @@ async fn a_url_opens_what_it_names_or_says_what_is_allowed() {
         let words = refused(open(url).await);
         assert!(words.contains("sqlite:DIR") && words.contains("memory:") && !words.contains("hush"), "{words}");
     }
-    let words = refused(open("cql://user:hush@host/keyspace").await);
-    assert!(words.contains("comes with a later version") && !words.contains("hush"), "{words}");
+    for (url, named) in [
+        ("cql://user:hush@127.0.0.1:1/keyspace", "cannot reach the database at 127.0.0.1:1"),
+        ("cql://user:hush@host/Keyspace", "a keyspace's name"),
+        ("cql://user:hush@host/keyspace?consistency=one", "local_quorum"),
+    ] {
+        let words = refused(open(url).await);
+        assert!(words.contains(named) && !words.contains("hush"), "{words}");
+    }
     fs::write(dir.path().join("file"), "x").unwrap();
     let words = refused(open(&format!("sqlite:{}", dir.path().join("file").display())).await);
     assert!(words.contains("file"), "{words}");

@@ -1,0 +1,143 @@
+//! The store of a cluster: ScyllaDB or Apache Cassandra 5, through one code path.
+//!
+//! Rows that decide something change by conditional writes only; all others are plain, and may be written again. A plain
+//! write that could be overtaken carries a timestamp of its own, so that its place in the order is what it says and not
+//! when it arrived. Every request has a deadline of ours.
+
+mod db;
+mod directory;
+mod entities;
+mod frames;
+mod json;
+mod listing;
+mod membership;
+mod parents;
+mod pending;
+mod queue;
+mod receptions;
+mod schema;
+mod sessions;
+#[cfg(feature = "cql-tls")]
+mod tls;
+mod url;
+
+use std::{
+    sync::{Arc, Weak, atomic::AtomicU64},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use self::{
+    db::Db,
+    entities::{Entities, Kind},
+    listing::Listing,
+    membership::Servers,
+    parents::Parents,
+    pending::Pending,
+    queue::Queues,
+    receptions::{Heard, Receptions},
+    sessions::Sessions,
+    url::CqlUrl,
+};
+use crate::{OpenError, Result, Store, notes::Notes};
+
+/// How often what was heard is written down.
+const NOTES_EVERY: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub struct CqlStore {
+    db: Db,
+    described: String,
+    entities: Entities,
+    listing: Listing,
+    parents: Parents,
+    servers: Servers,
+    sessions: Sessions,
+    queues: Queues,
+    receptions: Receptions,
+    heard: Heard,
+    pending: Pending,
+    notes: Notes,
+    /// Receptions from before this time (Unix, us) count as expired, whether or not the database still has them.
+    expired: AtomicU64,
+}
+
+impl CqlStore {
+    /// Connects, and makes the tables of a new network. A schema that is too old or too new is refused by name.
+    pub async fn open(url: &str) -> std::result::Result<Arc<Self>, OpenError> {
+        let url = CqlUrl::parse(url).map_err(OpenError::CqlUrl)?;
+        let db = Db::connect(&url).await?;
+        schema::check_or_make(&db, &url).await?;
+        let store = Arc::new(Self {
+            entities: Entities::prepare(&db).await?,
+            listing: Listing::prepare(&db).await?,
+            parents: Parents::default(),
+            servers: Servers::prepare(&db).await?,
+            sessions: Sessions::prepare(&db).await?,
+            queues: Queues::prepare(&db).await?,
+            receptions: Receptions::prepare(&db).await?,
+            heard: Heard::prepare(&db).await?,
+            pending: Pending::prepare(&db).await?,
+            notes: Notes::default(),
+            expired: AtomicU64::new(0),
+            described: url.describe(),
+            db,
+        });
+        tokio::spawn(write_notes(Arc::downgrade(&store)));
+        Ok(store)
+    }
+
+    /// Brings the schema up to date. Returns the version it had (0: none) and the one it has.
+    pub async fn migrate(url: &str) -> std::result::Result<(i32, i32), OpenError> {
+        let url = CqlUrl::parse(url).map_err(OpenError::CqlUrl)?;
+        schema::migrate(&Db::connect(&url).await?, &url).await
+    }
+
+    async fn write_some_notes(&self) {
+        let waiting = self.notes.take_some();
+        for (dev_eui, seen) in waiting.devices {
+            // Of an unknown device nothing is kept; asked here, once in a while, and not at each uplink.
+            if let Ok(true) = self.entities.exists(&self.db, Kind::Device, &dev_eui.to_string()).await
+                && let Err(error) = self.heard.put_device(&self.db, dev_eui, &seen).await
+            {
+                tracing::debug!(%dev_eui, %error, "a note was lost");
+            }
+        }
+        for (eui, seen) in waiting.gateways {
+            if let Ok(true) = self.entities.exists(&self.db, Kind::Gateway, &eui.to_string()).await
+                && let Err(error) = self.heard.put_gateway(&self.db, eui, &seen).await
+            {
+                tracing::debug!(gateway = %eui, %error, "a note was lost");
+            }
+        }
+    }
+}
+
+/// As long as the store is in use.
+async fn write_notes(store: Weak<CqlStore>) {
+    loop {
+        tokio::time::sleep(NOTES_EVERY).await;
+        let Some(store) = store.upgrade() else { return };
+        if !store.notes.is_empty() {
+            store.write_some_notes().await;
+        }
+    }
+}
+
+/// Unix time in microseconds, as the database's own timestamps are.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[async_trait]
+impl Store for CqlStore {
+    /// A read at the level of every other: it answers as long as frames can be stored.
+    async fn ping(&self) -> Result<()> {
+        self.entities.exists(&self.db, Kind::Setting, "regions").await.map(drop)
+    }
+    fn describe(&self) -> String {
+        self.described.clone()
+    }
+}

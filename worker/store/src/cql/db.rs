@@ -1,0 +1,278 @@
+//! The connection: how statements are prepared and run, with deadlines of our own, and what their errors mean.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::TryStreamExt;
+use scylla::{
+    client::{
+        execution_profile::{ExecutionProfile, ExecutionProfileHandle},
+        session::Session,
+        session_builder::SessionBuilder,
+    },
+    deserialize::row::DeserializeRow,
+    errors::{DbError, ExecutionError, NewSessionError, PrepareError, RequestAttemptError},
+    policies::{
+        retry::{DefaultRetryPolicy, FallthroughRetryPolicy},
+        speculative_execution::SimpleSpeculativeExecutionPolicy,
+    },
+    response::query_result::QueryResult,
+    serialize::{batch::BatchValues, row::SerializeRow},
+    statement::{
+        batch::{Batch, BatchType},
+        prepared::PreparedStatement,
+        unprepared::Statement,
+    },
+    value::{CqlValue, Row},
+};
+
+use super::url::{CqlUrl, Level};
+use crate::{OpenError, Result, StoreError};
+
+/// A node that says nothing for so long is not asked again until it does. The driver's own 30 s would let a frozen node
+/// take every third conditional write with it all that time.
+const KEEPALIVE: Duration = Duration::from_millis(500);
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// A read or a plain write: another replica is asked beside the first after `SPECULATE`.
+const HOT_LIMIT: Duration = Duration::from_millis(800);
+const SPECULATE: Duration = Duration::from_millis(50);
+/// A conditional write, and a read that settles one. Neither is ever sent twice.
+const CAS_LIMIT: Duration = Duration::from_millis(1_500);
+/// One page of a long read.
+const SCAN_LIMIT: Duration = Duration::from_secs(5);
+const SCAN_PAGE: i32 = 1_000;
+/// Tables are made and changed at the pace of the slowest node.
+const SCHEMA_LIMIT: Duration = Duration::from_secs(30);
+
+/// How a statement is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    Read,
+    /// Sees, or settles, every conditional write begun before.
+    Serial,
+    /// Plain; may be repeated.
+    Write,
+    /// Conditional.
+    Cas,
+    /// A read of many rows, page by page.
+    Scan,
+}
+
+/// See the module.
+pub(super) struct Db {
+    pub session: Session,
+    pub keyspace: String,
+    level: Level,
+    hot: ExecutionProfileHandle,
+    cas: ExecutionProfileHandle,
+    scan: ExecutionProfileHandle,
+}
+
+impl Db {
+    /// Connects; nothing is read or made yet.
+    pub async fn connect(url: &CqlUrl) -> std::result::Result<Self, OpenError> {
+        let level = url.level;
+        let hot = ExecutionProfile::builder()
+            .consistency(level.plain())
+            .request_timeout(Some(HOT_LIMIT))
+            .retry_policy(Arc::new(DefaultRetryPolicy::new()))
+            .speculative_execution_policy(Some(Arc::new(SimpleSpeculativeExecutionPolicy {
+                max_retry_count: 2,
+                retry_interval: SPECULATE,
+            })))
+            .build()
+            .into_handle();
+        let careful = |limit| {
+            ExecutionProfile::builder()
+                .consistency(level.plain())
+                .serial_consistency(Some(level.conditional()))
+                .request_timeout(Some(limit))
+                .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
+                .build()
+                .into_handle()
+        };
+        let mut builder = SessionBuilder::new()
+            .known_nodes(&url.hosts)
+            .default_execution_profile_handle(hot.clone())
+            .keepalive_interval(KEEPALIVE)
+            .keepalive_timeout(KEEPALIVE)
+            .connection_timeout(CONNECT_LIMIT)
+            .fetch_schema_metadata(true)
+            .keyspaces_to_fetch([url.keyspace.clone()]);
+        if let Some((user, password)) = &url.login {
+            builder = builder.user(user, password);
+        }
+        #[cfg(feature = "cql-tls")]
+        if let Some(ca) = &url.ca {
+            builder = builder.tls_context(Some(super::tls::trusting(ca)?));
+        }
+        #[cfg(not(feature = "cql-tls"))]
+        if url.ca.is_some() {
+            return Err(OpenError::CqlTls);
+        }
+        let session = builder.build().await.map_err(|e| not_connected(url, &e))?;
+        Ok(Self {
+            session,
+            keyspace: url.keyspace.clone(),
+            level,
+            hot,
+            cas: careful(CAS_LIMIT),
+            scan: careful(SCAN_LIMIT),
+        })
+    }
+
+    /// `$` in a statement is our keyspace.
+    pub async fn prepare(&self, how: How, cql: &str) -> std::result::Result<PreparedStatement, OpenError> {
+        let text = cql.replace('$', &self.keyspace);
+        let prepared = self.session.prepare(text).await;
+        let mut prepared =
+            prepared.map_err(|e: PrepareError| OpenError::Cql { what: "a statement", why: e.to_string() })?;
+        let (profile, idempotent) = match how {
+            How::Read | How::Write => (&self.hot, true),
+            How::Serial | How::Cas => (&self.cas, false),
+            How::Scan => (&self.scan, true),
+        };
+        prepared.set_execution_profile_handle(Some(profile.clone()));
+        prepared.set_is_idempotent(idempotent);
+        if how == How::Serial {
+            prepared.set_consistency(self.level.serial());
+        }
+        if how == How::Scan {
+            prepared.set_page_size(SCAN_PAGE);
+        }
+        Ok(prepared)
+    }
+
+    /// A batch of one partition, some of whose statements are conditional: all or nothing.
+    pub fn conditional_batch(&self, statements: &[&PreparedStatement]) -> Batch {
+        let mut batch = Batch::new(BatchType::Unlogged);
+        for statement in statements {
+            batch.append_statement((*statement).clone());
+        }
+        batch.set_execution_profile_handle(Some(self.cas.clone()));
+        batch.set_is_idempotent(false);
+        batch
+    }
+
+    /// Makes or changes a table.
+    pub async fn define(&self, cql: &str) -> std::result::Result<(), OpenError> {
+        let mut statement = Statement::new(cql.replace('$', &self.keyspace));
+        statement.set_request_timeout(Some(SCHEMA_LIMIT));
+        statement.set_execution_profile_handle(Some(self.scan.clone()));
+        let done = self.session.query_unpaged(statement, ()).await;
+        done.map(drop).map_err(|e| OpenError::Cql { what: "its schema", why: e.to_string() })
+    }
+
+    /// All rows that it gives; for what is known to be few.
+    pub async fn rows<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Vec<R>>
+    where
+        R: for<'f> DeserializeRow<'f, 'f>,
+    {
+        let result = self.session.execute_unpaged(statement, values).await.map_err(plain)?;
+        let rows = result.into_rows_result().map_err(unreadable)?;
+        let read: std::result::Result<Vec<R>, _> = rows.rows::<R>().map_err(unreadable)?.collect();
+        read.map_err(unreadable)
+    }
+
+    /// Its only row.
+    pub async fn row<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Option<R>>
+    where
+        R: for<'f> DeserializeRow<'f, 'f>,
+    {
+        Ok(self.rows(statement, values).await?.into_iter().next())
+    }
+
+    /// Walks many rows; `each` says whether to go on.
+    pub async fn scan<R>(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+        mut each: impl FnMut(R) -> Result<bool>,
+    ) -> Result<()>
+    where
+        R: for<'f, 'm> DeserializeRow<'f, 'm> + 'static,
+    {
+        let unavailable = |e: &dyn std::fmt::Display| StoreError::Unavailable(e.to_string());
+        let pager = self.session.execute_iter(statement.clone(), values).await.map_err(|e| unavailable(&e))?;
+        let mut rows = pager.rows_stream::<R>().map_err(unreadable)?;
+        while let Some(row) = rows.try_next().await.map_err(|e| unavailable(&e))? {
+            if !each(row)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A plain write: it may be repeated, so an unknown outcome is no different from none.
+    pub async fn write(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<()> {
+        self.session.execute_unpaged(statement, values).await.map(drop).map_err(plain)
+    }
+
+    /// A conditional write. True if it was applied.
+    pub async fn cas(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<bool> {
+        applied(self.session.execute_unpaged(statement, values).await.map_err(conditional)?)
+    }
+
+    /// A batch from [`Self::conditional_batch`]. True if it was applied.
+    pub async fn cas_batch(&self, batch: &Batch, values: impl BatchValues) -> Result<bool> {
+        applied(self.session.batch(batch, values).await.map_err(conditional)?)
+    }
+}
+
+/// A pause that is longer after each lost race, and different for each writer.
+pub(super) async fn after_lost_race(tries: u32) {
+    let spread = uuid::Uuid::new_v4().as_fields().0 % 16;
+    tokio::time::sleep(Duration::from_millis(u64::from(spread * (tries.min(8) + 1)))).await;
+}
+
+/// The engines answer a conditional write in different shapes; the first column says whether it was applied in all of them.
+fn applied(result: QueryResult) -> Result<bool> {
+    let rows = result.into_rows_result().map_err(unreadable)?;
+    match rows.first_row::<Row>().map_err(unreadable)?.columns.first() {
+        Some(Some(CqlValue::Boolean(applied))) => Ok(*applied),
+        _ => Err(StoreError::Unknown("the answer does not say whether the write was applied".into())),
+    }
+}
+
+fn not_connected(url: &CqlUrl, error: &NewSessionError) -> OpenError {
+    OpenError::CqlUnreachable { hosts: url.hosts.join(", "), why: error.to_string() }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("cannot read the database's answer: {error}"))
+}
+
+/// Of a read, or of a write that may be repeated.
+fn plain(error: ExecutionError) -> StoreError {
+    if is_ours(&error) { StoreError::Corrupt(error.to_string()) } else { StoreError::Unavailable(error.to_string()) }
+}
+
+/// Of a conditional write: only what certainly came before its first round leaves nothing behind.
+fn conditional(error: ExecutionError) -> StoreError {
+    let text = error.to_string();
+    match &error {
+        _ if is_ours(&error) => StoreError::Corrupt(text),
+        ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) | ExecutionError::PrepareError(_) => {
+            StoreError::Unavailable(text)
+        }
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(db, _)) => match db {
+            DbError::Unavailable { .. } | DbError::Overloaded | DbError::IsBootstrapping | DbError::Unauthorized => {
+                StoreError::Unavailable(text)
+            }
+            _ => StoreError::Unknown(text),
+        },
+        ExecutionError::LastAttemptError(RequestAttemptError::UnableToAllocStreamId) => StoreError::Unavailable(text),
+        _ => StoreError::Unknown(text),
+    }
+}
+
+/// The statement itself is wrong for this database: its schema is not ours.
+fn is_ours(error: &ExecutionError) -> bool {
+    matches!(
+        error,
+        ExecutionError::BadQuery(_)
+            | ExecutionError::LastAttemptError(RequestAttemptError::DbError(
+                DbError::SyntaxError | DbError::Invalid,
+                _
+            ))
+    )
+}

@@ -1,0 +1,223 @@
+//! What people provision. The rules about what belongs to what are in `cascade`.
+
+mod cascade;
+
+use async_trait::async_trait;
+use limpet_shared::{AesKey, Eui64};
+use limpet_worker_core::model::*;
+use uuid::Uuid;
+
+use self::cascade::owner;
+use super::{CqlStore, entities::Kind};
+use crate::{Directory, List, Page, Result, words};
+
+#[async_trait]
+impl Directory for CqlStore {
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<()> {
+        self.create(Kind::Tenant, tenant.id, tenant, &cascade::tenant_places(tenant), &[]).await
+    }
+    async fn tenant(&self, id: Uuid) -> Result<Option<Tenant>> {
+        self.get(Kind::Tenant, id).await
+    }
+    async fn update_tenant(&self, tenant: &Tenant) -> Result<()> {
+        self.parents.tenants.invalidate(&tenant.id);
+        let old = |t: &Tenant| cascade::tenant_places(t);
+        self.update(Kind::Tenant, tenant.id, old, |_| Ok(tenant.clone())).await
+    }
+    async fn delete_tenant(&self, id: Uuid) -> Result<()> {
+        self.delete_tenant_with_all(id).await
+    }
+    async fn tenants(&self, list: &List) -> Result<Page<Tenant>> {
+        let only = list.tenant.map(|id| id.to_string());
+        let keep = |id: &str| only.as_deref().is_none_or(|only| only == id);
+        self.page(Kind::Tenant, vec![owner::TENANTS.into()], list, |entry| keep(&entry.id)).await
+    }
+
+    async fn create_user(&self, user: &User) -> Result<()> {
+        self.create_account(user).await
+    }
+    async fn user(&self, id: Uuid) -> Result<Option<User>> {
+        self.get(Kind::Account, id).await
+    }
+    async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
+        let key = words::email_key(email);
+        let Some(id) = self.entities.get::<Uuid>(&self.db, Kind::AccountEmail, &key).await? else { return Ok(None) };
+        // An address may be claimed by an account that a crash kept from being made.
+        Ok(self.user(id).await?.filter(|user| words::email_key(&user.email) == key))
+    }
+    async fn update_user(&self, user: &User) -> Result<()> {
+        self.update_account(user).await
+    }
+    async fn delete_user(&self, id: Uuid) -> Result<()> {
+        self.delete_account(id).await
+    }
+    async fn users(&self, list: &List) -> Result<Page<User>> {
+        self.page(Kind::Account, vec![owner::USERS.into()], list, |_| true).await
+    }
+
+    async fn create_api_key(&self, key: &ApiKey) -> Result<()> {
+        let parents: Vec<_> = key.tenant_id.map(cascade::tenant).into_iter().collect();
+        self.create(Kind::ApiKey, key.id, key, &cascade::api_key_places(key), &parents).await
+    }
+    async fn api_key(&self, id: Uuid) -> Result<Option<ApiKey>> {
+        self.get(Kind::ApiKey, id).await
+    }
+    async fn delete_api_key(&self, id: Uuid) -> Result<()> {
+        let places = |key: &ApiKey| cascade::api_key_places(key);
+        self.delete::<ApiKey>(Kind::ApiKey, "API key", id, places).await
+    }
+    async fn api_keys(&self, admin: bool, list: &List) -> Result<Page<ApiKey>> {
+        let owners = match (admin, list.tenant) {
+            (true, _) => vec![owner::api_keys(None)],
+            (false, Some(tenant)) => vec![owner::api_keys(Some(tenant))],
+            (false, None) => Vec::new(),
+        };
+        self.page(Kind::ApiKey, owners, list, |_| true).await
+    }
+
+    async fn create_application(&self, application: &Application) -> Result<()> {
+        let (places, parents) = (cascade::application_places(application), [cascade::tenant(application.tenant_id)]);
+        self.create(Kind::Application, application.id, application, &places, &parents).await
+    }
+    async fn application(&self, id: Uuid) -> Result<Option<Application>> {
+        self.get(Kind::Application, id).await
+    }
+    async fn update_application(&self, application: &Application) -> Result<()> {
+        self.parents.applications.invalidate(&application.id);
+        let (id, tenant) = (application.id, application.tenant_id);
+        let next = |old: Application| {
+            if old.tenant_id == tenant {
+                Ok(application.clone())
+            } else {
+                Err(words::missing_in_tenant("application", id, tenant))
+            }
+        };
+        self.update(Kind::Application, id, cascade::application_places, next).await
+    }
+    async fn delete_application(&self, id: Uuid) -> Result<()> {
+        self.delete_application_with_all(id).await
+    }
+    async fn applications(&self, list: &List) -> Result<Page<Application>> {
+        let owners = self.owners_of_tenants(list, owner::applications).await?;
+        self.page(Kind::Application, owners, list, |_| true).await
+    }
+
+    async fn create_device_profile(&self, profile: &DeviceProfile) -> Result<()> {
+        let (places, parents) = (cascade::profile_places(profile), [cascade::tenant(profile.tenant_id)]);
+        self.create(Kind::DeviceProfile, profile.id, profile, &places, &parents).await
+    }
+    async fn device_profile(&self, id: Uuid) -> Result<Option<DeviceProfile>> {
+        self.get(Kind::DeviceProfile, id).await
+    }
+    async fn update_device_profile(&self, profile: &DeviceProfile) -> Result<()> {
+        self.parents.profiles.invalidate(&profile.id);
+        let (id, tenant) = (profile.id, profile.tenant_id);
+        let next = |old: DeviceProfile| {
+            if old.tenant_id == tenant {
+                Ok(profile.clone())
+            } else {
+                Err(words::missing_in_tenant("device profile", id, tenant))
+            }
+        };
+        self.update(Kind::DeviceProfile, id, cascade::profile_places, next).await
+    }
+    async fn delete_device_profile(&self, id: Uuid) -> Result<()> {
+        self.delete_unused_profile(id).await
+    }
+    async fn device_profiles(&self, list: &List) -> Result<Page<DeviceProfile>> {
+        let owners = self.owners_of_tenants(list, owner::profiles).await?;
+        self.page(Kind::DeviceProfile, owners, list, |_| true).await
+    }
+
+    async fn create_gateway(&self, gateway: &Gateway) -> Result<()> {
+        let (places, parents) = (cascade::gateway_places(gateway), [cascade::tenant(gateway.tenant_id)]);
+        self.create(Kind::Gateway, gateway.eui, gateway, &places, &parents).await?;
+        self.count_gateway_change().await
+    }
+    async fn gateway(&self, eui: Eui64) -> Result<Option<(Gateway, GatewaySeen)>> {
+        let Some(gateway) = self.get(Kind::Gateway, eui).await? else { return Ok(None) };
+        Ok(Some((gateway, self.heard.gateway(&self.db, &eui.to_string()).await?)))
+    }
+    async fn update_gateway(&self, gateway: &Gateway) -> Result<()> {
+        let (eui, tenant) = (gateway.eui, gateway.tenant_id);
+        let next = |old: Gateway| {
+            if old.tenant_id == tenant {
+                Ok(gateway.clone())
+            } else {
+                Err(words::missing_in_tenant("gateway", eui, tenant))
+            }
+        };
+        self.update(Kind::Gateway, eui, cascade::gateway_places, next).await?;
+        self.count_gateway_change().await
+    }
+    async fn delete_gateway(&self, eui: Eui64) -> Result<()> {
+        self.delete::<Gateway>(Kind::Gateway, "gateway", eui, cascade::gateway_places).await?;
+        self.heard.forget_gateway(&self.db, &eui.to_string()).await?;
+        self.count_gateway_change().await
+    }
+    async fn gateways(&self, list: &List) -> Result<Page<(Gateway, GatewaySeen)>> {
+        let owners = match list.tenant {
+            Some(tenant) => vec![owner::gateways(tenant)],
+            None => vec![owner::GATEWAYS.into()],
+        };
+        let page: Page<Gateway> = self.page(Kind::Gateway, owners, list, |_| true).await?;
+        let mut items = Vec::with_capacity(page.items.len());
+        for gateway in page.items {
+            let seen = self.heard.gateway(&self.db, &gateway.eui.to_string()).await?;
+            items.push((gateway, seen));
+        }
+        Ok(Page { total: page.total, items })
+    }
+    async fn gateway_set(&self) -> Result<(u64, Vec<Eui64>)> {
+        // The version first: what is read after it is at least as new.
+        let version = self.gateway_set_version().await?;
+        Ok((version, self.all_gateways().await?))
+    }
+    async fn gateway_set_version(&self) -> Result<u64> {
+        Ok(self.entities.get::<u64>(&self.db, Kind::Setting, cascade::GATEWAY_CHANGES).await?.unwrap_or_default() + 1)
+    }
+
+    async fn create_device(&self, device: &Device) -> Result<()> {
+        self.create_device_of_one_tenant(device).await
+    }
+    async fn device(&self, dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>> {
+        let Some(device) = self.get(Kind::Device, dev_eui).await? else { return Ok(None) };
+        Ok(Some((device, self.heard.device(&self.db, &dev_eui.to_string()).await?)))
+    }
+    async fn update_device(&self, device: &Device) -> Result<()> {
+        self.update_device_of_one_tenant(device).await
+    }
+    async fn set_app_key(&self, dev_eui: Eui64, key: Option<AesKey>) -> Result<()> {
+        let set = |device: Device| Ok(Device { app_key: key, ..device });
+        self.update(Kind::Device, dev_eui, cascade::device_places, set).await
+    }
+    async fn delete_device(&self, dev_eui: Eui64) -> Result<()> {
+        self.delete_device_with_all(dev_eui).await
+    }
+    async fn devices(&self, list: &List) -> Result<Page<(Device, DeviceSeen)>> {
+        self.list_devices(list).await
+    }
+    async fn device_context(&self, dev_eui: Eui64) -> Result<Option<DeviceContext>> {
+        let Some(device) = self.get::<Device>(Kind::Device, dev_eui).await? else { return Ok(None) };
+        let profile = self.parents.profile(self, device.device_profile_id);
+        let application = self.parents.application(self, device.application_id);
+        let (Some(profile), Some(application)) = futures_util::future::try_join(profile, application).await? else {
+            return Ok(None);
+        };
+        let tenant_name = self.parents.tenant(self, application.tenant_id).await?.unwrap_or_default();
+        Ok(Some(DeviceContext { device, profile, application, tenant_name }))
+    }
+
+    async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.entities.get(&self.db, Kind::Setting, name).await
+    }
+    async fn init_setting(&self, name: &str, value: &[u8]) -> Result<Vec<u8>> {
+        if let Some(set) = self.setting(name).await? {
+            return Ok(set);
+        }
+        if self.entities.insert(&self.db, Kind::Setting, name, &value).await? {
+            return Ok(value.to_vec());
+        }
+        Ok(self.setting(name).await?.unwrap_or_else(|| value.to_vec()))
+    }
+}

@@ -1,0 +1,429 @@
+//! What belongs to what.
+//!
+//! The database has no transaction over several rows, so the order of writes does it: a thing is listed, then made, then
+//! its parents are looked at once more; a parent goes after its children, and what was made meanwhile goes after it.
+
+use limpet_shared::Eui64;
+use limpet_worker_core::model::*;
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use super::super::{CqlStore, entities::Kind, json::parse, listing::Entry};
+use crate::{Directory, List, Page, Result, StoreError, words};
+
+/// The setting that counts changes of the set of gateways.
+pub(super) const GATEWAY_CHANGES: &str = "gateway_changes";
+
+/// Names of lists.
+pub(super) mod owner {
+    use uuid::Uuid;
+
+    pub const TENANTS: &str = "tenant";
+    pub const USERS: &str = "user";
+    /// Every gateway, of whatever tenant.
+    pub const GATEWAYS: &str = "gateway";
+
+    /// `None`: those that act for the whole network.
+    pub fn api_keys(tenant: Option<Uuid>) -> String {
+        tenant.map_or_else(|| "api_key".into(), |tenant| format!("api_key/{tenant}"))
+    }
+    pub fn applications(tenant: Uuid) -> String {
+        format!("application/{tenant}")
+    }
+    pub fn profiles(tenant: Uuid) -> String {
+        format!("device_profile/{tenant}")
+    }
+    pub fn gateways(tenant: Uuid) -> String {
+        format!("gateway/{tenant}")
+    }
+    pub fn devices(application: Uuid) -> String {
+        format!("device/{application}")
+    }
+    pub fn devices_of_profile(profile: Uuid) -> String {
+        format!("device_of_profile/{profile}")
+    }
+}
+
+/// Where a thing is listed, and what is searched there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    owner: String,
+    entry: Entry,
+    search: String,
+}
+
+fn place(owner: String, id: String, name: &str, identity: bool) -> Place {
+    let search = words::search_text(name, identity.then_some(id.as_str()));
+    Place { owner, entry: Entry { name: name.into(), id, also: String::new() }, search }
+}
+
+pub(super) fn tenant_places(tenant: &Tenant) -> Vec<Place> {
+    vec![place(owner::TENANTS.into(), tenant.id.to_string(), &tenant.name, false)]
+}
+
+fn account_places(user: &User) -> Vec<Place> {
+    vec![place(owner::USERS.into(), user.id.to_string(), &user.email, false)]
+}
+
+pub(super) fn api_key_places(key: &ApiKey) -> Vec<Place> {
+    vec![place(owner::api_keys(key.tenant_id), key.id.to_string(), &key.name, false)]
+}
+
+pub(super) fn application_places(application: &Application) -> Vec<Place> {
+    vec![place(owner::applications(application.tenant_id), application.id.to_string(), &application.name, false)]
+}
+
+pub(super) fn profile_places(profile: &DeviceProfile) -> Vec<Place> {
+    vec![place(owner::profiles(profile.tenant_id), profile.id.to_string(), &profile.name, false)]
+}
+
+pub(super) fn gateway_places(gateway: &Gateway) -> Vec<Place> {
+    let at = |owner| place(owner, gateway.eui.to_string(), &gateway.name, true);
+    vec![at(owner::gateways(gateway.tenant_id)), at(owner::GATEWAYS.into())]
+}
+
+pub(super) fn device_places(device: &Device) -> Vec<Place> {
+    let mut places = vec![
+        place(owner::devices(device.application_id), device.dev_eui.to_string(), &device.name, true),
+        place(owner::devices_of_profile(device.device_profile_id), device.dev_eui.to_string(), &device.name, true),
+    ];
+    places[0].entry.also = device.device_profile_id.to_string();
+    places[1].entry.also = device.application_id.to_string();
+    places
+}
+
+/// A thing that must exist for another to belong to it, with its name for people.
+pub(super) type Parent = (Kind, &'static str, Uuid);
+
+pub(super) fn tenant(id: Uuid) -> Parent {
+    (Kind::Tenant, "tenant", id)
+}
+
+impl CqlStore {
+    pub(super) async fn get<T: DeserializeOwned>(&self, kind: Kind, id: impl ToString) -> Result<Option<T>> {
+        self.entities.get(&self.db, kind, &id.to_string()).await
+    }
+
+    async fn need(&self, parents: &[Parent]) -> Result<()> {
+        for &(kind, what, id) in parents {
+            if !self.entities.exists(&self.db, kind, &id.to_string()).await? {
+                return Err(words::missing(what, id));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn create<T: Serialize + DeserializeOwned>(
+        &self,
+        kind: Kind,
+        id: impl ToString,
+        value: &T,
+        places: &[Place],
+        parents: &[Parent],
+    ) -> Result<()> {
+        let id = id.to_string();
+        self.need(parents).await?;
+        // Before it is listed, or the list of another's thing would be overwritten.
+        if self.entities.exists(&self.db, kind, &id).await? {
+            return Err(words::exists(kind.name(), id));
+        }
+        self.list(places).await?;
+        if !self.entities.insert(&self.db, kind, &id, value).await? {
+            return Err(words::exists(kind.name(), id));
+        }
+        // A parent may have gone meanwhile, before it could take this along.
+        if let Err(error) = self.need(parents).await {
+            self.entities.remove(&self.db, kind, &id).await?;
+            self.unlist(places).await?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn update<T: Serialize + DeserializeOwned + Clone>(
+        &self,
+        kind: Kind,
+        id: impl ToString,
+        places: impl Fn(&T) -> Vec<Place>,
+        next: impl Fn(T) -> Result<T>,
+    ) -> Result<()> {
+        let id = id.to_string();
+        let Some(before) = self.entities.get::<T>(&self.db, kind, &id).await? else {
+            return Err(words::missing(kind.name(), id));
+        };
+        let new = places(&next(before)?);
+        self.list(&new).await?;
+        let mut replaced = Vec::new();
+        let changed = self.entities.change(&self.db, kind, &id, |old: T| {
+            replaced = places(&old);
+            next(old)
+        });
+        if changed.await?.is_none() {
+            self.unlist(&new).await?;
+            return Err(words::missing(kind.name(), id));
+        }
+        replaced.retain(|old| !new.iter().any(|new| new.owner == old.owner));
+        self.unlist(&replaced).await
+    }
+
+    pub(super) async fn delete<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        what: &str,
+        id: impl ToString,
+        places: impl Fn(&T) -> Vec<Place>,
+    ) -> Result<()> {
+        let id = id.to_string();
+        let found: Option<T> = self.entities.get(&self.db, kind, &id).await?;
+        let Some(found) = found else { return Err(words::missing(what, id)) };
+        if !self.entities.remove(&self.db, kind, &id).await? {
+            return Err(words::missing(what, id));
+        }
+        self.unlist(&places(&found)).await
+    }
+
+    async fn list(&self, places: &[Place]) -> Result<()> {
+        for place in places {
+            self.listing.put(&self.db, &place.owner, &place.entry, &place.search).await?;
+        }
+        Ok(())
+    }
+
+    async fn unlist(&self, places: &[Place]) -> Result<()> {
+        for place in places {
+            self.listing.take(&self.db, &place.owner, &place.entry.id).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn page<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        owners: Vec<String>,
+        list: &List,
+        keep: impl Fn(&Entry) -> bool,
+    ) -> Result<Page<T>> {
+        self.listing.page(&self.db, &self.entities, kind, &owners, list, keep).await
+    }
+
+    async fn ids(&self, owner: String) -> Result<Vec<String>> {
+        Ok(self.listing.entries(&self.db, &[owner], "").await?.into_iter().map(|entry| entry.id).collect())
+    }
+
+    /// Lists of the tenant that was asked for, or of all tenants.
+    pub(super) async fn owners_of_tenants(&self, list: &List, of: impl Fn(Uuid) -> String) -> Result<Vec<String>> {
+        if let Some(tenant) = list.tenant {
+            return Ok(vec![of(tenant)]);
+        }
+        let tenants = self.ids(owner::TENANTS.into()).await?;
+        tenants.iter().map(|id| Ok(of(parse(id, "tenant")?))).collect()
+    }
+
+    // Accounts: an e-mail address is claimed by a row of its own.
+
+    async fn claim_email(&self, user: &User) -> Result<()> {
+        let key = words::email_key(&user.email);
+        if self.entities.insert(&self.db, Kind::AccountEmail, &key, &user.id).await? {
+            return Ok(());
+        }
+        let taken = || words::exists("user", &user.email);
+        match self.user_by_email(&user.email).await? {
+            Some(other) if other.id == user.id => Ok(()),
+            Some(_) => Err(taken()),
+            // Nobody's: left by a crash. Who replaces it first has it.
+            None => {
+                let mine = self.entities.change(&self.db, Kind::AccountEmail, &key, |_: Uuid| Ok(user.id));
+                mine.await?.map(drop).ok_or_else(taken)
+            }
+        }
+    }
+
+    pub(super) async fn create_account(&self, user: &User) -> Result<()> {
+        if self.entities.exists(&self.db, Kind::Account, &user.id.to_string()).await? {
+            return Err(words::exists("user", user.id));
+        }
+        self.claim_email(user).await?;
+        self.create(Kind::Account, user.id, user, &account_places(user), &[]).await
+    }
+
+    pub(super) async fn update_account(&self, user: &User) -> Result<()> {
+        let Some(before) = self.user(user.id).await? else { return Err(words::missing("user", user.id)) };
+        let moved = words::email_key(&before.email) != words::email_key(&user.email);
+        if moved {
+            self.claim_email(user).await?;
+        }
+        self.update(Kind::Account, user.id, account_places, |_| Ok(user.clone())).await?;
+        if moved {
+            self.entities.remove(&self.db, Kind::AccountEmail, &words::email_key(&before.email)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn delete_account(&self, id: Uuid) -> Result<()> {
+        let Some(user) = self.user(id).await? else { return Err(words::missing("user", id)) };
+        self.delete::<User>(Kind::Account, "user", id, account_places).await?;
+        self.entities.remove(&self.db, Kind::AccountEmail, &words::email_key(&user.email)).await.map(drop)
+    }
+
+    // Children.
+
+    pub(super) async fn delete_tenant_with_all(&self, id: Uuid) -> Result<()> {
+        self.need(&[tenant(id)]).await?;
+        self.delete_children_of_tenant(id).await?;
+        self.delete::<Tenant>(Kind::Tenant, "tenant", id, tenant_places).await?;
+        self.parents.tenants.invalidate(&id);
+        self.delete_children_of_tenant(id).await
+    }
+
+    async fn delete_children_of_tenant(&self, id: Uuid) -> Result<()> {
+        for application in self.ids(owner::applications(id)).await? {
+            gone(self.delete_application_with_all(parse(&application, "application")?).await)?;
+        }
+        for profile in self.ids(owner::profiles(id)).await? {
+            gone(self.delete::<DeviceProfile>(Kind::DeviceProfile, "", profile, profile_places).await)?;
+        }
+        for gateway in self.ids(owner::gateways(id)).await? {
+            gone(self.delete_gateway(parse(&gateway, "gateway")?).await)?;
+        }
+        for key in self.ids(owner::api_keys(Some(id))).await? {
+            gone(self.delete_api_key(parse(&key, "API key")?).await)?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn delete_application_with_all(&self, id: Uuid) -> Result<()> {
+        self.need(&[(Kind::Application, "application", id)]).await?;
+        self.delete_devices_of_application(id).await?;
+        self.delete::<Application>(Kind::Application, "application", id, application_places).await?;
+        self.parents.applications.invalidate(&id);
+        self.delete_devices_of_application(id).await
+    }
+
+    async fn delete_devices_of_application(&self, id: Uuid) -> Result<()> {
+        for device in self.ids(owner::devices(id)).await? {
+            gone(self.delete_device_with_all(parse(&device, "DevEUI")?).await)?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn delete_device_with_all(&self, dev_eui: Eui64) -> Result<()> {
+        self.delete::<Device>(Kind::Device, "device", dev_eui, device_places).await?;
+        self.sessions.delete_device(&self.db, dev_eui).await?;
+        self.queues.delete_device(&self.db, dev_eui).await?;
+        self.heard.forget_device(&self.db, &dev_eui.to_string()).await
+    }
+
+    pub(super) async fn delete_unused_profile(&self, id: Uuid) -> Result<()> {
+        self.need(&[(Kind::DeviceProfile, "device profile", id)]).await?;
+        let mut users = Vec::new();
+        let mut total = 0;
+        for entry in self.listing.entries(&self.db, &[owner::devices_of_profile(id)], "").await? {
+            // A row too many, after a crash, holds nothing.
+            let device: Option<Device> = self.get(Kind::Device, &entry.id).await?;
+            if device.is_some_and(|device| device.device_profile_id == id) {
+                total += 1;
+                users.push(entry.id);
+            }
+        }
+        if total > 0 {
+            users.sort();
+            users.truncate(words::NAMED_DEVICES);
+            return Err(words::profile_in_use(id, &users, total));
+        }
+        self.parents.profiles.invalidate(&id);
+        self.delete::<DeviceProfile>(Kind::DeviceProfile, "device profile", id, profile_places).await
+    }
+
+    // Devices.
+
+    /// The tenant that application and profile share, or which of them is missing.
+    async fn parents_of(&self, device: &Device) -> Result<Uuid> {
+        let (application, profile) = (device.application_id, device.device_profile_id);
+        let found = self.application(application).await?;
+        let tenant = found.ok_or_else(|| words::missing("application", application))?.tenant_id;
+        match self.device_profile(profile).await? {
+            Some(found) if found.tenant_id == tenant => Ok(tenant),
+            Some(_) => Err(words::missing_in_tenant("device profile", profile, tenant)),
+            None => Err(words::missing("device profile", profile)),
+        }
+    }
+
+    pub(super) async fn create_device_of_one_tenant(&self, device: &Device) -> Result<()> {
+        self.parents_of(device).await?;
+        let parents = [
+            (Kind::Application, "application", device.application_id),
+            (Kind::DeviceProfile, "device profile", device.device_profile_id),
+        ];
+        self.create(Kind::Device, device.dev_eui, device, &device_places(device), &parents).await
+    }
+
+    pub(super) async fn update_device_of_one_tenant(&self, device: &Device) -> Result<()> {
+        let Some(before) = self.get::<Device>(Kind::Device, device.dev_eui).await? else {
+            return Err(words::missing("device", device.dev_eui));
+        };
+        let tenant = self.parents_of(device).await?;
+        let before = self.application(before.application_id).await?.map(|a| a.tenant_id);
+        if before.is_some_and(|before| before != tenant) {
+            return Err(words::missing_in_tenant("device", device.dev_eui, tenant));
+        }
+        let next = |old: Device| Ok(Device { app_key: old.app_key, ..device.clone() });
+        self.update(Kind::Device, device.dev_eui, device_places, next).await
+    }
+
+    pub(super) async fn list_devices(&self, list: &List) -> Result<Page<(Device, DeviceSeen)>> {
+        let (owners, also) = match (list.application, list.device_profile) {
+            (Some(application), profile) => (vec![owner::devices(application)], profile),
+            (None, Some(profile)) => (vec![owner::devices_of_profile(profile)], None),
+            (None, None) => {
+                let mut owners = Vec::new();
+                for list in self.owners_of_tenants(list, owner::applications).await? {
+                    for application in self.ids(list).await? {
+                        owners.push(owner::devices(parse(&application, "application")?));
+                    }
+                }
+                (owners, None)
+            }
+        };
+        let of_tenant = match (list.tenant, list.application, list.device_profile) {
+            (Some(tenant), Some(id), _) => self.application(id).await?.is_some_and(|a| a.tenant_id == tenant),
+            (Some(tenant), None, Some(id)) => self.device_profile(id).await?.is_some_and(|p| p.tenant_id == tenant),
+            _ => true,
+        };
+        let owners = if of_tenant { owners } else { Vec::new() };
+        let also = also.map(|id| id.to_string());
+        let keep = |entry: &Entry| also.as_ref().is_none_or(|also| *also == entry.also);
+        let page: Page<Device> = self.page(Kind::Device, owners, list, keep).await?;
+        let mut items = Vec::with_capacity(page.items.len());
+        for device in page.items {
+            let seen = self.heard.device(&self.db, &device.dev_eui.to_string()).await?;
+            items.push((device, seen));
+        }
+        Ok(Page { total: page.total, items })
+    }
+
+    // Gateways.
+
+    pub(super) async fn all_gateways(&self) -> Result<Vec<Eui64>> {
+        let ids = self.ids(owner::GATEWAYS.into()).await?;
+        let mut euis: Vec<Eui64> = ids.iter().map(|id| parse(id, "gateway EUI")).collect::<Result<_>>()?;
+        euis.sort_unstable();
+        Ok(euis)
+    }
+
+    /// After the change, so that who sees the new version sees the change.
+    pub(super) async fn count_gateway_change(&self) -> Result<()> {
+        let counted = self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, |n: u64| Ok(n + 1));
+        if counted.await?.is_none() && !self.entities.insert(&self.db, Kind::Setting, GATEWAY_CHANGES, &1_u64).await? {
+            self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, |n: u64| Ok(n + 1)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What another has deleted meanwhile is as good as deleted here.
+fn gone(deleted: Result<()>) -> Result<()> {
+    match deleted {
+        Err(StoreError::NotFound(_)) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,252 @@
+//! Events that an integration has not taken yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use limpet_shared::{Eui64, UnixMicros};
+use scylla::statement::prepared::PreparedStatement;
+
+use super::{
+    db::{Db, How},
+    json::{decode, encode, parse},
+    now,
+};
+use crate::{IntegrationId, OpenError, PendingEvent, Result};
+
+/// From here timestamps count down with the time of writing, so that the first writer of an event wins. It is the year
+/// 2096: a deletion is made at this time, and so is never overtaken.
+const FIRST_WINS: i64 = 4_000_000_000_000_000;
+/// Devices whose oldest event is looked up at one moment, and in one call at most.
+const AT_ONCE: usize = 16;
+const MOST_DEVICES: usize = 100_000;
+/// How often the table itself is walked for devices that are missing in the list: a writer whose clock is behind, or that
+/// died between two writes, may have left one out.
+const SEARCH_EVERY: Duration = Duration::from_secs(60);
+
+/// Statements about pending events.
+pub(super) struct Pending {
+    put: PreparedStatement,
+    first: PreparedStatement,
+    events: PreparedStatement,
+    keys: PreparedStatement,
+    delete: PreparedStatement,
+    size: PreparedStatement,
+    oldest: PreparedStatement,
+    list: PreparedStatement,
+    listed: PreparedStatement,
+    unlist: PreparedStatement,
+    devices: PreparedStatement,
+    search: PreparedStatement,
+    /// When the table was searched last (Unix, us).
+    searched: AtomicI64,
+}
+
+/// A device in the list: since when something waits, and when that was written.
+type Listed = (String, String, i64, i64);
+
+impl Pending {
+    pub async fn prepare(db: &Db) -> std::result::Result<Self, OpenError> {
+        use How::{Read, Scan, Write};
+        let of = "integration = ? AND device = ?";
+        let key = &format!("{of} AND session_since = ? AND slot = ? AND part = ?");
+        let put = "INSERT INTO $.pending (integration, device, session_since, slot, part, written_at, bytes, body)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
+        let delete = &format!("DELETE FROM $.pending USING TIMESTAMP {FIRST_WINS} WHERE {key}");
+        let list =
+            "INSERT INTO $.pending_device (one, integration, device, since) VALUES (0, ?, ?, ?) USING TIMESTAMP ?";
+        let unlist = &format!("DELETE FROM $.pending_device USING TIMESTAMP ? WHERE one = 0 AND {of}");
+        Ok(Self {
+            put: db.prepare(Write, put).await?,
+            first: db.prepare(Read, &format!("SELECT slot FROM $.pending WHERE {of} LIMIT 1")).await?,
+            events: db
+                .prepare(Read, &format!("SELECT session_since, slot, part, body FROM $.pending WHERE {of} LIMIT ?"))
+                .await?,
+            keys: db
+                .prepare(Scan, &format!("SELECT session_since, slot, part, written_at FROM $.pending WHERE {of}"))
+                .await?,
+            delete: db.prepare(Write, delete).await?,
+            size: db.prepare(Read, &format!("SELECT count(*), sum(bytes) FROM $.pending WHERE {of}")).await?,
+            oldest: db.prepare(Read, &format!("SELECT min(written_at) FROM $.pending WHERE {of}")).await?,
+            list: db.prepare(Write, list).await?,
+            listed: db.prepare(Read, &format!("SELECT since FROM $.pending_device WHERE one = 0 AND {of}")).await?,
+            unlist: db.prepare(Write, unlist).await?,
+            devices: db
+                .prepare(
+                    Scan,
+                    "SELECT integration, device, since, WRITETIME(since) FROM $.pending_device WHERE one = 0",
+                )
+                .await?,
+            search: db.prepare(Scan, "SELECT DISTINCT integration, device FROM $.pending").await?,
+            searched: AtomicI64::new(now()),
+        })
+    }
+
+    pub async fn put(&self, db: &Db, event: &PendingEvent) -> Result<()> {
+        let (integration, device, since, slot, part) = key_of(event);
+        let (body, at) = (encode(&event.event)?, now());
+        let values = (&integration, &device, since, slot, part, at, body.len() as i64, &body, FIRST_WINS - at);
+        // The event first: a device that is not listed is found by the search, an event that is not there by nothing.
+        db.write(&self.put, values).await?;
+        self.list(db, &integration, &device, at).await
+    }
+
+    async fn list(&self, db: &Db, integration: &str, device: &str, at: i64) -> Result<()> {
+        let listed: Option<(i64,)> = db.row(&self.listed, (integration, device)).await?;
+        // Written again in any case, so that whoever found the device empty just before does not take this out.
+        let since = listed.map_or(at, |(since,)| since);
+        db.write(&self.list, (integration, device, since, at)).await
+    }
+
+    pub async fn has(&self, db: &Db, integration: IntegrationId, device: Eui64) -> Result<bool> {
+        let found: Option<(i64,)> = db.row(&self.first, (integration.0.to_string(), device.to_string())).await?;
+        Ok(found.is_some())
+    }
+
+    async fn listed(&self, db: &Db) -> Result<Vec<Listed>> {
+        let mut all = Vec::new();
+        let collect = |row: Listed| {
+            all.push(row);
+            Ok(all.len() < MOST_DEVICES)
+        };
+        db.scan(&self.devices, (), collect).await?;
+        Ok(all)
+    }
+
+    /// Lists what the table holds and the list does not.
+    async fn search(&self, db: &Db) -> Result<()> {
+        let at = now();
+        let since = self.searched.load(Ordering::Relaxed);
+        if at.saturating_sub(since) < SEARCH_EVERY.as_micros() as i64
+            || self.searched.compare_exchange(since, at, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return Ok(());
+        }
+        let known: BTreeSet<(String, String)> =
+            self.listed(db).await?.into_iter().map(|(integration, device, ..)| (integration, device)).collect();
+        let mut missing = Vec::new();
+        let collect = |row: (String, String)| {
+            if !known.contains(&row) {
+                missing.push(row);
+            }
+            Ok(missing.len() < MOST_DEVICES)
+        };
+        db.scan(&self.search, (), collect).await?;
+        for (integration, device) in missing {
+            self.list(db, &integration, &device, at).await?;
+        }
+        Ok(())
+    }
+
+    /// Of more devices than are asked for, those that were listed first are looked at.
+    pub async fn devices(&self, db: &Db, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        self.search(db).await?;
+        let mut listed = self.listed(db).await?;
+        listed.sort_by_key(|(.., since, _)| *since);
+        listed.truncate((limit as usize).saturating_mul(2).max(64));
+        let looks = listed.into_iter().map(|row| async move {
+            let oldest: Option<(Option<i64>,)> = db.row(&self.oldest, (&row.0, &row.1)).await?;
+            Ok::<_, crate::StoreError>((oldest.and_then(|(at,)| at), row))
+        });
+        let looked: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
+        let mut waiting = Vec::new();
+        for (oldest, (integration, device, _, written)) in looked {
+            match oldest {
+                Some(at) => waiting.push((at, integration, device)),
+                None => db.write(&self.unlist, (written, &integration, &device)).await?,
+            }
+        }
+        waiting.sort();
+        waiting.truncate(limit as usize);
+        let read = |(_, integration, device): (i64, String, String)| {
+            Ok((IntegrationId(parse(&integration, "integration")?), parse(&device, "DevEUI")?))
+        };
+        waiting.into_iter().map(read).collect()
+    }
+
+    pub async fn events(
+        &self,
+        db: &Db,
+        integration: IntegrationId,
+        device: Eui64,
+        limit: u32,
+    ) -> Result<Vec<PendingEvent>> {
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let values = (integration.0.to_string(), device.to_string(), limit);
+        let found: Vec<(i64, i64, i64, String)> = db.rows(&self.events, values).await?;
+        let read = |(since, slot, part, body): (i64, i64, i64, String)| {
+            Ok(PendingEvent {
+                integration,
+                device,
+                session_since: UnixMicros(since.cast_unsigned()),
+                slot: slot.cast_unsigned(),
+                part: u32::try_from(part).unwrap_or(u32::MAX),
+                event: decode(&body)?,
+            })
+        };
+        found.into_iter().map(read).collect()
+    }
+
+    pub async fn delete(&self, db: &Db, event: &PendingEvent) -> Result<()> {
+        db.write(&self.delete, key_of(event)).await
+    }
+
+    /// The integration's devices that are listed.
+    async fn of_integration(&self, db: &Db, integration: IntegrationId) -> Result<Vec<String>> {
+        let name = integration.0.to_string();
+        let listed = self.listed(db).await?.into_iter();
+        Ok(listed.filter(|(id, ..)| *id == name).map(|(_, device, ..)| device).collect())
+    }
+
+    pub async fn size(&self, db: &Db, integration: IntegrationId) -> Result<(u64, u64)> {
+        let name = integration.0.to_string();
+        let (mut count, mut bytes) = (0, 0);
+        for device in self.of_integration(db, integration).await? {
+            let sizes: Option<(i64, Option<i64>)> = db.row(&self.size, (&name, device)).await?;
+            let (events, size) = sizes.unwrap_or_default();
+            count += events.cast_unsigned();
+            bytes += size.unwrap_or_default().cast_unsigned();
+        }
+        Ok((count, bytes))
+    }
+
+    pub async fn trim(&self, db: &Db, integration: IntegrationId, keep: u64) -> Result<u64> {
+        let name = integration.0.to_string();
+        let surplus = self.size(db, integration).await?.0.saturating_sub(keep);
+        if surplus == 0 {
+            return Ok(0);
+        }
+        // Only the oldest are held: what is older than any of them pushes the youngest out.
+        let mut oldest: BTreeMap<(i64, String, i64, i64, i64), ()> = BTreeMap::new();
+        for device in self.of_integration(db, integration).await? {
+            let collect = |(since, slot, part, written_at): (i64, i64, i64, i64)| {
+                oldest.insert((written_at, device.clone(), since, slot, part), ());
+                if oldest.len() as u64 > surplus {
+                    oldest.pop_last();
+                }
+                Ok(true)
+            };
+            db.scan(&self.keys, (&name, &device), collect).await?;
+        }
+        for (_, device, since, slot, part) in oldest.keys() {
+            db.write(&self.delete, (&name, device, since, slot, part)).await?;
+        }
+        Ok(oldest.len() as u64)
+    }
+}
+
+/// Integration, device, session start, slot, part, as stored.
+fn key_of(event: &PendingEvent) -> (String, String, i64, i64, i64) {
+    let (integration, device) = (event.integration.0.to_string(), event.device.to_string());
+    let since = i64::try_from(event.session_since.0).unwrap_or(i64::MAX);
+    (integration, device, since, i64::try_from(event.slot).unwrap_or(i64::MAX), i64::from(event.part))
+}

@@ -1,0 +1,131 @@
+//! Downlink queues: one partition a device, numbered by compare-and-set.
+
+use limpet_shared::Eui64;
+use limpet_worker_core::model::QueueItem;
+use scylla::statement::{batch::Batch, prepared::PreparedStatement};
+
+use super::{
+    db::{Db, How, after_lost_race},
+    json::{decode, encode},
+};
+use crate::{OpenError, Result, StoreError, words};
+
+/// The clustering row with the last number.
+const HEAD: i64 = 0;
+/// How often a number is asked for when others are faster.
+const TRIES: u32 = 200;
+/// A queue that is longer is refused: what waits so long is not wanted any more.
+const LONGEST: i32 = 10_000;
+
+/// Statements about queues.
+pub(super) struct Queues {
+    head: PreparedStatement,
+    ids: PreparedStatement,
+    items: PreparedStatement,
+    delete: PreparedStatement,
+    first: Batch,
+    next: Batch,
+}
+
+impl Queues {
+    pub async fn prepare(db: &Db) -> std::result::Result<Self, OpenError> {
+        let item = "INSERT INTO $.downlink_queue (dev_eui, seq, item, body) VALUES (?, ?, ?, ?)";
+        let first = "INSERT INTO $.downlink_queue (dev_eui, seq, last, low) VALUES (?, 0, ?, ?) IF NOT EXISTS";
+        let next = "UPDATE $.downlink_queue SET last = ?, low = ? WHERE dev_eui = ? AND seq = 0 IF last = ?";
+        let item = db.prepare(How::Cas, item).await?;
+        let (first, next) = (db.prepare(How::Cas, first).await?, db.prepare(How::Cas, next).await?);
+        let head = "SELECT last, low FROM $.downlink_queue WHERE dev_eui = ? AND seq = 0";
+        let ids = "SELECT seq, item FROM $.downlink_queue WHERE dev_eui = ? AND seq > ? LIMIT ?";
+        let items = "SELECT body FROM $.downlink_queue WHERE dev_eui = ? AND seq > ? LIMIT ?";
+        let delete = "DELETE FROM $.downlink_queue WHERE dev_eui = ? AND seq = ? IF EXISTS";
+        Ok(Self {
+            head: db.prepare(How::Serial, head).await?,
+            ids: db.prepare(How::Serial, ids).await?,
+            items: db.prepare(How::Read, items).await?,
+            delete: db.prepare(How::Cas, delete).await?,
+            first: db.conditional_batch(&[&first, &item]),
+            next: db.conditional_batch(&[&next, &item]),
+        })
+    }
+
+    async fn head(&self, db: &Db, device: &str) -> Result<Option<(i64, i64)>> {
+        let head: Option<(i64, Option<i64>)> = db.row(&self.head, (device,)).await?;
+        Ok(head.map(|(last, low)| (last, low.unwrap_or_default())))
+    }
+
+    /// The number and the item in one batch, on the condition that nobody took that number meanwhile.
+    pub async fn enqueue(&self, db: &Db, mut item: QueueItem) -> Result<QueueItem> {
+        let device = item.dev_eui.to_string();
+        let mut uncertain = false;
+        for tries in 0..TRIES {
+            let head = self.head(db, &device).await?;
+            let (last, low) = head.unwrap_or_default();
+            // Nothing waits up to `low`, so that what was delivered long ago is not walked through each time.
+            let ids: Vec<(i64, Option<String>)> = db.rows(&self.ids, (&device, low.max(HEAD), LONGEST)).await?;
+            let same = ids.iter().find(|(_, id)| id.as_deref() == Some(&item.id)).map(|(seq, _)| *seq);
+            match same {
+                Some(seq) if uncertain && self.is_mine(db, &device, seq, &item).await? => {
+                    item.seq = seq.cast_unsigned();
+                    return Ok(item);
+                }
+                Some(_) => return Err(words::exists("queue item", &item.id)),
+                None if ids.len() >= LONGEST as usize => {
+                    return Err(StoreError::Unavailable(format!("the queue of {device} is full ({LONGEST} items)")));
+                }
+                None => {}
+            }
+            let seq = last + 1;
+            let low = ids.first().map_or(last, |(first, _)| first - 1);
+            item.seq = seq.cast_unsigned();
+            let row = (&device, seq, &item.id, encode(&item)?);
+            let applied = match head {
+                None => db.cas_batch(&self.first, ((&device, seq, low), row)).await,
+                Some(_) => db.cas_batch(&self.next, ((seq, low, &device, last), row)).await,
+            };
+            match applied {
+                Ok(true) => return Ok(item),
+                Ok(false) => after_lost_race(tries).await,
+                Err(StoreError::Unknown(_)) => uncertain = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Unavailable(format!("too many writers at the queue of {device}")))
+    }
+
+    /// Whether the item at this number is the one that was being written.
+    async fn is_mine(&self, db: &Db, device: &str, seq: i64, item: &QueueItem) -> Result<bool> {
+        let found: Option<(String,)> = db.row(&self.items, (device, seq - 1, 1)).await?;
+        let Some((body,)) = found else { return Ok(false) };
+        let found: QueueItem = decode(&body)?;
+        Ok(QueueItem { seq: 0, ..found } == QueueItem { seq: 0, ..item.clone() })
+    }
+
+    pub async fn items(&self, db: &Db, dev_eui: Eui64, after: u64, limit: u32) -> Result<Vec<QueueItem>> {
+        let Ok(after) = i64::try_from(after) else { return Ok(Vec::new()) };
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX).min(LONGEST);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let found: Vec<(String,)> = db.rows(&self.items, (dev_eui.to_string(), after, limit)).await?;
+        found.iter().map(|(body,)| decode(body)).collect()
+    }
+
+    pub async fn delete(&self, db: &Db, dev_eui: Eui64, seq: u64) -> Result<()> {
+        let Ok(seq @ 1..) = i64::try_from(seq) else { return Ok(()) };
+        db.cas(&self.delete, (dev_eui.to_string(), seq)).await.map(drop)
+    }
+
+    pub async fn flush(&self, db: &Db, dev_eui: Eui64) -> Result<()> {
+        let ids: Vec<(i64, Option<String>)> = db.rows(&self.ids, (dev_eui.to_string(), HEAD, LONGEST)).await?;
+        for (seq, _) in ids {
+            self.delete(db, dev_eui, seq.cast_unsigned()).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything of a device that is gone: also the number.
+    pub async fn delete_device(&self, db: &Db, dev_eui: Eui64) -> Result<()> {
+        self.flush(db, dev_eui).await?;
+        db.cas(&self.delete, (dev_eui.to_string(), HEAD)).await.map(drop)
+    }
+}

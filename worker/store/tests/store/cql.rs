@@ -1,0 +1,96 @@
+//! The CQL store on a real engine.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use limpet_bench::engine::Engine;
+use limpet_store::{
+    CqlStore, Migrated, OpenError, Store, conformance,
+    fault::{FaultStore, Faults},
+    migrate, open,
+};
+
+/// One engine for all of these tests: a node takes 10 s to start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cql_keeps_the_promises_of_the_trait() {
+    let Some(engine) = engine() else { return };
+    conforms(&engine).await;
+    conforms_behind_faults(&engine).await;
+    many_servers_make_the_tables_of_a_new_network_together(&engine).await;
+    a_schema_of_another_version_is_refused_by_name(&engine).await;
+    let url = engine.store("gone");
+    drop(engine);
+    a_database_that_is_away_is_named(&url).await;
+}
+
+/// Without an engine the test is skipped, and says so; with `CI=true` it fails.
+fn engine() -> Option<Engine> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cql-store");
+    match Engine::start(1, &target, "127.0.11") {
+        Ok(engine) => Some(engine),
+        Err(missing) => {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
+            println!("skipped: {missing}");
+            None
+        }
+    }
+}
+
+async fn conforms(engine: &Engine) {
+    let one: Arc<dyn Store> = CqlStore::open(&engine.store("conforms")).await.unwrap();
+    conformance::suite(|| async { one.clone() }).await;
+    assert!(one.describe().contains("keyspace conforms"));
+}
+
+/// Delays alone change no answer, only the order in which things happen.
+async fn conforms_behind_faults(engine: &Engine) {
+    let one: Arc<dyn Store> = CqlStore::open(&engine.store("conforms")).await.unwrap();
+    let delays = Faults { delay: Duration::from_millis(2), ..Faults::default() };
+    let delayed: Arc<dyn Store> = FaultStore::new(one, 7, delays);
+    for property in conformance::properties().iter().filter(|p| !p.name.starts_with("receptions::what_has_expired")) {
+        property.check(delayed.clone()).await;
+    }
+}
+
+async fn many_servers_make_the_tables_of_a_new_network_together(engine: &Engine) {
+    let url = engine.store("together");
+    let servers: Vec<_> = (0..4)
+        .map(|_| {
+            tokio::spawn({
+                let url = url.clone();
+                async move { open(&url).await }
+            })
+        })
+        .collect();
+    let mut stores = Vec::new();
+    for server in servers {
+        stores.push(server.await.unwrap().unwrap());
+    }
+    let firsts = [stores[0].init_setting("x", b"a").await.unwrap(), stores[3].init_setting("x", b"b").await.unwrap()];
+    assert_eq!(firsts, [b"a", b"a"]);
+    assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 1, to: 1 });
+}
+
+async fn a_schema_of_another_version_is_refused_by_name(engine: &Engine) {
+    let url = engine.store("versions");
+    assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 0, to: 1 });
+    let session = scylla::client::session_builder::SessionBuilder::new()
+        .known_node(url.trim_start_matches("cql://").split('/').next().unwrap())
+        .build()
+        .await
+        .unwrap();
+    let reach = async |version: i32| {
+        let text = "INSERT INTO versions.schema_version (id, version, name, applied_at) VALUES (0, ?, 'tomorrow', 0)";
+        session.query_unpaged(text, (version,)).await.unwrap();
+    };
+    reach(2).await;
+    assert!(open(&url).await.is_ok(), "the next schema only adds");
+    reach(3).await;
+    let refused = open(&url).await.err().unwrap();
+    assert!(matches!(refused, OpenError::CqlSchemaTooNew { found: 3, .. }));
+    assert!(refused.to_string().contains("tomorrow") && refused.to_string().contains("newer version"), "{refused}");
+}
+
+async fn a_database_that_is_away_is_named(url: &str) {
+    let error = open(url).await.err().unwrap().to_string();
+    assert!(error.contains("cannot reach the database at 127.0.11.1:9042"), "{error}");
+}
