@@ -93,7 +93,7 @@ pub struct EdgeArgs {
 /// What a worker understands, alone and inside `up`.
 #[derive(Debug, Args)]
 pub struct ProcessingArgs {
-    /// The store that all workers share: sqlite:DIR [default: sqlite:DATA/store]
+    /// The store that all workers share: sqlite:DIR on one machine, cql://HOST,HOST/KEYSPACE on several [default: sqlite:DATA/store]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
     /// Regions, such as eu868 or us915_1; kept in the store by the first start [default: eu868]

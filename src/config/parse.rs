@@ -82,7 +82,7 @@ pub fn store(text: &str) -> Result<String, String> {
         Some(("sqlite", "")) => Err("it names no folder".into()),
         Some(("sqlite", folder)) if folder.starts_with("//") => Err("write sqlite:DIR, without //".into()),
         Some(("sqlite", _)) => Ok(text.to_owned()),
-        Some(("cql", _)) => Err("this version has no CQL store yet".into()),
+        Some(("cql", _)) => limpet_store::CqlStore::check_url(text).map(|()| text.to_owned()),
         _ => Err("it is no store".into()),
     }
 }

@@ -37,7 +37,12 @@ pub static SETTINGS: &[Setting] = &[
     setting("gateway-rate", "a number from 0 to 1000000"),
     setting("unknown-rate", "a number from 0 to 1000000"),
     setting("balancer", "HOST:PORT, several separated by commas"),
-    setting("store", "sqlite:DIR"),
+    // Not repeated in messages: it may hold a password.
+    Setting {
+        key: "store",
+        allowed: "sqlite:DIR, or cql://user:password@host1,host2/keyspace?replication=datacenter1:3&consistency=local_quorum",
+        secret: true,
+    },
     setting("region", "eu868, us915, us915_0 to us915_7, several separated by commas"),
     setting("weight", "a number from 1 to 100"),
     setting("http", ADDRESS),

@@ -57,7 +57,7 @@ fn all_mistakes_are_told_together_each_with_its_place_and_what_is_allowed() {
         "--http: \"8080\" is not allowed: it has no port; allowed: IP:PORT",
         "--region: \"eu868,mars\" is not allowed: \"mars\": there is no such region; allowed: eu868",
         "--workers: \"0\" is not allowed: it is less than 1; allowed: a number from 1 to 64",
-        "LIMPET_STORE: \"mysql://u:p@h\" is not allowed: it is no store; allowed: sqlite:DIR",
+        "LIMPET_STORE: is not allowed: it is no store; allowed: sqlite:DIR, or cql://",
         "LIMPET_LOG_LEVEL: \"loud\" is not allowed: \"loud\" is no level; allowed: error, warn",
     ] {
         // `region` in the file does not count, as the flag wins, but it is a mistake all the same.

@@ -24,6 +24,8 @@ pub struct Cluster {
     pub edge: Option<Limpet>,
     pub workers: Vec<Worker>,
     token: String,
+    /// What all workers share.
+    store: String,
     is_up: bool,
     client: reqwest::Client,
 }
@@ -39,18 +41,30 @@ impl Cluster {
     /// A balancer with workers of these names, all ready.
     pub async fn apart(names: &[&str]) -> Self {
         let mut cluster = Self::new(false);
-        cluster.start_edge().await;
+        cluster.store = format!("sqlite:{}", cluster.text("store"));
+        cluster.with_workers(names).await
+    }
+
+    /// The same on the store of this URL.
+    pub async fn apart_on(names: &[&str], store: String) -> Self {
+        let mut cluster = Self::new(false);
+        cluster.store = store;
+        cluster.with_workers(names).await
+    }
+
+    async fn with_workers(mut self, names: &[&str]) -> Self {
+        self.start_edge().await;
         let asked = Request::JoinToken { role: Role::Worker, expires_in_secs: 7200, uses: 100 };
-        let Reply::JoinToken { token, .. } = cluster.ask(&asked).await else { panic!("no join token") };
-        cluster.token = token;
+        let Reply::JoinToken { token, .. } = self.ask(&asked).await else { panic!("no join token") };
+        self.token = token;
         for name in names {
-            cluster.workers.push(Worker { name: (*name).into(), http: free_address(), process: None });
+            self.workers.push(Worker { name: (*name).into(), http: free_address(), process: None });
         }
         for index in 0..names.len() {
-            cluster.start_worker(index);
-            cluster.ready(index).await;
+            self.start_worker(index);
+            self.ready(index).await;
         }
-        cluster
+        self
     }
 
     /// `limpet up`.
@@ -70,6 +84,7 @@ impl Cluster {
             edge: None,
             workers: Vec::new(),
             token: String::new(),
+            store: String::new(),
             is_up,
             client: reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap(),
         }
@@ -102,7 +117,7 @@ impl Cluster {
     /// Starts a worker with the folder and the addresses that it always has.
     pub fn start_worker(&mut self, index: usize) {
         let Worker { name, http, .. } = &self.workers[index];
-        let (data, store, http) = (self.text(name), format!("sqlite:{}", self.text("store")), http.to_string());
+        let (data, store, http) = (self.text(name), self.store.clone(), http.to_string());
         let who = ["worker", "--name", name, "--data", &data, "--join", &self.token];
         let where_to = ["--store", &store, "--http", &http, "--admin-password", "cluster-test"];
         let process = Limpet::start(name, &[&who[..], &where_to].concat());
@@ -145,6 +160,18 @@ impl Cluster {
         let process = worker.process.take().unwrap();
         keep(&worker.name, &process);
         process.kill();
+    }
+
+    /// What a worker says of its readiness.
+    pub async fn is_ready(&self, index: usize) -> bool {
+        let url = format!("http://{}/readyz", self.workers[index].http);
+        self.client.get(url).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Processor time that the living processes have used so far.
+    pub fn processor_time(&self) -> Duration {
+        let workers = self.workers.iter().filter_map(|worker| worker.process.as_ref());
+        workers.chain(&self.edge).map(Limpet::processor_time).sum()
     }
 
     /// SIGTERM, and waits for the end.

@@ -53,18 +53,34 @@ impl Field {
     /// three devices, one is heard by gateways of the first worker only, one by those of the last only, one by both.
     pub async fn new(cluster: &Cluster, gateways_of: &[Vec<Eui64>], devices: u32, webhook: &str) -> Self {
         let gateways: Vec<Eui64> = gateways_of.concat();
+        let (first, last) = (gateways_of[0].len(), gateways.len());
+        let near_first: Vec<usize> = (0..first).collect();
+        let near_last: Vec<usize> = (last - gateways_of[gateways_of.len() - 1].len()..last).collect();
+        let between = [near_first[0], near_last[0], near_first[near_first.len() - 1]].to_vec();
+        Self::placed(cluster, gateways, &[near_first, near_last, between], devices, webhook).await
+    }
+
+    /// The same, with every device heard by all gateways.
+    pub async fn all_in_reach(cluster: &Cluster, gateways: Vec<Eui64>, devices: u32, webhook: &str) -> Self {
+        let everywhere = (0..gateways.len()).collect();
+        Self::placed(cluster, gateways, &[everywhere], devices, webhook).await
+    }
+
+    /// Devices take turns at the places, each of which is a list of gateways.
+    async fn placed(
+        cluster: &Cluster,
+        gateways: Vec<Eui64>,
+        places: &[Vec<usize>],
+        devices: u32,
+        webhook: &str,
+    ) -> Self {
         let mut started = Vec::new();
         for &eui in &gateways {
             cluster.done(&Request::GatewayAdd { eui, name: None, tenant: None }).await;
             let gateway = VirtualGateway::start(GatewayConfig::new(eui, cluster.gwmp)).await.unwrap();
             started.push(Arc::new(gateway));
         }
-        let (first, last) = (gateways_of[0].len(), gateways.len());
-        let near_first: Vec<usize> = (0..first).collect();
-        let near_last: Vec<usize> = (last - gateways_of[gateways_of.len() - 1].len()..last).collect();
-        let between = [near_first[0], near_last[0], near_first[near_first.len() - 1]].to_vec();
-        let places = [near_first, near_last, between];
-        let coverage = (0..devices as usize).map(|number| heard(&places[number % 3])).collect();
+        let coverage = (0..devices as usize).map(|number| heard(&places[number % places.len()])).collect();
         let mut made = Vec::new();
         for number in 1..=devices {
             made.push(Arc::new(Mutex::new(device(cluster, number, webhook).await)));

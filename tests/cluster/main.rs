@@ -18,6 +18,7 @@ mod any_balancer;
 mod balancer_restart;
 mod drain;
 mod join_line;
+mod on_cql;
 mod up_kills;
 mod webhook_away;
 mod worker_kills;

@@ -88,6 +88,11 @@ impl CqlStore {
         Ok(store)
     }
 
+    /// Says what is wrong with a store URL, without repeating what may be a password; connects to nothing.
+    pub fn check_url(url: &str) -> std::result::Result<(), String> {
+        CqlUrl::parse(url).map(drop)
+    }
+
     /// Brings the schema up to date. Returns the version it had (0: none) and the one it has.
     pub async fn migrate(url: &str) -> std::result::Result<(i32, i32), OpenError> {
         let url = CqlUrl::parse(url).map_err(OpenError::CqlUrl)?;

@@ -1,0 +1,214 @@
+//! Workers on a real CQL engine: what each uplink costs, and what is left when servers and database nodes die.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use limpet_bench::engine::{Engine, Fault};
+use rand::{Rng, rngs::SmallRng};
+
+use crate::{
+    account::settle,
+    cluster::Cluster,
+    collector::Collector,
+    field::{Field, Load},
+    millis, moments, sized,
+    support::eventually,
+    turn,
+};
+
+const WORKERS: [&str; 3] = ["alpha", "beta", "gamma"];
+/// Every so many uplinks one is confirmed.
+const CONFIRMED: u32 = 5;
+
+/// Without an engine a test is skipped, and says so; with `CI=true` it fails.
+fn engine(nodes: u8, net: &str) -> Option<Engine> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cql-{net}"));
+    match Engine::start(nodes, &folder, net) {
+        Ok(engine) => Some(engine),
+        Err(missing) => {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
+            println!("skipped: {missing}");
+            None
+        }
+    }
+}
+
+/// Devices that gateways of all three workers hear, and where their events go.
+struct Network {
+    cluster: Cluster,
+    collector: Collector,
+    field: Arc<Field>,
+}
+
+impl Network {
+    async fn on(engine: &Engine, keyspace: &str, devices: u32) -> Self {
+        let collector = Collector::start().await;
+        let cluster = Cluster::apart_on(&WORKERS, engine.store(keyspace)).await;
+        let gateways = cluster.gateways_of_each(1).await;
+        let field = Field::all_in_reach(&cluster, gateways.concat(), devices, &collector.url()).await;
+        field.linked().await;
+        cluster.home(&gateways).await;
+        Self { cluster, collector, field: Arc::new(field) }
+    }
+}
+
+/// The engine's own count, for as many copies as there are workers, at as many workers. Followers enter only after the
+/// leader had its time, so on a machine that is too slow for that some uplinks cost one more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_uplink_costs_one_conditional_write() {
+    let _turn = turn().await;
+    let Some(engine) = engine(1, "127.0.21") else { return };
+    let network = Network::on(&engine, "costs", 30).await;
+    let scopes = ["CASWrite", "CASRead", "Write", "Read"];
+    let (before, used) = (scopes.map(|scope| engine.count(scope)), network.cluster.processor_time());
+    let load = Load::start(&network.field, sized(60, 30), CONFIRMED);
+    tokio::time::sleep(Duration::from_secs(sized(60, 15))).await;
+    let sent = load.stop().await;
+    let account = settle(&sent, &network.collector).await;
+    let cpu = network.cluster.processor_time() - used;
+    let counted: Vec<u64> = scopes.iter().zip(before).map(|(scope, before)| engine.count(scope) - before).collect();
+    println!("steady: {account}");
+    for (scope, count) in scopes.iter().zip(&counted) {
+        println!("  {scope}: {count}, {:.2} for each uplink", *count as f64 / sent.len() as f64);
+    }
+    println!(
+        "  processor time of all Limpet processes: {:.2} ms for each uplink",
+        cpu.as_secs_f64() * 1e3 / sent.len() as f64
+    );
+    account.assert_all_told();
+    assert_eq!(account.repeated, 0, "nothing died: {account}");
+    let (uplinks, conditional) = (sent.len() as u64, counted[0]);
+    assert!(conditional >= uplinks, "{conditional} conditional writes accepted {uplinks} uplinks");
+    assert!(conditional < uplinks * 5 / 4, "{conditional} conditional writes for {uplinks} uplinks");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_workers_lose_nothing_on_a_database() {
+    let _turn = turn().await;
+    let (mut dice, _) = moments();
+    let Some(engine) = engine(1, "127.0.22") else { return };
+    let mut network = Network::on(&engine, "kills", 30).await;
+    let load = Load::start(&network.field, sized(60, 30), CONFIRMED);
+    for _ in 0..sized(20, 4) {
+        tokio::time::sleep(millis(dice.random_range(0..3_000))).await;
+        let victim = dice.random_range(0..WORKERS.len());
+        network.cluster.kill_worker(victim);
+        tokio::time::sleep(millis(dice.random_range(0..2_000))).await;
+        network.cluster.start_worker(victim);
+        network.cluster.ready(victim).await;
+    }
+    let sent = load.stop().await;
+    let account = settle(&sent, &network.collector).await;
+    println!("workers killed: {account}");
+    account.assert_all_told();
+}
+
+/// Nothing is acknowledged that is not stored, and service resumes by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_away_nothing_is_acknowledged() {
+    let _turn = turn().await;
+    let Some(engine) = engine(1, "127.0.23") else { return };
+    if !engine.is_ours() {
+        return println!("skipped: the engine of LIMPET_TEST_CQL is not this test's to kill");
+    }
+    let network = Network::on(&engine, "away", 20).await;
+    let load = Load::start(&network.field, 10, 0);
+    tokio::time::sleep(millis(2_000)).await;
+    engine.fault(Fault::Kill, 1);
+    // What was stored just before may be acknowledged now.
+    tokio::time::sleep(millis(500)).await;
+    let silent_from = Instant::now();
+    eventually("every worker to say that it is not ready", async || {
+        for worker in 0..WORKERS.len() {
+            if network.cluster.is_ready(worker).await {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(sized(30, 6))).await;
+    let silent_to = Instant::now();
+    engine.fault(Fault::Restart, 1);
+    let back = Instant::now();
+    eventually("every worker to be ready again", async || {
+        for worker in 0..WORKERS.len() {
+            if !network.cluster.is_ready(worker).await {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    println!("ready again {:.1} s after the database", back.elapsed().as_secs_f64());
+    tokio::time::sleep(millis(3_000)).await;
+    let sent = load.stop().await;
+    let account = settle(&sent, &network.collector).await;
+    println!("database away: {account}");
+    let acked_at =
+        |sent: &crate::field::Sent| sent.heard_by.iter().filter_map(|(_, after)| Some(sent.at + (*after)?)).min();
+    let wrongly =
+        sent.iter().filter(|sent| acked_at(sent).is_some_and(|at| at > silent_from && at < silent_to)).count();
+    assert_eq!(wrongly, 0, "acknowledged while nothing could be stored: {account}");
+    account.assert_all_told();
+}
+
+/// Three nodes, three copies of each row: one fault after another, of every kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_servers_and_database_nodes_lose_nothing() {
+    let _turn = turn().await;
+    let (mut dice, _) = moments();
+    let Some(engine) = engine(3, "127.0.24") else { return };
+    if !engine.is_ours() {
+        return println!("skipped: the engine of LIMPET_TEST_CQL is not this test's to kill");
+    }
+    let mut network = Network::on(&engine, "faults", 60).await;
+    let load = Load::start(&network.field, sized(20, 10), CONFIRMED);
+    let (began, lasts) = (Instant::now(), Duration::from_secs(sized(300, 40)));
+    let mut round = 0;
+    while began.elapsed() < lasts {
+        fault(&mut network.cluster, &engine, round, &mut dice).await;
+        round += 1;
+    }
+    let sent = load.stop().await;
+    let account = settle(&sent, &network.collector).await;
+    println!("{round} faults in {:.0} s: {account}", began.elapsed().as_secs_f64());
+    account.assert_nothing_lost_or_doubled();
+}
+
+async fn fault(cluster: &mut Cluster, engine: &Engine, round: u32, dice: &mut SmallRng) {
+    tokio::time::sleep(millis(dice.random_range(500..3_000))).await;
+    let (worker, node) = (dice.random_range(0..WORKERS.len()), dice.random_range(1..=3));
+    match round % 4 {
+        0 => {
+            println!("worker {worker}: killed");
+            cluster.kill_worker(worker);
+            tokio::time::sleep(millis(dice.random_range(0..3_000))).await;
+            cluster.start_worker(worker);
+            cluster.ready(worker).await;
+        }
+        1 => {
+            println!("node {node}: frozen for 5 s");
+            engine.fault(Fault::Pause, node);
+            tokio::time::sleep(millis(5_000)).await;
+            engine.fault(Fault::Resume, node);
+        }
+        2 => {
+            println!("worker {worker}: frozen for 3 s");
+            if let Some(process) = &cluster.workers[worker].process {
+                process.freeze();
+                tokio::time::sleep(millis(3_000)).await;
+                process.thaw();
+            }
+        }
+        _ => {
+            println!("node {node}: killed");
+            engine.fault(Fault::Kill, node);
+            tokio::time::sleep(millis(dice.random_range(2_000..6_000))).await;
+            engine.fault(Fault::Restart, node);
+        }
+    }
+}
