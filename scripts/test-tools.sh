@@ -2,6 +2,7 @@
 # Gets what the black-box tests use besides Rust, into the target folder, and changes nothing else:
 #   TARGET/tools/bin/promtool   taken out of Debian's package `prometheus`, which is not installed
 #   TARGET/tools/nginx          Debian's packages `nginx` and `libnginx-mod-stream`, likewise
+#   TARGET/tools/lib/           libfaketimeMT.so.1 out of Debian's package `libfaketime`, likewise
 #   TARGET/venv                 Python with the packages of scripts/requirements.txt
 #   TARGET/cql-engine/lib       Apache Cassandra's jars, unless a Docker engine answers: then ScyllaDB's image
 # Only what Debian has to install (a C compiler, Python, a browser, Java and Maven) is installed, and only as root.
@@ -77,6 +78,26 @@ get_nginx() {
   fi
 }
 
+get_faketime() {
+  tool=$target/tools/lib/libfaketimeMT.so.1
+  if [ -e "$tool" ]; then
+    say "libfaketime: $tool"
+    return 0
+  fi
+  mkdir -p "$target/tools/lib" "$target/tools/faketime"
+  if command -v apt-get >/dev/null 2>&1; then
+    read_lists
+    (cd "$target/tools/faketime" && rm -f ./*.deb && apt-get download -qq libfaketime 2>/dev/null && dpkg -x ./*.deb .) &&
+      cp "$target"/tools/faketime/usr/lib/*/faketime/libfaketimeMT.so.1 "$tool"
+    rm -rf "$target/tools/faketime"
+  fi
+  if [ -e "$tool" ]; then
+    say "libfaketime: $tool"
+  else
+    say "libfaketime is missing: it is Debian's package libfaketime"
+  fi
+}
+
 get_python() {
   if cmp -s scripts/requirements.txt "$target/venv/requirements.txt"; then
     say "Python: $target/venv"
@@ -138,6 +159,7 @@ installed cc gcc libc6-dev || exit 1
 mkdir -p "$target"
 get_promtool
 get_nginx
+get_faketime
 get_python
 get_browser
 get_cql_engine

@@ -197,7 +197,10 @@ pub enum CtlTask {
 #[derive(Debug, Subcommand)]
 pub enum CtlCommand {
     /// Make a join token; it is printed alone on the last line
+    #[command(args_conflicts_with_subcommands = true)]
     JoinToken {
+        #[command(subcommand)]
+        other: Option<TokenCommand>,
         /// What the token lets in: worker or balancer
         #[arg(long, value_enum, default_value = "worker")]
         role: JoinRole,
@@ -210,6 +213,8 @@ pub enum CtlCommand {
     },
     /// List the servers of the cluster
     Servers,
+    /// Take a server out of the cluster: it drains and ends, and its certificate counts no more
+    Remove { name: String },
     /// Show the ring; with an EUI, which worker has that gateway and why
     Ring { eui: Option<Eui64> },
     /// Send a worker no new frames
@@ -231,6 +236,17 @@ pub enum CtlCommand {
     /// Add a device
     #[command(subcommand)]
     Device(DeviceCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// List the join tokens, how often each was used, and until when it is good
+    List,
+    /// Let nobody in any more with a token
+    Revoke {
+        /// Its id, from the list
+        id: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]

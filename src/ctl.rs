@@ -5,7 +5,7 @@ use limpet_shared::admin::{DeviceAdd, Reply, Request, Role};
 
 use limpet_store::Migrated;
 
-use crate::cli::{CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole};
+use crate::cli::{CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole, TokenCommand};
 
 mod remote;
 mod show;
@@ -60,7 +60,9 @@ async fn migrate(store: &str, json: bool) -> Result<String, CtlError> {
 
 fn request(command: CtlCommand) -> Request {
     match command {
-        CtlCommand::JoinToken { role, expires, uses } => {
+        CtlCommand::JoinToken { other: Some(TokenCommand::List), .. } => Request::Tokens,
+        CtlCommand::JoinToken { other: Some(TokenCommand::Revoke { id }), .. } => Request::TokenRevoke { id },
+        CtlCommand::JoinToken { role, expires, uses, other: None } => {
             let role = match role {
                 JoinRole::Worker => Role::Worker,
                 JoinRole::Balancer => Role::Balancer,
@@ -68,6 +70,7 @@ fn request(command: CtlCommand) -> Request {
             Request::JoinToken { role, expires_in_secs: expires, uses }
         }
         CtlCommand::Servers => Request::Servers,
+        CtlCommand::Remove { name } => Request::Remove { name },
         CtlCommand::Ring { eui } => Request::Ring { eui },
         CtlCommand::Drain { name, off } => Request::Drain { name, on: !off },
         CtlCommand::Gateways { unknown: true } => Request::GatewaysHeard { unknown: true },

@@ -10,13 +10,14 @@ use std::{
 };
 
 use limpet_link::{
-    JoinError, Membership, Token, admin_socket, authority::AuthorityError, files::FileError, token::TokenError,
+    Authority, JoinError, Membership, Token, admin_socket, authority::AuthorityError, files::FileError,
+    token::TokenError,
 };
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Balancer, Common, Worker};
+use crate::config::{Balancer, Common, Edge, Worker};
 
 mod up;
 mod wiring;
@@ -55,7 +56,7 @@ pub enum RoleError {
 pub async fn balancer(config: Balancer) -> Result<(), RoleError> {
     let stop = stop_on_signals()?;
     let _lock = lock(&config.common.data)?;
-    let joining = limpet_link::ensure_balancer(&config.common.data, config.join.as_ref(), &config.common.name);
+    let joining = authority(&config.common, &config.edge, config.join.as_ref());
     let Some(authority) = until(&stop, joining).await else { return Ok(()) };
     let authority = Arc::new(authority?);
     let mut running = wiring::start_balancer(&config.common, config.edge, authority, stop.clone()).await?;
@@ -84,6 +85,7 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
         folder: limpet_link::identity::folder(&common.data, limpet_shared::admin::Role::Worker),
         balancers,
         with_balancer: false,
+        combined: false,
         gwmp: None,
     };
     let processing = &config.processing;
@@ -102,6 +104,15 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
         say(&format!("log in as admin with the password {login} (it is not shown again)\n"));
     }
     running.ended().await
+}
+
+/// The cluster of a balancer: the one it belongs to, the one of the token, or a new one.
+async fn authority(common: &Common, edge: &Edge, token: Option<&Token>) -> Result<Authority, RoleError> {
+    let link = match edge.advertise.is_empty() {
+        true => vec![limpet_link::endpoint::reachable(edge.link).to_string()],
+        false => edge.advertise.clone(),
+    };
+    Ok(limpet_link::ensure_balancer(&common.data, token, &common.name, link).await?)
 }
 
 /// Joins the cluster; a balancer that is about to start gets some time for it.

@@ -10,6 +10,8 @@ use crate::driver::Input;
 
 /// An answer must have come after this long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// A worker that knows more must have answered after this long.
+const WORKER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Asks a running balancer. Clones ask the same one.
 #[derive(Clone)]
@@ -18,12 +20,27 @@ pub struct AdminHandle(pub(crate) mpsc::Sender<Input>);
 impl AdminHandle {
     /// Answers any question: by itself, or through a worker that is connected.
     pub async fn ask(&self, request: Request) -> Reply {
+        // Workers know more of these, but a balancer alone must answer too.
+        let alone = matches!(request, Request::Servers | Request::Tokens | Request::TokenRevoke { .. });
+        let limit = if alone { WORKER_WITHIN } else { ANSWER_WITHIN };
+        match self.put(request.clone(), false, limit).await {
+            Reply::Error { kind: ErrorKind::Unavailable, .. } if alone => self.put(request, true, ANSWER_WITHIN).await,
+            reply => reply,
+        }
+    }
+
+    /// What this balancer alone can say.
+    pub async fn ask_here(&self, request: Request) -> Reply {
+        self.put(request, true, ANSWER_WITHIN).await
+    }
+
+    async fn put(&self, request: Request, here: bool, limit: Duration) -> Reply {
         let (answer, reply) = oneshot::channel();
         let asked = async {
-            self.0.send(Input::Ask { request, answer }).await.ok()?;
+            self.0.send(Input::Ask { request, here, answer }).await.ok()?;
             reply.await.ok()
         };
-        match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+        match tokio::time::timeout(limit, asked).await {
             Ok(Some(reply)) => reply,
             Ok(None) => unavailable("the balancer is stopping"),
             Err(_) => unavailable("no answer came in time"),

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use limpet_balancer_core::{Action, Balancer, Event, Stats, WorkerId};
-use limpet_link::LinkServer;
+use limpet_link::{LinkServer, machine::Usage};
 use limpet_shared::{
     admin::{Reply, Request},
     link::{Ack, Cluster, Hello, to_balancer, to_worker},
@@ -54,9 +55,10 @@ pub enum Input {
         id: WorkerId,
         why: String,
     },
-    /// An operator asks.
+    /// An operator asks. `here`: this balancer alone shall answer, as well as it can.
     Ask {
         request: Request,
+        here: bool,
         answer: oneshot::Sender<Reply>,
     },
     /// The metrics are read.
@@ -75,8 +77,15 @@ pub struct Parts {
     pub view: Arc<View>,
     pub ready: Arc<AtomicBool>,
     pub kept: watch::Sender<Cluster>,
+    /// The folder of this balancer.
+    pub data: PathBuf,
     pub inputs: mpsc::Receiver<Input>,
     pub datagrams: mpsc::Receiver<Datagram>,
+}
+
+/// Whether the certificate with this key is revoked.
+pub fn is_removed(cluster: &Cluster, key: &str) -> bool {
+    cluster.revoked_keys.iter().any(|revoked| revoked.key == key)
 }
 
 /// A worker's connection.
@@ -93,11 +102,25 @@ pub struct Driver {
     /// Questions that were passed on to a worker.
     asked: HashMap<u64, oneshot::Sender<Reply>>,
     questions: u64,
+    /// What a worker has told of the store.
+    store_note: String,
+    usage: Usage,
+    /// This balancer was taken out of the cluster: it ends.
+    removed: bool,
 }
 
 impl Driver {
     pub fn new(parts: Parts) -> Self {
-        Self { parts, workers: HashMap::new(), drops: DropLog::default(), asked: HashMap::new(), questions: 0 }
+        Self {
+            parts,
+            workers: HashMap::new(),
+            drops: DropLog::default(),
+            asked: HashMap::new(),
+            questions: 0,
+            store_note: String::new(),
+            usage: Usage::default(),
+            removed: false,
+        }
     }
 
     /// Runs until it was told to stop and has answered what it held.
@@ -122,6 +145,11 @@ impl Driver {
                 _ = self.parts.inputs.recv_many(&mut inputs, BATCH) => {}
                 _ = self.parts.datagrams.recv_many(&mut datagrams, BATCH) => {}
                 () = timer => {}
+            }
+            if self.removed && !stopping {
+                stopping = true;
+                tracing::warn!("this balancer was removed from the cluster: answering what is held, then ending");
+                self.parts.core.on_shutdown(self.parts.clock.now());
             }
             // What workers have said comes first: a timer must not find somebody silent who was only not heard yet.
             self.take(&mut inputs);
@@ -178,7 +206,7 @@ impl Driver {
                 }
                 self.parts.core.on_worker_closed(now, id);
             }
-            Input::Ask { request, answer } => self.ask(request, answer),
+            Input::Ask { request, here, answer } => self.ask(request, here, answer),
             Input::Stats { answer } => {
                 let _ = answer.send(self.parts.core.stats());
             }
@@ -222,9 +250,10 @@ impl Driver {
         let _ = self.workers.get(&worker).map(|linked| linked.outbox.control.send(message));
     }
 
-    fn keep(&self) {
+    fn keep(&mut self) {
         let cluster = self.parts.core.cluster();
         self.parts.view.revoke(&cluster);
+        self.removed = is_removed(&cluster, self.parts.server.key());
         self.parts.kept.send_replace(cluster);
     }
 

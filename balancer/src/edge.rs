@@ -19,7 +19,7 @@ use crate::{
     admin::AdminHandle,
     clock::Clock,
     config::BalancerConfig,
-    driver::{Driver, Input, Parts},
+    driver::{Driver, Input, Parts, is_removed},
     http::{self, Pages},
     keep, links,
     metrics::Metrics,
@@ -48,6 +48,11 @@ pub enum BalancerError {
     Random(getrandom::Error),
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error(
+        "this balancer was removed from its cluster, and its certificate is revoked; to join again it needs another \
+         --data and a --join TOKEN (made by `limpet ctl join-token --role balancer`)"
+    )]
+    Removed,
 }
 
 /// A balancer whose addresses are bound. [`Edge::run`] starts it.
@@ -74,6 +79,9 @@ impl Edge {
         let server = Arc::new(link_server(&config, authority, view.clone())?);
         let kept_at = keep::path(&config.data);
         let cluster = keep::load(&kept_at);
+        if cluster.as_ref().is_some_and(|cluster| is_removed(cluster, server.key())) {
+            return Err(BalancerError::Removed);
+        }
         view.revoke(&cluster.clone().unwrap_or_default());
         let admin = http.as_ref().map(|(_, address)| address.to_string());
         let core = Balancer::new(core_config(&config, clock, admin.unwrap_or_default())?, cluster.as_ref());
@@ -83,7 +91,8 @@ impl Edge {
         let (datagram_sender, datagrams) = mpsc::channel(DATAGRAMS);
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
         let ready = Arc::new(AtomicBool::new(false));
-        let parts = Parts { core, clock, socket, server, metrics, view, ready, kept, inputs, datagrams };
+        let data = config.data.clone();
+        let parts = Parts { core, clock, socket, server, metrics, view, ready, kept, data, inputs, datagrams };
         Ok(Self { parts, inputs: input_sender, datagrams: datagram_sender, keeper, http })
     }
 
@@ -159,7 +168,7 @@ fn link_server(config: &BalancerConfig, authority: Arc<Authority>, view: Arc<Vie
         cluster: config.data.join("cluster"),
         advertise: config.advertise.clone(),
     };
-    LinkServer::bind(server, authority, Arc::new(move |name: &str| view.name(name)))
+    LinkServer::bind(server, authority, Arc::new(move |name: &str, key: Option<&str>| view.name(name, key)))
 }
 
 fn core_config(config: &BalancerConfig, clock: Clock, admin: String) -> Result<Config, BalancerError> {

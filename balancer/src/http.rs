@@ -66,7 +66,7 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 }
 
 async fn servers(State(pages): State<Pages>) -> Response {
-    answer(pages.admin.ask(Request::Servers).await)
+    answer(pages.admin.ask_here(Request::Servers).await)
 }
 
 async fn ring(State(pages): State<Pages>) -> Response {

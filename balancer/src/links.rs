@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use limpet_balancer_core::WorkerId;
 use limpet_link::{AckReceiver, ControlReceiver, Incoming, LinkServer, Sender, WorkerLink, stream::Wire};
-use limpet_shared::link::{ToBalancer, ToWorker, UplinkFrame, to_worker};
+use limpet_shared::link::{Refused, ToBalancer, ToWorker, UplinkFrame, to_worker};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinHandle, JoinSet},
@@ -63,12 +63,12 @@ async fn serve(id: WorkerId, incoming: Incoming, inputs: mpsc::Sender<Input>) {
     let (outbox, mut queues) = outbox();
     let (address, hello) = (incoming.address, incoming.hello.clone());
     if inputs.send(Input::Hello { id, address, hello, outbox }).await.is_err() {
-        return incoming.refuse("this balancer is stopping", true).await;
+        return incoming.refuse(stopping()).await;
     }
     let welcome = match queues.control.recv().await {
         Some(to_worker::Kind::Welcome(welcome)) => welcome,
-        Some(to_worker::Kind::Refused(refused)) => return incoming.refuse_as(refused).await,
-        _ => return incoming.refuse("this balancer is stopping", true).await,
+        Some(to_worker::Kind::Refused(refused)) => return incoming.refuse(refused).await,
+        _ => return incoming.refuse(stopping()).await,
     };
     match incoming.welcome(welcome).await {
         Ok(link) => carry(id, link, queues, &inputs).await,
@@ -76,6 +76,10 @@ async fn serve(id: WorkerId, incoming: Incoming, inputs: mpsc::Sender<Input>) {
             let _ = inputs.send(Input::Closed { id, why: ended.to_string() }).await;
         }
     }
+}
+
+fn stopping() -> Refused {
+    Refused { reason: "this balancer is stopping".into(), retry: true, ..Refused::default() }
 }
 
 async fn carry(id: WorkerId, worker: WorkerLink, queues: Queues, inputs: &mpsc::Sender<Input>) {

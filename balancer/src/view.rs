@@ -1,15 +1,20 @@
 //! The published view of the routes: written by the driver, read by anyone without asking it.
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use limpet_balancer_core::Route;
 use limpet_link::NameState;
-use limpet_shared::{Eui64, link::Cluster};
+use limpet_shared::{Eui64, admin::Server, link::Cluster};
 
 /// EUI -> address, worker, epoch. Bounded by the core's table, which it follows.
 #[derive(Debug, Default)]
 pub struct View {
     routes: DashMap<Eui64, Route>,
-    names: DashMap<String, NameState>,
+    /// Names of the workers that are linked and alive, and of the other balancers.
+    live: DashSet<String>,
+    others: DashSet<String>,
+    /// Names in the network's old list, and keys of certificates.
+    revoked: DashSet<String>,
+    revoked_keys: DashSet<String>,
 }
 
 impl View {
@@ -28,9 +33,13 @@ impl View {
         self.routes.is_empty()
     }
 
-    /// What a server's name stands for: asked at each join and each hello.
-    pub fn name(&self, name: &str) -> NameState {
-        self.names.get(name).map_or(NameState::Free, |state| *state)
+    /// What a server's name stands for: asked at each join and, with the key of its certificate, at each hello.
+    pub fn name(&self, name: &str, key: Option<&str>) -> NameState {
+        match key {
+            Some(key) if self.revoked.contains(name) || self.revoked_keys.contains(key) => NameState::Revoked,
+            _ if self.live.contains(name) || self.others.contains(name) => NameState::Live,
+            _ => NameState::Free,
+        }
     }
 
     pub(crate) fn publish(&self, gateway: Eui64, route: Route) {
@@ -43,41 +52,56 @@ impl View {
 
     /// A worker's state has changed. A silent one does not keep its name from a newcomer.
     pub(crate) fn worker(&self, name: &str, state: &str) {
-        if self.name(name) == NameState::Revoked {
-            return;
-        }
-        if matches!(state, "ready" | "overloaded" | "joining" | "draining") {
-            self.names.insert(name.into(), NameState::Live);
+        if matches!(state, "gone" | "ejected" | "suspect") {
+            self.live.remove(name);
         } else {
-            self.names.remove(name);
+            self.live.insert(name.into());
+        }
+    }
+
+    /// The other balancers, which nobody else may be called like.
+    pub(crate) fn balancers(&self, balancers: &[Server]) {
+        self.others.retain(|name| balancers.iter().any(|balancer| balancer.name == *name));
+        for balancer in balancers {
+            self.others.insert(balancer.name.clone());
         }
     }
 
     /// The network's list of revoked servers is new.
     pub(crate) fn revoke(&self, cluster: &Cluster) {
-        self.names.retain(|name, state| *state != NameState::Revoked || cluster.revoked.contains(name));
+        self.revoked.retain(|name| cluster.revoked.contains(name));
         for name in &cluster.revoked {
-            self.names.insert(name.clone(), NameState::Revoked);
+            self.revoked.insert(name.clone());
+        }
+        for revoked in &cluster.revoked_keys {
+            self.revoked_keys.insert(revoked.key.clone());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use limpet_shared::link::RevokedKey;
+
     use super::*;
 
     #[test]
-    fn a_name_is_taken_while_its_worker_lives_and_never_when_it_is_revoked() {
+    fn a_name_is_taken_while_its_server_lives_and_a_certificate_is_revoked_for_good() {
         let view = View::default();
-        assert_eq!(view.name("a"), NameState::Free);
-        view.worker("a", "ready");
-        assert_eq!(view.name("a"), NameState::Live);
+        let joining = |name| view.name(name, None);
+        assert_eq!(joining("a"), NameState::Free);
+        view.worker("a", "overloaded");
+        assert_eq!(joining("a"), NameState::Live);
         view.worker("a", "suspect");
-        assert_eq!(view.name("a"), NameState::Free);
-        view.revoke(&Cluster { revoked: vec!["a".into()], ..Cluster::default() });
-        view.worker("a", "ready");
-        assert_eq!(view.name("a"), NameState::Revoked);
-        view.revoke(&Cluster::default());
-        assert_eq!(view.name("a"), NameState::Free);
+        assert_eq!(joining("a"), NameState::Free);
+        let revoked_keys = vec![RevokedKey { name: "a".into(), key: "00".into() }];
+        view.revoke(&Cluster { revoked_keys, ..Cluster::default() });
+        assert_eq!(view.name("a", Some("00")), NameState::Revoked);
+        assert_eq!(view.name("a", Some("01")), NameState::Free);
+        assert_eq!(joining("a"), NameState::Free, "another server may have the name");
+        view.balancers(&[Server { name: "east".into(), ..Server::default() }]);
+        assert_eq!(joining("east"), NameState::Live);
+        view.balancers(&[]);
+        assert_eq!(joining("east"), NameState::Free);
     }
 }

@@ -189,11 +189,11 @@ impl Authority {
     ) -> Result<Token, TokenError> {
         let mut id = [0; 8];
         getrandom::fill(&mut id).map_err(|_| TokenError::Refused("needs random numbers, and the system gives none"))?;
-        let new = NewToken { role, expires_at, uses, addresses, ca: self.fingerprint };
+        let new = NewToken { role, created_at: time::now(), expires_at, uses, addresses, ca: self.fingerprint };
         self.tokens.sign(u64::from_be_bytes(id), new)
     }
 
-    /// Checks a join token's MAC and expiry; its uses are counted apart ([`crate::token::uses::TokenUses`]).
+    /// Checks a join token's MAC and expiry; its uses are counted apart ([`crate::token::ledger::Ledger`]).
     pub fn verify(&self, token: &str, now: UnixMicros) -> Result<Token, TokenError> {
         self.tokens.verify(token, now)
     }

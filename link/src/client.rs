@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use limpet_shared::link::{Hello, ToBalancer, ToWorker, UplinkFrame, Welcome, to_balancer, to_worker};
+use limpet_shared::{
+    UnixMicros,
+    link::{Hello, ToBalancer, ToWorker, UplinkFrame, Welcome, to_balancer, to_worker},
+};
 use quinn::{ClientConfig, Connection, Endpoint};
 
 use crate::{
@@ -13,6 +16,7 @@ use crate::{
         AckSender, CONTROL_PRIORITY, CONTROL_QUEUE, ControlReceiver, ControlSender, FRAME_QUEUE, FrameReceiver,
         Receiver, write_one, writer,
     },
+    time::{self, rfc3339},
     tls,
 };
 
@@ -49,6 +53,14 @@ pub enum DialError {
         /// That balancer's instance.
         balancer: u64,
     },
+    /// The balancer said no, for good: an operator has taken this server out of the cluster.
+    #[error("{address} refuses this server: {reason}")]
+    Removed { address: String, reason: String },
+    #[error(
+        "this server's certificate is valid from {} until {}, and this machine's clock says {}: {what}",
+        rfc3339(*from), rfc3339(*until), rfc3339(*now)
+    )]
+    Time { from: UnixMicros, until: UnixMicros, now: UnixMicros, what: String },
     #[error("{0} does not speak the link's protocol: {1}")]
     Protocol(String, String),
 }
@@ -66,10 +78,31 @@ pub struct BalancerLink {
 
 /// Links up with the balancer at `address` (`host:port`; of several addresses of a name, the first that answers).
 pub async fn dial(address: &str, identity: &Identity, hello: Hello) -> Result<BalancerLink, DialError> {
+    let now = time::now();
+    let out_of_time = |what: &str| DialError::Time {
+        from: identity.valid_from(),
+        until: identity.expires_at(),
+        now,
+        what: what.to_owned(),
+    };
+    if now < identity.valid_from() {
+        return Err(out_of_time("set the clock"));
+    }
+    if identity.is_expired(now) {
+        return Err(out_of_time("if the clock is right, start it with a new --join TOKEN (`limpet ctl join-token`)"));
+    }
     let config = tls::client(identity)?;
-    let (connection, endpoint) = connect(address, config, identity.reset_key()).await?;
-    let introduced = tokio::time::timeout(DIAL_TIMEOUT, introduce(address, connection, endpoint, hello)).await;
-    introduced.map_err(|_| DialError::Timeout(address.to_owned()))?
+    let dialled = async {
+        let (connection, endpoint) = connect(address, config, identity.reset_key()).await?;
+        let introduced = tokio::time::timeout(DIAL_TIMEOUT, introduce(address, connection, endpoint, hello)).await;
+        introduced.map_err(|_| DialError::Timeout(address.to_owned()))?
+    };
+    match dialled.await {
+        Err(DialError::Ended { ended: Ended::OurCertificateTime, .. }) => {
+            Err(out_of_time(&format!("by the clock of {address} it is not valid now, so one of the clocks is wrong")))
+        }
+        other => other,
+    }
 }
 
 /// Opens a connection, trying each address that the name has.
@@ -133,8 +166,11 @@ async fn introduce(
             return Err(DialError::Linked { address: address.to_owned(), balancer: refused.linked });
         }
         Some(to_worker::Kind::Refused(refused)) => {
-            let (reason, retry) = (refused.reason, refused.retry);
-            return Err(DialError::Refused { address: address.to_owned(), reason, retry });
+            let (address, reason, retry) = (address.to_owned(), refused.reason, refused.retry);
+            return Err(match refused.removed {
+                true => DialError::Removed { address, reason },
+                false => DialError::Refused { address, reason, retry },
+            });
         }
         _ => return Err(protocol("its first message is no answer to Hello")),
     };

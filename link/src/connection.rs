@@ -2,8 +2,11 @@
 
 use std::{fmt, time::Duration};
 
+use limpet_shared::UnixMicros;
 use quinn::{Connection, ConnectionError, Endpoint, TransportErrorCode, VarInt};
 use tokio::task::JoinHandle;
+
+use crate::time::rfc3339;
 
 /// A connection ended in good order.
 pub(crate) const CODE_DONE: VarInt = VarInt::from_u32(0);
@@ -23,6 +26,8 @@ pub enum Ended {
     Reset,
     /// Nothing was heard for [`crate::endpoint::IDLE_TIMEOUT`].
     Silent,
+    /// By the peer's clock our certificate is not valid now.
+    OurCertificateTime,
     /// Anything else, such as a violation of the protocol.
     Failed(String),
 }
@@ -34,6 +39,9 @@ impl fmt::Display for Ended {
             Self::ByUs => f.write_str("closed by this side"),
             Self::Reset => f.write_str("the peer was restarted"),
             Self::Silent => f.write_str("the peer is silent"),
+            Self::OurCertificateTime => f.write_str(
+                "by the peer's clock our certificate is not valid now: it has expired, or the clocks differ",
+            ),
             Self::Failed(reason) => f.write_str(reason),
         }
     }
@@ -48,25 +56,45 @@ impl From<ConnectionError> for Ended {
             ConnectionError::LocallyClosed => Self::ByUs,
             ConnectionError::Reset => Self::Reset,
             ConnectionError::TimedOut => Self::Silent,
-            other => Self::Failed(tls_cause(&other).map_or_else(|| other.to_string(), str::to_owned)),
+            other => tls_cause(&other).unwrap_or_else(|| Self::Failed(other.to_string())),
         }
     }
 }
 
 /// What TLS alerts mean here (RFC 8446, 6.2; QUIC adds 0x100 to them).
-fn tls_cause(error: &ConnectionError) -> Option<&'static str> {
+fn tls_cause(error: &ConnectionError) -> Option<Ended> {
     let (code, ours) = match error {
-        ConnectionError::TransportError(error) => (error.code, true),
-        ConnectionError::ConnectionClosed(close) => (close.error_code, false),
+        ConnectionError::TransportError(error) => (error.code, Some(&error.reason)),
+        ConnectionError::ConnectionClosed(close) => (close.error_code, None),
         _ => return None,
     };
     let is = |alert| code == TransportErrorCode::crypto(alert);
+    let failed = |why: &str| Some(Ended::Failed(why.to_owned()));
     match ours {
-        true if is(48) || is(42) => Some("the peer is no balancer of this cluster"),
-        true if is(45) => Some("the peer's certificate has expired, or the clocks differ"),
-        false if is(48) || is(42) => Some("the peer does not accept our certificate: it is of another cluster"),
-        false if is(45) => Some("the peer does not accept our certificate: it has expired, or the clocks differ"),
+        Some(_) if is(48) || is(42) => failed("the peer is no balancer of this cluster"),
+        Some(reason) if is(45) => Some(Ended::Failed(not_valid_now(reason))),
+        None if is(48) || is(42) => failed("the peer does not accept our certificate: it is of another cluster"),
+        None if is(45) => Some(Ended::OurCertificateTime),
         _ => None,
+    }
+}
+
+/// The peer's certificate is not valid by our clock. rustls writes both times into its reason, as Unix seconds.
+fn not_valid_now(reason: &str) -> String {
+    let mut numbers = reason.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u64>().ok());
+    let seconds = |at: u64| rfc3339(UnixMicros(at.saturating_mul(1_000_000)));
+    match (numbers.next(), numbers.next()) {
+        (Some(now), Some(limit)) if now < limit => format!(
+            "the peer's certificate is not valid before {}, but this machine's clock says {}: set the clock",
+            seconds(limit),
+            seconds(now)
+        ),
+        (Some(now), Some(limit)) => format!(
+            "the peer's certificate expired at {}, and this machine's clock says {}: is the clock right?",
+            seconds(limit),
+            seconds(now)
+        ),
+        _ => "the peer's certificate has expired, or the clocks differ".into(),
     }
 }
 
@@ -125,5 +153,28 @@ impl Drop for Link {
     fn drop(&mut self) {
         // The first reason counts, so this changes nothing after `close` and `abort`.
         self.connection.close(CODE_DONE, b"stopped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::CertificateError;
+    use rustls_pki_types::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_told_with_both_times() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let early = CertificateError::NotValidYetContext { time: at(1_700_000_000), not_before: at(1_700_000_600) };
+        assert_eq!(
+            not_valid_now(&rustls::Error::InvalidCertificate(early).to_string()),
+            "the peer's certificate is not valid before 2023-11-14T22:23:20Z, but this machine's clock says \
+             2023-11-14T22:13:20Z: set the clock"
+        );
+        let late = CertificateError::ExpiredContext { time: at(1_700_000_600), not_after: at(1_700_000_000) };
+        let late = not_valid_now(&rustls::Error::InvalidCertificate(late).to_string());
+        assert!(late.contains("expired at 2023-11-14T22:13:20Z, and this machine's clock says 2023-11-14T22:23:20Z"));
+        assert!(not_valid_now("something else").contains("or the clocks differ"));
     }
 }

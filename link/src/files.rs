@@ -46,6 +46,14 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
     replace(path, content).map_err(|source| FileError::new("write", path, source))
 }
 
+/// Removes a file; one that is not there is no error.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FileError::new("remove", path, source)),
+        _ => Ok(()),
+    }
+}
+
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");

@@ -10,7 +10,7 @@ use std::{
 
 use limpet_shared::{UnixMicros, admin::Role};
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
-use ring::hmac;
+use ring::{digest, hmac};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
@@ -48,6 +48,7 @@ pub struct Identity(Arc<Inner>);
 
 struct Inner {
     peer: PeerName,
+    valid_from: UnixMicros,
     expires_at: UnixMicros,
     certificate_pem: String,
     key_pem: String,
@@ -71,6 +72,8 @@ impl fmt::Debug for Identity {
 pub struct PeerName {
     pub name: String,
     pub role: Role,
+    /// SHA-256 of the public key, hex. A renewed certificate has the same, one that was joined for anew has another.
+    pub key: String,
 }
 
 impl PeerName {
@@ -92,7 +95,8 @@ impl PeerName {
             "balancer" => Role::Balancer,
             _ => return None,
         };
-        Some(Self { name, role })
+        let key = digest::digest(&digest::SHA256, certificate.public_key().raw);
+        Some(Self { name, role, key: hex(key.as_ref()) })
     }
 }
 
@@ -109,10 +113,21 @@ impl Identity {
             return Err(damaged("key", "belongs to another certificate"));
         }
         let peer = PeerName::of_parsed(&parsed).ok_or_else(|| damaged("certificate", "names no server"))?;
-        let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-        let expires_at = UnixMicros(not_after.saturating_mul(1_000_000));
+        let unix = |seconds: i64| UnixMicros(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000));
+        let valid_from = unix(parsed.validity().not_before.timestamp());
+        let expires_at = unix(parsed.validity().not_after.timestamp());
         let [certificate_pem, key_pem, ca_pem] = [certificate_pem, key_pem, ca_pem].map(str::to_owned);
-        Ok(Self(Arc::new(Inner { peer, expires_at, certificate_pem, key_pem, ca_pem, certificate, ca, key })))
+        Ok(Self(Arc::new(Inner {
+            peer,
+            valid_from,
+            expires_at,
+            certificate_pem,
+            key_pem,
+            ca_pem,
+            certificate,
+            ca,
+            key,
+        })))
     }
 
     /// Loads the identity in a folder; `None` if there is none.
@@ -144,6 +159,14 @@ impl Identity {
     }
     pub fn role(&self) -> Role {
         self.0.peer.role
+    }
+    /// What its certificate is revoked by ([`PeerName::key`]).
+    pub fn key_id(&self) -> &str {
+        &self.0.peer.key
+    }
+    /// When the certificate begins: a day before it was made.
+    pub fn valid_from(&self) -> UnixMicros {
+        self.0.valid_from
     }
     /// When the certificate ends.
     pub fn expires_at(&self) -> UnixMicros {
@@ -195,6 +218,10 @@ impl Identity {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.key.secret_der());
         hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, b"limpet stateless reset").as_ref())
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A certificate request (PKCS#10, DER) for a key. Who it is for is the issuer's business.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use limpet_shared::{admin::Role, link};
+use limpet_shared::{UnixMicros, admin::Role, link};
 use prost::Message;
 use rcgen::KeyPair;
 
@@ -16,7 +16,8 @@ use crate::{
     identity::{self, Identity, IdentityError},
     name::{self, NameError},
     stream::Receiver,
-    time, tls,
+    time::{self, rfc3339},
+    tls,
     token::{Token, TokenError},
 };
 
@@ -34,6 +35,9 @@ pub(crate) struct JoinRequest {
     /// PKCS#10, DER.
     #[prost(bytes = "vec", tag = "3")]
     pub csr: Vec<u8>,
+    /// Of a balancer: where workers will dial it, so that those that are there learn of it.
+    #[prost(string, repeated, tag = "5")]
+    pub link: Vec<String>,
     /// Any other name would do as well: two such servers that join at once must not get the same one.
     #[prost(bool, tag = "4")]
     pub any_name: bool,
@@ -57,6 +61,9 @@ pub(crate) struct JoinReply {
     /// Refused because another server that is connected has this name.
     #[prost(bool, tag = "6")]
     pub name_taken: bool,
+    /// The balancer's clock (Unix, us).
+    #[prost(uint64, tag = "7")]
+    pub now: u64,
 }
 
 /// Why a server could not join.
@@ -75,9 +82,21 @@ pub enum JoinError {
     #[error("this server belongs to no cluster yet: it needs --join TOKEN (made by `limpet ctl join-token`)")]
     NoToken,
     #[error(
-        "the certificate of this server has expired: it needs a new --join TOKEN (made by `limpet ctl join-token`)"
+        "the certificate of this server expired at {}, and this machine's clock says {}: if the clock is right, it \
+         needs a new --join TOKEN (made by `limpet ctl join-token`)",
+        rfc3339(*at), rfc3339(*now)
     )]
-    Expired,
+    Expired { at: UnixMicros, now: UnixMicros },
+    #[error(
+        "the certificate of this server is not valid before {}, but this machine's clock says {}: set the clock",
+        rfc3339(*from), rfc3339(*now)
+    )]
+    NotYet { from: UnixMicros, now: UnixMicros },
+    #[error(
+        "this server was removed from its cluster ({0}), and its certificate is revoked; to join again it needs a new \
+         --join TOKEN (made by `limpet ctl join-token`)"
+    )]
+    Removed(String),
     #[error("{0} does not answer as a balancer should: {1}")]
     Protocol(String, String),
     #[error("this folder holds another cluster than the one of the token; choose another --data")]
@@ -101,19 +120,22 @@ pub struct Joined {
 
 /// Trades a token for a certificate for `name`, at the first of the token's addresses that answers.
 pub async fn join(token: &Token, name: &str) -> Result<Joined, JoinError> {
-    trade(token, name, false).await
+    trade(token, name, false, Vec::new()).await
 }
 
-async fn trade(token: &Token, name: &str, any_name: bool) -> Result<Joined, JoinError> {
+async fn trade(token: &Token, name: &str, any_name: bool, link: Vec<String>) -> Result<Joined, JoinError> {
     name::check(name)?;
     let key = KeyPair::generate().map_err(|e| AuthorityError::Certificate(e.to_string()))?;
     let csr = identity::request(&key)?;
-    let request = JoinRequest { token: token.as_str().to_owned(), name: name.to_owned(), csr, any_name };
+    let request = JoinRequest { token: token.as_str().to_owned(), name: name.to_owned(), csr, any_name, link };
     let mut last = None;
     for address in &token.addresses {
         match ask(address, token, &request).await {
             Ok(reply) => return accept(token, name, address, reply, &key),
-            Err(JoinError::Dial(error)) => last = Some(error),
+            Err(JoinError::Dial(error)) => {
+                tracing::warn!(%error, "cannot join there");
+                last = Some(error);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -149,7 +171,9 @@ fn accept(token: &Token, name: &str, address: &str, reply: JoinReply, key: &KeyP
         return Err(JoinError::NameTaken(name.to_owned()));
     }
     if !reply.refused.is_empty() {
-        return Err(JoinError::Refused { address: address.to_owned(), reason: reply.refused });
+        let skew = Some(reply.now).filter(|now| *now > 0).and_then(|now| time::skew(time::now(), UnixMicros(now)));
+        let reason = skew.map_or_else(|| reply.refused.clone(), |skew| format!("{} ({skew})", reply.refused));
+        return Err(JoinError::Refused { address: address.to_owned(), reason });
     }
     let identity = Identity::from_pem(&reply.certificate, &key.serialize_pem(), &reply.ca)?;
     if identity.ca_fingerprint() != token.ca || identity.name() != name || identity.role() != token.role {
@@ -183,9 +207,14 @@ pub async fn ensure_worker(
 ) -> Result<Membership, JoinError> {
     name::check(name)?;
     let folder = identity::folder(data, Role::Worker);
+    let removed = removal(&folder, token)?;
     let saved = Identity::load(&folder)?.filter(|saved| {
-        (!chosen || saved.name() == name) && token.is_none_or(|token| token.ca == saved.ca_fingerprint())
+        let wanted = !chosen || saved.name() == name;
+        wanted && removed.is_none() && token.is_none_or(|token| token.ca == saved.ca_fingerprint())
     });
+    if let Some(Removal { words, spent: true }) = removed {
+        return Err(JoinError::Removed(words));
+    }
     let balancers = match token {
         Some(token) if token.role != Role::Worker => {
             return Err(TokenError::WrongRole { token: token.role, wanted: Role::Worker }.into());
@@ -195,28 +224,58 @@ pub async fn ensure_worker(
     };
     let now = time::now();
     match (saved, token) {
+        (Some(identity), _) if now < identity.valid_from() => {
+            Err(JoinError::NotYet { from: identity.valid_from(), now })
+        }
         (Some(identity), _) if !identity.is_expired(now) => Ok(Membership { identity, balancers }),
-        (Some(_), None) => Err(JoinError::Expired),
+        (Some(identity), None) => Err(JoinError::Expired { at: identity.expires_at(), now }),
         (None, None) => Err(JoinError::NoToken),
         (_, Some(token)) => {
             let joined = join_as(token, name, chosen).await?;
             joined.identity.save(&folder)?;
             save_balancers(&folder, &token.addresses)?;
+            files::write(&folder.join(TOKEN), token.id.as_bytes())?;
+            files::remove(&folder.join(REMOVED))?;
             tracing::info!(name = joined.identity.name(), balancer = joined.address, "joined the cluster");
             Ok(Membership { identity: joined.identity, balancers })
         }
     }
 }
 
+/// Written when the server is removed: when, and by whose word.
+const REMOVED: &str = "removed";
+/// The id of the token that the identity was had for.
+const TOKEN: &str = "token";
+
+/// The server that has its identity in this folder was taken out of the cluster.
+struct Removal {
+    words: String,
+    /// There is no token, or only the one that it had joined with before: nobody has asked for it to join again.
+    spent: bool,
+}
+
+fn removal(folder: &Path, token: Option<&Token>) -> Result<Option<Removal>, FileError> {
+    let Some(words) = files::read(&folder.join(REMOVED))? else { return Ok(None) };
+    let before = files::read(&folder.join(TOKEN))?;
+    let spent = token.is_none_or(|token| before.as_deref() == Some(token.id.as_str()));
+    Ok(Some(Removal { words, spent }))
+}
+
+/// Keeps in mind that the server with its identity in this folder was removed from the cluster.
+pub fn note_removal(folder: &Path) -> Result<(), FileError> {
+    files::private_dir(folder)?;
+    files::write(&folder.join(REMOVED), format!("noted at {}", rfc3339(time::now())).as_bytes())
+}
+
 async fn join_as(token: &Token, name: &str, chosen: bool) -> Result<Joined, JoinError> {
-    let first = trade(token, name, !chosen).await;
+    let first = trade(token, name, !chosen, Vec::new()).await;
     if chosen || !matches!(first, Err(JoinError::NameTaken(_))) {
         return first;
     }
     for number in 2..OTHER_NAMES {
         let suffix = format!("-{number}");
         let stem: String = name.chars().take(63 - suffix.len()).collect();
-        match trade(token, &format!("{stem}{suffix}"), true).await {
+        match trade(token, &format!("{stem}{suffix}"), true, Vec::new()).await {
             Err(JoinError::NameTaken(_)) => {}
             other => return other,
         }
@@ -235,8 +294,14 @@ fn load_balancers(folder: &Path) -> Result<Vec<String>, FileError> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// A balancer's cluster: the one in `DATA/cluster`, or with a token the one it leads to, or a new one.
-pub async fn ensure_balancer(data: &Path, token: Option<&Token>, name: &str) -> Result<Authority, JoinError> {
+/// A balancer's cluster: the one in `DATA/cluster`, or with a token the one it leads to, or a new one. `link` is where
+/// workers will dial it.
+pub async fn ensure_balancer(
+    data: &Path,
+    token: Option<&Token>,
+    name: &str,
+    link: Vec<String>,
+) -> Result<Authority, JoinError> {
     let cluster = data.join("cluster");
     match (Authority::load(&cluster)?, token) {
         (Some(authority), Some(token)) if authority.fingerprint() != token.ca => Err(JoinError::OtherCluster),
@@ -246,7 +311,7 @@ pub async fn ensure_balancer(data: &Path, token: Option<&Token>, name: &str) -> 
             Err(TokenError::WrongRole { token: token.role, wanted: Role::Balancer }.into())
         }
         (None, Some(token)) => {
-            let joined = join(token, name).await?;
+            let joined = trade(token, name, false, link).await?;
             let missing = || JoinError::Protocol(joined.address.clone(), "it sent no keys".into());
             let authority = Authority::install(&cluster, joined.keys.clone().ok_or_else(missing)?)?;
             tracing::info!(balancer = joined.address, "joined the cluster as a balancer");

@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod files;
 pub mod identity;
 pub mod join;
+pub mod machine;
 pub mod name;
 pub mod server;
 pub mod stream;

@@ -22,7 +22,7 @@ pub enum NameState {
     Free,
     /// A server with this name is connected.
     Live,
-    /// The server was removed from the cluster; neither its certificate nor a token lets the name in.
+    /// The server that has this certificate was removed from the cluster. Its name is free for another.
     Revoked,
 }
 

@@ -1,6 +1,12 @@
 //! The balancer's side of the link: one UDP port on which workers link up and servers join.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use limpet_shared::{
     UnixMicros,
@@ -23,7 +29,7 @@ use crate::{
         Receiver, write_one, writer,
     },
     time, tls,
-    token::{Token, TokenError, uses::TokenUses},
+    token::{Token, TokenError, ledger::Ledger},
 };
 
 /// A stranger has this long from its first packet to a whole Hello or join request.
@@ -32,9 +38,12 @@ const INTRODUCTION: Duration = Duration::from_secs(5);
 const STRANGERS: usize = 64;
 /// The longest first message of a stranger.
 const INTRODUCTION_MAX: usize = 16 << 10;
+/// Other balancers that a join token names.
+const ADDRESSES: usize = 8;
 
-/// Tells what a server's name stands for; asked at each Hello and each join.
-pub type Names = Arc<dyn Fn(&str) -> NameState + Send + Sync>;
+/// Tells what a server's name stands for; asked at each Hello, with the key of the certificate that was shown
+/// ([`crate::identity::PeerName::key`]), and at each join, without one.
+pub type Names = Arc<dyn Fn(&str, Option<&str>) -> NameState + Send + Sync>;
 
 /// Where and as whom to listen.
 #[derive(Clone, Debug)]
@@ -68,6 +77,11 @@ pub struct LinkServer {
     authority: Arc<Authority>,
     advertise: Vec<String>,
     local: SocketAddr,
+    key: String,
+    ledger: Arc<Ledger>,
+    /// Link addresses of the other balancers, for join tokens.
+    others: std::sync::Mutex<Vec<String>>,
+    joins: Arc<Joins>,
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     renewal: tokio::task::JoinHandle<()>,
 }
@@ -77,7 +91,8 @@ impl LinkServer {
     pub fn bind(config: ServerConfig, authority: Arc<Authority>, names: Names) -> Result<Self, ServerError> {
         let folder = config.cluster.join("identity");
         let identity = authority.identity(&folder, &config.name, Role::Balancer)?;
-        let uses = Arc::new(TokenUses::open(&config.cluster)?);
+        let ledger = Arc::new(Ledger::open(&config.cluster, &config.name)?);
+        let key = identity.key_id().to_owned();
         let quic = quic_config(&identity)?;
         let bind_failed = |e| ServerError::Bind(config.listen, e);
         let endpoint = endpoint::bind(config.listen, identity.reset_key(), Some(quic)).map_err(bind_failed)?;
@@ -88,16 +103,19 @@ impl LinkServer {
         };
         let joins = Joins {
             authority: authority.clone(),
-            uses,
+            ledger: ledger.clone(),
             names: names.clone(),
             own: config.name,
+            newcomers: Default::default(),
             given: Default::default(),
         };
         let joins = Arc::new(joins);
+        let newcomers = joins.clone();
         let (sender, incoming) = mpsc::channel(STRANGERS);
         tokio::spawn(accept_all(endpoint.clone(), Door { names, joins, incoming: sender }));
         let renewal = tokio::spawn(renew(endpoint.clone(), authority.clone(), folder, identity));
-        Ok(Self { endpoint, authority, advertise, local, incoming: Mutex::new(incoming), renewal })
+        let (incoming, others) = (Mutex::new(incoming), Default::default());
+        Ok(Self { endpoint, authority, advertise, local, key, ledger, others, joins: newcomers, incoming, renewal })
     }
 
     /// The address it listens on.
@@ -116,9 +134,46 @@ impl LinkServer {
         &self.authority
     }
 
-    /// Makes a join token that leads to this balancer. `uses` is at least 1.
+    /// Where others reach it: the addresses that its join tokens name first.
+    pub fn advertised(&self) -> &[String] {
+        &self.advertise
+    }
+
+    /// The key of its own certificate.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Link addresses of the other balancers: a join token leads to them too.
+    pub fn set_others(&self, others: Vec<String>) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
+    }
+
+    /// Balancers that joined here of late, with a link address of each: workers that are there must hear of them. Those
+    /// with a name that is `told` have been heard of, and are forgotten here.
+    pub fn newcomers(&self, told: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let mut newcomers = self.joins.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        newcomers.retain(|(name, _)| !told(name));
+        newcomers.iter().cloned().collect()
+    }
+
+    /// The join tokens of the cluster. Its methods that write block on the disk.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Makes a join token that leads to this balancer, then to the others. `uses` is at least 1. Blocks on the disk.
     pub fn token(&self, role: Role, expires_in: Duration, uses: u32) -> Result<Token, TokenError> {
-        self.authority.token(role, time::now() + expires_in, uses, self.advertise.clone())
+        let mut addresses = self.advertise.clone();
+        for other in self.others.lock().unwrap_or_else(PoisonError::into_inner).iter().take(ADDRESSES) {
+            if !addresses.contains(other) {
+                addresses.push(other.clone());
+            }
+        }
+        let now = time::now();
+        let token = self.authority.token(role, now + expires_in, uses, addresses)?;
+        self.ledger.made(&token, now)?;
+        Ok(token)
     }
 
     /// Closes all connections, and waits up to 1 s until the peers know it.
@@ -213,11 +268,17 @@ async fn introduce(stranger: quinn::Incoming, door: &Door) -> Result<(), String>
         }
     };
     let incoming = Incoming::hear(connection, peer).await?;
-    if let Some((reason, retry)) = incoming.objection(&door.names) {
-        incoming.refuse(&reason, retry).await;
+    if let Some(refused) = incoming.objection(&door.names) {
+        let reason = refused.reason.clone();
+        incoming.refuse(refused).await;
         return Err(reason);
     }
     door.incoming.send(incoming).await.map_err(|_| "the balancer is stopping".to_owned())
+}
+
+/// Why a server with a revoked certificate is refused.
+pub fn removed(name: &str) -> String {
+    format!("{name:?} was removed from this cluster, and its certificate is revoked")
 }
 
 fn turn_away(connection: &Connection, reason: &str) -> String {
@@ -253,9 +314,10 @@ impl Incoming {
             connection.accept_bi().await.map_err(|e| Ended::from(e).to_string())?;
         let mut receive = Receiver::<ToBalancer>::with_limit(receive, INTRODUCTION_MAX);
         let first = receive.recv().await.map_err(|e| e.to_string())?;
-        let Some(ToBalancer { kind: Some(to_balancer::Kind::Hello(hello)) }) = first else {
+        let Some(ToBalancer { kind: Some(to_balancer::Kind::Hello(mut hello)) }) = first else {
             return Err(turn_away(&connection, "the first message must be Hello"));
         };
+        hello.key = peer.key;
         // What the stream brings now may be a cluster snapshot.
         let receive = receive.trust();
         let address = connection.remote_address();
@@ -263,19 +325,20 @@ impl Incoming {
         Ok(Self { name, address, hello, at, certified: peer.name, connection, send, receive })
     }
 
-    fn objection(&self, names: &Names) -> Option<(String, bool)> {
-        let Hello { version, name, .. } = &self.hello;
+    fn objection(&self, names: &Names) -> Option<Refused> {
+        let Hello { version, name, key, .. } = &self.hello;
+        let refused = |reason| Some(Refused { reason, ..Refused::default() });
         if version.abs_diff(VERSION) > 1 {
             let reason =
                 format!("the worker speaks version {version} of the link, this balancer {VERSION}: upgrade in steps");
-            return Some((reason, false));
+            return refused(reason);
         }
         if *name != self.certified {
             let name: String = name.chars().take(80).collect();
-            return Some((format!("the certificate is for {:?}, not for {name:?}", self.certified), false));
+            return refused(format!("the certificate is for {:?}, not for {name:?}", self.certified));
         }
-        let revoked = names(name) == NameState::Revoked;
-        revoked.then(|| (format!("{name:?} was removed from this cluster"), false))
+        let revoked = names(name, Some(key)) == NameState::Revoked;
+        revoked.then(|| Refused { reason: removed(name), removed: true, ..Refused::default() })
     }
 
     /// Lets the worker in. Control messages have priority over frames.
@@ -297,17 +360,12 @@ impl Incoming {
         })
     }
 
-    /// Sends the worker away. `retry` says that another try may have more luck.
-    pub async fn refuse(self, reason: &str, retry: bool) {
-        self.refuse_as(Refused { reason: reason.to_owned(), retry, linked: 0 }).await;
-    }
-
-    /// Sends the worker away with this message.
-    pub async fn refuse_as(mut self, refused: Refused) {
+    /// Sends the worker away, and says why.
+    pub async fn refuse(mut self, refused: Refused) {
         let reason = refused.reason.clone();
-        let refused = to_worker::Kind::Refused(refused);
         let told = async {
-            if write_one(&mut self.send, &ToWorker::from(refused)).await.is_ok() && self.send.finish().is_ok() {
+            let message = ToWorker::from(to_worker::Kind::Refused(refused));
+            if write_one(&mut self.send, &message).await.is_ok() && self.send.finish().is_ok() {
                 let _ = self.send.stopped().await;
             }
         };

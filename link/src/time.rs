@@ -10,6 +10,18 @@ pub fn now() -> UnixMicros {
     UnixMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// Clocks that differ by less are not worth a word.
+pub const AGREE: Duration = Duration::from_secs(2);
+
+/// What is wrong with this machine's clock, seen from one that shows `theirs`; `None` if they agree.
+pub fn skew(ours: UnixMicros, theirs: UnixMicros) -> Option<String> {
+    let (apart, way) = match ours.since(theirs) {
+        Duration::ZERO => (theirs.since(ours), "behind"),
+        ahead => (ahead, "ahead of"),
+    };
+    (apart > AGREE).then(|| format!("this machine's clock is {} s {way} the balancer's", apart.as_secs()))
+}
+
 /// `at` as the standard library has it.
 pub(crate) fn system(at: UnixMicros) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_micros(at.0)).unwrap_or(UNIX_EPOCH)
@@ -35,6 +47,16 @@ pub fn rfc3339(at: UnixMicros) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_are_compared_with_some_tolerance() {
+        let noon = UnixMicros(1_700_000_000_000_000);
+        assert_eq!(skew(noon, noon + Duration::from_secs(1)), None);
+        let ahead = skew(noon + Duration::from_secs(600), noon);
+        assert_eq!(ahead.as_deref(), Some("this machine's clock is 600 s ahead of the balancer's"));
+        let behind = skew(noon, noon + Duration::from_secs(600));
+        assert_eq!(behind.as_deref(), Some("this machine's clock is 600 s behind the balancer's"));
+    }
 
     #[test]
     fn times_read_as_the_calendar_has_them() {

@@ -5,13 +5,16 @@
 use std::{fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use limpet_shared::{UnixMicros, admin::Role};
+use limpet_shared::{
+    UnixMicros,
+    admin::{Role, TokenInfo},
+};
 use prost::{Message, bytes::Bytes};
 use ring::{digest, hmac};
 
 use crate::time::rfc3339;
 
-pub mod uses;
+pub mod ledger;
 
 const PREFIX: &str = "limpet1";
 /// The longest token that is looked at: room for some forty addresses.
@@ -45,8 +48,10 @@ impl fmt::Debug for Fingerprint {
 pub enum TokenError {
     #[error("the join token is malformed: {0}")]
     Malformed(&'static str),
-    #[error("the join token expired at {}", rfc3339(*.0))]
-    Expired(UnixMicros),
+    #[error("the join token expired at {}; the balancer's clock says {}", rfc3339(*at), rfc3339(*now))]
+    Expired { at: UnixMicros, now: UnixMicros },
+    #[error("the join token was revoked")]
+    Revoked,
     #[error("the join token is used up: it was good for {0} server(s)")]
     UsedUp(u32),
     #[error("the join token is of another cluster, or was changed on its way")]
@@ -63,10 +68,7 @@ pub enum TokenError {
 
 /// `worker` or `balancer`.
 pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Worker => "worker",
-        Role::Balancer => "balancer",
-    }
+    role.as_str()
 }
 
 /// A join token that was read, not yet verified. Its `Debug` form shows no secret.
@@ -75,6 +77,8 @@ pub struct Token {
     /// Random, 16 hex digits.
     pub id: String,
     pub role: Role,
+    /// By the clock of the balancer that made it, as all its times.
+    pub created_at: UnixMicros,
     pub expires_at: UnixMicros,
     /// How many certificates it is good for.
     pub uses: u32,
@@ -113,6 +117,9 @@ struct Payload {
     addresses: Vec<String>,
     #[prost(bytes = "bytes", tag = "6")]
     ca: Bytes,
+    /// Unix seconds.
+    #[prost(uint64, tag = "7")]
+    created_at: u64,
 }
 
 impl FromStr for Token {
@@ -154,12 +161,25 @@ impl Token {
         Ok(Self {
             id: format!("{:016x}", payload.id),
             role,
+            created_at: UnixMicros(payload.created_at.saturating_mul(1_000_000)),
             expires_at: UnixMicros(payload.expires_at.saturating_mul(1_000_000)),
             uses: payload.uses,
             addresses: payload.addresses,
             ca: Fingerprint(ca),
             text: text.to_owned(),
         })
+    }
+
+    /// What may be told of it. It has let nobody in yet.
+    pub fn info(&self) -> TokenInfo {
+        TokenInfo {
+            id: self.id.clone(),
+            role: self.role,
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            uses: self.uses,
+            ..TokenInfo::default()
+        }
     }
 
     /// The token as it is handed on. A secret.
@@ -172,6 +192,7 @@ impl Token {
 #[derive(Clone, Debug)]
 pub struct NewToken {
     pub role: Role,
+    pub created_at: UnixMicros,
     pub expires_at: UnixMicros,
     pub uses: u32,
     pub addresses: Vec<String>,
@@ -198,6 +219,7 @@ impl TokenKey {
                 Role::Worker => 1,
                 Role::Balancer => 2,
             },
+            created_at: new.created_at.0 / 1_000_000,
             expires_at: new.expires_at.0.div_ceil(1_000_000),
             uses: new.uses,
             addresses: new.addresses,
@@ -212,14 +234,14 @@ impl TokenKey {
         Token::from_payload(payload, &text)
     }
 
-    /// Reads a token and checks its MAC and expiry. Its uses are counted by [`uses::TokenUses`].
+    /// Reads a token and checks its MAC and expiry. Its uses are counted by [`ledger::Ledger`].
     pub fn verify(&self, text: &str, now: UnixMicros) -> Result<Token, TokenError> {
         let token: Token = text.parse()?;
         let (signed, mac) = token.text.rsplit_once('.').ok_or(TokenError::WrongCluster)?;
         let mac = BASE64.decode(mac).map_err(|_| TokenError::WrongCluster)?;
         hmac::verify(&self.0, signed.as_bytes(), &mac).map_err(|_| TokenError::WrongCluster)?;
         if token.expires_at <= now {
-            return Err(TokenError::Expired(token.expires_at));
+            return Err(TokenError::Expired { at: token.expires_at, now });
         }
         Ok(token)
     }
@@ -237,6 +259,7 @@ mod tests {
     fn new() -> NewToken {
         NewToken {
             role: Role::Worker,
+            created_at: NOW,
             expires_at: UnixMicros(NOW.0 + 1),
             uses: 3,
             addresses: vec!["10.0.0.1:1701".into()],
@@ -261,7 +284,10 @@ mod tests {
         let token = key().sign(1, new()).unwrap();
         let later = UnixMicros(token.expires_at.0);
         let error = key().verify(token.as_str(), later).unwrap_err();
-        assert_eq!(error.to_string(), "the join token expired at 2023-11-14T22:13:21Z");
+        assert_eq!(
+            error.to_string(),
+            "the join token expired at 2023-11-14T22:13:21Z; the balancer's clock says 2023-11-14T22:13:21Z"
+        );
         assert!(matches!(TokenKey::new(&[8; 32]).verify(token.as_str(), NOW), Err(TokenError::WrongCluster)));
         assert!(matches!(key().sign(1, NewToken { uses: 0, ..new() }), Err(TokenError::Refused(_))));
         let cut = &token.as_str()[..token.as_str().len() - 4];

@@ -18,8 +18,8 @@ use limpet_shared::{
     Eui64, UnixMicros,
     admin::Role,
     link::{
-        Ack, Alive, Cluster, Drain, Hello, KnownGateway, MAX_DATAGRAM, UplinkFrame, VERSION, Welcome, to_balancer,
-        to_worker,
+        Ack, Alive, Cluster, Drain, Hello, KnownGateway, MAX_DATAGRAM, Refused, UplinkFrame, VERSION, Welcome,
+        to_balancer, to_worker,
     },
 };
 use tempfile::TempDir;
@@ -46,7 +46,7 @@ impl Balancer {
     fn start_in(folder: TempDir, authority: Arc<Authority>, listen: SocketAddr) -> Self {
         let names = Arc::new(Mutex::new(Vec::<(String, NameState)>::new()));
         let known = names.clone();
-        let look_up = move |name: &str| {
+        let look_up = move |name: &str, _: Option<&str>| {
             let known = known.lock().unwrap();
             known.iter().find(|(n, _)| n == name).map_or(NameState::Free, |(_, state)| *state)
         };
@@ -150,6 +150,7 @@ async fn each_bad_token_is_refused_with_its_cause() {
     // Signed with a key that is not the cluster's, as by someone who changed the role or the number of uses.
     let forged = NewToken {
         role: Role::Balancer,
+        created_at: time::now(),
         expires_at: time::now() + Duration::from_secs(60),
         uses: 1000,
         addresses: vec![balancer.address.clone()],
@@ -165,6 +166,7 @@ async fn each_bad_token_is_refused_with_its_cause() {
             1,
             NewToken {
                 role: Role::Worker,
+                created_at: good.created_at,
                 expires_at: good.expires_at,
                 uses: 1,
                 addresses: vec![balancer.address.clone()],
@@ -185,11 +187,8 @@ async fn names_are_unique_among_live_servers() {
     let balancer = Balancer::start();
     balancer.set_name("host", NameState::Live);
     balancer.set_name("host-2", NameState::Live);
-    balancer.set_name("gone", NameState::Revoked);
     let token = balancer.token(Role::Worker, 2);
     assert!(matches!(join::join(&token, "host").await, Err(JoinError::NameTaken(_))));
-    let removed = join::join(&token, "gone").await.err().unwrap().to_string();
-    assert!(removed.contains("was removed from this cluster"), "{removed}");
     assert!(matches!(join::join(&token, "no name").await, Err(JoinError::Name(_))));
 
     let data = tempfile::tempdir().unwrap();
@@ -201,6 +200,42 @@ async fn names_are_unique_among_live_servers() {
         assert_eq!(member.identity.name(), "host-3");
     }
     join::join(&token, "another").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_server_joins_again_only_when_somebody_asks_for_it() {
+    let balancer = Balancer::start();
+    let first = balancer.token(Role::Worker, 9);
+    let data = tempfile::tempdir().unwrap();
+    let before = ensure_worker(data.path(), Some(&first), "w", true).await.unwrap().identity;
+    join::note_removal(&identity::folder(data.path(), Role::Worker)).unwrap();
+    // Its own command line, with or without the token that is in it, brings nothing but the reason.
+    for token in [Some(&first), None] {
+        let error = ensure_worker(data.path(), token, "w", true).await.err().unwrap().to_string();
+        assert!(error.contains("was removed from its cluster") && error.contains("a new --join TOKEN"), "{error}");
+    }
+    let again = ensure_worker(data.path(), Some(&balancer.token(Role::Worker, 1)), "w", true).await.unwrap().identity;
+    assert_ne!(again.key_id(), before.key_id(), "the revocation of the old certificate must not hit the new one");
+    let later = ensure_worker(data.path(), None, "w", true).await.unwrap().identity;
+    assert_eq!(later.key_id(), again.key_id());
+    // A renewed certificate is the same server's.
+    let renewed = again.renewed(&balancer.authority.renew(&again.csr().unwrap(), "w").unwrap()).unwrap();
+    assert_eq!(renewed.key_id(), again.key_id());
+}
+
+#[tokio::test]
+async fn a_revoked_token_lets_nobody_in_and_a_token_leads_to_all_balancers() {
+    let balancer = Balancer::start();
+    balancer.server.set_others(vec!["192.0.2.9:1701".into(), balancer.address.clone()]);
+    let token = balancer.token(Role::Worker, 3);
+    assert_eq!(token.addresses, [balancer.address.as_str(), "192.0.2.9:1701"]);
+    join::join(&token, "w").await.unwrap();
+    let known = balancer.server.ledger().known();
+    let info = known.iter().find(|info| info.id == token.id).unwrap();
+    assert_eq!((info.used(), info.uses, info.expires_at), (1, 3, token.expires_at));
+    assert!(balancer.server.ledger().revoke(&token.id, time::now()).unwrap());
+    let error = join::join(&token, "v").await.err().unwrap().to_string();
+    assert!(error.contains("the join token was revoked"), "{error}");
 }
 
 #[tokio::test]
@@ -232,16 +267,18 @@ async fn a_balancers_token_hands_over_the_cluster_and_a_workers_does_not() {
 
     let data = tempfile::tempdir().unwrap();
     let token = balancer.token(Role::Balancer, 1);
-    let second = ensure_balancer(data.path(), Some(&token), "edge-2").await.unwrap();
+    let second = ensure_balancer(data.path(), Some(&token), "edge-2", vec!["192.0.2.2:1701".into()]).await.unwrap();
     assert_eq!(second.fingerprint(), balancer.authority.fingerprint());
+    let newcomers = balancer.server.newcomers(|_| false);
+    assert_eq!(newcomers, [("edge-2".to_owned(), "192.0.2.2:1701".to_owned())], "workers must hear of it");
     // Each admits with tokens of the other.
     let of_second =
         second.token(Role::Worker, time::now() + Duration::from_secs(60), 1, vec![balancer.address.clone()]);
     join::join(&of_second.unwrap(), "w2").await.unwrap();
     // Loaded again without a token; another cluster's token is refused.
-    ensure_balancer(data.path(), None, "edge-2").await.unwrap();
+    ensure_balancer(data.path(), None, "edge-2", Vec::new()).await.unwrap();
     let other = Balancer::start();
-    let elsewhere = ensure_balancer(data.path(), Some(&other.token(Role::Balancer, 1)), "edge-2").await;
+    let elsewhere = ensure_balancer(data.path(), Some(&other.token(Role::Balancer, 1)), "edge-2", Vec::new()).await;
     assert!(matches!(elsewhere, Err(JoinError::OtherCluster)));
 }
 
@@ -295,8 +332,9 @@ async fn a_worker_is_refused_with_the_cause() {
     assert!(future.contains("upgrade in steps"), "{future}");
 
     balancer.set_name("w", NameState::Revoked);
-    let revoked = refusal(&balancer.address, &worker, hello("w")).await;
-    assert!(revoked.contains("was removed from this cluster"), "{revoked}");
+    let revoked = dial(&balancer.address, &worker, hello("w")).await.err().unwrap();
+    assert!(matches!(&revoked, DialError::Removed { .. }), "{revoked}");
+    assert!(revoked.to_string().contains("was removed from this cluster"), "{revoked}");
 
     let stranger = refusal(&balancer.address, &other.worker("w"), hello("w")).await;
     assert!(stranger.contains("no balancer of this cluster"), "{stranger}");
@@ -308,7 +346,10 @@ async fn a_worker_is_refused_with_the_cause() {
     // The balancer's own reason, with whether to try again.
     let second = balancer.worker("x");
     let (_, refused) = tokio::join!(
-        async { balancer.accept().await.refuse("the name is taken", true).await },
+        async {
+            let refused = Refused { reason: "the name is taken".into(), retry: true, ..Refused::default() };
+            balancer.accept().await.refuse(refused).await
+        },
         dial(&balancer.address, &second, hello("x")),
     );
     assert!(matches!(refused, Err(DialError::Refused { reason, retry: true, .. }) if reason == "the name is taken"));

@@ -13,8 +13,14 @@ use crate::{AesKey, DevAddr, Eui64, UnixMicros};
 pub enum Request {
     /// Balancer: make a join token.
     JoinToken { role: Role, expires_in_secs: u64, uses: u32 },
-    /// Balancer: the servers it is connected to, and itself.
+    /// Worker: the servers of the cluster. A balancer that no worker is linked to answers what it sees.
     Servers,
+    /// Worker: take a server out of the cluster, for good: its certificate counts no more, it drains and ends.
+    Remove { name: String },
+    /// Worker: the join tokens that have not been forgotten. A balancer alone answers what it knows.
+    Tokens,
+    /// Worker: let nobody in any more with this token.
+    TokenRevoke { id: String },
     /// Balancer: the ring; with an EUI, which worker has it and why.
     Ring { eui: Option<Eui64> },
     /// Balancer: let a worker drain (`on`) or come back.
@@ -27,6 +33,16 @@ pub enum Request {
     GatewayAdd { eui: Eui64, name: Option<String>, tenant: Option<String> },
     /// Worker: add a device, and what it stands in if that is missing.
     DeviceAdd(DeviceAdd),
+    /// Balancer, asked by workers only, every few seconds: what they have learned from the store, for what the balancer
+    /// knows. Takes the place of a talk among balancers.
+    RollCall {
+        revoked: Vec<RevokedServer>,
+        tokens: Vec<TokenInfo>,
+        /// The balancers that are not gone.
+        balancers: Vec<Server>,
+        /// What whoever adds a server should know of the store.
+        store_note: String,
+    },
 }
 
 /// A device to add: by OTAA with an AppKey, or by ABP with DevAddr and both session keys.
@@ -75,6 +91,17 @@ pub enum Reply {
     JoinToken {
         token: String,
         expires_at: UnixMicros,
+        /// What whoever adds a server should know of the store; empty if nothing is known.
+        #[serde(default)]
+        note: String,
+    },
+    Tokens {
+        tokens: Vec<TokenInfo>,
+    },
+    /// What one balancer sees (itself first), and the tokens it knows.
+    RollCall {
+        servers: Vec<Server>,
+        tokens: Vec<TokenInfo>,
     },
     Servers {
         servers: Vec<Server>,
@@ -138,6 +165,8 @@ pub struct Server {
     pub disk_free: u64,
     /// It is part of a `limpet up`, and ends only with it.
     pub combined: bool,
+    /// Fingerprint of the cluster's CA: two clusters on one store are a mistake.
+    pub cluster: String,
     /// When this was written down, by the clock of who did.
     pub seen_at: UnixMicros,
 }

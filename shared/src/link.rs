@@ -229,6 +229,10 @@ pub struct Hello {
     /// addresses, and refuses the second link.
     #[prost(fixed64, repeated, tag = "8")]
     pub linked: Vec<u64>,
+    /// The key of its certificate ([`crate::admin::RevokedServer::key`]), as the balancer's side of the link found it;
+    /// what the worker writes here is not looked at.
+    #[prost(string, tag = "9")]
+    pub key: String,
 }
 
 /// Answer to [`Hello`]: the worker is in.
@@ -250,6 +254,9 @@ pub struct Welcome {
     /// Where its admin HTTP listens.
     #[prost(string, tag = "6")]
     pub admin: String,
+    /// The balancer's clock (Unix, us): the worker compares its own with it.
+    #[prost(uint64, tag = "7")]
+    pub now: u64,
 }
 
 /// Answer to [`Hello`]: the worker is not let in. The connection is closed after it.
@@ -264,6 +271,9 @@ pub struct Refused {
     /// Not 0: this balancer's instance, to which the worker has a link already.
     #[prost(fixed64, tag = "3")]
     pub linked: u64,
+    /// The worker's certificate is revoked: it must join anew.
+    #[prost(bool, tag = "4")]
+    pub removed: bool,
 }
 
 /// All that a balancer must know, having no store. The highest version wins.
@@ -282,6 +292,20 @@ pub struct Cluster {
     /// Link addresses of the other balancers.
     #[prost(string, repeated, tag = "5")]
     pub balancers: Vec<String>,
+    /// Certificates that count no more. They come by [`crate::admin::Request::RollCall`], whatever the version; here they
+    /// are only kept.
+    #[prost(message, repeated, tag = "6")]
+    pub revoked_keys: Vec<RevokedKey>,
+}
+
+/// A certificate that counts no more.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RevokedKey {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// [`crate::admin::RevokedServer::key`].
+    #[prost(string, tag = "2")]
+    pub key: String,
 }
 
 /// A gateway that the network knows.

@@ -5,34 +5,63 @@ use std::fmt::Write;
 use limpet_link::time::rfc3339;
 use limpet_shared::{
     UnixMicros,
-    admin::{Gateway, Reply, Request, Ring, Role, Server},
+    admin::{Gateway, Reply, Request, Ring, Role, Server, TokenInfo},
 };
 
 /// The text of an answer; it ends with a line break.
 pub fn reply(request: &Request, reply: &Reply, now: UnixMicros) -> String {
     match reply {
-        Reply::JoinToken { token, expires_at } => join_token(request, token, *expires_at),
-        Reply::Servers { servers } => servers_table(servers, now),
+        Reply::JoinToken { token, expires_at, note } => join_token(request, token, *expires_at, note),
+        Reply::Servers { servers } | Reply::RollCall { servers, .. } => servers_table(servers, now),
+        Reply::Tokens { tokens } => tokens_table(tokens, now),
         Reply::Ring(ring) => ring_text(request, ring),
         Reply::Gateways { gateways } => gateways_text(request, gateways, now),
         Reply::Done { message } | Reply::Error { message, .. } => format!("{message}\n"),
     }
 }
 
-fn join_token(request: &Request, token: &str, expires_at: UnixMicros) -> String {
+fn join_token(request: &Request, token: &str, expires_at: UnixMicros, note: &str) -> String {
     let (role, uses) = match request {
         Request::JoinToken { role: Role::Balancer, uses, .. } => ("balancer", *uses),
         Request::JoinToken { uses, .. } => ("worker", *uses),
         _ => ("worker", 1),
     };
     let who = if uses == 1 { format!("One {role} may join") } else { format!("{uses} {role}s may join") };
-    format!("{who} with this token until {}, by `limpet {role} --join TOKEN`:\n{token}\n", rfc3339(expires_at))
+    let note = if note.is_empty() { String::new() } else { format!("{note}\n") };
+    let until = rfc3339(expires_at);
+    format!("{who} with this token until {until}, by `limpet {role} --join TOKEN`:\n{note}{token}\n")
+}
+
+fn tokens_table(tokens: &[TokenInfo], now: UnixMicros) -> String {
+    if tokens.is_empty() {
+        return "There is no join token. Make one with `limpet ctl join-token`.\n".into();
+    }
+    let rows = tokens.iter().map(|token| {
+        let used = token.used();
+        let state = match token {
+            _ if token.revoked => "revoked",
+            _ if token.expires_at <= now => "expired",
+            _ if used >= token.uses => "used up",
+            _ => "good",
+        };
+        vec![
+            token.id.clone(),
+            token.role.as_str().to_owned(),
+            state.to_owned(),
+            format!("{used} of {}", token.uses),
+            rfc3339(token.created_at),
+            rfc3339(token.expires_at),
+        ]
+    });
+    table(&["ID", "FOR", "STATE", "USED", "MADE", "GOOD UNTIL"], rows.collect())
 }
 
 fn servers_table(servers: &[Server], now: UnixMicros) -> String {
     let rows = servers.iter().map(|server| {
         let Server { name, role, state, address, http, version, started_at, weight, share, in_flight, reason, .. } =
             server;
+        let gone = state == "gone";
+        let size = |bytes: u64| if gone { String::new() } else { bytes_text(bytes) };
         let balances = role == "balancer";
         let of_worker = |text: String| if balances { String::new() } else { text };
         vec![
@@ -42,14 +71,32 @@ fn servers_table(servers: &[Server], now: UnixMicros) -> String {
             of_worker(weight.to_string()),
             of_worker(percent(*share)),
             of_worker(in_flight.to_string()),
-            ago(Some(*started_at).filter(|at| at.0 > 0), now),
+            if gone || server.memory == 0 { String::new() } else { percent(server.cpu) },
+            size(server.memory),
+            size(server.disk_free),
+            if gone { String::new() } else { ago(Some(*started_at).filter(|at| at.0 > 0), now) },
             address.clone(),
             http.clone(),
             version.clone(),
             reason.clone(),
         ]
     });
-    let heads = ["NAME", "ROLE", "STATE", "WEIGHT", "SHARE", "IN FLIGHT", "UP", "ADDRESS", "HTTP", "VERSION", "WHY"];
+    let heads = [
+        "NAME",
+        "ROLE",
+        "STATE",
+        "WEIGHT",
+        "SHARE",
+        "IN FLIGHT",
+        "CPU",
+        "MEMORY",
+        "DISK FREE",
+        "UP",
+        "ADDRESS",
+        "HTTP",
+        "VERSION",
+        "WHY",
+    ];
     table(&heads, rows.collect())
 }
 
@@ -94,6 +141,16 @@ fn gateways_text(request: &Request, gateways: &[Gateway], now: UnixMicros) -> St
         let _ = writeln!(out, "Add one with `limpet ctl gateway add {}`.", first.eui);
     }
     out
+}
+
+/// In the largest unit of which there is one; nothing for nothing, which means that nobody knows.
+fn bytes_text(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
+        None if bytes == 0 => String::new(),
+        None => format!("{bytes} B"),
+    }
 }
 
 fn percent(share: f64) -> String {
@@ -148,9 +205,11 @@ mod tests {
     #[test]
     fn the_token_stands_alone_on_the_last_line() {
         let asked = Request::JoinToken { role: Role::Worker, expires_in_secs: 60, uses: 1 };
-        let text = reply(&asked, &Reply::JoinToken { token: "limpet1.a.b".into(), expires_at: NOW }, NOW);
+        let made = Reply::JoinToken { token: "limpet1.a.b".into(), expires_at: NOW, note: "Mind the store.".into() };
+        let text = reply(&asked, &made, NOW);
         assert_eq!(text.lines().last(), Some("limpet1.a.b"));
         assert!(text.contains("One worker may join") && text.contains("2023-11-14T22:13:20Z"));
+        assert!(text.contains("\nMind the store.\n"));
     }
 
     #[test]
@@ -172,6 +231,35 @@ mod tests {
              a              worker    ready  100     50.0 %  0          60 min\n\
              a-longer-name  worker    ready  100     50.0 %  0          60 min\n\
              edge           balancer  ready                             60 min\n"
+        );
+    }
+
+    #[test]
+    fn tokens_are_listed_with_what_is_left_of_them() {
+        let token = |id: &str, uses, used: u32| TokenInfo {
+            id: id.into(),
+            created_at: NOW,
+            expires_at: UnixMicros(NOW.0 + 1),
+            uses,
+            used: [("east".to_owned(), used)].into(),
+            ..TokenInfo::default()
+        };
+        let tokens = vec![
+            token("a", 3, 1),
+            token("b", 3, 3),
+            TokenInfo { revoked: true, ..token("c", 3, 1) },
+            TokenInfo { expires_at: NOW, ..token("d", 3, 1) },
+        ];
+        let text = reply(&Request::Tokens, &Reply::Tokens { tokens }, NOW);
+        let states = ["good     1 of 3", "used up  3 of 3", "revoked  1 of 3", "expired  1 of 3"];
+        assert!(states.iter().zip(text.lines().skip(1)).all(|(state, line)| line.contains(state)), "{text}");
+    }
+
+    #[test]
+    fn sizes_are_told_in_a_unit_that_fits() {
+        assert_eq!(
+            ["", "1023 B", "1.5 KiB", "3.0 GiB"],
+            [0, 1023, 1536, 3 << 30].map(bytes_text).each_ref().map(|s| &s[..])
         );
     }
 

@@ -12,7 +12,7 @@ use crate::cli::{Cli, Command};
 async fn answer(request: Request) -> Reply {
     match request {
         Request::JoinToken { role: Role::Balancer, expires_in_secs: 604_800, uses: 3 } => {
-            Reply::JoinToken { token: "limpet1.a.b".into(), expires_at: UnixMicros(1) }
+            Reply::JoinToken { token: "limpet1.a.b".into(), expires_at: UnixMicros(1), note: String::new() }
         }
         Request::Servers => {
             Reply::Servers { servers: vec![Server { name: "w1".into(), state: "ready".into(), ..Server::default() }] }

@@ -3,14 +3,14 @@
 use std::{fmt::Write, sync::Arc, time::Duration};
 
 use limpet_bench::simulate::{ApiAccess, Credentials, Pace, SimulateConfig, run_until};
-use limpet_link::{Authority, endpoint, time};
+use limpet_link::{Authority, time};
 use limpet_shared::admin::Role;
 use limpet_store::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    RoleError, lock, nearby, say, stop_on_signals, until,
+    RoleError, authority, lock, nearby, say, stop_on_signals, until,
     wiring::{self, Place, RunningBalancer, RunningWorker},
 };
 use crate::config::Up;
@@ -25,10 +25,11 @@ const DEMO_INTERVAL: Duration = Duration::from_secs(10);
 pub async fn run(config: Up) -> Result<(), RoleError> {
     let stop = stop_on_signals()?;
     let _lock = lock(&config.common.data)?;
-    let joining = limpet_link::ensure_balancer(&config.common.data, config.join.as_ref(), &config.common.name);
+    let joining = authority(&config.common, &config.edge, config.join.as_ref());
     let Some(authority) = until(&stop, joining).await else { return Ok(()) };
     let authority = Arc::new(authority?);
     let store = wiring::open_store(&config.processing.store).await?;
+    let shared = store.is_shared();
     // The balancer stops first, while the workers still finish what it holds.
     let edge_stop = stop.child_token();
     let mut balancer =
@@ -44,7 +45,7 @@ pub async fn run(config: Up) -> Result<(), RoleError> {
             }
         }
     }
-    say(&welcome(&config, &authority, &balancer, &workers)?);
+    say(&welcome(&config, &balancer, &workers, shared).await?);
     let demo = if config.demo { demo(&config, &balancer, &workers, stop.clone()) } else { None };
     let outcome = until_one_ends(&mut balancer, &mut workers).await;
     drop(demo);
@@ -73,6 +74,7 @@ async fn start_worker(
         folder,
         balancers: [nearby(balancer.link).to_string()].into_iter().chain(config.balancers.iter().cloned()).collect(),
         with_balancer: number == 1,
+        combined: true,
         gwmp: Some(balancer.gwmp.to_string()),
     };
     // One API is enough for one process.
@@ -133,11 +135,11 @@ async fn until_one_ends(balancer: &mut RunningBalancer, workers: &mut [RunningWo
 }
 
 /// What is told when everything runs: where it is, how to get in, how to grow.
-fn welcome(
+async fn welcome(
     config: &Up,
-    authority: &Authority,
     balancer: &RunningBalancer,
     workers: &[RunningWorker],
+    shared: bool,
 ) -> Result<String, RoleError> {
     let first = workers.first();
     let console =
@@ -149,11 +151,8 @@ fn welcome(
         Some(worker) if worker.new_admin => "admin / the password that was given".into(),
         _ => "admin / the password of the first start".into(),
     };
-    let expires_at = time::now() + TOKEN_LIFE;
-    let link = endpoint::reachable(balancer.link).to_string();
-    let addresses = if config.edge.advertise.is_empty() { vec![link] } else { config.edge.advertise.clone() };
-    let token = authority.token(Role::Worker, expires_at, TOKEN_USES, addresses)?;
-    let line = wiring::join_line(&config.common, &config.processing)?.here(token.as_str());
+    let (token, expires_at) = balancer.join_token(TOKEN_LIFE, TOKEN_USES).await?;
+    let line = wiring::join_line(&config.common, &config.processing)?.here(&token);
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write!(
@@ -169,6 +168,11 @@ fn welcome(
         nearby(balancer.admin),
         time::rfc3339(expires_at),
     );
+    if !shared {
+        text.push_str(
+            "Servers on other machines need a shared store (--store cql://...): SQLite is for one machine.\n",
+        );
+    }
     if config.processing.http.ip().is_loopback() {
         text.push_str("The console answers this machine only; --http 0.0.0.0:8080 opens it to others.\n");
     }

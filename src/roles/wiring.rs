@@ -5,13 +5,18 @@ use std::{
     path::PathBuf,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use limpet_api::Api;
-use limpet_balancer::BalancerConfig;
+use limpet_balancer::{AdminHandle, BalancerConfig};
 use limpet_console::JoinLine;
 use limpet_link::{Authority, Identity, admin_socket};
-use limpet_shared::region::Region;
+use limpet_shared::{
+    UnixMicros,
+    admin::{Reply, Request, Role},
+    region::Region,
+};
 use limpet_store::Store;
 use limpet_worker::{Started, WorkerConfig};
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -41,12 +46,23 @@ pub struct RunningBalancer {
     pub gwmp: SocketAddr,
     pub link: SocketAddr,
     pub admin: SocketAddr,
+    handle: AdminHandle,
     part: Part,
 }
 
 impl RunningBalancer {
     pub async fn ended(&mut self) -> Result<(), RoleError> {
         self.part.ended().await
+    }
+
+    /// Makes a token for workers; with it comes until when it is good.
+    pub async fn join_token(&self, life: Duration, uses: u32) -> Result<(String, UnixMicros), RoleError> {
+        let asked = Request::JoinToken { role: Role::Worker, expires_in_secs: life.as_secs(), uses };
+        match self.handle.ask(asked).await {
+            Reply::JoinToken { token, expires_at, .. } => Ok((token, expires_at)),
+            Reply::Error { message, .. } => Err(RoleError::Part(message)),
+            _ => Err(RoleError::Part("the balancer made no join token".into())),
+        }
     }
 }
 
@@ -86,6 +102,8 @@ pub struct Place {
     pub gwmp: Option<String>,
     /// The balancer is in this process, and what it held died with it.
     pub with_balancer: bool,
+    /// It is one of the parts of a `limpet up`.
+    pub combined: bool,
 }
 
 /// Starts a balancer, and with it the operator's socket; returns when it listens.
@@ -112,6 +130,7 @@ pub async fn start_balancer(
     let (gwmp, link) = (bound.gwmp(), bound.link());
     let admin = bound.admin().unwrap_or(edge.admin);
     let handle = bound.admin_handle();
+    let asked = handle.clone();
     let ask = move |request| {
         let handle = handle.clone();
         async move { handle.ask(request).await }
@@ -122,7 +141,7 @@ pub async fn start_balancer(
         drop(socket);
         Ok(())
     });
-    Ok(RunningBalancer { gwmp, link, admin, part: Part(Some(task)) })
+    Ok(RunningBalancer { gwmp, link, admin, handle: asked, part: Part(Some(task)) })
 }
 
 /// What a part reports, in its own words.
@@ -164,6 +183,7 @@ pub async fn start_worker(
         net_id: 0,
         accept_unknown_gateways: processing.accept_unknown_gateways,
         sweep_at_start: place.with_balancer,
+        combined: place.combined,
         gwmp: place.gwmp,
         join: join_line(common, processing)?,
         started: Some(started),

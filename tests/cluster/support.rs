@@ -6,8 +6,12 @@ mod ports;
 #[allow(dead_code, reason = "the other target uses more of it")]
 mod process;
 
+#[path = "../blackbox/support/tools.rs"]
+mod tools;
+
 pub use ports::{free_address, free_addresses};
 pub use process::{Limpet, Stopped, ctl};
+pub use tools::faketime;
 
 use std::time::{Duration, Instant};
 

@@ -56,8 +56,8 @@ impl Feed {
             version: self.version(changes),
             ring_key: self.ring_key.to_vec().into(),
             gateways: gateways.into_iter().map(|eui| KnownGateway { eui: eui.0, policy: policy(eui) }).collect(),
-            revoked: Vec::new(),
-            balancers: Vec::new(),
+            // Servers are the roll's business, which goes by itself.
+            ..Cluster::default()
         })
     }
 

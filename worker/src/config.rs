@@ -32,6 +32,8 @@ pub struct WorkerConfig {
     pub accept_unknown_gateways: bool,
     /// The process holds its own balancer, whose retained frames died with it: sweep at the start.
     pub sweep_at_start: bool,
+    /// It is part of a process with a balancer, and ends only with it.
+    pub combined: bool,
     /// Where gateways send to, if this process knows: for the page.
     pub gwmp: Option<String>,
     /// What a further worker is started with: for the console.

@@ -10,6 +10,7 @@ mod metrics;
 mod notices;
 pub mod pipeline;
 mod regions;
+mod roll;
 mod run;
 mod seams;
 mod view;

@@ -43,12 +43,18 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 pub enum LinkError {
     #[error(transparent)]
     Dial(#[from] DialError),
+    #[error("{0}; to join again it needs a new --join TOKEN (made by `limpet ctl join-token`)")]
+    Removed(String),
 }
 
 /// A balancer that is connected now.
 struct Peer {
     /// Which run of which balancer it is.
     instance: u64,
+    /// The balancer's name.
+    name: String,
+    /// What is wrong with this machine's clock, if the balancer's is right.
+    skew: Option<String>,
     control: ControlSender<ToBalancer>,
     /// Version of the cluster snapshot that it says it has.
     have: watch::Sender<u64>,
@@ -125,6 +131,11 @@ impl Links {
         })
     }
 
+    /// Who this worker says that it is.
+    pub fn introduction(&self) -> &Introduction {
+        &self.me
+    }
+
     /// Random, new at each start.
     pub fn instance(&self) -> u64 {
         self.me.instance
@@ -140,6 +151,7 @@ impl Links {
             started_at: self.me.started_at,
             weight: Some(self.told.lock().weight.clone()),
             linked: self.peers.lock().values().map(|peer| peer.instance).collect(),
+            key: String::new(),
         }
     }
 
@@ -205,12 +217,39 @@ impl Links {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// An operator has asked for no more frames.
+    pub fn is_drained(&self) -> bool {
+        self.told.lock().weight.drained == Some(true)
+    }
+
+    /// Whether a balancer of this name has a link, whatever its address.
+    pub fn is_linked_by_name(&self, balancer: &str) -> bool {
+        self.peers.lock().values().any(|peer| peer.name == balancer)
+    }
+
+    /// What balancers find wrong with this machine's clock.
+    pub fn skew(&self) -> Option<String> {
+        let peers = self.peers.lock();
+        peers.values().find_map(|peer| Some(format!("{} ({})", peer.skew.clone()?, peer.name)))
+    }
+
+    /// Frames in work.
+    pub fn in_flight(&self) -> u32 {
+        u32::try_from(self.metrics.in_flight().get()).unwrap_or_default()
+    }
+
+    /// Whether this worker says that it may get frames, and if not, why.
+    pub fn readiness(&self) -> (bool, String) {
+        let told = self.told.lock();
+        (told.weight.ready, told.weight.reason.clone())
+    }
+
     pub fn is_linked(&self) -> bool {
         !self.peers.lock().is_empty()
     }
 
     /// Whether there is a link to this run of a balancer.
-    fn is_linked_to(&self, balancer: u64) -> bool {
+    pub fn is_linked_to(&self, balancer: u64) -> bool {
         self.peers.lock().values().any(|peer| peer.instance == balancer)
     }
 
@@ -281,6 +320,28 @@ impl Links {
         };
         self.answers.lock().remove(&id);
         reply
+    }
+
+    /// Asks every connected balancer, for so long. What has answered by then is returned.
+    pub async fn ask_all(&self, request: &Request, limit: Duration) -> Vec<Reply> {
+        let Ok(request) = serde_json::to_string(request) else { return Vec::new() };
+        let mut waiting = Vec::new();
+        for peer in self.peers.lock().values() {
+            let id = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+            let (sender, receiver) = oneshot::channel();
+            self.answers.lock().insert(id, sender);
+            let question = to_balancer::Kind::Admin(Admin { id, request: request.clone() });
+            // A queue that is full or closed is of a balancer that does not answer now.
+            let _ = peer.control.try_send(ToBalancer::from(question));
+            waiting.push((id, receiver));
+        }
+        let until = tokio::time::Instant::now() + limit;
+        let mut replies = Vec::new();
+        for (id, receiver) in waiting {
+            replies.extend(tokio::time::timeout_at(until, receiver).await.ok().and_then(Result::ok));
+            self.answers.lock().remove(&id);
+        }
+        replies
     }
 
     /// Hands it to the best balancer that takes it; false if there is none.

@@ -1,6 +1,9 @@
 //! What balancers tell besides frames.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use limpet_api::Api;
 use limpet_console::JoinLine;
@@ -15,6 +18,7 @@ use crate::{
     cluster::Feed,
     links::{Links, Notice},
     pipeline::Pipeline,
+    roll::Roll,
 };
 
 /// The parts of a worker, wired; cheap to clone.
@@ -27,6 +31,7 @@ pub struct Around {
     pub api: Arc<Api>,
     /// What a further worker is started with.
     pub join: JoinLine,
+    pub roll: Arc<Roll>,
     /// Where a renewed certificate is kept.
     pub identity_folder: PathBuf,
 }
@@ -45,6 +50,7 @@ pub async fn run(mut notices: mpsc::Receiver<Notice>, around: Around, stop: Canc
             }
             Notice::Linked { address } => {
                 let feed = feed.clone();
+                around.roll.call_soon();
                 tokio::spawn(async move { feed.greet(&address).await });
             }
             Notice::Ask { request, answer } => {
@@ -55,10 +61,18 @@ pub async fn run(mut notices: mpsc::Receiver<Notice>, around: Around, stop: Canc
             Notice::Drain(on) => tracing::info!(on, "an operator drains this worker, or ends that"),
             Notice::Remove => {
                 tracing::info!("this worker was removed from the cluster; it drains and ends");
+                note_removal(&around.identity_folder);
                 stop.cancel();
             }
             Notice::Renewed(certificate) => renewed(&around, &certificate),
         }
+    }
+}
+
+/// So that the next start says at once what happened.
+pub fn note_removal(identity_folder: &Path) {
+    if let Err(error) = limpet_link::join::note_removal(identity_folder) {
+        tracing::warn!(%error, "cannot keep in mind that this worker was removed");
     }
 }
 

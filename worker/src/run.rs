@@ -4,7 +4,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use limpet_api::{Api, ApiState};
 use limpet_integration::Sender;
-use limpet_shared::{link, region::Region};
+use limpet_shared::{
+    UnixMicros,
+    admin::{Role, Server},
+    link,
+    region::Region,
+};
 use limpet_store::{Store, StoreError};
 use tokio::{
     net::TcpListener,
@@ -23,6 +28,7 @@ use crate::{
     notices::{self, Around},
     pipeline::{Pipeline, Sweep, run_pending},
     regions::Regions,
+    roll::{Found, Roll},
     seams::{Machine, Surroundings},
     view::View,
 };
@@ -81,10 +87,14 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     // Two tokens: `stop` ends taking in, `end` ends everything after the drain.
     let end = CancellationToken::new();
     let mut links: JoinSet<Result<(), LinkError>> = JoinSet::new();
-    let (pipeline, balancers) = (around.pipeline.clone(), config.balancers.clone());
-    links.spawn(around.links.clone().keep_all(balancers, pipeline, sweep.clone(), end.clone()));
+    let keep = |links: &mut JoinSet<_>, addresses: Vec<String>, stop: CancellationToken| {
+        links.spawn(around.links.clone().keep_all(addresses, around.pipeline.clone(), sweep.clone(), stop));
+    };
+    keep(&mut links, config.balancers.clone(), end.clone());
+    let (found, mut newly_found) = mpsc::channel(NOTICES);
+    let roll_call = tokio::spawn(around.roll.clone().run(found, end.clone()));
     let server = listener.map(|l| http::serve(l, &around, end.clone()));
-    let mut helpers = helpers(&around, sweep, notice_rx, &stop, &end);
+    let mut helpers = helpers(&around, sweep.clone(), notice_rx, &stop, &end);
     let metrics = around.pipeline.metrics.clone();
     helpers.push(tokio::spawn(load::run(around.links.clone(), metrics, config.weight, end.clone())));
     let report = Started {
@@ -104,14 +114,16 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     };
     let outcome = tokio::select! {
         () = up => Ok(()),
-        outcome = first_failure(&mut links) => outcome,
+        outcome = first_failure(&mut links, &mut newly_found, keep) => outcome,
     };
-    if outcome.is_ok() {
-        drain(&around.links, &around.pipeline.metrics).await;
+    match &outcome {
+        Ok(()) => drain(&around.links, &around.pipeline.metrics).await,
+        Err(LinkError::Removed(_)) => notices::note_removal(&around.identity_folder),
+        Err(_) => {}
     }
     end.cancel();
     while links.join_next().await.is_some() {}
-    for helper in helpers.into_iter().chain(server) {
+    for helper in helpers.into_iter().chain(server).chain([roll_call]) {
         stopped(helper).await;
     }
     outcome.map_err(WorkerError::from)
@@ -138,7 +150,10 @@ async fn wire(
         name.clone(),
         config.net_id,
     );
-    let view = View { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone() };
+    let roll = Roll::new(myself(config, http, &links), config.identity_folder.clone(), store.clone(), links.clone())
+        .besides(&config.balancers);
+    let roll = Arc::new(roll);
+    let view = View { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone(), roll: roll.clone() };
     let api = Api::new(api_state(config, view, &regions));
     Ok(Around {
         store,
@@ -146,6 +161,7 @@ async fn wire(
         feed,
         pipeline,
         api,
+        roll,
         join: config.join.clone(),
         identity_folder: config.identity_folder.clone(),
     })
@@ -189,14 +205,39 @@ async fn stopped(helper: JoinHandle<()>) {
     }
 }
 
-async fn first_failure(tasks: &mut JoinSet<Result<(), LinkError>>) -> Result<(), LinkError> {
-    while let Some(ended) = tasks.join_next().await {
-        if let Ok(Err(error)) = ended {
-            return Err(error);
+/// Also links up with the balancers that are found.
+async fn first_failure(
+    tasks: &mut JoinSet<Result<(), LinkError>>,
+    found: &mut mpsc::Receiver<Found>,
+    keep: impl Fn(&mut JoinSet<Result<(), LinkError>>, Vec<String>, CancellationToken),
+) -> Result<(), LinkError> {
+    loop {
+        tokio::select! {
+            Some(balancer) = found.recv() => keep(tasks, vec![balancer.address], balancer.stop),
+            Some(ended) = tasks.join_next() => if let Ok(Err(error)) = ended {
+                return Err(error);
+            },
+            // No balancer to link up with: the API alone goes on.
+            else => std::future::pending().await,
         }
     }
-    // No balancer to link up with: the API alone goes on.
-    std::future::pending().await
+}
+
+/// What this worker tells of itself that does not change.
+fn myself(config: &WorkerConfig, http: Option<SocketAddr>, links: &Links) -> Server {
+    let me = links.introduction();
+    Server {
+        name: me.name.clone(),
+        role: Role::Worker.as_str().into(),
+        http: http.map(|address| address.to_string()).unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        started_at: UnixMicros(me.started_at),
+        instance: me.instance,
+        key: config.identity.key_id().to_owned(),
+        combined: config.combined,
+        cluster: config.identity.ca_fingerprint().to_string(),
+        ..Server::default()
+    }
 }
 
 /// No new frames; then until nothing is in work.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use limpet_shared::admin::{Reply, Request};
 
-use crate::{cluster::Feed, links::Links, pipeline::Pipeline};
+use crate::{cluster::Feed, links::Links, pipeline::Pipeline, roll::Roll};
 
 /// The balancers behind the links, and what they must be told.
 pub struct View {
     pub links: Arc<Links>,
     pub feed: Arc<Feed>,
     pub pipeline: Arc<Pipeline>,
+    pub roll: Arc<Roll>,
 }
 
 #[async_trait]
@@ -21,6 +22,13 @@ impl limpet_api::ClusterView for View {
         self.feed.push().await;
     }
     async fn ask(&self, request: Request) -> Reply {
-        self.links.ask(request).await
+        match request {
+            Request::Servers => Reply::Servers { servers: self.roll.servers().await },
+            Request::Remove { name } => self.roll.remove(&name).await,
+            Request::Tokens => self.roll.tokens().await,
+            Request::TokenRevoke { id } => self.roll.revoke_token(&id).await,
+            Request::Drain { .. } => self.roll.drain(&request).await,
+            request => self.links.ask(request).await,
+        }
     }
 }

@@ -9,7 +9,7 @@ use alloc::{
 use bytes::Bytes;
 use limpet_shared::{
     Eui64,
-    link::{Cluster, ClusterDelta, KnownGateway},
+    link::{Cluster, ClusterDelta, KnownGateway, RevokedKey},
     policy::AddressPolicy,
 };
 
@@ -21,6 +21,8 @@ pub struct Knowledge {
     gateways: BTreeMap<u64, AddressPolicy>,
     revoked: BTreeSet<String>,
     balancers: Vec<String>,
+    /// Keys of revoked certificates, with the names in them. They are only ever added.
+    revoked_keys: BTreeMap<String, String>,
 }
 
 impl Knowledge {
@@ -30,7 +32,10 @@ impl Knowledge {
         if cluster.version <= self.version {
             return false;
         }
+        let mut revoked_keys = core::mem::take(&mut self.revoked_keys);
+        revoked_keys.extend(cluster.revoked_keys.iter().map(|r| (r.key.clone(), r.name.clone())));
         *self = Self {
+            revoked_keys,
             version: cluster.version,
             ring_key: Some(ring_key),
             gateways: cluster.gateways.iter().map(known).collect(),
@@ -61,7 +66,26 @@ impl Knowledge {
             gateways: self.gateways.iter().map(|(&eui, policy)| KnownGateway { eui, policy: text(policy) }).collect(),
             revoked: self.revoked.iter().cloned().collect(),
             balancers: self.balancers.clone(),
+            revoked_keys: self
+                .revoked_keys
+                .iter()
+                .map(|(key, name)| RevokedKey { name: name.clone(), key: key.clone() })
+                .collect(),
         }
+    }
+
+    /// Notes certificates that count no more; false if all of them were known.
+    pub fn revoke<'a>(&mut self, servers: impl Iterator<Item = (&'a str, &'a str)>) -> bool {
+        let before = self.revoked_keys.len();
+        for (name, key) in servers.filter(|(_, key)| !key.is_empty()) {
+            self.revoked_keys.entry(key.into()).or_insert_with(|| name.into());
+        }
+        self.revoked_keys.len() != before
+    }
+
+    /// Whether the certificate with this key is revoked.
+    pub fn is_key_revoked(&self, key: &str) -> bool {
+        self.revoked_keys.contains_key(key)
     }
 
     /// 0 before the first snapshot.
@@ -115,6 +139,18 @@ mod tests {
             gateways: euis.iter().map(|&eui| KnownGateway { eui, policy: "hold:60".into() }).collect(),
             ..Cluster::default()
         }
+    }
+
+    #[test]
+    fn a_revocation_outlives_snapshots_that_know_nothing_of_it() {
+        let mut known = Knowledge::default();
+        assert!(known.revoke([("w", "00ff"), ("none", "")].into_iter()));
+        assert!(!known.revoke([("w", "00ff")].into_iter()));
+        assert!(known.apply(&snapshot(5, &[1])));
+        assert!(known.is_key_revoked("00ff") && !known.is_key_revoked(""));
+        let mut copy = Knowledge::default();
+        assert!(copy.apply(&known.to_cluster()));
+        assert!(copy.is_key_revoked("00ff"));
     }
 
     #[test]

@@ -29,6 +29,8 @@ const GONE_LIMIT: usize = 64;
 pub struct Worker {
     pub name: String,
     pub instance: u64,
+    /// The key of its certificate.
+    pub key: String,
     pub software: String,
     pub http: String,
     pub started_at: UnixMicros,
@@ -43,6 +45,8 @@ pub struct Worker {
     /// An operator asked it to drain.
     pub drained: bool,
     pub vitals: Vitals,
+    /// It was taken out of the cluster; its link is closed at this time (monotonic), if it has not ended by then.
+    pub removed_by: Option<Duration>,
     /// Frames that it says are in work.
     pub in_flight: u32,
     /// End of its slow start (monotonic); `None` while it may not get frames.
@@ -56,6 +60,7 @@ impl Worker {
         Self {
             name: hello.name,
             instance: hello.instance,
+            key: hello.key,
             software: hello.software,
             http: hello.http,
             started_at: UnixMicros(hello.started_at),
@@ -65,6 +70,7 @@ impl Worker {
             weight,
             leaving: false,
             drained: false,
+            removed_by: None,
             vitals: Vitals::new(live),
             in_flight: 0,
             full_at: None,
@@ -77,6 +83,7 @@ impl Worker {
             && self.weight.weight > 0
             && !self.leaving
             && !self.drained
+            && self.removed_by.is_none()
             && self.vitals.verdict != Verdict::Ejected
     }
 
@@ -117,6 +124,7 @@ impl Worker {
         match self.vitals.verdict {
             Verdict::Ejected => ("ejected", "silent for too long"),
             Verdict::Suspect => ("suspect", "holds frames and acknowledges none"),
+            Verdict::Well if self.removed_by.is_some() => ("draining", "it was removed from the cluster"),
             Verdict::Well if self.leaving => ("draining", "it is going"),
             Verdict::Well if self.drained => ("draining", "an operator asked for it"),
             Verdict::Well if !self.weight.ready => ("joining", &self.weight.reason),
@@ -140,6 +148,7 @@ impl Worker {
             in_flight: self.in_flight,
             reason: reason.into(),
             instance: self.instance,
+            key: self.key.clone(),
             ..Server::default()
         }
     }

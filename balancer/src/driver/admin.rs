@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use limpet_balancer_core::WorkerId;
+use limpet_link::{LinkServer, time};
 use limpet_shared::{
-    admin::{ErrorKind, Reply, Request, Role},
+    admin::{ErrorKind, Reply, Request, RevokedServer, Role, Server, TokenInfo},
     link::{Admin, AdminReply, Renewed, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
 };
 use tokio::sync::oneshot;
@@ -19,12 +20,22 @@ impl Driver {
     pub(super) fn control(&mut self, id: WorkerId, message: ToBalancer) {
         match message {
             ToBalancer::Admin(Admin { id: question, request }) => {
-                let reply = match serde_json::from_str(&request) {
-                    Ok(request) => self.answer(&request).unwrap_or_else(not_here),
-                    Err(error) => failed(ErrorKind::Invalid, format!("the question cannot be read: {error}")),
+                let Some(control) = self.workers.get(&id).map(|linked| linked.outbox.control.clone()) else { return };
+                // A link that has just ended needs no answer.
+                let reply = move |reply: Reply| {
+                    let reply = serde_json::to_string(&reply).unwrap_or_default();
+                    let _ = control.send(ToWorker::AdminReply(AdminReply { id: question, reply }));
                 };
-                let reply = serde_json::to_string(&reply).unwrap_or_default();
-                self.tell(id, ToWorker::AdminReply(AdminReply { id: question, reply }));
+                match serde_json::from_str(&request) {
+                    Ok(Request::RollCall { revoked, tokens, balancers, store_note }) => {
+                        reply(self.roll_call(&revoked, tokens, &balancers, store_note));
+                    }
+                    Ok(request) => match self.on_disk(&request) {
+                        Some(work) => drop(tokio::task::spawn_blocking(move || reply(work()))),
+                        None => reply(self.answer(&request).unwrap_or_else(not_here)),
+                    },
+                    Err(error) => reply(failed(ErrorKind::Invalid, format!("the question cannot be read: {error}"))),
+                }
             }
             ToBalancer::AdminReply(AdminReply { id: question, reply }) => {
                 let reply = serde_json::from_str(&reply)
@@ -47,8 +58,13 @@ impl Driver {
     }
 
     /// Answers an operator, or passes the question on to a worker.
-    pub(super) fn ask(&mut self, request: Request, answer: oneshot::Sender<Reply>) {
-        if let Some(reply) = self.answer(&request) {
+    pub(super) fn ask(&mut self, request: Request, here: bool, answer: oneshot::Sender<Reply>) {
+        let others_know_more = !here && knows_less(&request);
+        if !others_know_more && let Some(work) = self.on_disk(&request) {
+            tokio::task::spawn_blocking(move || answer.send(work()));
+            return;
+        }
+        if !others_know_more && let Some(reply) = self.answer(&request) {
             let _ = answer.send(reply);
             return;
         }
@@ -73,17 +89,103 @@ impl Driver {
     /// What a balancer knows by itself.
     fn answer(&mut self, request: &Request) -> Option<Reply> {
         match request {
-            Request::JoinToken { role, expires_in_secs, uses } => Some(self.token(*role, *expires_in_secs, *uses)),
+            Request::Servers => Some(Reply::Servers { servers: self.servers() }),
+            Request::Tokens => Some(Reply::Tokens { tokens: self.parts.server.ledger().known() }),
+            Request::RollCall { .. } => Some(failed(ErrorKind::Invalid, "only workers call the roll".into())),
             request => self.parts.core.admin(self.parts.clock.now(), request),
         }
     }
 
-    fn token(&self, role: Role, expires_in_secs: u64, uses: u32) -> Reply {
-        match self.parts.server.token(role, Duration::from_secs(expires_in_secs), uses) {
-            Ok(token) => Reply::JoinToken { token: token.as_str().to_owned(), expires_at: token.expires_at },
-            Err(error) => failed(ErrorKind::Invalid, error.to_string()),
+    /// The servers that this balancer sees, itself first.
+    fn servers(&mut self) -> Vec<Server> {
+        let Some(Reply::Servers { mut servers }) = self.parts.core.admin(self.parts.clock.now(), &Request::Servers)
+        else {
+            return Vec::new();
+        };
+        let server = &self.parts.server;
+        if let Some(itself) = servers.first_mut() {
+            itself.address = server.advertised().first().cloned().unwrap_or_default();
+            itself.key = server.key().to_owned();
+            itself.cluster = server.authority().fingerprint().to_string();
+            self.usage.fill(itself, &self.parts.data);
+        }
+        servers
+    }
+
+    /// Balancers that joined here and that no worker has told of yet.
+    fn newcomers(&self, told: &[Server]) -> impl Iterator<Item = Server> {
+        let server = &self.parts.server;
+        let cluster = server.authority().fingerprint().to_string();
+        let newcomers = server.newcomers(|name| told.iter().any(|balancer| balancer.name == name));
+        newcomers.into_iter().map(move |(name, address)| Server {
+            name,
+            address,
+            role: Role::Balancer.as_str().into(),
+            state: "joining".into(),
+            reason: "no worker is linked to it yet".into(),
+            cluster: cluster.clone(),
+            ..Server::default()
+        })
+    }
+
+    /// A worker tells what the store knows, and takes back what this balancer knows.
+    fn roll_call(
+        &mut self,
+        revoked: &[RevokedServer],
+        tokens: Vec<TokenInfo>,
+        balancers: &[Server],
+        store_note: String,
+    ) -> Reply {
+        self.store_note = store_note;
+        let server = self.parts.server.clone();
+        let mut others: Vec<Server> = balancers.to_vec();
+        others.retain(|other| other.key != server.key());
+        server.set_others(others.iter().map(|other| other.address.clone()).filter(|a| !a.is_empty()).collect());
+        self.parts.view.balancers(&others);
+        let revoked = revoked.iter().map(|server| (server.name.as_str(), server.key.as_str()));
+        self.parts.core.revoke(self.parts.clock.now(), revoked);
+        let mut servers = self.servers();
+        servers.extend(self.newcomers(balancers));
+        let reply = Reply::RollCall { servers, tokens: server.ledger().known() };
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = server.ledger().learn(&tokens, time::now()) {
+                tracing::warn!(%error, "cannot keep what is known of join tokens");
+            }
+        });
+        reply
+    }
+
+    /// What waits for the disk, which the driver must not: to be run elsewhere.
+    fn on_disk(&self, request: &Request) -> Option<Box<dyn FnOnce() -> Reply + Send>> {
+        let (server, note) = (self.parts.server.clone(), self.store_note.clone());
+        match request.clone() {
+            Request::JoinToken { role, expires_in_secs, uses } => {
+                Some(Box::new(move || token(&server, role, expires_in_secs, uses, note)))
+            }
+            Request::TokenRevoke { id } => Some(Box::new(move || revoke_token(&server, &id))),
+            _ => None,
         }
     }
+}
+
+fn token(server: &LinkServer, role: Role, expires_in_secs: u64, uses: u32, note: String) -> Reply {
+    match server.token(role, Duration::from_secs(expires_in_secs), uses) {
+        Ok(token) => Reply::JoinToken { token: token.as_str().to_owned(), expires_at: token.expires_at, note },
+        Err(error) => failed(ErrorKind::Invalid, error.to_string()),
+    }
+}
+
+fn revoke_token(server: &LinkServer, id: &str) -> Reply {
+    match server.ledger().revoke(id, time::now()) {
+        Ok(true) => Reply::Done { message: format!("nobody joins with the token {id} any more") },
+        Ok(false) => failed(ErrorKind::NotFound, format!("no join token {id} is known")),
+        Err(error) => failed(ErrorKind::Internal, error.to_string()),
+    }
+}
+
+/// Whether workers, who have the store, know more of this than one balancer does.
+fn knows_less(request: &Request) -> bool {
+    matches!(request, Request::Servers | Request::Tokens | Request::TokenRevoke { .. })
 }
 
 /// A worker asked what workers know; it was meant to answer itself.

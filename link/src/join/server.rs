@@ -1,7 +1,7 @@
 //! The balancer's side of joining.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,11 +19,13 @@ use crate::{
     server::Names,
     stream::Receiver,
     time,
-    token::{Token, role_name, uses::TokenUses},
+    token::{Token, ledger::Ledger, role_name},
 };
 
 /// The longest request: a token, a name and a certificate request.
 const REQUEST_MAX: usize = 16 << 10;
+/// Balancers that joined of late and are remembered.
+const NEWCOMERS: usize = 16;
 /// Between joining and linking up a server is not connected, and its name is kept for it so long. Only from servers that
 /// would take any name: one that was told its name must have it, also when it lost its folder and joins again.
 const KEPT: Duration = Duration::from_secs(60);
@@ -31,10 +33,12 @@ const KEPT: Duration = Duration::from_secs(60);
 /// Serves servers that join.
 pub(crate) struct Joins {
     pub authority: Arc<Authority>,
-    pub uses: Arc<TokenUses>,
+    pub ledger: Arc<Ledger>,
     pub names: Names,
     /// The balancer's own name, which nobody else may have.
     pub own: String,
+    /// Balancers that joined here, with where workers can dial them: the last few.
+    pub newcomers: Mutex<VecDeque<(String, String)>>,
     /// Names given out of late. Bounded by the joins that tokens allow in that time.
     pub given: Mutex<HashMap<String, Instant>>,
 }
@@ -67,7 +71,8 @@ impl Joins {
         let (reply, refused) = match decided {
             Ok(reply) => (reply, None),
             Err(No { reason, name_taken }) => {
-                (JoinReply { refused: reason.clone(), name_taken, ..JoinReply::default() }, Some(reason))
+                let now = time::now().0;
+                (JoinReply { refused: reason.clone(), name_taken, now, ..JoinReply::default() }, Some(reason))
             }
         };
         let mut buffer = BytesMut::new();
@@ -82,7 +87,7 @@ impl Joins {
     /// Issued before the use is counted, so that a request that cannot be used costs none.
     fn issue(&self, request: &JoinRequest, token: &Token, now: UnixMicros) -> Result<String, No> {
         let certificate = self.authority.issue(&request.csr, &request.name, token.role)?;
-        self.uses.take(token, now)?;
+        self.ledger.take(token, now)?;
         Ok(certificate)
     }
 
@@ -103,17 +108,9 @@ impl Joins {
         let now = time::now();
         let token = self.authority.verify(&request.token, now)?;
         name::check(&request.name)?;
-        let state = if request.name == self.own { NameState::Live } else { (self.names)(&request.name) };
-        match state {
-            NameState::Free => {}
-            NameState::Live => {
-                let reason = format!("another server of the cluster is called {:?}", request.name);
-                return Err(No { reason, name_taken: true });
-            }
-            NameState::Revoked => {
-                let reason = format!("{:?} was removed from this cluster; choose another name", request.name);
-                return Err(No { reason, name_taken: false });
-            }
+        if request.name == self.own || (self.names)(&request.name, None) == NameState::Live {
+            let reason = format!("another server of the cluster is called {:?}", request.name);
+            return Err(No { reason, name_taken: true });
         }
         let kept = self.keep(&request.name);
         if request.any_name && !kept {
@@ -135,6 +132,12 @@ impl Joins {
             token = token.id,
             "a server joins the cluster"
         );
+        if let (Role::Balancer, Some(link)) = (token.role, request.link.first()) {
+            let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+            newcomers.retain(|(name, _)| *name != request.name);
+            newcomers.truncate(NEWCOMERS - 1);
+            newcomers.push_front((request.name.clone(), link.chars().take(300).collect()));
+        }
         let keys = self.authority.keys();
         let mut reply = JoinReply { certificate, ca: keys.ca_pem.clone(), ..JoinReply::default() };
         if token.role == Role::Balancer {

@@ -192,7 +192,10 @@ impl Cluster {
             // On a machine under load an answer may come too late; the next one counts.
             let servers: Value = serde_json::from_slice(&ctl(data, &["--json", "servers"]).stdout).ok()?;
             let servers = servers["servers"].as_array()?;
-            servers.iter().any(|server| server["name"] == name && server["state"] == state).then_some(())
+            // Any server tells of all; one that lacks a link to a balancer says so.
+            let everywhere = |server: &&Value| !server["reason"].as_str().unwrap_or_default().contains("not linked");
+            let found = servers.iter().filter(everywhere).any(|s| s["name"] == name && s["state"] == state);
+            found.then_some(())
         })
         .await;
     }

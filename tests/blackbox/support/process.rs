@@ -54,7 +54,14 @@ pub fn ctl(data: &Path, arguments: &[&str]) -> Output {
 impl Limpet {
     /// Starts the binary with these arguments. `name` stands before its lines when they are shown.
     pub fn start(name: &str, arguments: &[&str]) -> Self {
-        Self::watch(name, command(arguments))
+        Self::start_with(name, arguments, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_with(name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = command(arguments);
+        command.envs(variables.iter().copied());
+        Self::watch(name, command)
     }
 
     /// Pastes a line that starts it into a shell, in this folder.

@@ -7,6 +7,7 @@ use std::{
 };
 
 /// Python with ChirpStack's official client.
+#[allow(dead_code, reason = "not every target needs it")]
 pub fn python() -> Option<PathBuf> {
     // Written when everything is in the folder; without it there may be an interpreter that lacks the client.
     let filled = tool("python3 with chirpstack-api", "venv/requirements.txt")?;
@@ -14,11 +15,13 @@ pub fn python() -> Option<PathBuf> {
 }
 
 /// Prometheus' own checker.
+#[allow(dead_code, reason = "not every target needs it")]
 pub fn promtool() -> Option<PathBuf> {
     tool("promtool", "tools/bin/promtool")
 }
 
 /// Debian's Chromium and its WebDriver: the browser and the driver.
+#[allow(dead_code, reason = "not every target needs it")]
 pub fn chromium() -> Option<(PathBuf, PathBuf)> {
     let folders = env::var_os("PATH").unwrap_or_default();
     let command = |name: &str| env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.exists());
@@ -27,6 +30,12 @@ pub fn chromium() -> Option<(PathBuf, PathBuf)> {
         missing("chromium or chromedriver is missing; `make test-tools` installs them as root on Debian");
     }
     found
+}
+
+/// Debian's libfaketime, which gives a process another clock.
+#[allow(dead_code, reason = "not every target needs it")]
+pub fn faketime() -> Option<PathBuf> {
+    tool("libfaketime", "tools/lib/libfaketimeMT.so.1")
 }
 
 fn tool(name: &str, place: &str) -> Option<PathBuf> {

@@ -15,7 +15,13 @@ use crate::{Api, ApiError, bootstrap, clock, error::Result, fields, grpc::STATS_
 
 /// Whether a worker answers this; else a balancer does.
 pub(crate) fn is_for_worker(request: &Request) -> bool {
-    matches!(request, Request::Gateways | Request::GatewayAdd { .. } | Request::DeviceAdd(_))
+    matches!(request, Request::Gateways | Request::GatewayAdd { .. } | Request::DeviceAdd(_)) || is_of_roll(request)
+}
+
+/// Whether the roll of the cluster's servers answers this, which every worker keeps.
+fn is_of_roll(request: &Request) -> bool {
+    use Request::{Remove, Servers, TokenRevoke, Tokens};
+    matches!(request, Servers | Remove { .. } | Tokens | TokenRevoke { .. })
 }
 
 impl Api {
@@ -25,6 +31,7 @@ impl Api {
             Request::Gateways => self.known_gateways().await,
             Request::GatewayAdd { eui, name, tenant } => self.add_gateway(eui, name, tenant).await,
             Request::DeviceAdd(wanted) => self.add_device(wanted).await,
+            request if is_of_roll(&request) => Ok(self.cluster.ask(request).await),
             _ => Err(ApiError::invalid("ask", "a balancer answers this, not a worker")),
         };
         answered.unwrap_or_else(refusal)

@@ -14,7 +14,7 @@ pub trait ClusterView: Send + Sync + 'static {
     /// Gateways were created, changed or deleted in the store: tells the connected balancers, and returns once they
     /// have it. The API waits at most 500 ms.
     async fn gateways_changed(&self);
-    /// Asks a balancer.
+    /// Asks the roll of servers that this worker keeps, or a balancer.
     async fn ask(&self, request: Request) -> Reply;
 }
 

@@ -64,7 +64,11 @@ async fn ctl(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Re
 
 fn access(request: &Request) -> Access {
     match request {
-        Request::Servers | Request::Ring { .. } | Request::Gateways | Request::GatewaysHeard { .. } => Access::Read,
+        Request::Servers
+        | Request::Tokens
+        | Request::Ring { .. }
+        | Request::Gateways
+        | Request::GatewaysHeard { .. } => Access::Read,
         _ => Access::Write,
     }
 }

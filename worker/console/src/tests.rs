@@ -51,7 +51,9 @@ impl ClusterView for Balancers {
                 Reply::Gateways { gateways: vec![unknown] }
             }
             Request::GatewaysHeard { .. } => Reply::Gateways { gateways: Vec::new() },
-            Request::JoinToken { .. } => Reply::JoinToken { token: "limpet1.secret".into(), expires_at: now() },
+            Request::JoinToken { .. } => {
+                Reply::JoinToken { token: "limpet1.secret".into(), expires_at: now(), note: String::new() }
+            }
             Request::Drain { name, .. } if name == "w1" => Reply::Done { message: "w1 gets no new frames".into() },
             _ => Reply::Error { kind: ErrorKind::NotFound, message: format!("no worker named {NASTY} is connected") },
         }

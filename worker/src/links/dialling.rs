@@ -98,6 +98,7 @@ impl Dialler {
                     self.stand_by(balancer).await;
                     continue;
                 }
+                Err(error @ DialError::Removed { .. }) => return Err(LinkError::Removed(error.to_string())),
                 Err(error) => {
                     if let DialError::Refused { retry, .. } = &error {
                         refused += 1;

@@ -2,8 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use limpet_link::{BalancerLink, ControlReceiver, ControlSender, FrameReceiver};
+use limpet_link::{BalancerLink, ControlReceiver, ControlSender, FrameReceiver, time};
 use limpet_shared::{
+    UnixMicros,
     admin::Reply,
     link::{AdminReply, Alive, ToBalancer, ToWorker, UplinkFrame, to_balancer, to_worker},
 };
@@ -36,9 +37,20 @@ pub(super) async fn run(
 ) -> String {
     let BalancerLink { welcome, control_tx, control_rx, frame_rx, ack_tx, link } = link;
     let (have, _) = watch::channel(welcome.cluster_version);
-    let balancer = welcome.instance;
-    let peer =
-        Peer { instance: balancer, control: control_tx.clone(), have, suspects: HashSet::new(), spare: Vec::new() };
+    let skew = Some(welcome.now).filter(|now| *now > 0).and_then(|now| time::skew(time::now(), UnixMicros(now)));
+    if let Some(skew) = &skew {
+        tracing::warn!(balancer = welcome.name, "{skew}: set the clocks, as with NTP");
+    }
+    let (balancer, name) = (welcome.instance, welcome.name.clone());
+    let peer = Peer {
+        instance: balancer,
+        name,
+        skew,
+        control: control_tx.clone(),
+        have,
+        suspects: HashSet::new(),
+        spare: Vec::new(),
+    };
     links.peers.lock().insert(address.to_owned(), peer);
     links.metrics.links().set(links.peers.lock().len() as i64);
     links.catch_up(&control_tx);

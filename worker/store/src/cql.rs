@@ -145,4 +145,7 @@ impl Store for CqlStore {
     fn describe(&self) -> String {
         self.described.clone()
     }
+    fn is_shared(&self) -> bool {
+        true
+    }
 }

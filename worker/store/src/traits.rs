@@ -240,4 +240,8 @@ pub trait Store: FrameStore + Directory + Membership {
     async fn ping(&self) -> Result<()>;
     /// What it is, without secrets: for logs and the console.
     fn describe(&self) -> String;
+    /// Whether servers on several machines can use it.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }

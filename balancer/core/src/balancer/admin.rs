@@ -26,7 +26,7 @@ impl Balancer {
                 let gateways = if *unknown { self.rejected_gateways() } else { self.heard_gateways() };
                 Some(Reply::Gateways { gateways })
             }
-            Request::JoinToken { .. } | Request::Gateways | Request::GatewayAdd { .. } | Request::DeviceAdd(_) => None,
+            _ => None,
         }
     }
 

@@ -6,8 +6,8 @@ use core::{net::SocketAddr, time::Duration};
 use limpet_shared::{
     Now,
     link::{
-        ClusterHave, Drain, Hello, Refused, Spare, Suspects, VERSION, Weight, Welcome, to_balancer::Kind as ToBalancer,
-        to_worker::Kind as ToWorker,
+        ClusterHave, Drain, Hello, Refused, Remove, Spare, Suspects, VERSION, Weight, Welcome,
+        to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker,
     },
 };
 
@@ -20,6 +20,9 @@ use crate::{
     sightings,
     workers::Worker,
 };
+
+/// A removed worker has this long to finish what it holds.
+const REMOVAL: Duration = Duration::from_secs(20);
 
 /// A link that is silent for so long gives its name up to a newcomer.
 const NAME_HELD: Duration = Duration::from_millis(300);
@@ -48,6 +51,7 @@ impl Balancer {
             cluster_version: self.knowledge.version(),
             software: self.config.software.clone(),
             admin: self.config.admin.clone(),
+            now: now.unix.0,
         };
         self.control(id, ToWorker::Welcome(welcome));
         for sightings in sightings::table(self.gateways.asking(now.mono), now.mono) {
@@ -72,12 +76,13 @@ impl Balancer {
     }
 
     fn refusal(&self, now: Now, hello: &Hello) -> Option<Refused> {
-        let refused = |reason: String, retry| Some(Refused { reason, retry, linked: 0 });
+        let refused = |reason: String, retry| Some(Refused { reason, retry, ..Refused::default() });
         if hello.version == 0 || hello.name.is_empty() {
             return refused("the hello names no version or no worker".into(), false);
         }
-        if self.knowledge.is_revoked(&hello.name) {
-            return refused(format!("the certificate of {} is revoked", hello.name), false);
+        if self.knowledge.is_revoked(&hello.name) || self.knowledge.is_key_revoked(&hello.key) {
+            let reason = format!("{} was removed from this cluster, and its certificate is revoked", hello.name);
+            return Some(Refused { reason, removed: true, ..Refused::default() });
         }
         if self.stop_by.is_some() {
             return refused("this balancer is stopping".into(), true);
@@ -85,7 +90,7 @@ impl Balancer {
         let holder = self.workers.get(self.workers.id_of(&hello.name)?)?;
         if holder.instance == hello.instance && hello.linked.contains(&self.config.instance) {
             let reason = format!("{} has a link to this balancer already, at another of its addresses", hello.name);
-            return Some(Refused { reason, retry: true, linked: self.config.instance });
+            return Some(Refused { reason, retry: true, linked: self.config.instance, ..Refused::default() });
         }
         let silent = holder.vitals.verdict != Verdict::Well || holder.vitals.silence(self.live(now)) > NAME_HELD;
         if silent || holder.instance == hello.instance {
@@ -157,6 +162,44 @@ impl Balancer {
             self.workers_changed(now);
         }
         self.control(from, ToWorker::ClusterHave(ClusterHave { version }));
+    }
+
+    /// Certificates that count no more. Who is linked with one of them drains, ends, and is not let in again.
+    pub fn revoke<'a>(&mut self, now: Now, servers: impl Iterator<Item = (&'a str, &'a str)>) {
+        self.tick(now);
+        if !self.knowledge.revoke(servers) {
+            return;
+        }
+        self.push(Action::PersistCluster);
+        let going: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| w.removed_by.is_none() && self.knowledge.is_key_revoked(&w.key))
+            .map(|(id, _)| id)
+            .collect();
+        for &id in &going {
+            if let Some(worker) = self.workers.get_mut(id) {
+                worker.removed_by = Some(now.mono + REMOVAL);
+            }
+            self.control(id, ToWorker::Remove(Remove {}));
+            self.announce(id);
+        }
+        if !going.is_empty() {
+            self.workers_changed(now);
+        }
+    }
+
+    /// Whoever was removed and has not ended by itself loses its link.
+    pub(super) fn close_removed(&mut self, now: Now) {
+        let overdue = |worker: &Worker| worker.removed_by.is_some_and(|at| at <= now.mono);
+        let late: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| overdue(w)).map(|(id, _)| id).collect();
+        for &id in &late {
+            self.push(Action::CloseWorker { worker: id, reason: "it was removed, and has not ended by itself".into() });
+            self.forget_worker(now, id);
+        }
+        if !late.is_empty() {
+            self.workers_changed(now);
+        }
     }
 
     fn close_revoked(&mut self, now: Now) {

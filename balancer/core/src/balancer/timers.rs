@@ -29,6 +29,7 @@ impl Balancer {
             Some(self.clock.mono(held.unwrap_or(at)))
         });
         let weights = self.workers.iter().filter_map(|(_, worker)| worker.counts_at);
+        let removals = self.workers.iter().filter_map(|(_, worker)| worker.removed_by);
         let steps = self.workers.iter().filter_map(|(_, worker)| next_step(worker.full_at?, self.ring_built));
         let rest = [
             self.retention.next_deadline(),
@@ -37,13 +38,14 @@ impl Balancer {
             self.workers.next_forgiven(self.suspects_at),
             self.stop_by,
         ];
-        verdicts.chain(steps).chain(weights).chain(rest.into_iter().flatten()).min()
+        verdicts.chain(steps).chain(weights).chain(removals).chain(rest.into_iter().flatten()).min()
     }
 
     /// The time has come that [`Self::next_timeout`] named.
     pub fn on_timeout(&mut self, now: Now) {
         self.tick(now);
         self.judge(now);
+        self.close_removed(now);
         self.rebuild_ring_if_due(now);
         while let Some(id) = self.retention.pop_due(now.mono) {
             self.on_frame_due(now, id);

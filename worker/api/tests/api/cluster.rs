@@ -139,7 +139,7 @@ async fn a_device_that_cannot_be_added_leaves_nothing_behind() {
         assert_eq!(kind(server.api.answer(Request::DeviceAdd(wrong)).await), ErrorKind::Invalid);
     }
     assert_eq!(server.store.applications(&List::default()).await.unwrap().total, 0);
-    assert_eq!(kind(server.api.answer(Request::Servers).await), ErrorKind::Invalid, "that is a balancer's");
+    assert_eq!(kind(server.api.answer(Request::Ring { eui: None }).await), ErrorKind::Invalid, "that is a balancer's");
 
     let hooked = DeviceAdd { webhook: Some("http://localhost:1/".into()), ..otaa() };
     server.api.answer(Request::DeviceAdd(hooked)).await;

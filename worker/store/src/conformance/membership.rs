@@ -30,6 +30,7 @@ fn server(new: &Samples, role: Role) -> Server {
         memory: u64::MAX >> 1,
         disk_free: 7,
         combined: true,
+        cluster: "ff00".into(),
         seen_at: NOON,
     }
 }

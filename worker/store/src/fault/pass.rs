@@ -126,4 +126,7 @@ impl Store for FaultStore {
     fn describe(&self) -> String {
         format!("{}, with faults", self.inner.describe())
     }
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
 }

@@ -1,0 +1,194 @@
+//! What a balancer knows of join tokens: how often each was used, and which are revoked. Kept in a file that survives a
+//! restart, and shared with the other balancers by way of workers and their store.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use limpet_shared::{UnixMicros, admin::TokenInfo};
+
+use super::{Token, TokenError};
+use crate::files;
+
+/// An expired token is listed for so long.
+pub const SHOWN: Duration = Duration::from_secs(24 * 3600);
+/// Tokens that are remembered at most. More were made by somebody with the token key.
+const MOST: usize = 10_000;
+
+type Known = BTreeMap<String, TokenInfo>;
+
+/// The tokens of the cluster, in `DATA/cluster/tokens.json`.
+///
+/// Each balancer counts the servers that it has let in, and the counts add up. They meet every few seconds; in between, a
+/// token that is used at two balancers at once may let in more than it should.
+pub struct Ledger {
+    path: PathBuf,
+    /// The balancer's own name, under which it counts.
+    own: String,
+    known: Mutex<Known>,
+    /// Held from reading to writing, so that no count is lost. Readers do not wait for it.
+    writing: Mutex<()>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ledger {
+    /// Reads the file in the cluster folder; none is no tokens.
+    pub fn open(cluster: &Path, own: &str) -> Result<Self, TokenError> {
+        let path = cluster.join("tokens.json");
+        let known = match files::read(&path)? {
+            Some(text) => serde_json::from_str(&text)
+                .map_err(|e| TokenError::Damaged(path.display().to_string(), e.to_string()))?,
+            None => Known::new(),
+        };
+        Ok(Self { path, own: own.to_owned(), known: Mutex::new(known), writing: Mutex::new(()) })
+    }
+
+    /// What is known, by id.
+    pub fn known(&self) -> Vec<TokenInfo> {
+        locked(&self.known).values().cloned().collect()
+    }
+
+    /// Notes a token that was made here. Blocks on the disk, as all that write.
+    pub fn made(&self, token: &Token, now: UnixMicros) -> Result<(), TokenError> {
+        self.learn(&[token.info()], now)
+    }
+
+    /// Takes in what others know. A token that has long expired is left out.
+    pub fn learn(&self, tokens: &[TokenInfo], now: UnixMicros) -> Result<(), TokenError> {
+        self.change(now, |known| {
+            for token in tokens.iter().filter(|token| token.expires_at + SHOWN > now) {
+                let room = known.len() < MOST;
+                match known.get_mut(&token.id) {
+                    Some(mine) => mine.merge(token),
+                    None if room => drop(known.insert(token.id.clone(), token.clone())),
+                    None => {}
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Lets nobody in any more with this token; false if it is not known.
+    pub fn revoke(&self, id: &str, now: UnixMicros) -> Result<bool, TokenError> {
+        self.change(now, |known| Ok(known.get_mut(id).map(|token| token.revoked = true).is_some()))
+    }
+
+    /// Counts one use of a verified token; it is on disk when this returns.
+    pub fn take(&self, token: &Token, now: UnixMicros) -> Result<(), TokenError> {
+        self.change(now, |known| {
+            let entry = known.entry(token.id.clone()).or_insert_with(|| token.info());
+            if entry.revoked {
+                return Err(TokenError::Revoked);
+            }
+            if entry.used() >= token.uses {
+                return Err(TokenError::UsedUp(token.uses));
+            }
+            *entry.used.entry(self.own.clone()).or_default() += 1;
+            Ok(())
+        })
+    }
+
+    /// What `change` makes of it, once it is on disk.
+    fn change<T>(
+        &self,
+        now: UnixMicros,
+        change: impl FnOnce(&mut Known) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
+        let _turn = locked(&self.writing);
+        let before = locked(&self.known).clone();
+        let mut next = before.clone();
+        next.retain(|_, token| token.expires_at + SHOWN > now);
+        let outcome = change(&mut next)?;
+        if next != before {
+            let text = serde_json::to_vec_pretty(&next)
+                .map_err(|e| TokenError::Damaged(self.path.display().to_string(), e.to_string()))?;
+            files::write(&self.path, &text)?;
+            *locked(&self.known) = next;
+        }
+        Ok(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limpet_shared::admin::Role;
+
+    use super::*;
+    use crate::token::{Fingerprint, NewToken, TokenKey};
+
+    const NOW: UnixMicros = UnixMicros(1_700_000_000_000_000);
+
+    fn token(id: u64, uses: u32, expires_at: UnixMicros) -> Token {
+        let new = NewToken {
+            role: Role::Worker,
+            created_at: NOW,
+            expires_at,
+            uses,
+            addresses: vec!["a:1".into()],
+            ca: Fingerprint([0; 32]),
+        };
+        TokenKey::new(&[0; 32]).sign(id, new).unwrap()
+    }
+
+    #[test]
+    fn uses_are_counted_across_restarts() {
+        let folder = tempfile::tempdir().unwrap();
+        let later = NOW + Duration::from_secs(10);
+        let (once, twice) = (token(1, 1, later), token(2, 2, later));
+        {
+            let ledger = Ledger::open(folder.path(), "east").unwrap();
+            ledger.take(&once, NOW).unwrap();
+            ledger.take(&twice, NOW).unwrap();
+            assert!(matches!(ledger.take(&once, NOW), Err(TokenError::UsedUp(1))));
+        }
+        let ledger = Ledger::open(folder.path(), "east").unwrap();
+        assert!(matches!(ledger.take(&once, NOW), Err(TokenError::UsedUp(1))));
+        ledger.take(&twice, NOW).unwrap();
+        assert!(matches!(ledger.take(&twice, NOW), Err(TokenError::UsedUp(2))));
+    }
+
+    #[test]
+    fn two_balancers_add_their_counts_up_and_share_a_revocation() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let later = NOW + Duration::from_secs(10);
+        let (thrice, other) = (token(1, 3, later), token(2, 3, later));
+        let east = Ledger::open(one.path(), "east").unwrap();
+        let west = Ledger::open(two.path(), "west").unwrap();
+        east.made(&other, NOW).unwrap();
+        east.take(&thrice, NOW).unwrap();
+        east.take(&thrice, NOW).unwrap();
+        west.take(&thrice, NOW).unwrap();
+        for _ in 0..2 {
+            west.learn(&east.known(), NOW).unwrap();
+            east.learn(&west.known(), NOW).unwrap();
+        }
+        assert_eq!(east.known(), west.known());
+        assert!(matches!(west.take(&thrice, NOW), Err(TokenError::UsedUp(3))));
+        assert!(west.revoke(&other.id, NOW).unwrap());
+        assert!(!west.revoke("nothing", NOW).unwrap());
+        east.learn(&west.known(), NOW).unwrap();
+        assert!(matches!(east.take(&other, NOW), Err(TokenError::Revoked)));
+    }
+
+    #[test]
+    fn what_expired_long_ago_is_forgotten_and_a_damaged_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), "east").unwrap();
+        ledger.take(&token(1, 1, NOW + Duration::from_secs(1)), NOW).unwrap();
+        let (next_day, later) = (NOW + SHOWN + Duration::from_secs(2), NOW + 2 * SHOWN);
+        ledger.learn(&[token(3, 1, NOW).info()], next_day).unwrap();
+        ledger.take(&token(2, 1, later), next_day).unwrap();
+        let text = std::fs::read_to_string(folder.path().join("tokens.json")).unwrap();
+        assert!(!text.contains("0000000000000001") && text.contains("0000000000000002"));
+        assert!(!text.contains("0000000000000003"));
+        std::fs::write(folder.path().join("tokens.json"), "{").unwrap();
+        let error = Ledger::open(folder.path(), "east").err().unwrap().to_string();
+        assert!(error.contains("tokens.json is damaged"), "{error}");
+    }
+}

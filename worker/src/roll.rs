@@ -1,0 +1,333 @@
+//! The roll of the cluster's servers. Every worker writes down every few seconds that it is there, and which balancers it
+//! is linked to, since these have no store; reads what all others have written; and tells its balancers what they
+//! must know of it. So every server knows all others, and no balancer talks to another.
+
+mod asked;
+mod merge;
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use limpet_link::{machine::Usage, time};
+use limpet_shared::{
+    UnixMicros,
+    admin::{Reply, Request, RevokedServer, Role, Server, TokenInfo},
+};
+use limpet_store::Store;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::links::Links;
+
+/// Between two calls.
+const EVERY: Duration = Duration::from_millis(2_500);
+/// Whose line has not changed for so long is gone.
+const GONE_AFTER: Duration = Duration::from_secs(10);
+/// A balancer's line that another worker wrote so lately need not be written again.
+const FRESH: Duration = Duration::from_secs(2);
+/// Servers that went are listed for so long, and expired tokens.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// A balancer has this long to answer.
+const BALANCER_LIMIT: Duration = Duration::from_secs(1);
+/// The store has this long for each question.
+const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// Every so many calls the store is asked to forget old tokens.
+const TIDY_EVERY: u32 = 1_000;
+
+/// A balancer to link up with.
+pub struct Found {
+    pub address: String,
+    /// Cancelled when it is to be dialled no more.
+    pub stop: CancellationToken,
+}
+
+/// See the module.
+pub struct Roll {
+    /// What does not change of this worker.
+    me: Server,
+    /// Where its identity is kept.
+    folder: PathBuf,
+    store: Arc<dyn Store>,
+    links: Arc<Links>,
+    usage: Mutex<Usage>,
+    known: Mutex<Known>,
+    bell: Notify,
+    /// Addresses that are dialled anyway.
+    configured: HashSet<String>,
+}
+
+/// What the last call has brought.
+#[derive(Default)]
+struct Known {
+    servers: Vec<Server>,
+    signs: HashMap<(Role, String), Sign>,
+    revoked: Vec<RevokedServer>,
+    tokens: Vec<TokenInfo>,
+    /// Balancers that were found, by name, with the address and what ends the dialling.
+    dialled: HashMap<String, (String, CancellationToken)>,
+    /// Balancers of another cluster that were told of.
+    strangers: HashSet<String>,
+}
+
+/// The last sign of life of a server, by this process's own clock: the clocks of others may be wrong.
+struct Sign {
+    seen_at: UnixMicros,
+    /// When this line was seen first; `None` if it was old then.
+    changed: Option<Instant>,
+}
+
+impl Known {
+    fn learn(&mut self, servers: Vec<Server>, revoked: Vec<RevokedServer>, tokens: Vec<TokenInfo>) {
+        let now = Instant::now();
+        let mut before = std::mem::take(&mut self.signs);
+        for server in &servers {
+            let key = (server.kind(), server.name.clone());
+            let sign = match before.remove(&key) {
+                Some(sign) if sign.seen_at == server.seen_at => sign,
+                Some(_) => Sign { seen_at: server.seen_at, changed: Some(now) },
+                None => {
+                    let written = time::now();
+                    let apart = written.since(server.seen_at).max(server.seen_at.since(written));
+                    Sign { seen_at: server.seen_at, changed: (apart < GONE_AFTER).then_some(now) }
+                }
+            };
+            self.signs.insert(key, sign);
+        }
+        (self.servers, self.revoked, self.tokens) = (servers, revoked, tokens);
+    }
+
+    /// How long ago there was a sign of this server; `None` if none was seen since this process started.
+    fn silence(&self, role: Role, name: &str) -> Option<Duration> {
+        Some(self.signs.get(&(role, name.to_owned()))?.changed?.elapsed())
+    }
+
+    fn is_alive(&self, server: &Server) -> bool {
+        server.state != "gone" && self.silence(server.kind(), &server.name).is_some_and(|silence| silence < GONE_AFTER)
+    }
+
+    fn is_revoked(&self, server: &Server) -> bool {
+        !server.key.is_empty() && self.revoked.iter().any(|revoked| revoked.key == server.key)
+    }
+
+    /// The balancers that are there.
+    fn balancers(&self) -> impl Iterator<Item = &Server> {
+        let balancers = self.servers.iter().filter(|server| server.kind() == Role::Balancer);
+        balancers.filter(|server| self.is_alive(server) && !self.is_revoked(server))
+    }
+}
+
+impl Roll {
+    pub fn new(me: Server, folder: PathBuf, store: Arc<dyn Store>, links: Arc<Links>) -> Self {
+        let (usage, known, bell, configured) = Default::default();
+        Self { me, folder, store, links, usage, known, bell, configured }
+    }
+
+    /// These addresses are dialled by others.
+    pub fn besides(mut self, configured: &[String]) -> Self {
+        self.configured = configured.iter().cloned().collect();
+        self
+    }
+
+    /// Calls the roll until `end`. Balancers that are found are sent to `found`.
+    pub async fn run(self: Arc<Self>, found: mpsc::Sender<Found>, end: CancellationToken) {
+        let mut calls = 0_u32;
+        while !end.is_cancelled() {
+            self.call().await;
+            self.dial(&found, &end);
+            if calls.is_multiple_of(TIDY_EVERY) {
+                // What is not forgotten today is forgotten tomorrow.
+                let _ = within(self.store.expire_tokens(time::now() - KEPT)).await;
+            }
+            calls = calls.wrapping_add(1);
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = self.bell.notified() => {}
+                () = end.cancelled() => {}
+            }
+        }
+        let gone = Server { state: "gone".into(), reason: "it left".into(), seen_at: time::now(), ..self.me.clone() };
+        let _ = within(self.store.heartbeat(&gone)).await;
+    }
+
+    /// Something has changed: the next call need not wait.
+    pub fn call_soon(&self) {
+        self.bell.notify_one();
+    }
+
+    /// Reads what others have written, tells the balancers, and writes down what is new.
+    async fn call(&self) {
+        self.read().await;
+        let request = {
+            let known = self.known.lock();
+            Request::RollCall {
+                revoked: known.revoked.clone(),
+                tokens: known.tokens.clone(),
+                balancers: known.balancers().cloned().collect(),
+                store_note: self.store_note(),
+            }
+        };
+        let mut reports = Vec::new();
+        for reply in self.links.ask_all(&request, BALANCER_LIMIT).await {
+            if let Reply::RollCall { servers, tokens } = reply {
+                self.note_tokens(tokens).await;
+                reports.push(servers);
+            }
+        }
+        self.write(&reports).await;
+    }
+
+    async fn read(&self) {
+        let read = async {
+            Ok((self.store.servers().await?, self.store.revoked_servers().await?, self.store.tokens().await?))
+        };
+        match within(read).await {
+            Some((servers, revoked, tokens)) => self.known.lock().learn(servers, revoked, tokens),
+            None => tracing::debug!("the store does not tell of the other servers now"),
+        }
+    }
+
+    /// What a balancer knows of tokens and the store does not.
+    async fn note_tokens(&self, tokens: Vec<TokenInfo>) {
+        for token in tokens {
+            let news = {
+                let known = self.known.lock();
+                let mine = known.tokens.iter().find(|mine| mine.id == token.id);
+                mine.is_none_or(|mine| {
+                    let mut merged = mine.clone();
+                    merged.merge(&token);
+                    merged != *mine
+                })
+            };
+            let kept = token.expires_at + KEPT > time::now();
+            if news && kept {
+                let _ = within(self.store.put_token(&token)).await;
+            }
+        }
+    }
+
+    /// Writes down this worker, its balancers, and that others are to be forgotten.
+    async fn write(&self, reports: &[Vec<Server>]) {
+        let now = time::now();
+        let me = self.present(reports);
+        let mut lines = vec![me];
+        let mut forgotten = Vec::new();
+        {
+            let known = self.known.lock();
+            for balancer in reports.iter().filter_map(|report| report.first()) {
+                let fresh = known.silence(Role::Balancer, &balancer.name).is_some_and(|silence| silence < FRESH);
+                if !fresh && !known.is_revoked(balancer) {
+                    lines.push(balancer.clone());
+                }
+            }
+            let others = reports.iter().flat_map(|report| report.iter().skip(1));
+            for newcomer in others.filter(|server| server.kind() == Role::Balancer) {
+                if known.servers.iter().all(|row| row.kind() != Role::Balancer || row.name != newcomer.name) {
+                    lines.push(newcomer.clone());
+                }
+            }
+            for server in known.servers.iter().filter(|server| !known.is_alive(server)) {
+                if known.is_revoked(server) || server.seen_at + KEPT < now {
+                    forgotten.push((server.kind(), server.name.clone()));
+                }
+            }
+        }
+        for mut line in lines {
+            line.seen_at = now;
+            let _ = within(self.store.heartbeat(&line)).await;
+        }
+        for (role, name) in forgotten {
+            let _ = within(self.store.forget_server(role, &name)).await;
+        }
+    }
+
+    /// This worker, as it and its balancers see it now.
+    fn present(&self, reports: &[Vec<Server>]) -> Server {
+        let mut me = self.me.clone();
+        let (ready, reason) = self.links.readiness();
+        me.state = match (self.links.is_draining() || self.links.is_drained(), ready) {
+            (true, _) => "draining",
+            (false, true) => "ready",
+            (false, false) => "joining",
+        }
+        .into();
+        me.reason = reason;
+        me.in_flight = self.links.in_flight();
+        merge::sighted(&mut me, reports);
+        if let Some(skew) = self.links.skew() {
+            me.reason = merge::sentences(&skew, &me.reason);
+        }
+        self.usage.lock().fill(&mut me, &self.folder);
+        me
+    }
+
+    /// Lets balancers be dialled that nobody named, and lets go of those that are gone.
+    fn dial(&self, found: &mpsc::Sender<Found>, end: &CancellationToken) {
+        let known = &mut *self.known.lock();
+        // Also those without a sign of life: perhaps no worker was there to write it down.
+        let listed = known.servers.iter().filter(|server| server.kind() == Role::Balancer && !known.is_revoked(server));
+        let mut balancers: Vec<Server> = listed.cloned().collect();
+        for balancer in &balancers {
+            if balancer.cluster != self.me.cluster && known.strangers.insert(balancer.name.clone()) {
+                tracing::warn!(
+                    balancer = balancer.name,
+                    "a balancer in this store belongs to another cluster, with a certificate authority of its own: \
+                     start it with a --join token of this cluster, or give it a store of its own"
+                );
+            }
+        }
+        balancers.retain(|balancer| balancer.cluster == self.me.cluster && !balancer.address.is_empty());
+        known.dialled.retain(|name, (address, stop)| {
+            let there = balancers.iter().any(|balancer| balancer.name == *name && balancer.address == *address);
+            // A link that is up is left alone, whatever the store says.
+            let keep = there || self.links.is_linked_by_name(name);
+            if !keep {
+                stop.cancel();
+            }
+            keep
+        });
+        for Server { name, address, instance, .. } in balancers {
+            let dialled = known.dialled.contains_key(&name) || self.configured.contains(&address);
+            if dialled || self.links.is_linked_to(instance) {
+                continue;
+            }
+            let stop = end.child_token();
+            let new = Found { address: address.clone(), stop: stop.clone() };
+            if found.try_send(new).is_ok() {
+                tracing::info!(balancer = name, %address, "found a balancer");
+                known.dialled.insert(name, (address, stop));
+            }
+        }
+    }
+
+    /// What whoever adds a server should know of the store.
+    fn store_note(&self) -> String {
+        match self.store.is_shared() {
+            true => "Give a worker the --store of this cluster, with its password.".into(),
+            false => format!(
+                "The store is {}: workers on this machine use it too. Servers on other machines need a shared store \
+                 (--store cql://...), which this cluster does not have.",
+                self.store.describe()
+            ),
+        }
+    }
+}
+
+/// What the store says, if it does so in time.
+async fn within<T>(operation: impl Future<Output = limpet_store::Result<T>>) -> Option<T> {
+    match tokio::time::timeout(STORE_LIMIT, operation).await {
+        Ok(Ok(value)) => Some(value),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the store did not do its part of the roll call");
+            None
+        }
+        Err(_) => None,
+    }
+}
