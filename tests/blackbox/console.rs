@@ -73,10 +73,16 @@ async fn a_worker_is_added_drained_and_removed_in_a_browser() {
     browser.reads(&cell(&name, "State"), "draining").await;
     browser.reads(&cell("edge-1", "Share"), "100 %").await;
 
-    worker.terminate();
+    browser.click(&format!("[id='remove-{name}']")).await;
+    browser.reads("#ask h2", &format!("Remove {name}?")).await;
+    browser.click("#ask button.harm").await;
+    browser.reads("#said", &format!("{name} was removed")).await;
     let stopped = worker.stopped().await;
     assert!(stopped.status.success(), "{stopped:?}");
-    browser.reads(&cell(&name, "State"), "gone").await;
+    eventually("the worker to be gone from the list", async || {
+        browser.text(&cell(&name, "State")).await.is_none().then_some(())
+    })
+    .await;
 
     let complaints = browser.complaints().await;
     assert!(!complaints.iter().any(|line| line.contains("Content Security Policy")), "{complaints:?}");

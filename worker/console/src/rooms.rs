@@ -26,6 +26,9 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
         .route("/servers", get(servers::show))
         .route("/servers/add", get(servers::ask_add).post(servers::add))
         .route("/servers/drain", post(servers::drain))
+        .route("/servers/remove", get(servers::ask_remove).post(servers::remove))
+        .route("/servers/tokens", get(servers::tokens))
+        .route("/servers/tokens/revoke", post(servers::revoke))
         .route("/gateways", get(gateways::show))
         .route("/gateways/add", get(gateways::ask_add).post(gateways::add))
 }

@@ -11,8 +11,8 @@ use axum::{
 use http_body_util::BodyExt;
 use limpet_api::{ADMIN, Api, ApiState, ClusterView, NoCluster, bootstrap, now};
 use limpet_shared::{
-    Eui64,
-    admin::{ErrorKind, Gateway, Reply, Request, Server},
+    Eui64, UnixMicros,
+    admin::{ErrorKind, Gateway, Reply, Request, Server, TokenInfo},
 };
 use limpet_store::{MemoryStore, Store};
 use tower::ServiceExt;
@@ -44,7 +44,12 @@ impl ClusterView for Balancers {
         };
         match request {
             Request::Servers => Reply::Servers {
-                servers: vec![worker("w1", "ready", 0.75), worker(NASTY, "draining", 0.25), worker("old", "gone", 0.0)],
+                servers: vec![
+                    Server { role: "balancer".into(), combined: true, ..worker("edge", "ready", 0.0) },
+                    worker("w1", "ready", 0.75),
+                    worker(NASTY, "draining", 0.25),
+                    worker("old", "gone", 0.0),
+                ],
             },
             Request::GatewaysHeard { unknown: true } => {
                 let unknown = Gateway { eui: Eui64(7), last_seen: Some(now()), ..Gateway::default() };
@@ -54,6 +59,14 @@ impl ClusterView for Balancers {
             Request::JoinToken { .. } => {
                 Reply::JoinToken { token: "limpet1.secret".into(), expires_at: now(), note: String::new() }
             }
+            Request::Tokens => {
+                let expires_at = UnixMicros(now().0 + 3_600_000_000);
+                Reply::Tokens {
+                    tokens: vec![TokenInfo { id: "abcd".into(), uses: 1, expires_at, ..TokenInfo::default() }],
+                }
+            }
+            Request::TokenRevoke { id } if id == "abcd" => Reply::Done { message: "abcd lets nobody in".into() },
+            Request::Remove { name } if name == "w1" => Reply::Done { message: "w1 was removed".into() },
             Request::Drain { name, .. } if name == "w1" => Reply::Done { message: "w1 gets no new frames".into() },
             _ => Reply::Error { kind: ErrorKind::NotFound, message: format!("no worker named {NASTY} is connected") },
         }
@@ -224,13 +237,21 @@ async fn who_is_no_administrator_sees_that_it_runs_and_no_more() {
     let overview = browser.get("/").await;
     assert_eq!(overview.status, StatusCode::OK);
     assert!(!overview.text.contains("w1") && !overview.text.contains("/servers"), "{}", overview.text);
-    for path in ["/servers", "/servers/add", "/gateways", "/gateways/add"] {
+    for path in ["/servers", "/servers/add", "/servers/remove?name=w1", "/servers/tokens", "/gateways", "/gateways/add"]
+    {
         let answer = browser.get(path).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
         assert!(answer.text.contains("Only an administrator") && !answer.text.contains("w1"));
     }
-    let answer = browser.post("/servers/add", "role=worker&uses=1&expires=60").await;
-    assert_eq!((answer.status, answer.text.contains("limpet1.")), (StatusCode::FORBIDDEN, false));
+    let forms = [
+        ("/servers/add", "role=worker&uses=1&expires=60"),
+        ("/servers/remove", "name=w1"),
+        ("/servers/drain", "name=w1&on=true"),
+    ];
+    for (path, form) in forms {
+        let answer = browser.post(path, form).await;
+        assert_eq!((answer.status, answer.text.contains("limpet1.")), (StatusCode::FORBIDDEN, false), "{path}");
+    }
 }
 
 #[tokio::test]
@@ -257,7 +278,17 @@ async fn nothing_that_others_name_becomes_markup_and_nothing_is_inline() {
     let drained = browser.post("/servers/drain", "name=x&on=true").await.text;
     let refused = browser.post("/gateways/add", "eui=%3Cscript%3Ealert('1')%3C/script%3E").await.text;
     let mut pages = vec![drained, refused];
-    for path in ["/", "/login", "/servers", "/servers/add", "/gateways?q=%3Cscript%3Ealert('1')", "/gateways/add"] {
+    let nobody = "/servers/remove?name=%3Cscript%3Ealert('1')";
+    for path in [
+        "/",
+        "/login",
+        "/servers",
+        "/servers/add",
+        nobody,
+        "/servers/tokens",
+        "/gateways?q=%3Cscript%3Ealert('1')",
+        "/gateways/add",
+    ] {
         let answer = browser.get(path).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
         let policy = answer.header("content-security-policy");
@@ -300,6 +331,34 @@ async fn draining_says_what_became_of_it() {
     assert!(part.text.contains("hx-swap-oob"));
     let page = browser.post("/servers/drain", "name=no&on=true").await.text;
     assert!(page.contains("no worker named"));
+}
+
+#[tokio::test]
+async fn removing_asks_first_and_is_refused_where_it_was_asked() {
+    let browser = Browser::logged_in().await;
+    let list = browser.get("/servers").await.text;
+    assert!(list.contains("/servers/remove?name=w1") && list.contains("/servers/remove?name=old"));
+    assert!(!list.contains("/servers/remove?name=edge"), "a part of `limpet up`");
+    let question = browser.get("/servers/remove?name=w1").await.text;
+    assert!(question.contains("Remove w1?") && question.contains("its process ends"));
+    let missing = browser.get("/servers/remove?name=nobody").await.text;
+    assert!(
+        missing.contains("There is no server nobody any more.")
+            && !missing.contains("method=\"post\" action=\"/servers")
+    );
+    assert!(browser.post("/servers/remove", "name=w1").await.text.contains("w1 was removed."));
+    let request = browser.form("/servers/remove", &format!("http://{HOST}")).header("hx-request", "true");
+    let refused = browser.send(request, "name=old").await;
+    assert_eq!((refused.header("hx-retarget"), refused.header("hx-trigger")), ("#ask", ""));
+    assert!(refused.text.contains("no worker named"));
+}
+
+#[tokio::test]
+async fn a_token_is_revoked() {
+    let browser = Browser::logged_in().await;
+    assert!(browser.get("/servers/tokens").await.text.contains("0 of 1"));
+    assert!(browser.post("/servers/tokens/revoke", "id=abcd").await.text.contains("abcd lets nobody in."));
+    assert!(browser.post("/servers/tokens/revoke", "id=no").await.text.contains("no worker named"));
 }
 
 #[tokio::test]

@@ -81,8 +81,11 @@ fn state(overview: &Overview) -> (Tone, &'static str) {
     match (&overview.counts, &overview.servers) {
         (None, _) => (Tone::Bad, "The store does not answer. Frames are not acknowledged until it does."),
         (_, None) => (Tone::Warn, "No balancer answers this worker: it gets no frames at the moment."),
+        (_, Some(servers)) if !servers.iter().any(|s| s.role == "balancer" && s.state != "gone") => {
+            (Tone::Warn, "No balancer answers this worker: it gets no frames at the moment.")
+        }
         // Who left on purpose is shown for a while, and is no cause for alarm.
-        (_, Some(servers)) if servers.iter().any(|s| s.state != "ready" && s.reason != "it left") => {
+        (_, Some(servers)) if servers.iter().any(|s| s.state != "ready" && !s.reason.contains("it left")) => {
             (Tone::Warn, "Not every server is ready; the list says which, and why.")
         }
         _ => (Tone::Good, "Everything that this worker can see is up."),

@@ -1,6 +1,8 @@
 //! Servers: who is there, how they share the gateways; adding, draining and removing them.
 
 mod add;
+mod remove;
+mod tokens;
 pub(super) mod view;
 
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use crate::{
 use view::{Ring, Row};
 
 pub(crate) use add::{add, ask_add};
+pub(crate) use remove::{ask_remove, remove};
+pub(crate) use tokens::{revoke, tokens};
 
 const ROOM: Room = Room::Servers;
 

@@ -71,6 +71,7 @@ pub(crate) struct Uses {
 pub(crate) struct May {
     pub drain: bool,
     pub bring_back: bool,
+    pub remove: bool,
 }
 
 /// Balancers first, then workers by name.
@@ -119,7 +120,8 @@ fn row(server: &Server, worker: Option<Worker>, now: UnixMicros) -> Row {
         worker,
         in_flight: server.in_flight,
         uses: if gone { Uses::default() } else { uses(server) },
-        may: May { drain: here && !draining, bring_back: here && draining },
+        // A part of `limpet up` ends only with it.
+        may: May { drain: here && !draining, bring_back: here && draining, remove: !server.combined },
     }
 }
 
@@ -169,10 +171,12 @@ mod tests {
         let may = |role, state| {
             row(&server("a", role, state, 0.0), of(&[server("a", role, state, 0.0)], NOW).1[0].worker.clone(), NOW).may
         };
-        assert_eq!(may("worker", "ready"), May { drain: true, bring_back: false });
-        assert_eq!(may("worker", "draining"), May { drain: false, bring_back: true });
-        assert_eq!(may("worker", "gone"), May::default());
-        assert_eq!(may("balancer", "ready"), May::default());
+        assert_eq!(may("worker", "ready"), May { drain: true, bring_back: false, remove: true });
+        assert_eq!(may("worker", "draining"), May { drain: false, bring_back: true, remove: true });
+        let only_remove = May { remove: true, ..May::default() };
+        assert_eq!([may("worker", "gone"), may("balancer", "ready")], [only_remove; 2]);
+        let combined = Server { combined: true, ..server("a", "balancer", "ready", 0.0) };
+        assert_eq!(of(&[combined], NOW).1[0].may, May::default());
     }
 
     #[test]
