@@ -249,18 +249,20 @@ fn plain(error: ExecutionError) -> StoreError {
 /// Of a conditional write: only what certainly came before its first round leaves nothing behind.
 fn conditional(error: ExecutionError) -> StoreError {
     let text = error.to_string();
+    if is_ours(&error) {
+        return StoreError::Corrupt(text);
+    }
     match &error {
-        _ if is_ours(&error) => StoreError::Corrupt(text),
         ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) | ExecutionError::PrepareError(_) => {
             StoreError::Unavailable(text)
         }
-        ExecutionError::LastAttemptError(RequestAttemptError::DbError(db, _)) => match db {
-            DbError::Unavailable { .. } | DbError::Overloaded | DbError::IsBootstrapping | DbError::Unauthorized => {
-                StoreError::Unavailable(text)
-            }
-            _ => StoreError::Unknown(text),
-        },
-        ExecutionError::LastAttemptError(RequestAttemptError::UnableToAllocStreamId) => StoreError::Unavailable(text),
+        ExecutionError::LastAttemptError(
+            RequestAttemptError::UnableToAllocStreamId
+            | RequestAttemptError::DbError(
+                DbError::Unavailable { .. } | DbError::Overloaded | DbError::IsBootstrapping | DbError::Unauthorized,
+                _,
+            ),
+        ) => StoreError::Unavailable(text),
         _ => StoreError::Unknown(text),
     }
 }

@@ -3,13 +3,14 @@
 mod cascade;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use limpet_shared::{AesKey, Eui64};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
 use self::cascade::owner;
-use super::{CqlStore, entities::Kind};
-use crate::{Directory, List, Page, Result, words};
+use super::{CqlStore, entities::Kind, listing::AT_ONCE};
+use crate::{Directory, List, Page, Result, StoreError, words};
 
 #[async_trait]
 impl Directory for CqlStore {
@@ -161,11 +162,11 @@ impl Directory for CqlStore {
             None => vec![owner::GATEWAYS.into()],
         };
         let page: Page<Gateway> = self.page(Kind::Gateway, owners, list, |_| true).await?;
-        let mut items = Vec::with_capacity(page.items.len());
-        for gateway in page.items {
+        let reads = page.items.into_iter().map(|gateway| async move {
             let seen = self.heard.gateway(&self.db, &gateway.eui.to_string()).await?;
-            items.push((gateway, seen));
-        }
+            Ok::<_, StoreError>((gateway, seen))
+        });
+        let items = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
         Ok(Page { total: page.total, items })
     }
     async fn gateway_set(&self) -> Result<(u64, Vec<Eui64>)> {

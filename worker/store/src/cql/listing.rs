@@ -18,7 +18,7 @@ use crate::{List, OpenError, Page, Result, StoreError};
 /// Partitions that one owner's rows are spread over.
 const SHARDS: i32 = 8;
 /// Reads of listed things at one moment.
-const AT_ONCE: usize = 32;
+pub(super) const AT_ONCE: usize = 32;
 
 /// One row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

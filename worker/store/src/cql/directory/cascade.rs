@@ -3,12 +3,18 @@
 //! The database has no transaction over several rows, so the order of writes does it: a thing is listed, then made, then
 //! its parents are looked at once more; a parent goes after its children, and what was made meanwhile goes after it.
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use limpet_shared::Eui64;
 use limpet_worker_core::model::*;
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::super::{CqlStore, entities::Kind, json::parse, listing::Entry};
+use super::super::{
+    CqlStore,
+    entities::Kind,
+    json::parse,
+    listing::{AT_ONCE, Entry},
+};
 use crate::{Directory, List, Page, Result, StoreError, words};
 
 /// The setting that counts changes of the set of gateways.
@@ -393,11 +399,11 @@ impl CqlStore {
         let also = also.map(|id| id.to_string());
         let keep = |entry: &Entry| also.as_ref().is_none_or(|also| *also == entry.also);
         let page: Page<Device> = self.page(Kind::Device, owners, list, keep).await?;
-        let mut items = Vec::with_capacity(page.items.len());
-        for device in page.items {
+        let reads = page.items.into_iter().map(|device| async move {
             let seen = self.heard.device(&self.db, &device.dev_eui.to_string()).await?;
-            items.push((device, seen));
-        }
+            Ok::<_, StoreError>((device, seen))
+        });
+        let items = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
         Ok(Page { total: page.total, items })
     }
 
