@@ -14,7 +14,7 @@ use crate::{
     cluster::Cluster,
     collector::Collector,
     field::{Field, Load, Sent},
-    full, millis, moments, sized,
+    full, millis, moments,
     support::eventually,
     turn,
 };
@@ -23,8 +23,13 @@ const WORKERS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// Every so many uplinks one is confirmed.
 const CONFIRMED: u32 = 5;
 
-/// Without an engine a test is skipped, and says so; with `CI=true` it fails.
+/// Only with `LIMPET_FULL=1`: an engine that has just started, beside debug builds of everything, can fill two cores for
+/// minutes. Without an engine a test is skipped, and says so; with `CI=true` it fails.
 fn engine(nodes: u8, net: &str) -> Option<Engine> {
+    if !full() {
+        println!("skipped: LIMPET_FULL=1 asks for it");
+        return None;
+    }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cql-{net}"));
     match Engine::start(nodes, &folder, net) {
         Ok(engine) => Some(engine),
@@ -41,7 +46,7 @@ struct Network {
     cluster: Cluster,
     collector: Collector,
     field: Arc<Field>,
-    /// What was sent until every gateway was where it belongs.
+    /// What was sent until the engine was warm.
     first: Vec<Sent>,
 }
 
@@ -53,8 +58,10 @@ impl Network {
         let field = Field::all_in_reach(&cluster, gateways.concat(), devices, &collector.url()).await;
         field.linked().await;
         let field = Arc::new(field);
+        // An engine that has just started is slow at first, and workers that find it slow give gateways away for a while:
+        // where each gateway ends up is not waited for.
         let load = Load::start(&field, 10, 0);
-        cluster.home(&gateways).await;
+        tokio::time::sleep(millis(10_000)).await;
         let first = load.stop().await;
         settle(&first, &collector).await.assert_all_told();
         Self { cluster, collector, field, first }
@@ -66,9 +73,8 @@ impl Network {
     }
 }
 
-/// The engine's own count, for as many copies as there are workers, at as many workers. Followers enter only after the
-/// leader had its time, so on a machine that is too slow for that some uplinks cost one more; the exact count is asked for
-/// with `LIMPET_FULL=1`.
+/// The engine's own count, for three copies at up to three workers. Followers enter only after the
+/// leader had its time, so on a machine that is too slow for that some uplinks cost one more.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uplink_costs_one_conditional_write() {
     let _turn = turn().await;
@@ -76,8 +82,8 @@ async fn an_uplink_costs_one_conditional_write() {
     let network = Network::on(&engine, "costs", 30).await;
     let scopes = ["CASWrite", "CASRead", "Write", "Read"];
     let (before, used) = (scopes.map(|scope| engine.count(scope)), network.cluster.processor_time());
-    let load = Load::start(&network.field, sized(60, 20), CONFIRMED);
-    tokio::time::sleep(Duration::from_secs(sized(60, 15))).await;
+    let load = Load::start(&network.field, 60, CONFIRMED);
+    tokio::time::sleep(Duration::from_secs(60)).await;
     let sent = load.stop().await;
     let account = network.account(&sent).await;
     let cpu = network.cluster.processor_time() - used;
@@ -93,10 +99,8 @@ async fn an_uplink_costs_one_conditional_write() {
     account.assert_all_told();
     let (uplinks, conditional) = (sent.len() as u64, counted[0]);
     assert!(conditional >= uplinks, "{conditional} conditional writes accepted {uplinks} uplinks");
-    if full() {
-        assert_eq!(account.repeated, 0, "nothing died: {account}");
-        assert!(conditional <= uplinks + uplinks / 100, "{conditional} conditional writes for {uplinks} uplinks");
-    }
+    assert_eq!(account.repeated, 0, "nothing died: {account}");
+    assert!(conditional <= uplinks + uplinks / 100, "{conditional} conditional writes for {uplinks} uplinks");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,8 +109,8 @@ async fn killed_workers_lose_nothing_on_a_database() {
     let (mut dice, _) = moments();
     let Some(engine) = engine(1, "127.0.22") else { return };
     let mut network = Network::on(&engine, "kills", 30).await;
-    let load = Load::start(&network.field, sized(60, 20), CONFIRMED);
-    for _ in 0..sized(20, 4) {
+    let load = Load::start(&network.field, 60, CONFIRMED);
+    for _ in 0..20 {
         tokio::time::sleep(millis(dice.random_range(0..3_000))).await;
         let victim = dice.random_range(0..WORKERS.len());
         network.cluster.kill_worker(victim);
@@ -143,7 +147,7 @@ async fn while_the_database_is_away_nothing_is_acknowledged() {
     .await;
     // What was stored just before may have been acknowledged until now.
     let silent_from = Instant::now();
-    tokio::time::sleep(Duration::from_secs(sized(30, 6))).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
     let silent_to = Instant::now();
     engine.fault(Fault::Restart, 1);
     let back = Instant::now();
@@ -178,8 +182,8 @@ async fn faults_of_servers_and_database_nodes_lose_nothing() {
         return println!("skipped: the engine of LIMPET_TEST_CQL is not this test's to kill");
     }
     let mut network = Network::on(&engine, "faults", 60).await;
-    let load = Load::start(&network.field, sized(20, 10), CONFIRMED);
-    let (began, lasts) = (Instant::now(), Duration::from_secs(sized(300, 40)));
+    let load = Load::start(&network.field, 20, CONFIRMED);
+    let (began, lasts) = (Instant::now(), Duration::from_secs(300));
     let mut round = 0;
     while began.elapsed() < lasts {
         fault(&mut network.cluster, &engine, round, &mut dice).await;

@@ -32,9 +32,10 @@ use crate::{OpenError, Result, StoreError};
 /// take every third conditional write with it all that time.
 const KEEPALIVE: Duration = Duration::from_millis(500);
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// A read or a plain write: another replica is asked beside the first after `SPECULATE`.
+/// A read or a plain write: one more replica is asked beside the first after `SPECULATE`. Not earlier and not more: where the
+/// whole database is slow, asking again makes it slower.
 const HOT_LIMIT: Duration = Duration::from_millis(800);
-const SPECULATE: Duration = Duration::from_millis(50);
+const SPECULATE: Duration = Duration::from_millis(150);
 /// A conditional write, and a read that settles one. Neither is ever sent twice.
 const CAS_LIMIT: Duration = Duration::from_millis(1_500);
 /// One page of a long read.
@@ -76,7 +77,7 @@ impl Db {
             .request_timeout(Some(HOT_LIMIT))
             .retry_policy(Arc::new(DefaultRetryPolicy::new()))
             .speculative_execution_policy(Some(Arc::new(SimpleSpeculativeExecutionPolicy {
-                max_retry_count: 2,
+                max_retry_count: 1,
                 retry_interval: SPECULATE,
             })))
             .build()
