@@ -1,8 +1,8 @@
 //! The console: Limpet in a browser. Pages are made here and need nothing from elsewhere; they work without scripts, and
 //! with them they keep themselves fresh.
 //!
-//! A room is a page and what can be done there ([`rooms`]). Everything else is shared: who may come in ([`visitor`]), what
-//! every answer carries ([`guard`]), how answers are written ([`page`]).
+//! A room is a page and what can be done there (`rooms`). Everything else is shared: who may come in (`visitor`), what
+//! every answer carries (`guard`), how answers are written (`page`).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod assets;
