@@ -314,9 +314,9 @@ async fn messages_of_any_size_cross_in_both_directions() {
     let got = timeout(PATIENCE, server.control_rx.recv()).await.unwrap().unwrap().unwrap();
     assert_eq!(got.kind, Some(to_balancer::Kind::Alive(Alive { in_flight: 5 })));
 
-    server.control_tx.try_send(to_worker::Kind::Drain(Drain { on: true })).unwrap();
+    server.control_tx.try_send(to_worker::Kind::Drain(Drain { on: true, remembered: false })).unwrap();
     let got = timeout(PATIENCE, client.control_rx.recv()).await.unwrap().unwrap().unwrap();
-    assert_eq!(got.kind, Some(to_worker::Kind::Drain(Drain { on: true })));
+    assert_eq!(got.kind, Some(to_worker::Kind::Drain(Drain { on: true, remembered: false })));
 }
 
 #[tokio::test]

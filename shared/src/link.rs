@@ -439,6 +439,10 @@ pub struct Drain {
     /// False ends a drain that was asked for before.
     #[prost(bool, tag = "1")]
     pub on: bool,
+    /// To a worker that has just linked up: an earlier run of it was asked to drain. Whoever has ended that since, at
+    /// another balancer, knows better.
+    #[prost(bool, tag = "2")]
+    pub remembered: bool,
 }
 
 /// To a worker: you are removed; drain, then end with status 0.

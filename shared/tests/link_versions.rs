@@ -2,58 +2,18 @@
 //! an older one does not say is as it was before.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "newer/messages.rs"]
+mod messages;
+
 use bytes::{Bytes, BytesMut};
 use limpet_shared::link::{self, ToBalancer, ToWorker, to_balancer, to_worker};
+use messages::{UNKNOWN, added, newer_of_kind, parts};
 use prost::Message;
 
-/// One field of each wire type, under numbers that a later version may give.
-#[derive(Clone, PartialEq, Message)]
-struct Added {
-    #[prost(uint64, tag = "1000")]
-    number: u64,
-    #[prost(string, tag = "1001")]
-    text: String,
-    #[prost(message, optional, boxed, tag = "1002")]
-    message: Option<Box<Added>>,
-    #[prost(fixed64, tag = "1003")]
-    wide: u64,
-    #[prost(fixed32, tag = "1004")]
-    narrow: u32,
-    #[prost(uint32, repeated, tag = "1005")]
-    list: Vec<u32>,
-    #[prost(double, tag = "1006")]
-    real: f64,
-}
-
-fn added() -> Added {
-    let inner = Added { number: 7, ..Added::default() };
-    let message = Some(Box::new(inner));
-    Added { number: u64::MAX, text: "later".into(), message, wide: 1, narrow: 2, list: vec![1, 2, 3], real: 0.5 }
-}
-
-/// A message of the kind with this number, its content as a newer version would write it, beside which stands more.
+/// A message of the kind with this number, its content as a newer version would write it, as it comes off a stream.
 fn newer(tag: u8, content: &[u8]) -> Bytes {
-    let content = [content, &added().encode_to_vec()].concat();
-    let mut wire = Vec::new();
-    // Field number and wire type 2 in one byte: all our numbers are below 16.
-    wire.push(tag << 3 | 2);
-    prost::encoding::encode_varint(content.len() as u64, &mut wire);
-    wire.extend(content);
-    wire.extend(added().encode_to_vec());
-    // As it comes off a stream.
-    let mut stream = BytesMut::new();
-    stream.extend((wire.len() as u32).to_be_bytes());
-    stream.extend(wire);
+    let mut stream = BytesMut::from(&newer_of_kind(tag, content)[..]);
     link::next_message(&mut stream).unwrap().unwrap()
-}
-
-/// The number of a kind, and its content, taken from what this version writes.
-fn parts(message: &impl Message) -> (u8, Vec<u8>) {
-    let wire = message.encode_to_vec();
-    let mut rest = &wire[1..];
-    let len = prost::encoding::decode_varint(&mut rest).unwrap() as usize;
-    assert_eq!(rest.len(), len, "one kind and nothing else");
-    (wire[0] >> 3, rest.to_vec())
 }
 
 #[test]
@@ -70,7 +30,7 @@ fn what_a_newer_version_adds_to_a_message_is_passed_over() {
         B::Weight(weight),
         B::Alive(link::Alive { in_flight: 3 }),
         B::Downlink(link::Downlink { key: 1, gateway: 2, windows: vec![window], ..Default::default() }),
-        B::Drain(link::Drain { on: true }),
+        B::Drain(link::Drain { on: true, ..Default::default() }),
         B::Renew(link::Renew { csr: Bytes::from_static(b"csr") }),
         B::Admin(link::Admin { id: 1, request: "{}".into() }),
         B::AdminReply(link::AdminReply { id: 1, reply: "{}".into() }),
@@ -86,7 +46,7 @@ fn what_a_newer_version_adds_to_a_message_is_passed_over() {
         W::GatewaySeen(link::GatewaySeen { eui: 1, address: "192.0.2.1:1".into(), at: 5, version: 2 }),
         W::UnknownGateway(link::UnknownGateway { eui: 1, address: "192.0.2.1:1".into(), at: 5 }),
         W::TxAck(link::TxAck { key: 1, gateway: 2, error: "TOO_LATE".into(), ..Default::default() }),
-        W::Drain(link::Drain { on: true }),
+        W::Drain(link::Drain { on: true, remembered: true }),
         W::Remove(link::Remove {}),
         W::Suspects(link::Suspects { names: vec!["a".into()] }),
         W::Renewed(link::Renewed { certificate: "pem".into() }),
@@ -107,8 +67,8 @@ fn what_a_newer_version_adds_to_a_message_is_passed_over() {
 /// Both sides leave such a message alone and go on.
 #[test]
 fn a_kind_that_only_a_newer_version_knows_is_no_kind_and_no_error() {
-    assert_eq!(ToBalancer::decode(newer(15, b"")).unwrap().kind, None);
-    assert_eq!(ToWorker::decode(newer(15, b"")).unwrap().kind, None);
+    assert_eq!(ToBalancer::decode(newer(UNKNOWN, b"")).unwrap().kind, None);
+    assert_eq!(ToWorker::decode(newer(UNKNOWN, b"")).unwrap().kind, None);
     let message = added().encode_to_vec();
     assert_eq!(ToWorker::decode(&message[..]).unwrap().kind, None);
     assert_eq!(ToBalancer::decode(&message[..]).unwrap().kind, None);

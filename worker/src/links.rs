@@ -180,10 +180,12 @@ impl Links {
         self.tell(changed);
     }
 
-    /// An operator wants this worker to get no frames, or frames again: all balancers follow what one was asked.
-    fn drained_by_operator(&self, on: bool) {
-        let weight = self.told.lock().drained(on);
+    /// An operator wants this worker to get no frames, or frames again: all balancers follow what one was asked. Returns
+    /// whether that is news.
+    fn drained_by_operator(&self, drain: &Drain) -> bool {
+        let (weight, news) = self.told.lock().drained(drain);
         self.tell(Some(weight));
+        news
     }
 
     fn tell(&self, changed: Option<Weight>) {
@@ -200,7 +202,7 @@ impl Links {
     /// What changed since Hello was written: it may have become ready, or been told to stop.
     fn catch_up(&self, control: &ControlSender<ToBalancer>) {
         let weight = to_balancer::Kind::Weight(self.told.lock().weight.clone());
-        let drain = self.is_draining().then_some(to_balancer::Kind::Drain(Drain { on: true }));
+        let drain = self.is_draining().then_some(to_balancer::Kind::Drain(Drain { on: true, ..Drain::default() }));
         for kind in [Some(weight), drain].into_iter().flatten() {
             // A queue that is full or closed this early is of a link that ends now.
             let _ = control.try_send(ToBalancer::from(kind));
@@ -210,7 +212,7 @@ impl Links {
     /// Asks all balancers for no new frames (or for frames again).
     pub fn drain(&self, on: bool) {
         self.draining.store(on, Ordering::Relaxed);
-        self.broadcast(to_balancer::Kind::Drain(Drain { on }));
+        self.broadcast(to_balancer::Kind::Drain(Drain { on, ..Drain::default() }));
     }
 
     pub fn is_draining(&self) -> bool {

@@ -3,6 +3,8 @@
 
 use alloc::{collections::BTreeMap, string::String};
 
+use limpet_shared::link::Drain;
+
 /// Names remembered. An operator has to name a connected worker, so more means names that are long gone.
 const MOST: usize = 1_000;
 
@@ -32,20 +34,20 @@ impl Drains {
         }
     }
 
-    /// A worker is linked, in its run `instance`: whether it drains, and whether it has to be told so. `None` from a
-    /// worker of a version that does not say.
-    pub fn linked(&mut self, name: &str, instance: u64, says: Option<bool>) -> (bool, bool) {
+    /// A worker is linked, in its run `instance`: whether it drains, and what it has to be told of that. `None` from a
+    /// worker of a version that does not say. What an earlier run of it knew may have been taken back at another balancer.
+    pub fn linked(&mut self, name: &str, instance: u64, says: Option<bool>) -> (bool, Option<Drain>) {
         match (says, self.0.get(name)) {
             (Some(true), _) => {
                 self.0.insert(name.into(), Wish::Known(instance));
-                (true, false)
+                (true, None)
             }
             (Some(false), Some(Wish::Known(known))) if *known == instance => {
                 self.0.remove(name);
-                (false, false)
+                (false, None)
             }
-            (_, Some(_)) => (true, true),
-            (_, None) => (false, false),
+            (_, Some(wish)) => (true, Some(Drain { on: true, remembered: *wish != Wish::Asked })),
+            (_, None) => (false, None),
         }
     }
 
@@ -70,21 +72,36 @@ impl Drains {
 mod tests {
     use super::*;
 
+    fn told(remembered: bool) -> Option<Drain> {
+        Some(Drain { on: true, remembered })
+    }
+
     #[test]
     fn a_wish_outlives_links_and_restarts_until_it_is_taken_back_anywhere() {
         let mut drains = Drains::default();
-        assert_eq!(drains.linked("a", 1, Some(false)), (false, false));
+        assert_eq!(drains.linked("a", 1, Some(false)), (false, None));
         drains.ask("a", true);
         assert_eq!(drains.says("a", 1, Some(false)), None, "said before it was asked");
-        assert_eq!(drains.linked("a", 1, Some(false)), (true, true), "the wish was lost with the link");
+        assert_eq!(drains.linked("a", 1, Some(false)), (true, told(false)), "the wish was lost with the link");
         assert_eq!(drains.says("a", 1, Some(true)), Some(true));
-        assert_eq!(drains.linked("a", 1, Some(true)), (true, false), "the link came back");
-        assert_eq!(drains.linked("a", 2, Some(false)), (true, true), "it was restarted");
+        assert_eq!(drains.linked("a", 1, Some(true)), (true, None), "the link came back");
+        assert_eq!(drains.linked("a", 2, Some(false)), (true, told(true)), "it was restarted");
         assert_eq!(drains.says("a", 2, Some(true)), Some(true));
-        assert_eq!(drains.linked("a", 2, Some(false)), (false, false), "taken back at another balancer meanwhile");
+        assert_eq!(drains.linked("a", 2, Some(false)), (false, None), "taken back at another balancer meanwhile");
         drains.ask("a", true);
         drains.ask("a", false);
-        assert_eq!(drains.linked("a", 3, Some(false)), (false, false));
+        assert_eq!(drains.linked("a", 3, Some(false)), (false, None));
+    }
+
+    #[test]
+    fn a_wish_that_was_taken_back_while_the_link_was_away_is_given_up_when_the_worker_says_so() {
+        let mut drains = Drains::default();
+        drains.ask("a", true);
+        assert_eq!(drains.says("a", 1, Some(true)), Some(true));
+        // Hello was written before the operator's word came to the new run, which goes by that.
+        assert_eq!(drains.linked("a", 2, Some(false)), (true, told(true)));
+        assert_eq!(drains.says("a", 2, Some(false)), Some(false));
+        assert_eq!(drains.linked("a", 2, Some(false)), (false, None));
     }
 
     #[test]
@@ -92,6 +109,6 @@ mod tests {
         let mut drains = Drains::default();
         drains.ask("old", true);
         assert_eq!(drains.says("old", 1, None), None);
-        assert_eq!(drains.linked("old", 1, None), (true, true));
+        assert_eq!(drains.linked("old", 1, None), (true, told(false)));
     }
 }

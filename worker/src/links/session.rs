@@ -193,10 +193,7 @@ fn take(
             tokio::spawn(answer_to(admin.id, answered, control.clone()));
             Some(Notice::Ask { request, answer })
         }
-        Kind::Drain(drain) => {
-            links.drained_by_operator(drain.on);
-            Some(Notice::Drain(drain.on))
-        }
+        Kind::Drain(drain) => links.drained_by_operator(&drain).then_some(Notice::Drain(drain.on)),
         Kind::Remove(_) => Some(Notice::Remove),
         Kind::Renewed(renewed) => Some(Notice::Renewed(renewed.certificate)),
         // Unknown gateways are listed by the balancer itself; Welcome and Refused come only once.

@@ -1,6 +1,6 @@
 //! What balancers are told of this worker's state: one message, numbered, of which several parts of the worker have a say.
 
-use limpet_shared::link::Weight;
+use limpet_shared::link::{Drain, Weight};
 use limpet_worker_core::load::Advice;
 
 /// The message as it was sent last, and what its one reason is made from.
@@ -9,6 +9,8 @@ pub struct Told {
     pub weight: Weight,
     not_ready: String,
     overload: String,
+    /// An operator has ended a drain since this process started, and asked for none after that.
+    taken_back: bool,
 }
 
 impl Told {
@@ -23,7 +25,7 @@ impl Told {
             drained: Some(false),
             ..Weight::default()
         };
-        Self { weight, not_ready: reason, overload: String::new() }
+        Self { weight, not_ready: reason, overload: String::new(), taken_back: false }
     }
 
     /// The message to send, if it is another one now.
@@ -64,11 +66,16 @@ impl Told {
         })
     }
 
-    /// Sent even if nothing changed: the balancer that asked waits for a word.
-    pub fn drained(&mut self, on: bool) -> Weight {
-        self.weight.drained = Some(on);
+    /// Sent even if nothing changed: the balancer that asked waits for a word. With it, whether there is a change: what a
+    /// balancer remembers of an earlier run is none if an operator has ended it meanwhile.
+    pub fn drained(&mut self, drain: &Drain) -> (Weight, bool) {
+        let outdated = drain.on && drain.remembered && self.taken_back;
+        if !outdated {
+            self.taken_back = !drain.on;
+            self.weight.drained = Some(drain.on);
+        }
         self.weight.number += 1;
-        self.weight.clone()
+        (self.weight.clone(), !outdated)
     }
 }
 
@@ -93,6 +100,21 @@ mod tests {
         assert_eq!(told.ready(true, "").unwrap().reason, "the processors are busy");
         assert_eq!(told.load(advice(None)).unwrap().reason, "");
         let number = told.weight.number;
-        assert_eq!(told.drained(false).number, number + 1);
+        assert_eq!(told.drained(&Drain::default()).0.number, number + 1);
+    }
+
+    #[test]
+    fn a_drain_that_an_operator_has_ended_does_not_come_back_with_a_balancer_that_remembers_it() {
+        let (asked, remembered) = (Drain { on: true, remembered: false }, Drain { on: true, remembered: true });
+        let mut told = Told::new(80);
+        let mut drained = |drain| {
+            let (weight, news) = told.drained(&drain);
+            (weight.drained, news)
+        };
+        assert_eq!(drained(remembered.clone()), (Some(true), true), "it outlives a restart");
+        assert_eq!(drained(Drain::default()), (Some(false), true));
+        assert_eq!(drained(remembered.clone()), (Some(false), false));
+        assert_eq!(drained(asked), (Some(true), true));
+        assert_eq!(drained(remembered), (Some(true), true));
     }
 }

@@ -96,7 +96,7 @@ impl Balancer {
         if let Some(worker) = self.workers.get_mut(id) {
             worker.drained = on;
         }
-        self.control(id, ToWorker::Drain(Drain { on }));
+        self.control(id, ToWorker::Drain(Drain { on, ..Drain::default() }));
         self.announce(id);
         self.workers_changed(now);
         let message = if on {

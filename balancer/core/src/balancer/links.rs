@@ -6,7 +6,7 @@ use core::{net::SocketAddr, time::Duration};
 use limpet_shared::{
     Now,
     link::{
-        ClusterHave, Drain, Hello, Refused, Remove, Spare, Suspects, VERSION, Weight, Welcome,
+        ClusterHave, Hello, Refused, Remove, Spare, Suspects, VERSION, Weight, Welcome,
         to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker,
     },
 };
@@ -61,8 +61,8 @@ impl Balancer {
         let says = hello.weight.as_ref().and_then(|weight| weight.drained);
         let (drained, tell) = self.drains.linked(&hello.name, hello.instance, says);
         self.workers.insert(id, Worker { drained, ..Worker::new(address, hello, live) });
-        if tell {
-            self.control(id, ToWorker::Drain(Drain { on: true }));
+        if let Some(drain) = tell {
+            self.control(id, ToWorker::Drain(drain));
         }
         let names = self.workers.silent(now.mono);
         if !names.is_empty() && names == self.suspects_told {

@@ -168,7 +168,7 @@ fn a_draining_worker_finishes_and_gets_nothing_new() {
     let mut w = World::with_workers(&["a", "b"]);
     let owner = w.owner(5);
     w.push(5, 1);
-    w.control(owner, ToBalancer::Drain(Drain { on: true }));
+    w.control(owner, ToBalancer::Drain(Drain { on: true, ..Drain::default() }));
     w.push(5, 2);
     w.run(300);
     let mut acks = w.push_acks();
@@ -214,7 +214,13 @@ fn an_operators_drain_survives_the_link_and_the_workers_restart() {
         w.run(5_000);
         assert_eq!(state(&mut w, &drained), "draining");
         assert_ne!(w.owner(5), again);
-        assert!(w.workers[&again].control.iter().any(|m| matches!(m, ToWorker::Drain(Drain { on: true }))), "told");
+        assert!(
+            w.workers[&again]
+                .control
+                .iter()
+                .any(|m| matches!(m, ToWorker::Drain(Drain { on: true, remembered: false }))),
+            "told"
+        );
         w.close(again);
     }
     // With what it was told by another balancer it comes back.

@@ -91,7 +91,7 @@ fn apply_to(w: &mut World, step: &Step, id: WorkerId) {
         Step::Kill { .. } => w.close(id),
         Step::Freeze { frozen, .. } => w.workers.get_mut(&id).unwrap().frozen = frozen,
         Step::Store { stores, .. } => w.workers.get_mut(&id).unwrap().stores = stores,
-        Step::Drain { on, .. } => w.control(id, ToBalancer::Drain(Drain { on })),
+        Step::Drain { on, .. } => w.control(id, ToBalancer::Drain(Drain { on, ..Drain::default() })),
         Step::Unready { ready, number, .. } => {
             let weight = Weight { number, weight: 100, ready, ..Weight::default() };
             w.control(id, ToBalancer::Weight(weight));
@@ -114,7 +114,7 @@ fn at_rest(w: &mut World) {
     }
     let ids: Vec<WorkerId> = w.workers.keys().copied().collect();
     for id in ids {
-        w.control(id, ToBalancer::Drain(Drain { on: false }));
+        w.control(id, ToBalancer::Drain(Drain::default()));
         let weight = Weight { number: 99, weight: 100, ready: true, ..Weight::default() };
         w.control(id, ToBalancer::Weight(weight));
     }
