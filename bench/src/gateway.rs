@@ -54,6 +54,7 @@ struct Inner {
 /// Up and down, each connect()ed to the server: an answer from any other address is never seen.
 #[derive(Clone, Debug)]
 struct Sockets {
+    server: SocketAddr,
     up: Arc<UdpSocket>,
     down: Arc<UdpSocket>,
 }
@@ -62,6 +63,7 @@ struct Sockets {
 struct Waiting {
     since: Instant,
     told: oneshot::Sender<Duration>,
+    datagram: Vec<u8>,
 }
 
 /// What a gateway did and saw.
@@ -186,9 +188,27 @@ impl VirtualGateway {
     /// Goes on from new source ports, as behind a NAT that forgot the old ones. The server learns the new one for
     /// downlinks from the next PULL_DATA, as always.
     pub async fn rebind(&self) -> io::Result<()> {
-        let fresh = Sockets::open(self.inner.config.server).await?;
-        self.inner.sockets.send_replace(fresh);
+        let server = self.inner.sockets.borrow().server;
+        self.inner.sockets.send_replace(Sockets::open(server).await?);
         Ok(())
+    }
+
+    /// Sends to another server from now on, beginning with a PULL_DATA. What the one before still answers is heard.
+    pub async fn move_to(&self, server: SocketAddr) -> io::Result<()> {
+        self.inner.sockets.send_replace(Sockets::open(server).await?);
+        self.inner.pull().await
+    }
+
+    /// Sends every PUSH_DATA again that has no PUSH_ACK yet and that somebody still waits for, as forwarders do that keep
+    /// what was not acknowledged. Returns how many these were.
+    pub async fn send_again(&self) -> io::Result<usize> {
+        let unanswered = |waiting: &Waiting| (!waiting.told.is_closed()).then(|| waiting.datagram.clone());
+        let datagrams: Vec<Vec<u8>> = lock(&self.inner.waiting).values().filter_map(unanswered).collect();
+        let socket = self.inner.sockets.borrow().up.clone();
+        for datagram in &datagrams {
+            ignore_refused(socket.send(datagram).await)?;
+        }
+        Ok(datagrams.len())
     }
 
     /// The source ports now: of PUSH_DATA, of PULL_DATA.
@@ -236,7 +256,7 @@ impl Sockets {
             socket.connect(server).await?;
             io::Result::Ok(Arc::new(socket))
         };
-        Ok(Self { up: one().await?, down: one().await? })
+        Ok(Self { server, up: one().await?, down: one().await? })
     }
 }
 
@@ -254,7 +274,8 @@ impl Inner {
         let token = self.next_token();
         let datagram = gwmp::push_data(self.config.version, token, self.config.eui, json);
         let (tell, told) = oneshot::channel();
-        lock(&self.waiting).insert(token, Waiting { since: Instant::now(), told: tell });
+        let waiting = Waiting { since: Instant::now(), told: tell, datagram: datagram.clone() };
+        lock(&self.waiting).insert(token, waiting);
         let socket = self.sockets.borrow().up.clone();
         lock(&self.counters).pushed += 1;
         ignore_refused(socket.send(&datagram).await)?;

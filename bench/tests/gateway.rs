@@ -233,3 +233,29 @@ async fn after_a_rebind_it_speaks_from_other_ports_and_hears_there() {
     peer.send(got.from, &push_ack(2, got.token)).await;
     assert!(push.acked(PATIENCE).await.is_some());
 }
+
+#[tokio::test]
+async fn after_a_move_it_hears_both_servers_and_sends_again_what_was_not_acknowledged() {
+    let (before, after) = (Peer::new().await, Peer::new().await);
+    let gateway = VirtualGateway::start(before.config()).await.unwrap();
+    let route = before.next(UpKind::PullData).await.from;
+    let [answered, silent] = [gateway.send_json(b"{}").await.unwrap(), gateway.send_json(b"{}").await.unwrap()];
+    let abandoned = gateway.send_json(b"{}").await.unwrap();
+    let first = before.next(UpKind::PushData).await;
+    drop(abandoned);
+    gateway.move_to(after.config().server).await.unwrap();
+    after.next(UpKind::PullData).await;
+
+    // What the first server still has to say arrives, and is answered there.
+    before.send(first.from, &push_ack(2, first.token)).await;
+    assert!(answered.acked(PATIENCE).await.is_some());
+    let ack = before.downlink(&gateway, route, 6, 5_000_000).await;
+    assert_eq!((ack.token, ack.from), (6, route));
+
+    assert_eq!(gateway.send_again().await.unwrap(), 1);
+    let again = after.next(UpKind::PushData).await;
+    assert_eq!(again.token, silent.token);
+    after.send(again.from, &push_ack(2, again.token)).await;
+    assert!(silent.acked(PATIENCE).await.is_some());
+    assert_eq!(gateway.send_again().await.unwrap(), 0);
+}

@@ -66,33 +66,51 @@ pub(super) async fn report(inner: Arc<Inner>, every: Duration) {
     }
 }
 
-/// Reads one socket, and the one that takes its place.
+/// Reads one socket, and the one that takes its place. After a move to another server the old one is read besides, for
+/// what that server still answers.
 pub(super) async fn read(inner: Arc<Inner>, side: Side) {
-    let mut sockets: watch::Receiver<Sockets> = inner.sockets.subscribe();
-    let mut buffer = vec![0; 65_536];
+    let mut changes: watch::Receiver<Sockets> = inner.sockets.subscribe();
+    let mut here = changes.borrow_and_update().clone();
+    let mut left: Option<Sockets> = None;
+    let (mut buffer, mut late) = (vec![0; 65_536], vec![0; 65_536]);
     loop {
-        let socket = side.of(&sockets.borrow_and_update());
-        loop {
-            tokio::select! {
-                changed = sockets.changed() => match changed {
-                    Ok(()) => break,
-                    Err(_) => return,
-                },
-                got = socket.recv(&mut buffer) => match got {
-                    Ok(length) => handle(&inner, buffer.get(..length).unwrap_or_default()).await,
-                    Err(_) => tokio::time::sleep(AFTER_ERROR).await,
-                },
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let fresh = changes.borrow_and_update().clone();
+                let before = std::mem::replace(&mut here, fresh);
+                left = (before.server != here.server).then_some(before);
             }
+            got = receive(Some(&here), side, &mut buffer) => match got {
+                Ok(length) => handle(&inner, &here, buffer.get(..length).unwrap_or_default()).await,
+                Err(_) => tokio::time::sleep(AFTER_ERROR).await,
+            },
+            got = receive(left.as_ref(), side, &mut late) => match (got, &left) {
+                (Ok(length), Some(there)) => handle(&inner, there, late.get(..length).unwrap_or_default()).await,
+                // That server is gone.
+                _ => left = None,
+            },
         }
     }
 }
 
-async fn handle(inner: &Arc<Inner>, datagram: &[u8]) {
+/// The next datagram; without sockets there is none.
+async fn receive(sockets: Option<&Sockets>, side: Side, buffer: &mut [u8]) -> std::io::Result<usize> {
+    match sockets {
+        Some(sockets) => side.of(sockets).recv(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Does what the server wants that is on the other end of these sockets.
+async fn handle(inner: &Arc<Inner>, from: &Sockets, datagram: &[u8]) {
     match gwmp::parse_downstream(datagram) {
         Ok(Downstream { kind: DownKind::PushAck, token, .. }) => push_acked(inner, token),
         Ok(Downstream { kind: DownKind::PullAck, .. }) => lock(&inner.counters).pull_acked += 1,
         Ok(Downstream { kind: DownKind::PullResp, token, json, .. }) => match gwmp::parse_pull_resp(json) {
-            Ok(txpk) => downlink(inner, token, txpk).await,
+            Ok(txpk) => downlink(inner, from, token, txpk).await,
             Err(error) => junk(inner, &error.to_string()),
         },
         Err(error) => junk(inner, &error.to_string()),
@@ -116,7 +134,7 @@ fn push_acked(inner: &Inner, token: u16) {
     }
 }
 
-async fn downlink(inner: &Arc<Inner>, token: u16, txpk: Txpk) {
+async fn downlink(inner: &Arc<Inner>, from: &Sockets, token: u16, txpk: Txpk) {
     let arrived = Instant::now();
     let now = inner.tmst(arrived);
     let lead = txpk.tmst.map_or(0, |tmst| i64::from(tmst.wrapping_sub(now) as i32));
@@ -126,7 +144,7 @@ async fn downlink(inner: &Arc<Inner>, token: u16, txpk: Txpk) {
         Err(error) => Answer::Refused(error.clone()),
     };
     count(inner, &answer);
-    if let Err(error) = answer_with_tx_ack(inner, token, &answer).await {
+    if let Err(error) = answer_with_tx_ack(inner, from, token, &answer).await {
         tracing::debug!(gateway = %inner.config.eui, %error, "TX_ACK not sent");
     }
     let gateway = inner.config.eui;
@@ -153,14 +171,13 @@ fn count(inner: &Inner, answer: &Answer) {
     }
 }
 
-async fn answer_with_tx_ack(inner: &Inner, token: u16, answer: &Answer) -> std::io::Result<()> {
+async fn answer_with_tx_ack(inner: &Inner, to: &Sockets, token: u16, answer: &Answer) -> std::io::Result<()> {
     let config = &inner.config;
-    let sockets = inner.sockets.borrow().clone();
     let socket = match config.tx_ack {
         _ if config.version == 1 => return Ok(()),
         TxAckFrom::Never => return Ok(()),
-        TxAckFrom::PullSocket => sockets.down,
-        TxAckFrom::PushSocket => sockets.up,
+        TxAckFrom::PullSocket => &to.down,
+        TxAckFrom::PushSocket => &to.up,
     };
     let error = |error: &str| TxAckBody { error: Some(error.into()), ..TxAckBody::default() }.to_json();
     let json = match (answer, config.tx_ack_style) {
