@@ -1,4 +1,4 @@
-//! A balancer and workers on one SQLite store, or `limpet up`: started, killed and asked.
+//! A balancer or two and workers on one store, or `limpet up`: started, killed and asked.
 
 use std::{
     net::SocketAddr,
@@ -12,21 +12,20 @@ use limpet_shared::{
     admin::{Reply, Request, Role, Server},
 };
 
-use crate::support::{Limpet, Stopped, eventually, free_address, free_addresses};
+use crate::{
+    edge::Edge,
+    support::{Limpet, Stopped, eventually, free_address},
+};
 
 /// Processes of one network. Whoever is `None` is dead now.
 pub struct Cluster {
     folder: tempfile::TempDir,
-    pub gwmp: SocketAddr,
-    link: SocketAddr,
-    pub admin: SocketAddr,
-    /// `limpet balancer`, or `limpet up`.
-    pub edge: Option<Limpet>,
+    /// `limpet balancer`, one or two; or `limpet up`.
+    pub edges: Vec<Edge>,
     pub workers: Vec<Worker>,
     token: String,
     /// What all workers share.
     store: String,
-    is_up: bool,
     client: reqwest::Client,
 }
 
@@ -52,6 +51,20 @@ impl Cluster {
         cluster.with_workers(names).await
     }
 
+    /// The same with two balancers.
+    pub async fn apart_with_two_balancers(names: &[&str]) -> Self {
+        let mut cluster = Self::apart(names).await;
+        let asked = Request::JoinToken { role: Role::Balancer, expires_in_secs: 3600, uses: 1 };
+        let Reply::JoinToken { token, .. } = cluster.ask(&asked).await else { panic!("no join token") };
+        let mut second = Edge::new("edge-2", cluster.folder.path());
+        second.start_with(&["--join", &token]).await;
+        cluster.edges.push(second);
+        for index in 0..names.len() {
+            cluster.linked(index).await;
+        }
+        cluster
+    }
+
     async fn with_workers(mut self, names: &[&str]) -> Self {
         self.start_edge().await;
         let asked = Request::JoinToken { role: Role::Worker, expires_in_secs: 7200, uses: 100 };
@@ -75,17 +88,14 @@ impl Cluster {
     }
 
     fn new(is_up: bool) -> Self {
-        let [gwmp, link, admin] = free_addresses();
+        let folder = tempfile::tempdir().unwrap();
+        let edge = Edge::new("edge", folder.path());
         Self {
-            folder: tempfile::tempdir().unwrap(),
-            gwmp,
-            link,
-            admin,
-            edge: None,
+            folder,
+            edges: vec![if is_up { edge.with_all() } else { edge }],
             workers: Vec::new(),
             token: String::new(),
             store: String::new(),
-            is_up,
             client: reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap(),
         }
     }
@@ -98,20 +108,19 @@ impl Cluster {
         self.path(name).to_str().unwrap().to_owned()
     }
 
+    /// What all workers share, as a URL.
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// Lets workers in.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Starts the balancer (or `up`) with the folder and the addresses that it always has; returns when it listens.
     pub async fn start_edge(&mut self) {
-        let (data, http) = (self.text("edge"), free_address().to_string());
-        let [gwmp, link, admin] = [self.gwmp, self.link, self.admin].map(|address| address.to_string());
-        let addresses = ["--gwmp", &gwmp, "--link", &link, "--admin", &admin];
-        let (mut edge, running) = if self.is_up {
-            let role = ["up", "--data", &data, "--name", "up", "--http", &http, "--admin-password", "cluster-test"];
-            (Limpet::start("up", &[&role[..], &addresses].concat()), "Limpet is running")
-        } else {
-            let role = ["balancer", "--data", &data, "--name", "edge"];
-            (Limpet::start("edge", &[&role[..], &addresses].concat()), "the balancer is running")
-        };
-        edge.line_with(running).await;
-        self.edge = Some(edge);
+        self.edges[0].start().await;
     }
 
     /// Starts a worker with the folder and the addresses that it always has.
@@ -147,6 +156,19 @@ impl Cluster {
         .await;
     }
 
+    /// Waits until the worker is ready at every balancer.
+    pub async fn linked(&self, index: usize) {
+        let name = self.workers[index].name.clone();
+        for edge in &self.edges {
+            eventually(&format!("worker {name} to be ready at {}", edge.name), async || {
+                // What the balancer itself sees, not what it is told.
+                let shares = edge.shares(&self.client).await?;
+                shares.contains(&name).then_some(())
+            })
+            .await;
+        }
+    }
+
     pub async fn servers(&self) -> Vec<Server> {
         match self.ask(&Request::Servers).await {
             Reply::Servers { servers } => servers,
@@ -171,7 +193,8 @@ impl Cluster {
     /// Processor time that the living processes have used so far.
     pub fn processor_time(&self) -> Duration {
         let workers = self.workers.iter().filter_map(|worker| worker.process.as_ref());
-        workers.chain(&self.edge).map(Limpet::processor_time).sum()
+        let edges = self.edges.iter().filter_map(|edge| edge.process.as_ref());
+        workers.chain(edges).map(Limpet::processor_time).sum()
     }
 
     /// SIGTERM, and waits for the end.
@@ -183,21 +206,20 @@ impl Cluster {
 
     /// SIGTERM to the balancer, or to `up`, and waits for the end.
     pub async fn terminate_edge(&mut self) -> Stopped {
-        let process = self.edge.take().unwrap();
-        process.terminate();
-        process.stopped().await
+        self.edges[0].terminate().await
     }
 
     /// `kill -9` of the balancer, or of `up`.
     pub fn kill_edge(&mut self) {
-        let process = self.edge.take().unwrap();
+        let process = self.edges[0].process.take().unwrap();
         keep("edge", &process);
         process.kill();
     }
 
-    /// What `limpet ctl` asks.
+    /// What `limpet ctl` asks: at the first balancer that runs.
     pub async fn ask(&self, request: &Request) -> Reply {
-        admin_socket::ask(&self.path("edge"), request).await.unwrap()
+        let edge = self.edges.iter().find(|edge| edge.process.is_some()).expect("a balancer that runs");
+        admin_socket::ask(&edge.data, request).await.unwrap()
     }
 
     /// Asks for something to be done.
@@ -219,7 +241,8 @@ impl Cluster {
     /// How often the balancer took a worker for dead that was only silent for long: the machine had no time for it.
     pub fn ejections(&self, worker: &str) -> usize {
         let said = format!("worker=\"{worker}\" state=\"ejected\"");
-        self.edge.as_ref().map_or(0, |edge| edge.lines().iter().filter(|line| line.contains(&said)).count())
+        let lines = self.edges.iter().filter_map(|edge| Some(edge.process.as_ref()?.lines())).flatten();
+        lines.filter(|line| line.contains(&said)).count()
     }
 
     /// For each worker, in order, so many EUIs that the ring gives it.
@@ -240,13 +263,20 @@ impl Cluster {
     }
 
     pub fn view(&self) -> View {
-        View { client: self.client.clone(), admin: self.admin }
+        View { client: self.client.clone(), admin: self.edges[0].admin }
     }
 
     /// The value of a metric of the balancer, its labels summed up.
     pub async fn edge_metric(&self, name: &str) -> f64 {
-        let text =
-            self.client.get(format!("http://{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap();
+        let text = self
+            .client
+            .get(format!("http://{}/metrics", self.edges[0].admin))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
         let lines =
             text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).fold(0.0, |sum, value| sum + value)
@@ -294,7 +324,8 @@ fn keep(name: &str, process: &Limpet) {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for (name, process) in self.workers.iter().map(|w| (&*w.name, &w.process)).chain([("edge", &self.edge)]) {
+        let edges = self.edges.iter().map(|edge| (edge.name, &edge.process));
+        for (name, process) in self.workers.iter().map(|w| (&*w.name, &w.process)).chain(edges) {
             if let Some(process) = process {
                 keep(name, process);
             }

@@ -1,6 +1,7 @@
 //! Devices and gateways in the field, sending without pause, and what became of each uplink on the gateways' side.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use limpet_shared::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster::Cluster, collector::UplinkId};
+use crate::{cluster::Cluster, collector::UplinkId, counters::Counters};
 
 /// How long PUSH_ACKs are waited for after the last uplink.
 const LAST_ACKS: Duration = Duration::from_secs(5);
@@ -28,6 +29,7 @@ pub struct Field {
     air: Arc<Air>,
     devices: Vec<Arc<Mutex<VirtualDevice>>>,
     coverage: Vec<Vec<Coverage>>,
+    counters: Mutex<Counters>,
 }
 
 /// An uplink and what came back.
@@ -74,10 +76,11 @@ impl Field {
         devices: u32,
         webhook: &str,
     ) -> Self {
-        let mut started = Vec::new();
+        let (mut started, mut counters) = (Vec::new(), Counters::default());
         for &eui in &gateways {
             cluster.done(&Request::GatewayAdd { eui, name: None, tenant: None }).await;
-            let gateway = VirtualGateway::start(GatewayConfig::new(eui, cluster.gwmp)).await.unwrap();
+            let gateway = VirtualGateway::start(GatewayConfig::new(eui, cluster.edges[0].gwmp)).await.unwrap();
+            counters.listen(&gateway);
             started.push(Arc::new(gateway));
         }
         let coverage = (0..devices as usize).map(|number| heard(&places[number % places.len()])).collect();
@@ -85,7 +88,8 @@ impl Field {
         for number in 1..=devices {
             made.push(Arc::new(Mutex::new(device(cluster, number, webhook).await)));
         }
-        Self { gateways, air: Arc::new(Air::new(started)), devices: made, coverage }
+        let counters = Mutex::new(counters);
+        Self { gateways, air: Arc::new(Air::new(started)), devices: made, coverage, counters }
     }
 
     /// Waits until every gateway can get downlinks and has been heard.
@@ -98,6 +102,38 @@ impl Field {
             })
             .await;
         }
+    }
+
+    /// Every gateway sends to this server from now on, and has heard from it when this returns.
+    pub async fn move_to(&self, server: SocketAddr) {
+        for gateway in self.air.gateways() {
+            gateway.move_to(server).await.unwrap();
+        }
+        for gateway in self.air.gateways() {
+            let before = gateway.counters().pull_acked;
+            let what = format!("gateway {} to get a PULL_ACK after its move", gateway.eui());
+            crate::support::eventually(&what, async || {
+                gateway.pull().await.unwrap();
+                (gateway.counters().pull_acked > before).then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// Every gateway sends again what got no PUSH_ACK. Returns how many datagrams these were.
+    pub async fn send_again(&self) -> usize {
+        let mut datagrams = 0;
+        for gateway in self.air.gateways() {
+            datagrams += gateway.send_again().await.unwrap();
+        }
+        datagrams
+    }
+
+    /// No FCntDown of any device was used for two different downlinks. Returns how many were used.
+    pub fn assert_counters_used_once(&self) -> usize {
+        let (used, reused) = self.counters.lock().unwrap().sum_up();
+        assert!(reused.is_empty(), "used for different downlinks: {reused:?}");
+        used
     }
 
     /// Downlinks that no device could hear.
@@ -155,6 +191,11 @@ impl Log {
 
     pub fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Whether a gateway got a PUSH_ACK for every uplink that was sent before `moment`.
+    pub fn acknowledged_until(&self, moment: Instant) -> bool {
+        self.lock().iter().all(|sent| sent.at >= moment || sent.is_acked())
     }
 
     /// When the first PUSH_ACK came for anything that this gateway sent after `moment`; looks at uplinks from `from` on.

@@ -10,7 +10,10 @@
 mod account;
 mod cluster;
 mod collector;
+mod counters;
+mod edge;
 mod field;
+mod next_version;
 mod support;
 mod watch;
 
@@ -21,6 +24,8 @@ mod join_line;
 mod members;
 mod on_cql;
 mod refusals;
+mod rolling;
+mod side_by_side;
 mod site;
 mod up_kills;
 mod webhook_away;

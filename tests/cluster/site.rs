@@ -10,9 +10,10 @@ pub struct Site {
     folder: tempfile::TempDir,
 }
 
-/// A running balancer, and where workers dial it.
+/// A running balancer, where gateways send to, and where workers dial it.
 pub struct Edge {
     pub process: Limpet,
+    pub gwmp: SocketAddr,
     pub link: SocketAddr,
 }
 
@@ -39,7 +40,7 @@ impl Site {
         arguments.extend(token.iter().flat_map(|token| ["--join", token]));
         let mut process = Limpet::start(name, &arguments);
         process.line_with("the balancer is running").await;
-        Edge { process, link }
+        Edge { process, gwmp, link }
     }
 
     /// Starts a worker with these arguments besides; it may well fail.

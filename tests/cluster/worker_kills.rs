@@ -70,6 +70,7 @@ async fn killed_workers_lose_nothing_and_their_gateways_are_served_and_come_back
     let kernel_drops = cluster.edge_metric("limpet_balancer_kernel_dropped_datagrams_total").await;
     println!("  datagrams dropped by the kernel: {kernel_drops}");
     println!("  moved because the machine had no time for their worker: {} sightings", starved.len());
+    println!("  {} downlink counters used, each for one downlink", field.assert_counters_used_once());
     account.assert_all_told();
     account.assert_all_answered();
     assert!(moved.is_empty(), "gateways of a living worker moved: {moved:?}");
