@@ -40,6 +40,10 @@ use work::{Transmission, Turn, Turns, Works};
 pub const WINDOW: Duration = Duration::from_millis(200);
 /// A follower looks only after the leader had this much time, and the next follower after as much again.
 const FOLLOW_AFTER: Duration = Duration::from_millis(150);
+/// On a slow store the leader gets the time of so many of its operations, up to a limit: a follower that comes too early
+/// makes the store slower still.
+const LEADER_OPERATIONS: u32 = 6;
+const FOLLOW_AFTER_MOST: Duration = Duration::from_secs(1);
 /// An integration has this long to take an event before the event waits in the pending table.
 pub const EMIT_LIMIT: Duration = Duration::from_millis(250);
 /// A slot this old may be finished by anyone.
@@ -152,9 +156,11 @@ impl Pipeline {
             let window_ends = held.latest + WINDOW;
             tokio::time::sleep(window_ends.since(self.surroundings.now()).min(WINDOW)).await;
             let held = self.works.held(key);
+            let asked = tokio::time::Instant::now();
             let receptions = self.until_stored("receptions", || self.store.receptions(key)).await;
+            let follow_after = (asked.elapsed() * LEADER_OPERATIONS).clamp(FOLLOW_AFTER, FOLLOW_AFTER_MOST);
             let copies = Transmission::of(receptions, &held);
-            tokio::time::sleep(FOLLOW_AFTER * copies.rank(&held).min(2)).await;
+            tokio::time::sleep(follow_after * copies.rank(&held).min(2)).await;
             if let Some(turn) = &mut turn {
                 turn.come().await;
             }

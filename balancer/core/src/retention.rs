@@ -82,6 +82,8 @@ struct Ledger {
     last_seq: u64,
     received: u64,
     outstanding: BTreeMap<u64, FrameId>,
+    /// Of these, the ones whose frames no worker has stored, and when they were sent.
+    unstored: BTreeMap<u64, Duration>,
 }
 
 /// All retained frames. Bounded by bytes.
@@ -159,11 +161,14 @@ impl Retention {
     }
 
     /// Gives a frame to a worker: the message to send. It may be held by several workers at once.
-    pub fn assign(&mut self, id: FrameId, worker: WorkerId) -> Option<UplinkFrame> {
+    pub fn assign(&mut self, id: FrameId, worker: WorkerId, now: Duration) -> Option<UplinkFrame> {
         let frame = self.frames.get_mut(&id)?;
         let ledger = self.ledgers.entry(worker).or_default();
         ledger.last_seq += 1;
         ledger.outstanding.insert(ledger.last_seq, id);
+        if !frame.stored {
+            ledger.unstored.insert(ledger.last_seq, now);
+        }
         frame.holders.push(Holder { worker, seq: ledger.last_seq });
         frame.backing_off = false;
         self.unheld.remove(&id);
@@ -221,8 +226,13 @@ impl Retention {
     }
 
     fn mark_stored(&mut self, id: FrameId, out: &mut Acked) {
-        if let Some(frame) = self.frames.get_mut(&id) {
+        if let Some(frame) = self.frames.get_mut(&id).filter(|f| !f.stored) {
             frame.stored = true;
+            for holder in &frame.holders {
+                if let Some(ledger) = self.ledgers.get_mut(&holder.worker) {
+                    ledger.unstored.remove(&holder.seq);
+                }
+            }
         }
         self.mark_acked(id, out);
     }
@@ -241,6 +251,7 @@ impl Retention {
     fn give_back(&mut self, id: FrameId, holder: Holder, out: &mut Acked) {
         if let Some(ledger) = self.ledgers.get_mut(&holder.worker) {
             ledger.outstanding.remove(&holder.seq);
+            ledger.unstored.remove(&holder.seq);
         }
         let Some(frame) = self.frames.get_mut(&id) else { return };
         frame.holders.retain(|h| *h != holder);
@@ -263,6 +274,7 @@ impl Retention {
         for holder in &frame.holders {
             if let Some(ledger) = self.ledgers.get_mut(&holder.worker) {
                 ledger.outstanding.remove(&holder.seq);
+                ledger.unstored.remove(&holder.seq);
             }
         }
         Some(frame)
@@ -286,6 +298,11 @@ impl Retention {
     /// What a worker has not finished, in the order it was sent.
     pub fn unfinished(&self, worker: WorkerId) -> impl Iterator<Item = FrameId> {
         self.ledgers.get(&worker).into_iter().flat_map(|l| l.outstanding.values().copied())
+    }
+
+    /// When this worker got the first of its frames that nobody has stored.
+    pub fn unstored_since(&self, worker: WorkerId) -> Option<Duration> {
+        self.ledgers.get(&worker)?.unstored.values().next().copied()
     }
 
     /// How many frames a worker has not finished.

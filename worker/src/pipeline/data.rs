@@ -5,7 +5,7 @@ use std::time::Duration;
 use limpet_shared::{DevAddr, lorawan::DataFrame};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
-    model::{DeviceContext, SessionRow},
+    model::{DeviceContext, QueueItem, SessionRow},
     uplink::{self, Acceptance, Uplink, Verdict},
 };
 
@@ -27,16 +27,25 @@ impl Pipeline {
         let Some((row, fcnt)) = self.as_decided(frame, freshness, found, &decision).await? else {
             return Ok(Flow::Done);
         };
-        let Some(context) = self.device(&row).await? else { return Ok(Flow::Done) };
-        let received_at = copies.received_at();
-        match uplink::judge(&row, fcnt, frame.confirmed, received_at, context.device.skip_fcnt_check) {
-            Verdict::AlreadyOut => Ok(self.verdict("duplicate", &row)),
-            Verdict::Replay => Ok(self.verdict("replay", &row)),
+        let judge = |relaxed| uplink::judge(&row, fcnt, frame.confirmed, copies.received_at(), relaxed);
+        // Nearly all copies end here, so their device is not read; what it allows makes no difference to these two.
+        match judge(false) {
+            Verdict::AlreadyOut => return Ok(self.verdict("duplicate", &row)),
             Verdict::Finish => {
                 drop(decision);
-                self.finish_slot(&row, &context).await
+                return self.finish_slot(&row).await;
             }
-            Verdict::Accept(how) => self.accept(copies, frame, (&row, fcnt), &context, how, decision).await,
+            Verdict::Replay | Verdict::Accept(_) => {}
+        }
+        let queue = self.store.queue(row.session.key.dev_eui, row.session.queue_done, QUEUE_GLANCE);
+        let (context, queue) = futures_util::future::try_join(self.device(&row), queue).await?;
+        let Some(context) = context else { return Ok(Flow::Done) };
+        match judge(context.device.skip_fcnt_check) {
+            Verdict::Accept(how) => {
+                let seen = Seen { copies, frame, row: &row, fcnt, context: &context, queue: &queue };
+                self.accept(&seen, how, decision).await
+            }
+            _ => Ok(self.verdict("replay", &row)),
         }
     }
 
@@ -98,27 +107,15 @@ impl Pipeline {
     }
 
     /// Step 5: keep the event before, then one compare-and-set; then act on what was written.
-    async fn accept(
-        &self,
-        copies: &Transmission,
-        frame: &DataFrame<'_>,
-        (row, fcnt): (&SessionRow, u32),
-        context: &DeviceContext,
-        how: Acceptance,
-        decision: Decision,
-    ) -> Outcome {
+    async fn accept(&self, seen: &Seen<'_>, how: Acceptance, decision: Decision) -> Outcome {
+        let Seen { copies, frame, row, fcnt, context, queue } = *seen;
         let Some(region) = copies.receptions.first().and_then(|r| self.regions.by_name(&r.region)) else {
             return Ok(self.verdict("no_region", row));
         };
         self.keep_slot(row, context).await?;
-        let queue = match how {
-            Acceptance::Overtaken | Acceptance::AckAgain => Vec::new(),
-            _ => self.store.queue(row.session.key.dev_eui, row.session.queue_done, QUEUE_GLANCE).await?,
-        };
-        let now = self.surroundings.now();
-        let receptions = &copies.receptions;
-        let worker = &self.name;
-        let uplink = Uplink { row, context, region, frame, fcnt, receptions, queue: &queue, worker, now };
+        let queue = if matches!(how, Acceptance::Overtaken | Acceptance::AckAgain) { &[] } else { queue };
+        let (receptions, worker, now) = (&copies.receptions, &self.name, self.surroundings.now());
+        let uplink = Uplink { row, context, region, frame, fcnt, receptions, queue, worker, now };
         let next = uplink::accept(&uplink, how);
         let acting = self.acting.begin(&next.key, next.slot.number);
         let committed = self.store.commit_session(&next).await;
@@ -145,7 +142,7 @@ impl Pipeline {
 
     /// Case a of step 4: the slot holds this uplink (or join), unfinished. Bytes that a window can still take go out at
     /// once; its event too, if nobody else is at it.
-    pub(super) async fn finish_slot(&self, row: &SessionRow, context: &DeviceContext) -> Outcome {
+    pub(super) async fn finish_slot(&self, row: &SessionRow) -> Outcome {
         let Some(region) = self.regions.by_name(&row.session.region) else {
             return Ok(self.verdict("no_region", row));
         };
@@ -159,11 +156,23 @@ impl Pipeline {
         if !(age >= TAKE_OVER_AFTER || gone || slot.worker == self.name) {
             return Ok(Flow::Wait(LOOK_AGAIN));
         }
+        let Some(context) = self.device(row).await? else { return Ok(Flow::Done) };
         self.metrics.taken_over();
         let _acting = self.acting.begin(&row.session.key, slot.number);
-        self.emit_slot(&row.session, context).await;
+        self.emit_slot(&row.session, &context).await;
         Ok(Flow::Again)
     }
 }
 
 type Outcome = Result<Flow, StoreError>;
+
+/// An uplink that is to be accepted, and all that was read for it.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    copies: &'a Transmission,
+    frame: &'a DataFrame<'a>,
+    row: &'a SessionRow,
+    fcnt: u32,
+    context: &'a DeviceContext,
+    queue: &'a [QueueItem],
+}

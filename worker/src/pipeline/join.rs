@@ -31,7 +31,7 @@ impl Pipeline {
             return Ok(self.refuse(reason, request));
         }
         if let Some(row) = self.store.join_row(request.dev_eui, request.dev_nonce, freshness).await? {
-            return self.finish_join(&row, &context, region).await;
+            return self.finish_join(&row, region).await;
         }
         let state = self.store.device_state(request.dev_eui, freshness).await?;
         let receptions = &copies.receptions;
@@ -90,12 +90,12 @@ impl Pipeline {
     }
 
     /// The join was accepted, by whomever: what is missing of it is done from its row, with the same bytes.
-    async fn finish_join(&self, row: &JoinRow, context: &DeviceContext, region: &Region) -> Result<Flow, StoreError> {
+    async fn finish_join(&self, row: &JoinRow, region: &Region) -> Result<Flow, StoreError> {
         let session = &row.session;
         match self.store.session(&session.key, Freshness::Serial).await? {
             Some(stored) if stored.slot_is_out() => Ok(self.verdict("duplicate", &stored)),
             Some(stored) if stored.session.slot.number == session.slot.number => {
-                self.finish_slot(&stored, context).await
+                self.finish_slot(&stored).await
             }
             Some(stored) => Ok(self.verdict("duplicate", &stored)),
             None if self.acting.contains(&session.key, session.slot.number) => Ok(Flow::Wait(BEING_MADE)),

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use limpet_shared::Eui64;
 use limpet_store::{IntegrationId, StoreError};
+use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +13,8 @@ use super::Pipeline;
 /// The lease that makes one worker the sender.
 const LEASE: &str = "pending-events";
 const LEASE_FOR: Duration = Duration::from_secs(3);
+/// Who was told that it has the lease has it for two thirds of its time at least; it asks again after one.
+const SURE_FOR: Duration = Duration::from_secs(1);
 /// How often the table is looked at.
 const ROUND: Duration = Duration::from_millis(250);
 /// Devices served in one round, and at one moment.
@@ -35,13 +38,37 @@ struct Backoff {
     until: Instant,
 }
 
+/// The right to send.
+struct Lease {
+    holder: String,
+    /// Until then the store need not be asked.
+    sure_until: Mutex<Instant>,
+}
+
+impl Lease {
+    /// By this process's own clock, which runs on while it is stopped.
+    async fn is_held(&self, pipeline: &Pipeline) -> Result<bool, StoreError> {
+        let asked = Instant::now();
+        if asked < *self.sure_until.lock() {
+            return Ok(true);
+        }
+        let now = pipeline.surroundings.now();
+        let held = pipeline.store.lease(LEASE, &self.holder, now, now + LEASE_FOR).await?;
+        if held {
+            *self.sure_until.lock() = asked + SURE_FOR;
+        }
+        Ok(held)
+    }
+}
+
 /// Sends what waits, until told to stop.
 pub async fn run(pipeline: Arc<Pipeline>, instance: u64, stop: CancellationToken) {
     let holder = format!("{}#{instance:016x}", pipeline.name);
+    let lease = Arc::new(Lease { holder, sure_until: Mutex::new(Instant::now()) });
     let mut backoff: HashMap<IntegrationId, Backoff> = HashMap::new();
     let mut trimmed = Instant::now();
     while !stop.is_cancelled() {
-        if let Err(error) = round(&pipeline, &holder, &mut backoff, &mut trimmed).await {
+        if let Err(error) = round(&pipeline, &lease, &mut backoff, &mut trimmed).await {
             pipeline.metrics.store_error("pending", &error);
             tracing::debug!(%error, "could not look at the events that wait");
         }
@@ -52,22 +79,17 @@ pub async fn run(pipeline: Arc<Pipeline>, instance: u64, stop: CancellationToken
     }
 }
 
-async fn holds_lease(pipeline: &Pipeline, holder: &str) -> Result<bool, StoreError> {
-    let now = pipeline.surroundings.now();
-    pipeline.store.lease(LEASE, holder, now, now + LEASE_FOR).await
-}
-
 async fn round(
     pipeline: &Arc<Pipeline>,
-    holder: &str,
+    lease: &Arc<Lease>,
     backoff: &mut HashMap<IntegrationId, Backoff>,
     trimmed: &mut Instant,
 ) -> Result<(), StoreError> {
-    let devices = pipeline.store.pending_devices(DEVICES).await?;
-    // Looking comes first: as long as nothing waits, which is nearly always, nobody writes a lease.
-    if devices.is_empty() || !holds_lease(pipeline, holder).await? {
+    // As long as nothing waits, which is nearly always, nobody writes a lease; and only its holder looks at what waits.
+    if !pipeline.store.may_have_pending().await? || !lease.is_held(pipeline).await? {
         return Ok(());
     }
+    let devices = pipeline.store.pending_devices(DEVICES).await?;
     let now = Instant::now();
     backoff.retain(|_, b| now < b.until + PAUSE.1);
     let mut turns = JoinSet::new();
@@ -77,8 +99,8 @@ async fn round(
             && let Some((integration, device)) = waiting.next()
         {
             if backoff.get(&integration).is_none_or(|b| Instant::now() >= b.until) {
-                let (pipeline, holder) = (pipeline.clone(), holder.to_owned());
-                turns.spawn(async move { (integration, turn(&pipeline, &holder, integration, device).await) });
+                let (pipeline, lease) = (pipeline.clone(), lease.clone());
+                turns.spawn(async move { (integration, turn(&pipeline, &lease, integration, device).await) });
             }
         }
         let Some(Ok((integration, result))) = turns.join_next().await else { break };
@@ -109,7 +131,7 @@ fn back_off(backoff: &mut HashMap<IntegrationId, Backoff>, integration: Integrat
 /// A device's turn: its events in order, each deleted by its key once it was taken. False if the integration failed.
 async fn turn(
     pipeline: &Pipeline,
-    holder: &str,
+    lease: &Lease,
     integration: IntegrationId,
     device: Eui64,
 ) -> Result<bool, StoreError> {
@@ -122,7 +144,7 @@ async fn turn(
             continue;
         };
         // Asked before each event: a pause of this process must not make two senders for longer than one event.
-        if !holds_lease(pipeline, holder).await? {
+        if !lease.is_held(pipeline).await? {
             return Ok(true);
         }
         if let Err(error) = pipeline.deliver.deliver(http, &waiting.event, LIMIT).await {

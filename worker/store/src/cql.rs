@@ -8,6 +8,7 @@ mod db;
 mod directory;
 mod entities;
 mod frames;
+mod gate;
 mod json;
 mod listing;
 mod membership;
@@ -31,6 +32,7 @@ use async_trait::async_trait;
 use self::{
     db::Db,
     entities::{Entities, Kind},
+    gate::Gate,
     listing::Listing,
     membership::Servers,
     parents::Parents,
@@ -49,6 +51,9 @@ const NOTES_EVERY: Duration = Duration::from_secs(2);
 pub struct CqlStore {
     db: Db,
     described: String,
+    /// Receptions have a gate of their own, so that what gateways wait for does not queue behind the rest.
+    inlet: Gate,
+    flow: Gate,
     entities: Entities,
     listing: Listing,
     parents: Parents,
@@ -82,6 +87,8 @@ impl CqlStore {
             notes: Notes::default(),
             expired: AtomicU64::new(0),
             described: url.describe(),
+            inlet: Gate::default(),
+            flow: Gate::default(),
             db,
         });
         tokio::spawn(write_notes(Arc::downgrade(&store)));
@@ -99,20 +106,17 @@ impl CqlStore {
         schema::migrate(&Db::connect(&url).await?, &url).await
     }
 
+    /// Whether the device is known is not asked, here or at each uplink: nobody reads a note of an unknown one, and who
+    /// creates a device clears it away.
     async fn write_some_notes(&self) {
         let waiting = self.notes.take_some();
         for (dev_eui, seen) in waiting.devices {
-            // Of an unknown device nothing is kept; asked here, once in a while, and not at each uplink.
-            if let Ok(true) = self.entities.exists(&self.db, Kind::Device, &dev_eui.to_string()).await
-                && let Err(error) = self.heard.put_device(&self.db, dev_eui, &seen).await
-            {
+            if let Err(error) = self.heard.put_device(&self.db, dev_eui, &seen).await {
                 tracing::debug!(%dev_eui, %error, "a note was lost");
             }
         }
         for (eui, seen) in waiting.gateways {
-            if let Ok(true) = self.entities.exists(&self.db, Kind::Gateway, &eui.to_string()).await
-                && let Err(error) = self.heard.put_gateway(&self.db, eui, &seen).await
-            {
+            if let Err(error) = self.heard.put_gateway(&self.db, eui, &seen).await {
                 tracing::debug!(gateway = %eui, %error, "a note was lost");
             }
         }

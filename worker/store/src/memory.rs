@@ -160,6 +160,9 @@ impl FrameStore for MemoryStore {
     async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool> {
         Ok(self.state.lock().pending_of(integration, device).next().is_some())
     }
+    async fn may_have_pending(&self) -> Result<bool> {
+        Ok(!self.state.lock().pending_devices(1).is_empty())
+    }
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
         Ok(self.state.lock().pending_devices(limit))
     }

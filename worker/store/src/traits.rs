@@ -117,6 +117,8 @@ pub trait FrameStore: Send + Sync + 'static {
     async fn put_pending(&self, event: PendingEvent) -> Result<()>;
     /// Whether the device has an event waiting for this integration.
     async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool>;
+    /// False if nothing waits for any integration. Cheap; true may mean that something did a moment ago.
+    async fn may_have_pending(&self) -> Result<bool>;
     /// Devices (with the integration) that have events waiting, at most `limit`, the longest waiting first.
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>>;
     /// A device's waiting events, in the order of their keys.

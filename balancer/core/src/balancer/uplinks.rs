@@ -142,9 +142,14 @@ impl Balancer {
 
     /// Gives the frame to the best worker that does not have it yet; false if there is none.
     fn deliver(&mut self, now: Now, id: FrameId) -> bool {
+        self.deliver_avoiding(now, id, &[])
+    }
+
+    fn deliver_avoiding(&mut self, now: Now, id: FrameId, besides: &[WorkerId]) -> bool {
         let Some(frame) = self.retention.frame(id) else { return false };
         let gateway = frame.gateway;
-        let mut avoid: Vec<WorkerId> = frame.holders.iter().map(|h| h.worker).chain(frame.failed_by).collect();
+        let held_by = frame.holders.iter().map(|h| h.worker).chain(frame.failed_by);
+        let mut avoid: Vec<WorkerId> = held_by.chain(besides.iter().copied()).collect();
         let held = !frame.holders.is_empty();
         let own = self.worker_of(gateway);
         let well = |id: &WorkerId| self.workers.get(*id).is_some_and(|w| w.vitals.verdict == Verdict::Well);
@@ -157,7 +162,7 @@ impl Balancer {
             }
         };
         let Some(worker) = chosen else { return false };
-        let Some(message) = self.retention.assign(id, worker) else { return false };
+        let Some(message) = self.retention.assign(id, worker, now.mono) else { return false };
         let stored = self.retention.frame(id).is_some_and(|f| f.stored || f.patience_used);
         self.retention.set_deadline(id, now.mono + if stored { UNFINISHED } else { PATIENCE });
         let live = self.live(now);
@@ -170,6 +175,10 @@ impl Balancer {
 
     /// Gives the frame to another worker, unless a healthy one has it; after too many failures it is given up.
     pub(super) fn redeliver(&mut self, now: Now, id: FrameId, why: Redelivery) {
+        self.redeliver_avoiding(now, id, why, &[]);
+    }
+
+    fn redeliver_avoiding(&mut self, now: Now, id: FrameId, why: Redelivery, besides: &[WorkerId]) {
         let Some(frame) = self.retention.frame_mut(id) else { return };
         frame.failures = frame.failures.saturating_add(1);
         if frame.failures > MAX_FAILURES {
@@ -177,7 +186,7 @@ impl Balancer {
         }
         let (gateway, attempt) = (frame.gateway, frame.deliveries);
         let unheld = frame.holders.is_empty();
-        if self.deliver(now, id) {
+        if self.deliver_avoiding(now, id, besides) {
             self.event(Event::Redelivered { gateway, attempt, why });
         } else if unheld {
             self.retention.set_deadline(id, now.mono + WAIT_FOR_WORKER);
@@ -265,14 +274,33 @@ impl Balancer {
             // What workers said while the balancer did not run is still to be read.
             self.retention.set_deadline(id, heard_by);
         } else if !frame.holders.is_empty() {
-            frame.patience_used = true;
-            self.redeliver(now, id, Redelivery::Slow);
+            self.on_slow(now, id);
         } else if frame.backing_off {
             frame.backing_off = false;
             self.redeliver(now, id, Redelivery::Failed);
         } else {
             self.give_up(id, DropReason::NoWorker);
         }
+    }
+
+    /// Its workers are well and do not get it stored, or done. Another one is asked, but not one that gets nothing stored
+    /// either: then it is the store that is slow, and the same work once more would make it slower.
+    fn on_slow(&mut self, now: Now, id: FrameId) {
+        let Some(frame) = self.retention.frame_mut(id) else { return };
+        let (gateway, stored) = (frame.gateway, frame.stored);
+        let mut avoid: Vec<WorkerId> = frame.holders.iter().map(|h| h.worker).collect();
+        let late = |given| given + PATIENCE <= now.mono;
+        let no_help = |id, verdict| verdict != Verdict::Well || self.retention.unstored_since(id).is_some_and(late);
+        let behind = self.workers.iter().filter(|(id, worker)| no_help(*id, worker.vitals.verdict));
+        let behind: Vec<WorkerId> = behind.map(|(id, _)| id).collect();
+        avoid.extend(&behind);
+        if !stored && self.routing.choose_avoiding(gateway, &avoid).is_none() {
+            return self.retention.set_deadline(id, now.mono + PATIENCE);
+        }
+        if let Some(frame) = self.retention.frame_mut(id) {
+            frame.patience_used = true;
+        }
+        self.redeliver_avoiding(now, id, Redelivery::Slow, &behind);
     }
 
     fn give_up(&mut self, id: FrameId, reason: DropReason) {

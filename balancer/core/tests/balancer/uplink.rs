@@ -111,6 +111,29 @@ fn a_slow_store_gets_one_second_opinion() {
 }
 
 #[test]
+fn no_worker_is_asked_that_gets_nothing_stored_itself() {
+    let mut w = World::with_workers(&["a", "b", "c"]);
+    let ids: Vec<_> = w.workers.keys().copied().collect();
+    for worker in w.workers.values_mut() {
+        worker.stores = false;
+    }
+    for round in 0..20 {
+        for id in &ids {
+            let gateway = w.gateway_of(*id);
+            w.push(gateway, round);
+        }
+        w.run(100);
+    }
+    w.run(2_000);
+    assert_eq!(w.redelivered(), 0, "the store is slow for all of them");
+    // One of them can store again: what the others cannot is for it to do, within a moment.
+    w.workers.get_mut(&ids[1]).unwrap().stores = true;
+    w.run(1_500);
+    assert_eq!(w.redelivered(), 40);
+    assert_eq!(w.push_acks().len(), 60);
+}
+
+#[test]
 fn a_frame_given_back_is_tried_elsewhere_and_later_again() {
     let mut w = World::with_workers(&["a", "b"]);
     let owner = w.owner(3);

@@ -133,6 +133,7 @@ impl Directory for CqlStore {
     async fn create_gateway(&self, gateway: &Gateway) -> Result<()> {
         let (places, parents) = (cascade::gateway_places(gateway), [cascade::tenant(gateway.tenant_id)]);
         self.create(Kind::Gateway, gateway.eui, gateway, &places, &parents).await?;
+        self.heard.forget_gateway(&self.db, &gateway.eui.to_string()).await?;
         self.count_gateway_change().await
     }
     async fn gateway(&self, eui: Eui64) -> Result<Option<(Gateway, GatewaySeen)>> {
@@ -179,7 +180,8 @@ impl Directory for CqlStore {
     }
 
     async fn create_device(&self, device: &Device) -> Result<()> {
-        self.create_device_of_one_tenant(device).await
+        self.create_device_of_one_tenant(device).await?;
+        self.heard.forget_device(&self.db, &device.dev_eui.to_string()).await
     }
     async fn device(&self, dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>> {
         let Some(device) = self.get(Kind::Device, dev_eui).await? else { return Ok(None) };
@@ -199,7 +201,8 @@ impl Directory for CqlStore {
         self.list_devices(list).await
     }
     async fn device_context(&self, dev_eui: Eui64) -> Result<Option<DeviceContext>> {
-        let Some(device) = self.get::<Device>(Kind::Device, dev_eui).await? else { return Ok(None) };
+        let device = self.flow.through(self.get::<Device>(Kind::Device, dev_eui)).await?;
+        let Some(device) = device else { return Ok(None) };
         let profile = self.parents.profile(self, device.device_profile_id);
         let application = self.parents.application(self, device.application_id);
         let (Some(profile), Some(application)) = futures_util::future::try_join(profile, application).await? else {

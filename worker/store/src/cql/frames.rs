@@ -12,11 +12,11 @@ use crate::{Commit, FrameStore, Freshness, IntegrationId, PendingEvent, Result};
 #[async_trait]
 impl FrameStore for CqlStore {
     async fn put_reception(&self, reception: Reception) -> Result<()> {
-        self.receptions.put(&self.db, &reception).await
+        self.inlet.through(self.receptions.put(&self.db, &reception)).await
     }
     async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>> {
         let since = UnixMicros(self.expired.load(Ordering::Relaxed));
-        self.receptions.of_key(&self.db, key, since).await
+        self.flow.through(self.receptions.of_key(&self.db, key, since)).await
     }
     async fn reception_keys(&self, since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>> {
         let since = since.max(UnixMicros(self.expired.load(Ordering::Relaxed)));
@@ -29,35 +29,35 @@ impl FrameStore for CqlStore {
     }
 
     async fn sessions_by_addr(&self, addr: DevAddr, freshness: Freshness) -> Result<Vec<SessionRow>> {
-        self.sessions.by_addr(&self.db, addr, freshness).await
+        self.flow.through(self.sessions.by_addr(&self.db, addr, freshness)).await
     }
     async fn session(&self, key: &SessionKey, freshness: Freshness) -> Result<Option<SessionRow>> {
-        self.sessions.by_key(&self.db, key, freshness).await
+        self.flow.through(self.sessions.by_key(&self.db, key, freshness)).await
     }
     async fn create_session(&self, session: &Session) -> Result<Commit> {
-        self.sessions.create(&self.db, &session.key, session.rev, &encode(session)?).await
+        self.flow.through(self.sessions.create(&self.db, &session.key, session.rev, &encode(session)?)).await
     }
     async fn commit_session(&self, next: &Session) -> Result<Commit> {
-        self.sessions.replace(&self.db, &next.key, next.rev, &encode(next)?).await
+        self.flow.through(self.sessions.replace(&self.db, &next.key, next.rev, &encode(next)?)).await
     }
     async fn delete_session(&self, key: &SessionKey) -> Result<()> {
         self.sessions.delete(&self.db, key).await
     }
     async fn mark_out(&self, key: &SessionKey, slot: u64, through_pending: bool) -> Result<()> {
-        self.sessions.mark_out(&self.db, key, slot, through_pending).await
+        self.flow.through(self.sessions.mark_out(&self.db, key, slot, through_pending)).await
     }
     async fn mark_sent(&self, key: &SessionKey, fcnt_down: u32) -> Result<()> {
-        self.sessions.mark_sent(&self.db, key, fcnt_down).await
+        self.flow.through(self.sessions.mark_sent(&self.db, key, fcnt_down)).await
     }
 
     async fn device_state(&self, dev_eui: Eui64, freshness: Freshness) -> Result<DeviceState> {
-        self.sessions.device_state(&self.db, dev_eui, freshness).await
+        self.flow.through(self.sessions.device_state(&self.db, dev_eui, freshness)).await
     }
     async fn join_row(&self, dev_eui: Eui64, dev_nonce: u16, freshness: Freshness) -> Result<Option<JoinRow>> {
-        self.sessions.join(&self.db, dev_eui, dev_nonce, freshness).await
+        self.flow.through(self.sessions.join(&self.db, dev_eui, dev_nonce, freshness)).await
     }
     async fn commit_join(&self, next: &DeviceState, join: Option<&JoinRow>) -> Result<Commit> {
-        self.sessions.commit_join(&self.db, next, join).await
+        self.flow.through(self.sessions.commit_join(&self.db, next, join)).await
     }
     async fn flush_dev_nonces(&self, dev_eui: Eui64) -> Result<()> {
         self.sessions.flush_dev_nonces(&self.db, dev_eui).await
@@ -67,29 +67,32 @@ impl FrameStore for CqlStore {
         self.queues.enqueue(&self.db, item).await
     }
     async fn queue(&self, dev_eui: Eui64, after: u64, limit: u32) -> Result<Vec<QueueItem>> {
-        self.queues.items(&self.db, dev_eui, after, limit).await
+        self.flow.through(self.queues.items(&self.db, dev_eui, after, limit)).await
     }
     async fn delete_queue_item(&self, dev_eui: Eui64, seq: u64) -> Result<()> {
-        self.queues.delete(&self.db, dev_eui, seq).await
+        self.flow.through(self.queues.delete(&self.db, dev_eui, seq)).await
     }
     async fn flush_queue(&self, dev_eui: Eui64) -> Result<()> {
         self.queues.flush(&self.db, dev_eui).await
     }
 
     async fn put_pending(&self, event: PendingEvent) -> Result<()> {
-        self.pending.put(&self.db, &event).await
+        self.flow.through(self.pending.put(&self.db, &event)).await
     }
     async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool> {
-        self.pending.has(&self.db, integration, device).await
+        self.flow.through(self.pending.has(&self.db, integration, device)).await
+    }
+    async fn may_have_pending(&self) -> Result<bool> {
+        self.pending.may_have(&self.db).await
     }
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
         self.pending.devices(&self.db, limit).await
     }
     async fn pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>> {
-        self.pending.events(&self.db, integration, device, limit).await
+        self.flow.through(self.pending.events(&self.db, integration, device, limit)).await
     }
     async fn delete_pending(&self, event: &PendingEvent) -> Result<()> {
-        self.pending.delete(&self.db, event).await
+        self.flow.through(self.pending.delete(&self.db, event)).await
     }
     async fn pending_size(&self, integration: IntegrationId) -> Result<(u64, u64)> {
         self.pending.size(&self.db, integration).await

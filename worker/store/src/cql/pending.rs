@@ -39,6 +39,7 @@ pub(super) struct Pending {
     list: PreparedStatement,
     listed: PreparedStatement,
     unlist: PreparedStatement,
+    any: PreparedStatement,
     devices: PreparedStatement,
     search: PreparedStatement,
     /// When the table was searched last (Unix, us).
@@ -74,6 +75,7 @@ impl Pending {
             list: db.prepare(Write, list).await?,
             listed: db.prepare(Read, &format!("SELECT since FROM $.pending_device WHERE one = 0 AND {of}")).await?,
             unlist: db.prepare(Write, unlist).await?,
+            any: db.prepare(Read, "SELECT integration FROM $.pending_device WHERE one = 0 LIMIT 1").await?,
             devices: db
                 .prepare(
                     Scan,
@@ -141,12 +143,18 @@ impl Pending {
         Ok(())
     }
 
+    /// Whether a device is listed; it may be one whose last event went a moment ago.
+    pub async fn may_have(&self, db: &Db) -> Result<bool> {
+        self.search(db).await?;
+        let any: Option<(String,)> = db.row(&self.any, ()).await?;
+        Ok(any.is_some())
+    }
+
     /// Of more devices than are asked for, those that were listed first are looked at.
     pub async fn devices(&self, db: &Db, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        self.search(db).await?;
         let mut listed = self.listed(db).await?;
         listed.sort_by_key(|(.., since, _)| *since);
         listed.truncate((limit as usize).saturating_mul(2).max(64));

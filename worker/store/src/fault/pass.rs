@@ -47,6 +47,7 @@ pass_on! {
         write flush_queue(dev_eui: Eui64) -> Result<()>;
         write put_pending(event: PendingEvent) -> Result<()>;
         read has_pending(integration: IntegrationId, device: Eui64) -> Result<bool>;
+        read may_have_pending() -> Result<bool>;
         read pending_devices(limit: u32) -> Result<Vec<(IntegrationId, Eui64)>>;
         read pending(integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;
         write delete_pending(event: &PendingEvent) -> Result<()>;

@@ -98,6 +98,9 @@ impl FrameStore for SqliteStore {
     async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool> {
         self.readers.read(move |conn| receptions::has_pending(conn, integration, device)).await
     }
+    async fn may_have_pending(&self) -> Result<bool> {
+        self.readers.read(receptions::may_have_pending).await
+    }
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
         self.readers.read(move |conn| receptions::pending_devices(conn, limit)).await
     }

@@ -66,6 +66,10 @@ pub(super) fn has_pending(conn: &Connection, integration: IntegrationId, device:
     Ok(one(conn, sql, (integration.0.to_string(), device.to_string()), |_| Ok(()))?.is_some())
 }
 
+pub(super) fn may_have_pending(conn: &Connection) -> Result<bool> {
+    Ok(one(conn, "SELECT 1 FROM pending LIMIT 1", [], |_| Ok(()))?.is_some())
+}
+
 pub(super) fn pending_devices(conn: &Connection, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
     let sql = "SELECT integration, device FROM pending GROUP BY integration, device ORDER BY min(n) LIMIT ?1";
     all(conn, sql, [limit], |row| {
