@@ -125,6 +125,7 @@ impl Up {
         let edge = edge(&mut layers);
         let processing = processing(&mut layers, &common.data);
         let join = join(&mut layers);
+        shared_store(&mut layers, join.is_some());
         let balancers = further_balancers(&mut layers, &edge, join.is_some());
         let workers = layers.read("workers", parse::number(1, 64)).unwrap_or(1);
         let demo = layers.read("demo", parse::boolean).unwrap_or(false);
@@ -210,6 +211,15 @@ fn admin_password(layers: &mut Layers) -> Option<Secret> {
 
 fn join(layers: &mut Layers) -> Option<Token> {
     layers.read("join", |text| text.parse::<Token>().map_err(|e| e.to_string()))
+}
+
+/// A machine that joins has the store of those that are there, never one of its own.
+fn shared_store(layers: &mut Layers, joins: bool) {
+    if joins && layers.get("store").is_none() {
+        let mistake = "join is given without store; allowed: both, since all machines of a cluster share one store: give it \
+                       the --store of the others";
+        layers.mistakes.push(mistake.into());
+    }
 }
 
 /// The balancers besides this process's own, which may be in the list, so that all machines can have the same one.

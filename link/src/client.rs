@@ -53,6 +53,14 @@ pub enum DialError {
         /// That balancer's instance.
         balancer: u64,
     },
+    /// The balancer said no: the store of this worker is not that of the cluster.
+    #[error("{address} refuses this server: {reason}")]
+    OtherStore {
+        address: String,
+        reason: String,
+        /// When the cluster's network began (Unix, s).
+        began: u64,
+    },
     /// The balancer said no, for good: an operator has taken this server out of the cluster.
     #[error("{address} refuses this server: {reason}")]
     Removed { address: String, reason: String },
@@ -167,9 +175,10 @@ async fn introduce(
         }
         Some(to_worker::Kind::Refused(refused)) => {
             let (address, reason, retry) = (address.to_owned(), refused.reason, refused.retry);
-            return Err(match refused.removed {
-                true => DialError::Removed { address, reason },
-                false => DialError::Refused { address, reason, retry },
+            return Err(match (refused.removed, refused.network_began) {
+                (true, _) => DialError::Removed { address, reason },
+                (false, 0) => DialError::Refused { address, reason, retry },
+                (false, began) => DialError::OtherStore { address, reason, began },
             });
         }
         _ => return Err(protocol("its first message is no answer to Hello")),

@@ -233,6 +233,15 @@ pub struct Hello {
     /// what the worker writes here is not looked at.
     #[prost(string, tag = "9")]
     pub key: String,
+    /// Which network its store holds, as hex. All workers of a cluster share one store.
+    #[prost(string, tag = "10")]
+    pub network: String,
+    /// When that network began (Unix, s).
+    #[prost(uint64, tag = "11")]
+    pub network_began: u64,
+    /// What its store is, without secrets; for people.
+    #[prost(string, tag = "12")]
+    pub store: String,
 }
 
 /// Answer to [`Hello`]: the worker is in.
@@ -274,6 +283,9 @@ pub struct Refused {
     /// The worker's certificate is revoked: it must join anew.
     #[prost(bool, tag = "4")]
     pub removed: bool,
+    /// Not 0: the worker's store is not that of this cluster, whose network began then (Unix, s).
+    #[prost(uint64, tag = "5")]
+    pub network_began: u64,
 }
 
 /// All that a balancer must know, having no store. The highest version wins.

@@ -232,13 +232,17 @@ fn machines_can_have_one_list_of_balancers() {
 }
 
 #[test]
-fn an_up_that_joins_must_know_whom_else_to_dial() {
+fn an_up_that_joins_must_know_whom_else_to_dial_and_which_store_they_share() {
     let (_folder, data) = folder("");
     let token = Authority::open(&std::path::Path::new(&data).join("cluster")).unwrap();
     let token = token.token(Role::Balancer, UnixMicros(u64::MAX / 2), 1, vec!["10.0.0.1:1701".into()]).unwrap();
     let line = ["up", "--data", &data, "--join", token.as_str()];
     let text = Up::load(parse(&line), Environment::new()).unwrap_err().to_string();
-    assert!(text.contains("join is given without balancer"), "{text}");
-    let (up, _) = Up::load(parse(&[&line[..], &["--balancer", "10.0.0.1:1701"]].concat()), Environment::new()).unwrap();
-    assert_eq!(up.balancers, ["10.0.0.1:1701"]);
+    assert!(text.contains("join is given without balancer") && text.contains("join is given without store"), "{text}");
+    let line = [&line[..], &["--balancer", "10.0.0.1:1701"]].concat();
+    let store = vec![("LIMPET_STORE".to_owned(), "sqlite:shared".to_owned())];
+    let (up, _) = Up::load(parse(&line), store).unwrap();
+    assert_eq!((up.balancers, up.processing.store), (vec!["10.0.0.1:1701".to_owned()], "sqlite:shared".to_owned()));
+    let alone = ["up", "--data", &data];
+    assert!(Up::load(parse(&alone), Environment::new()).is_ok(), "a newcomer needs neither");
 }

@@ -66,6 +66,68 @@ async fn a_server_that_may_not_join_says_why() {
     assert!(String::from_utf8_lossy(&denied.stderr).contains("no answer from http://127.0.0.1:9"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_another_store_than_its_clusters_is_told_which_to_take() {
+    let _turn = turn().await;
+    let site = Site::new();
+    let _east = site.balancer("east", None).await;
+    let token = site.token("east", &[]);
+    // Alone it may have a store of its own: then that is the cluster's.
+    let without_store = |name: &str| {
+        let data = site.data(name);
+        let who = ["worker", "--name", name, "--data", data.to_str().unwrap(), "--http", "127.0.0.1:0"];
+        Limpet::start(name, &[&who[..], &["--join", &token]].concat())
+    };
+    let mut first = without_store("first");
+    first.line_with("the worker is running").await;
+    site.sees("east", &[("east", "ready"), ("first", "ready")]).await;
+    site.ctl("east", &["gateway", "add", "024c500000000001"]);
+    let store = format!("sqlite:{}", site.data("first").join("store").display());
+
+    // Twice: what the first try left behind is no store of the cluster's either.
+    for _ in 0..2 {
+        let second = without_store("second").stopped().await;
+        says(&second, "its store is not the one of this cluster");
+        says(&second, &format!("it has SQLite in {}", site.data("second").join("store").display()));
+        says(&second, &format!("worker first has SQLite in {}", site.data("first").join("store").display()));
+        says(&second, "give it theirs with --store URL");
+    }
+    let told = site.ctl("first", &["gateways"]);
+    assert!(told.contains("024c500000000001"), "{told}");
+    let mut second = site.worker("second", &["--join", &token, "--store", &store]);
+    second.line_with("the worker is running").await;
+    site.sees("east", &[("east", "ready"), ("first", "ready"), ("second", "ready")]).await;
+
+    let balancer = site.token("east", &["--role", "balancer", "--uses", "1"]);
+    let data = site.data("up");
+    let up = ["up", "--data", data.to_str().unwrap(), "--join", &balancer, "--balancer", "127.0.0.1:1"];
+    let up = Limpet::start("up", &up).stopped().await;
+    assert_eq!(up.status.code(), Some(2));
+    assert!(up.lines.iter().any(|line| line.contains("join is given without store")), "{:#?}", up.lines);
+    drop((first, second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_another_cluster_works_with_is_left_alone() {
+    let _turn = turn().await;
+    let (site, elsewhere) = (Site::new(), Site::new());
+    let _east = site.balancer("east", None).await;
+    let _other = elsewhere.balancer("other", None).await;
+    let member = site.worker("w1", &["--join", &site.token("east", &[])]);
+    site.sees("east", &[("east", "ready"), ("w1", "ready")]).await;
+    let store = format!("sqlite:{}", site.data("store").display());
+    let stray = elsewhere.worker("stray", &["--join", &elsewhere.token("other", &[]), "--store", &store]);
+    let stray = stray.stopped().await;
+    says(&stray, "belongs to another cluster, whose");
+    says(&stray, "give it another --store");
+    // Once that cluster is gone, the store may have another: so a network outlives the loss of its cluster's keys.
+    member.terminate();
+    member.stopped().await;
+    drop(_east);
+    let mut heir = elsewhere.worker("stray", &["--store", &store]);
+    heir.line_with("the worker is running").await;
+}
+
 /// What a worker with the token of another cluster says of this one's balancer, before it turns to the next address.
 async fn astray_worker(site: &Site, token: &str, link: &str) -> String {
     let mut worker = site.worker("astray", &["--join", token, "--balancer", link]);

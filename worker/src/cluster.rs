@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use limpet_link::token::Fingerprint;
 use limpet_shared::{
     Eui64,
     link::{Cluster, KnownGateway},
@@ -21,17 +22,17 @@ const FEED_LIMIT: Duration = Duration::from_millis(500);
 /// the snapshot of a network that was set up anew replaces that of the old one.
 const CHANGES_BITS: u32 = 24;
 
-/// Feeds balancers from the store.
-pub struct Feed {
-    store: Arc<dyn Store>,
-    links: Arc<Links>,
+/// What makes a network this one: it came into its store with the first worker, and stays.
+#[derive(Clone)]
+pub struct Network {
     ring_key: [u8; 16],
+    /// Unix, s.
     began: u64,
 }
 
-impl Feed {
+impl Network {
     /// Reads the ring's key, or makes it: the first worker's is the network's.
-    pub async fn open(store: Arc<dyn Store>, links: Arc<Links>, surroundings: &dyn Surroundings) -> Result<Self> {
+    pub async fn open(store: &dyn Store, surroundings: &dyn Surroundings) -> Result<Self> {
         let mut proposed = [0; 16];
         getrandom::fill(&mut proposed).map_err(|e| StoreError::Unavailable(format!("no random bytes: {e}")))?;
         let key = store.init_setting("ring_key", &proposed).await?;
@@ -41,11 +42,35 @@ impl Feed {
         let began = store.init_setting("network_began", &began).await?;
         let began =
             began.try_into().map_err(|_| StoreError::Corrupt("the setting network_began is not 8 bytes".into()))?;
-        Ok(Self { store, links, ring_key, began: u64::from_be_bytes(began) })
+        Ok(Self { ring_key, began: u64::from_be_bytes(began) })
+    }
+
+    /// Tells it from others, and says nothing of the key.
+    pub fn id(&self) -> String {
+        Fingerprint::of(&self.ring_key).to_string()
+    }
+
+    /// When it began (Unix, s).
+    pub fn began(&self) -> u64 {
+        self.began
+    }
+}
+
+/// Feeds balancers from the store.
+pub struct Feed {
+    store: Arc<dyn Store>,
+    links: Arc<Links>,
+    network: Network,
+}
+
+impl Feed {
+    pub fn new(store: Arc<dyn Store>, links: Arc<Links>) -> Self {
+        let network = links.introduction().network.clone();
+        Self { store, links, network }
     }
 
     fn version(&self, changes: u64) -> u64 {
-        (self.began << CHANGES_BITS).saturating_add(changes)
+        (self.network.began << CHANGES_BITS).saturating_add(changes)
     }
 
     async fn snapshot(&self) -> Result<Cluster> {
@@ -54,7 +79,7 @@ impl Feed {
         let policy = |eui| policies.get(&eui).cloned().unwrap_or_default();
         Ok(Cluster {
             version: self.version(changes),
-            ring_key: self.ring_key.to_vec().into(),
+            ring_key: self.network.ring_key.to_vec().into(),
             gateways: gateways.into_iter().map(|eui| KnownGateway { eui: eui.0, policy: policy(eui) }).collect(),
             // Servers are the roll's business, which goes by itself.
             ..Cluster::default()

@@ -13,6 +13,7 @@ mod regions;
 mod roll;
 mod run;
 mod seams;
+mod strangers;
 mod view;
 
 pub use config::{Started, WorkerConfig};

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cluster::Network,
     load::StoredAfter,
     metrics::Metrics,
     pipeline::{Pipeline, Sweep},
@@ -72,6 +73,9 @@ pub struct Introduction {
     pub started_at: u64,
     /// The weight that the operator gave it, 1 to 100.
     pub weight: u32,
+    pub network: Network,
+    /// What its store is, without secrets.
+    pub store: String,
 }
 
 /// All links of one worker.
@@ -152,6 +156,9 @@ impl Links {
             weight: Some(self.told.lock().weight.clone()),
             linked: self.peers.lock().values().map(|peer| peer.instance).collect(),
             key: String::new(),
+            network: self.me.network.id(),
+            network_began: self.me.network.began(),
+            store: self.me.store.clone(),
         }
     }
 

@@ -312,8 +312,8 @@ impl Roll {
         match self.store.is_shared() {
             true => "Give a worker the --store of this cluster, with its password.".into(),
             false => format!(
-                "The store is {}: workers on this machine use it too. Servers on other machines need a shared store \
-                 (--store cql://...), which this cluster does not have.",
+                "The store is {}: give workers on this machine the same --store. Servers on other machines need a shared \
+                 store (--store cql://...), which this cluster does not have.",
                 self.store.describe()
             ),
         }

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster::Feed,
+    cluster::{Feed, Network},
     config::{Started, WorkerConfig},
     http,
     links::{Introduction, LinkError, Links, Notice},
@@ -30,6 +30,7 @@ use crate::{
     regions::Regions,
     roll::{Found, Roll},
     seams::{Machine, Surroundings},
+    strangers::{self, Stranger},
     view::View,
 };
 
@@ -67,10 +68,13 @@ pub enum WorkerError {
     Integration(#[from] limpet_integration::DeliveryError),
     #[error("first start: {0}")]
     Bootstrap(String),
+    #[error(transparent)]
+    Stranger(#[from] Stranger),
 }
 
 /// Runs a worker until `stop` is cancelled, then drains: what it holds is finished, what it has to send is out.
 pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), WorkerError> {
+    strangers::look_for(&*config.store, &config.identity.ca_fingerprint().to_string()).await?;
     let regions = network_regions(&*config.store, &config.regions).await?;
     let listener = listen(config.http).await?;
     let http = listener.as_ref().and_then(|l| l.local_addr().ok());
@@ -138,8 +142,10 @@ async fn wire(
 ) -> Result<Around, WorkerError> {
     let (store, name) = (config.store.clone(), config.identity.name().to_owned());
     let metrics = Metrics::new()?;
-    let links = Links::new(introduction(&name, http, config.weight), config.identity.clone(), metrics.clone(), notices);
-    let feed = Arc::new(Feed::open(store.clone(), links.clone(), &Machine).await?);
+    let network = Network::open(&*store, &Machine).await?;
+    let me = introduction(config, http, network);
+    let links = Links::new(me, config.identity.clone(), metrics.clone(), notices);
+    let feed = Arc::new(Feed::new(store.clone(), links.clone()));
     let pipeline = Pipeline::new(
         store.clone(),
         Arc::new(Sender::new()?),
@@ -261,13 +267,15 @@ async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Work
     TcpListener::bind(address).await.map(Some).map_err(|source| WorkerError::Http { address, source })
 }
 
-fn introduction(name: &str, http: Option<SocketAddr>, weight: u32) -> Introduction {
+fn introduction(config: &WorkerConfig, http: Option<SocketAddr>, network: Network) -> Introduction {
     Introduction {
-        name: name.to_owned(),
+        name: config.identity.name().to_owned(),
         instance: u64::from(Machine.random()) << 32 | u64::from(Machine.random()),
         http: http.map(|a| a.to_string()).unwrap_or_default(),
         started_at: Machine.now().0,
-        weight,
+        weight: config.weight,
+        network,
+        store: config.store.describe(),
     }
 }
 

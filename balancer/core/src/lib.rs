@@ -20,6 +20,7 @@ pub mod gateways;
 pub mod header;
 pub mod health;
 mod lru;
+mod network;
 pub mod retention;
 mod routing;
 mod sightings;

@@ -99,6 +99,7 @@ impl Dialler {
                     continue;
                 }
                 Err(error @ DialError::Removed { .. }) => return Err(LinkError::Removed(error.to_string())),
+                Err(error) if self.has_the_wrong_store(&error) => return Err(error.into()),
                 Err(error) => {
                     if let DialError::Refused { retry, .. } = &error {
                         refused += 1;
@@ -116,6 +117,12 @@ impl Dialler {
             pause = (pause * 2).min(REDIAL.1);
         }
         Ok(address)
+    }
+
+    /// Of two networks in one cluster the younger one is the mistake: a store that was made because nobody named the
+    /// right one.
+    fn has_the_wrong_store(&self, error: &DialError) -> bool {
+        matches!(error, DialError::OtherStore { began, .. } if *began <= self.links.introduction().network.began())
     }
 
     async fn stand_by(&self, balancer: u64) {

@@ -93,6 +93,8 @@ impl Store for SqliteStore {
         self.readers.read(|conn| directory::gateway_set_version(conn).map(drop)).await
     }
     fn describe(&self) -> String {
-        format!("SQLite in {}", self.folder.dir.display())
+        // Whole, for who reads it may be in another folder.
+        let dir = std::path::absolute(&self.folder.dir).unwrap_or_else(|_| self.folder.dir.clone());
+        format!("SQLite in {}", dir.display())
     }
 }

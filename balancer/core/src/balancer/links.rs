@@ -57,6 +57,7 @@ impl Balancer {
         for sightings in sightings::table(self.gateways.asking(now.mono), now.mono) {
             self.control(id, ToWorker::Sightings(sightings));
         }
+        self.network.linked(&hello);
         let live = self.live(now);
         let says = hello.weight.as_ref().and_then(|weight| weight.drained);
         let (drained, tell) = self.drains.linked(&hello.name, hello.instance, says);
@@ -86,6 +87,9 @@ impl Balancer {
         }
         if self.stop_by.is_some() {
             return refused("this balancer is stopping".into(), true);
+        }
+        if let Some(refused) = self.network.objection(hello) {
+            return Some(refused);
         }
         let holder = self.workers.get(self.workers.id_of(&hello.name)?)?;
         if holder.instance == hello.instance && hello.linked.contains(&self.config.instance) {
