@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use limpet_shared::{AesKey, DevAddr, Eui64};
+use limpet_shared::{AesKey, DevAddr, Eui64, policy::AddressPolicy};
 
 const ROLE_HELP: &str = "\
 Every flag can also be given in the environment as LIMPET_<FLAG>, such as LIMPET_LOG_LEVEL, and as a key of the
@@ -230,7 +230,7 @@ pub enum CtlCommand {
         #[arg(long)]
         unknown: bool,
     },
-    /// Add a gateway
+    /// Add a gateway, or say which addresses it may have
     #[command(subcommand)]
     Gateway(GatewayCommand),
     /// Add a device
@@ -267,6 +267,17 @@ pub enum GatewayCommand {
         /// Its tenant, by name or id [default: the first one]
         #[arg(long)]
         tenant: Option<String>,
+        /// Which addresses it may have: alert, off, lock=CIDR,... or hold=TIME [default: alert]
+        #[arg(long, value_name = "POLICY", value_parser = crate::ctl::address::parse)]
+        address: Option<AddressPolicy>,
+    },
+    /// Change a gateway that the network knows
+    Set {
+        /// Its EUI, 16 hex digits
+        eui: Eui64,
+        /// Which addresses it may have: alert, off, lock=CIDR,... or hold=TIME
+        #[arg(long, value_name = "POLICY", value_parser = crate::ctl::address::parse)]
+        address: AddressPolicy,
     },
 }
 

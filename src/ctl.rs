@@ -1,12 +1,13 @@
 //! The operator's command line: one question to a running Limpet, and its answer for people or as JSON.
 
 use limpet_link::admin_socket::{self, AskError};
-use limpet_shared::admin::{DeviceAdd, Reply, Request, Role};
+use limpet_shared::admin::{DeviceAdd, GatewayAdd, Reply, Request, Role};
 
 use limpet_store::Migrated;
 
 use crate::cli::{CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole, TokenCommand};
 
+pub mod address;
 mod remote;
 mod show;
 
@@ -75,7 +76,12 @@ fn request(command: CtlCommand) -> Request {
         CtlCommand::Drain { name, off } => Request::Drain { name, on: !off },
         CtlCommand::Gateways { unknown: true } => Request::GatewaysHeard { unknown: true },
         CtlCommand::Gateways { unknown: false } => Request::Gateways,
-        CtlCommand::Gateway(GatewayCommand::Add { eui, name, tenant }) => Request::GatewayAdd { eui, name, tenant },
+        CtlCommand::Gateway(GatewayCommand::Add { eui, name, tenant, address }) => {
+            Request::GatewayAdd(GatewayAdd { eui, name, tenant, address: address.map(|policy| policy.to_string()) })
+        }
+        CtlCommand::Gateway(GatewayCommand::Set { eui, address }) => {
+            Request::GatewayAddress { eui, address: address.to_string() }
+        }
         CtlCommand::Device(DeviceCommand::Add(args)) => Request::DeviceAdd(device(args)),
     }
 }

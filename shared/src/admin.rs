@@ -29,8 +29,10 @@ pub enum Request {
     GatewaysHeard { unknown: bool },
     /// Worker: gateways that the network knows.
     Gateways,
-    /// Worker: let the network know a gateway. Tenant: the first one if none is given.
-    GatewayAdd { eui: Eui64, name: Option<String>, tenant: Option<String> },
+    /// Worker: let the network know a gateway.
+    GatewayAdd(GatewayAdd),
+    /// Worker: what a gateway may do with its address, an [`crate::policy::AddressPolicy`] as text.
+    GatewayAddress { eui: Eui64, address: String },
     /// Worker: add a device, and what it stands in if that is missing.
     DeviceAdd(DeviceAdd),
     /// Balancer, asked by workers only, every few seconds: what they have learned from the store, for what the balancer
@@ -43,6 +45,18 @@ pub enum Request {
         /// What whoever adds a server should know of the store.
         store_note: String,
     },
+}
+
+/// A gateway to add.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GatewayAdd {
+    pub eui: Eui64,
+    /// Default: the EUI.
+    pub name: Option<String>,
+    /// Name or id of its tenant. Default: the first one.
+    pub tenant: Option<String>,
+    /// [`crate::policy::AddressPolicy`] as text. Default: as that type has it.
+    pub address: Option<String>,
 }
 
 /// A device to add: by OTAA with an AppKey, or by ABP with DevAddr and both session keys.
@@ -254,4 +268,7 @@ pub struct Gateway {
     pub worker: Option<String>,
     /// The ring's epoch of that choice.
     pub epoch: Option<u64>,
+    /// What it may do with its address, an [`crate::policy::AddressPolicy`] as text; `None` if nobody has said so.
+    #[serde(default)]
+    pub policy: Option<String>,
 }

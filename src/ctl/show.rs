@@ -26,10 +26,12 @@ fn join_token(request: &Request, token: &str, expires_at: UnixMicros, note: &str
         Request::JoinToken { uses, .. } => ("worker", *uses),
         _ => ("worker", 1),
     };
+    // All workers of a cluster share one store.
+    let store = if role == "worker" { " --store URL" } else { "" };
     let who = if uses == 1 { format!("One {role} may join") } else { format!("{uses} {role}s may join") };
     let note = if note.is_empty() { String::new() } else { format!("{note}\n") };
     let until = rfc3339(expires_at);
-    format!("{who} with this token until {until}, by `limpet {role} --join TOKEN`:\n{note}{token}\n")
+    format!("{who} with this token until {until}, by `limpet {role} --join TOKEN{store}`:\n{note}{token}\n")
 }
 
 fn tokens_table(tokens: &[TokenInfo], now: UnixMicros) -> String {
@@ -131,12 +133,13 @@ fn gateways_text(request: &Request, gateways: &[Gateway], now: UnixMicros) -> St
         _ => {}
     }
     let rows = gateways.iter().map(|gateway| {
-        let Gateway { eui, name, address, last_seen, worker, .. } = gateway;
+        let Gateway { eui, name, address, last_seen, worker, policy, .. } = gateway;
+        let policy = policy.as_deref().map_or_else(String::new, super::address::shown);
         let seen = last_seen.map_or_else(|| "never".into(), |at| format!("{} ago", ago(Some(at), now)));
         let (address, worker) = (address.clone().unwrap_or_default(), worker.clone().unwrap_or_default());
-        vec![eui.to_string(), name.clone(), seen, address, worker]
+        vec![eui.to_string(), name.clone(), seen, address, policy, worker]
     });
-    let mut out = table(&["EUI", "NAME", "LAST SEEN", "ADDRESS", "WORKER"], rows.collect());
+    let mut out = table(&["EUI", "NAME", "LAST SEEN", "ADDRESS", "POLICY", "WORKER"], rows.collect());
     if unknown && let Some(first) = gateways.first() {
         let _ = writeln!(out, "Add one with `limpet ctl gateway add {}`.", first.eui);
     }
@@ -294,6 +297,20 @@ mod tests {
         assert!(text.contains("5 s ago"));
         assert!(text.ends_with("Add one with `limpet ctl gateway add 00000000000000ab`.\n"));
         assert!(reply(&asked, &Reply::Gateways { gateways: vec![] }, NOW).contains("No unknown gateway"));
+    }
+
+    #[test]
+    fn gateways_are_listed_with_the_policy_that_somebody_gave_them() {
+        let gateway = |eui, policy: Option<&str>| Gateway {
+            eui: Eui64(eui),
+            known: true,
+            policy: policy.map(str::to_owned),
+            ..Gateway::default()
+        };
+        let gateways = vec![gateway(1, Some("hold:600")), gateway(2, None)];
+        let text = reply(&Request::Gateways, &Reply::Gateways { gateways }, NOW);
+        assert_eq!(text.lines().next(), Some("EUI               LAST SEEN  POLICY"));
+        assert_eq!(text.lines().nth(1), Some("0000000000000001  never      hold=10m"));
     }
 
     #[test]

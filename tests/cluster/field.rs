@@ -11,7 +11,7 @@ use limpet_bench::{
 };
 use limpet_shared::{
     AesKey, DevAddr, Eui64,
-    admin::{DeviceAdd, Request},
+    admin::{DeviceAdd, GatewayAdd, Request},
     lorawan::Keys,
     region::Region,
 };
@@ -78,7 +78,7 @@ impl Field {
     ) -> Self {
         let (mut started, mut counters) = (Vec::new(), Counters::default());
         for &eui in &gateways {
-            cluster.done(&Request::GatewayAdd { eui, name: None, tenant: None }).await;
+            cluster.done(&Request::GatewayAdd(GatewayAdd { eui, ..GatewayAdd::default() })).await;
             let gateway = VirtualGateway::start(GatewayConfig::new(eui, cluster.edges[0].gwmp)).await.unwrap();
             counters.listen(&gateway);
             started.push(Arc::new(gateway));

@@ -2,9 +2,47 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use limpet_shared::Eui64;
 use tonic::Code;
 
-use crate::{network::Network, raw::Socket, support::eventually};
+use crate::{
+    network::Network,
+    raw::Socket,
+    support::{ctl, eventually},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_locks_a_gateway_to_its_network_and_frees_it_again() {
+    let network = Network::up().await;
+    let eui = Eui64(0x0250_0000_00ff_0001);
+    let text = eui.to_string();
+    let refused = ctl(&network.data, &["gateway", "add", &text, "--address", "lock=127.0.0.2/8"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("bits set beyond") && said.contains("allowed: alert, off"),
+        "{said}"
+    );
+    network.ctl(&["gateway", "add", &text, "--address", "lock=127.0.0.2"]);
+    let here = Socket::open(network.gwmp, eui, 2).await;
+    let there = Socket::open_from(Ipv4Addr::new(127, 0, 0, 2), network.gwmp, eui, 2).await;
+    there.open_route(1).await;
+    here.pull(2).await;
+    here.silent().await;
+    let policies = || {
+        let list = network.ctl(&["gateways"]);
+        let gateways = list["gateways"].as_array().unwrap().clone();
+        gateways.into_iter().find(|gateway| gateway["eui"] == text.as_str()).unwrap()["policy"].clone()
+    };
+    assert_eq!(policies(), "lock:127.0.0.2/32");
+    network.ctl(&["gateway", "set", &text, "--address", "off"]);
+    assert_eq!(policies(), "off");
+    // At once, or as soon as a busy machine comes to it.
+    eventually("the gateway to be free", async || {
+        here.pull(3).await;
+        here.answer_soon().await
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_is_counted_and_a_lock_keeps_others_out() {

@@ -25,7 +25,7 @@ pub struct Network {
     pub api: Api,
     pub webhook: Webhook,
     pub cluster: Option<Cluster>,
-    data: PathBuf,
+    pub data: PathBuf,
     numbers: AtomicU32,
     // The process is gone before its folder.
     _up: Option<Limpet>,

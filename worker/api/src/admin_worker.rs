@@ -5,7 +5,8 @@ mod device_add;
 
 use limpet_shared::{
     Eui64,
-    admin::{self, ErrorKind, Reply, Request},
+    admin::{self, ErrorKind, GatewayAdd, Reply, Request},
+    policy::{self, AddressPolicy},
 };
 use limpet_store::List;
 use limpet_worker_core::model::{Gateway, Tenant};
@@ -15,7 +16,8 @@ use crate::{Api, ApiError, bootstrap, clock, error::Result, fields, grpc::STATS_
 
 /// Whether a worker answers this; else a balancer does.
 pub(crate) fn is_for_worker(request: &Request) -> bool {
-    matches!(request, Request::Gateways | Request::GatewayAdd { .. } | Request::DeviceAdd(_)) || is_of_roll(request)
+    use Request::{DeviceAdd, GatewayAdd, GatewayAddress, Gateways};
+    matches!(request, Gateways | GatewayAdd(_) | GatewayAddress { .. } | DeviceAdd(_)) || is_of_roll(request)
 }
 
 /// Whether the roll of the cluster's servers answers this, which every worker keeps.
@@ -29,7 +31,8 @@ impl Api {
     pub async fn answer(&self, request: Request) -> Reply {
         let answered = match request {
             Request::Gateways => self.known_gateways().await,
-            Request::GatewayAdd { eui, name, tenant } => self.add_gateway(eui, name, tenant).await,
+            Request::GatewayAdd(wanted) => self.add_gateway(wanted).await,
+            Request::GatewayAddress { eui, address } => self.set_address_policy(eui, &address).await,
             Request::DeviceAdd(wanted) => self.add_device(wanted).await,
             request if is_of_roll(&request) => Ok(self.cluster.ask(request).await),
             _ => Err(ApiError::invalid("ask", "a balancer answers this, not a worker")),
@@ -45,12 +48,15 @@ impl Api {
             known: true,
             address: seen.address,
             last_seen: seen.last_seen_at,
+            policy: gateway.tags.get(policy::TAG).cloned(),
             ..Default::default()
         });
         Ok(Reply::Gateways { gateways: gateways.collect() })
     }
 
-    async fn add_gateway(&self, eui: Eui64, name: Option<String>, tenant: Option<String>) -> Result<Reply> {
+    async fn add_gateway(&self, wanted: GatewayAdd) -> Result<Reply> {
+        let GatewayAdd { eui, name, tenant, address } = wanted;
+        let address = address.map(|text| address_policy(&text)).transpose()?;
         let tenant = self.tenant_called(tenant).await?;
         let now = clock::now();
         let gateway = Gateway {
@@ -60,10 +66,22 @@ impl Api {
             tenant_id: tenant.id,
             name: fields::name("name", &name.unwrap_or_else(|| eui.to_string()))?,
             stats_interval_secs: STATS_INTERVAL,
+            tags: address.into_iter().map(|policy| (policy::TAG.into(), policy.to_string())).collect(),
             ..Gateway::default()
         };
         self.create_gateway(&gateway).await?;
         Ok(Reply::Done { message: format!("gateway {eui} belongs to tenant {} now", tenant.name) })
+    }
+
+    async fn set_address_policy(&self, eui: Eui64, address: &str) -> Result<Reply> {
+        let policy = address_policy(address)?;
+        let known = self.store.gateway(eui).await?;
+        let (mut gateway, _) = known.ok_or_else(|| ApiError::NotFound(format!("gateway {eui}")))?;
+        gateway.tags.insert(policy::TAG.into(), policy.to_string());
+        gateway.updated_at = clock::now();
+        self.store.update_gateway(&gateway).await?;
+        self.tell_balancers().await;
+        Ok(Reply::Done { message: format!("gateway {eui} has the address policy {policy} now") })
     }
 
     /// The tenant of this id or name; the network's first one if none is given.
@@ -79,6 +97,10 @@ impl Api {
         let found = self.store.tenants(&list).await?.items.into_iter().find(|tenant| tenant.name == called);
         found.ok_or_else(|| ApiError::NotFound(format!("tenant {called:?}")))
     }
+}
+
+fn address_policy(text: &str) -> Result<AddressPolicy> {
+    text.parse().map_err(|why: policy::PolicyError| ApiError::invalid("address", why.to_string()))
 }
 
 fn refusal(error: ApiError) -> Reply {

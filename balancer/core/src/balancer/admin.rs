@@ -118,6 +118,8 @@ impl Balancer {
                 last_seen: Some(entry.last_seen),
                 worker: self.routing.ring().choose(eui).map(String::from),
                 epoch: Some(self.routing.epoch()),
+                // The store has it, and a worker tells.
+                policy: None,
             })
             .collect()
     }

@@ -3,7 +3,7 @@
 use chirpstack_api::api;
 use limpet_shared::{
     AesKey, DevAddr, Eui64,
-    admin::{DeviceAdd, ErrorKind, Gateway, Reply, Request},
+    admin::{DeviceAdd, ErrorKind, Gateway, GatewayAdd, Reply, Request},
 };
 use limpet_store::{Freshness, List};
 use tokio::{
@@ -70,20 +70,47 @@ async fn questions_need_an_administrator() {
 #[tokio::test]
 async fn a_gateway_is_added_by_one_question() {
     let server = Server::start().await;
-    let add = Request::GatewayAdd { eui: ROOF, name: None, tenant: None };
+    let add = Request::GatewayAdd(GatewayAdd { eui: ROOF, ..GatewayAdd::default() });
     let (status, reply) = ctl(&server, server.token(), &add).await;
     assert!(matches!((status, &reply), (200, Reply::Done { message }) if message.contains(GATEWAY)), "{reply:?}");
     let (status, reply) = ctl(&server, server.token(), &add).await;
     assert_eq!((status, kind(reply)), (409, ErrorKind::AlreadyExists));
-    let elsewhere = Request::GatewayAdd { eui: Eui64(1), name: None, tenant: Some("nowhere".into()) };
+    let elsewhere =
+        Request::GatewayAdd(GatewayAdd { eui: Eui64(1), tenant: Some("nowhere".into()), ..GatewayAdd::default() });
     let (status, reply) = ctl(&server, server.token(), &elsewhere).await;
     assert_eq!((status, kind(reply)), (404, ErrorKind::NotFound));
-    let named = Request::GatewayAdd { eui: Eui64(1), name: Some("one".into()), tenant: Some("Limpet".into()) };
+    let named = Request::GatewayAdd(GatewayAdd {
+        eui: Eui64(1),
+        name: Some("one".into()),
+        tenant: Some("Limpet".into()),
+        address: None,
+    });
     assert_eq!(ctl(&server, server.token(), &named).await.0, 200);
     let (_, reply) = ctl(&server, server.token(), &Request::Gateways).await;
     let Reply::Gateways { gateways } = reply else { panic!("{reply:?}") };
     let known: Vec<_> = gateways.iter().map(|Gateway { eui, name, known, .. }| (*eui, name.as_str(), *known)).collect();
     assert_eq!(known, [(ROOF, GATEWAY, true), (Eui64(1), "one", true)]);
+}
+
+#[tokio::test]
+async fn a_gateways_address_policy_is_given_when_it_is_added_and_changed_later() {
+    let server = Server::start().await;
+    let policy = async || {
+        let Reply::Gateways { gateways } = server.api.answer(Request::Gateways).await else { panic!("no list") };
+        gateways.into_iter().find(|gateway| gateway.eui == ROOF).and_then(|gateway| gateway.policy)
+    };
+    let add = |address: &str| GatewayAdd { eui: ROOF, address: Some(address.into()), ..GatewayAdd::default() };
+    let refused = server.api.answer(Request::GatewayAdd(add("lock:10.0.0.1/8"))).await;
+    assert!(matches!(&refused, Reply::Error { message, .. } if message.contains("bits set beyond")), "{refused:?}");
+    assert_eq!(policy().await, None, "it was not added");
+    let added = server.api.answer(Request::GatewayAdd(add("lock:10.0.0.0/8"))).await;
+    assert!(matches!(added, Reply::Done { .. }), "{added:?}");
+    assert_eq!(policy().await.as_deref(), Some("lock:10.0.0.0/8"));
+    let set = |eui, address: &str| Request::GatewayAddress { eui, address: address.into() };
+    assert_eq!(kind(server.api.answer(set(ROOF, "hold:0")).await), ErrorKind::Invalid);
+    assert_eq!(kind(server.api.answer(set(Eui64(9), "off")).await), ErrorKind::NotFound);
+    assert!(matches!(server.api.answer(set(ROOF, "hold:600")).await, Reply::Done { .. }));
+    assert_eq!(policy().await.as_deref(), Some("hold:600"));
 }
 
 #[tokio::test]

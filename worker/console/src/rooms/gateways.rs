@@ -12,7 +12,7 @@ use axum::{
 };
 use limpet_shared::{
     Eui64,
-    admin::{Gateway, Reply, Request},
+    admin::{Gateway, GatewayAdd, Reply, Request},
 };
 use serde::Deserialize;
 
@@ -100,10 +100,13 @@ pub(crate) async fn add(
         return again("An EUI has 16 hexadecimal digits, such as 0016c001ff10a235.".into());
     };
     let wanted = Some(name.trim()).filter(|name| !name.is_empty()).map(str::to_owned);
-    let said = match done(&console, Request::GatewayAdd { eui: parsed, name: wanted, tenant: None }).await {
-        Ok(said) => Some(said),
-        Err(refused) => return again(refused.text),
-    };
+    let said =
+        match done(&console, Request::GatewayAdd(GatewayAdd { eui: parsed, name: wanted, ..GatewayAdd::default() }))
+            .await
+        {
+            Ok(said) => Some(said),
+            Err(refused) => return again(refused.text),
+        };
     let list = list(&console, "").await;
     if visitor.partial {
         return ([("hx-trigger", "limpet:done")], part(&After { list, said })).into_response();
