@@ -30,8 +30,10 @@ pub struct Config {
     pub gateway_rate: u32,
     /// Datagrams per second of unknown gateways from one address; 0 for no limit.
     pub unknown_rate: u32,
-    /// A worker that holds unfinished frames and acknowledges nothing for so long is suspect.
+    /// A worker that holds frames which are not stored and acknowledges nothing for so long is suspect.
     pub suspect_after: Duration,
+    /// The same for a worker that holds frames which are stored and not done.
+    pub suspect_after_stored: Duration,
     /// A worker that is silent for so long leaves the ring.
     pub eject_after: Duration,
 }
@@ -61,6 +63,7 @@ impl Default for Config {
             gateway_rate: 2_000,
             unknown_rate: 200,
             suspect_after: Duration::from_millis(30),
+            suspect_after_stored: Duration::from_millis(150),
             eject_after: Duration::from_millis(500),
         }
     }

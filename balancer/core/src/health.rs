@@ -1,7 +1,7 @@
 //! When a silent worker is suspect, when it is out, and when the silence is our own.
 //!
-//! A worker that holds unfinished frames repeats its acknowledgement every 10 ms, and says every 100 ms that it is
-//! alive. Its silence is measured in time that the balancer itself was running.
+//! A worker repeats its acknowledgement every 10 ms while it holds frames that are not stored, every 50 ms while it holds
+//! others that are not done, and says every 100 ms that it is alive. Its silence is measured in time that the balancer itself was running.
 
 use core::time::Duration;
 
@@ -79,21 +79,32 @@ pub struct Vitals {
     acked: Duration,
     /// Since when it holds unfinished frames without a gap.
     busy_since: Option<Duration>,
+    /// The same for frames that nobody has stored.
+    urgent_since: Option<Duration>,
 }
 
 impl Vitals {
     /// A worker that was heard just now.
     pub fn new(live: Duration) -> Self {
-        Self { verdict: Verdict::Well, heard: live, acked: live, busy_since: None }
+        Self { verdict: Verdict::Well, heard: live, acked: live, busy_since: None, urgent_since: None }
     }
 
-    /// Something was sent to it.
-    pub fn busy(&mut self, live: Duration) {
+    /// A frame was sent to it, which is stored already or not.
+    pub fn busy(&mut self, live: Duration, stored: bool) {
         self.busy_since.get_or_insert(live);
+        if !stored {
+            self.urgent_since.get_or_insert(live);
+        }
+    }
+
+    /// All frames that it holds are stored.
+    pub fn calm(&mut self) {
+        self.urgent_since = None;
     }
 
     /// It holds nothing that we wait for.
     pub fn idle(&mut self) {
+        self.calm();
         self.busy_since = None;
     }
 
@@ -115,7 +126,9 @@ impl Vitals {
 
     /// When it becomes suspect, unless it acknowledges before.
     fn suspect_at(&self, config: &Config) -> Option<Duration> {
-        self.busy_since.map(|since| self.acked.max(since) + config.suspect_after)
+        let silent = |since: Option<Duration>, limit| since.map(|since| self.acked.max(since) + limit);
+        let stored = silent(self.busy_since, config.suspect_after_stored);
+        silent(self.urgent_since, config.suspect_after).into_iter().chain(stored).min()
     }
 
     /// The verdict that its silence calls for.

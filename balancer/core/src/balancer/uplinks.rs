@@ -163,11 +163,11 @@ impl Balancer {
         };
         let Some(worker) = chosen else { return false };
         let Some(message) = self.retention.assign(id, worker, now.mono) else { return false };
-        let stored = self.retention.frame(id).is_some_and(|f| f.stored || f.patience_used);
-        self.retention.set_deadline(id, now.mono + if stored { UNFINISHED } else { PATIENCE });
+        let (stored, patient) = self.retention.frame(id).map_or((false, false), |f| (f.stored, f.patience_used));
+        self.retention.set_deadline(id, now.mono + if stored || patient { UNFINISHED } else { PATIENCE });
         let live = self.live(now);
         if let Some(worker) = self.workers.get_mut(worker) {
-            worker.vitals.busy(live);
+            worker.vitals.busy(live, stored);
         }
         self.push(Action::SendFrame { worker, frame: message });
         true
@@ -218,11 +218,14 @@ impl Balancer {
         }
     }
 
-    /// A worker that holds nothing owes no acknowledgement, whoever finished its frames.
+    /// A worker that holds nothing owes no acknowledgement, and one whose frames are stored owes it less often, whoever
+    /// did that.
     pub(super) fn settle_idle(&mut self) {
         for (id, worker) in self.workers.iter_mut() {
             if self.retention.unfinished_count(id) == 0 {
                 worker.vitals.idle();
+            } else if self.retention.unstored_since(id).is_none() {
+                worker.vitals.calm();
             }
         }
     }
@@ -287,6 +290,11 @@ impl Balancer {
     /// either: then it is the store that is slow, and the same work once more would make it slower.
     fn on_slow(&mut self, now: Now, id: FrameId) {
         let Some(frame) = self.retention.frame_mut(id) else { return };
+        if frame.stored && !frame.patience_used {
+            // It is on its way: the last of three followers needs longer than a store may.
+            frame.patience_used = true;
+            return self.retention.set_deadline(id, now.mono + UNFINISHED);
+        }
         let (gateway, stored) = (frame.gateway, frame.stored);
         let mut avoid: Vec<WorkerId> = frame.holders.iter().map(|h| h.worker).collect();
         let late = |given| given + PATIENCE <= now.mono;
