@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,6 +27,8 @@ pub struct Cluster {
     token: String,
     /// What all workers share.
     store: String,
+    /// The first worker's user.
+    first_user: Option<u32>,
     client: reqwest::Client,
 }
 
@@ -33,6 +36,8 @@ pub struct Cluster {
 pub struct Worker {
     pub name: String,
     http: SocketAddr,
+    /// Runs as a user of its own, if it has one.
+    pub user: Option<u32>,
     pub process: Option<Limpet>,
 }
 
@@ -53,16 +58,32 @@ impl Cluster {
 
     /// The same with two balancers.
     pub async fn apart_with_two_balancers(names: &[&str]) -> Self {
-        let mut cluster = Self::apart(names).await;
-        let asked = Request::JoinToken { role: Role::Balancer, expires_in_secs: 3600, uses: 1 };
-        let Reply::JoinToken { token, .. } = cluster.ask(&asked).await else { panic!("no join token") };
-        let mut second = Edge::new("edge-2", cluster.folder.path());
-        second.start_with(&["--join", &token]).await;
-        cluster.edges.push(second);
-        for index in 0..names.len() {
-            cluster.linked(index).await;
+        Self::apart(names).await.with_another_balancer().await
+    }
+
+    /// With two balancers on the store of this URL, each worker as a user of its own, from `first_user` on, if there is
+    /// one.
+    pub async fn apart_on_with_two_balancers(names: &[&str], store: String, first_user: Option<u32>) -> Self {
+        let mut cluster = Self::new(false);
+        cluster.store = store;
+        cluster.first_user = first_user;
+        if first_user.is_some() {
+            // The users must get to their folders.
+            std::fs::set_permissions(cluster.folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         }
-        cluster
+        cluster.with_workers(names).await.with_another_balancer().await
+    }
+
+    async fn with_another_balancer(mut self) -> Self {
+        let asked = Request::JoinToken { role: Role::Balancer, expires_in_secs: 3600, uses: 1 };
+        let Reply::JoinToken { token, .. } = self.ask(&asked).await else { panic!("no join token") };
+        let mut second = Edge::new("edge-2", self.folder.path());
+        second.start_with(&["--join", &token]).await;
+        self.edges.push(second);
+        for index in 0..self.workers.len() {
+            self.linked(index).await;
+        }
+        self
     }
 
     async fn with_workers(mut self, names: &[&str]) -> Self {
@@ -71,13 +92,26 @@ impl Cluster {
         let Reply::JoinToken { token, .. } = self.ask(&asked).await else { panic!("no join token") };
         self.token = token;
         for name in names {
-            self.workers.push(Worker { name: (*name).into(), http: free_address(), process: None });
+            self.name_worker(name);
         }
         for index in 0..names.len() {
             self.start_worker(index);
             self.ready(index).await;
         }
         self
+    }
+
+    /// A worker that is not started yet; returns its index.
+    pub fn name_worker(&mut self, name: &str) -> usize {
+        let index = self.workers.len();
+        let user = self.first_user.and_then(|first| Some(first + u32::try_from(index).ok()?));
+        if let Some(user) = user {
+            let data = self.path(name);
+            std::fs::create_dir(&data).unwrap();
+            std::os::unix::fs::chown(&data, Some(user), Some(user)).unwrap();
+        }
+        self.workers.push(Worker { name: name.into(), http: free_address(), user, process: None });
+        index
     }
 
     /// `limpet up`.
@@ -96,6 +130,7 @@ impl Cluster {
             workers: Vec::new(),
             token: String::new(),
             store: String::new(),
+            first_user: None,
             client: reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap(),
         }
     }
@@ -125,11 +160,15 @@ impl Cluster {
 
     /// Starts a worker with the folder and the addresses that it always has.
     pub fn start_worker(&mut self, index: usize) {
-        let Worker { name, http, .. } = &self.workers[index];
+        let Worker { name, http, user, .. } = &self.workers[index];
         let (data, store, http) = (self.text(name), self.store.clone(), http.to_string());
         let who = ["worker", "--name", name, "--data", &data, "--join", &self.token];
         let where_to = ["--store", &store, "--http", &http, "--admin-password", "cluster-test"];
-        let process = Limpet::start(name, &[&who[..], &where_to].concat());
+        let arguments = [&who[..], &where_to].concat();
+        let process = match user {
+            Some(user) => Limpet::start_as(*user, name, &arguments),
+            None => Limpet::start(name, &arguments),
+        };
         self.workers[index].process = Some(process);
     }
 

@@ -58,6 +58,11 @@ impl Edge {
         process.stopped().await
     }
 
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.take().unwrap().kill();
+    }
+
     /// The workers that have a share of its ring; `None` if it does not answer.
     pub async fn shares(&self, client: &reqwest::Client) -> Option<Vec<String>> {
         let url = format!("http://{}/ring", self.admin);

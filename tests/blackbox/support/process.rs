@@ -64,6 +64,13 @@ impl Limpet {
         Self::watch(name, command)
     }
 
+    /// The same as a user of the machine, by id; only root can.
+    pub fn start_as(user: u32, name: &str, arguments: &[&str]) -> Self {
+        let mut command = command(arguments);
+        std::os::unix::process::CommandExt::uid(&mut command, user);
+        Self::watch(name, command)
+    }
+
     /// Pastes a line that starts it into a shell, in this folder.
     pub fn pasted(name: &str, line: &str, folder: &Path) -> Self {
         let mut shell = Command::new("sh");
