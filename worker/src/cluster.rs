@@ -8,7 +8,7 @@ use limpet_shared::{
     link::{Cluster, KnownGateway},
     policy,
 };
-use limpet_store::{List, Result, Store, StoreError};
+use limpet_store::{List, Result, Store, StoreError, moving::NETWORK_BEGAN};
 use limpet_worker_core::model::{Gateway, GatewaySeen};
 use tokio_util::sync::CancellationToken;
 
@@ -39,9 +39,9 @@ impl Network {
         let ring_key =
             key.try_into().map_err(|_| StoreError::Corrupt("the setting ring_key is not 16 bytes".into()))?;
         let began = (surroundings.now().0 / 1_000_000).to_be_bytes();
-        let began = store.init_setting("network_began", &began).await?;
+        let began = store.init_setting(NETWORK_BEGAN, &began).await?;
         let began =
-            began.try_into().map_err(|_| StoreError::Corrupt("the setting network_began is not 8 bytes".into()))?;
+            began.try_into().map_err(|_| StoreError::Corrupt(format!("the setting {NETWORK_BEGAN} is not 8 bytes")))?;
         Ok(Self { ring_key, began: u64::from_be_bytes(began) })
     }
 

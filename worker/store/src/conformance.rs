@@ -7,6 +7,8 @@ mod directory;
 mod joins;
 mod lists;
 mod membership;
+mod moving;
+mod network;
 mod pending;
 mod queue;
 mod receptions;
@@ -102,6 +104,13 @@ properties![
     membership::what_is_known_of_a_token_only_grows,
     membership::many_balancers_count_one_token,
     membership::a_token_is_revoked_and_expires,
+    moving::a_restored_device_is_as_it_was,
+    moving::a_restored_device_goes_on,
+    moving::a_long_device_is_moved_in_pieces,
+    moving::what_people_provision_is_restored,
+    moving::settings_are_listed_and_written_over,
+    moving::the_gateway_sets_version_is_restored,
+    moving::pending_events_are_restored,
 ];
 
 impl Property {

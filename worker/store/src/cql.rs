@@ -12,6 +12,7 @@ mod gate;
 mod json;
 mod listing;
 mod membership;
+mod moving;
 mod parents;
 mod pending;
 mod queue;
@@ -35,6 +36,7 @@ use self::{
     gate::Gate,
     listing::Listing,
     membership::Servers,
+    moving::Moves,
     parents::Parents,
     pending::Pending,
     queue::Queues,
@@ -64,6 +66,7 @@ pub struct CqlStore {
     heard: Heard,
     pending: Pending,
     notes: Notes,
+    moves: tokio::sync::OnceCell<Moves>,
     /// Receptions from before this time (Unix, us) count as expired, whether or not the database still has them.
     expired: AtomicU64,
 }
@@ -85,6 +88,7 @@ impl CqlStore {
             heard: Heard::prepare(&db).await?,
             pending: Pending::prepare(&db).await?,
             notes: Notes::default(),
+            moves: tokio::sync::OnceCell::new(),
             expired: AtomicU64::new(0),
             described: url.describe(),
             inlet: Gate::default(),

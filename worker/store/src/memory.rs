@@ -6,6 +6,7 @@
 mod directory;
 mod frames;
 mod membership;
+mod moving;
 mod sessions;
 
 use std::{collections::BTreeMap, sync::Arc};

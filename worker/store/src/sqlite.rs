@@ -13,6 +13,7 @@ mod folder;
 mod frame_store;
 mod keeper;
 mod membership;
+mod moving;
 mod notes;
 mod provisioning;
 mod readers;

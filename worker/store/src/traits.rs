@@ -8,7 +8,7 @@ use limpet_shared::{
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
-use crate::Result;
+use crate::{Moving, Result};
 
 /// What became of a compare-and-set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,7 +237,7 @@ pub trait Membership: Send + Sync + 'static {
 
 /// The whole store.
 #[async_trait]
-pub trait Store: FrameStore + Directory + Membership {
+pub trait Store: FrameStore + Directory + Membership + Moving {
     /// Whether it answers now; cheap, for readiness.
     async fn ping(&self) -> Result<()>;
     /// What it is, without secrets: for logs and the console.

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use limpet_worker_core::model::{DeviceSeen, GatewaySeen};
 use uuid::Uuid;
 
-use crate::StoreError;
+use crate::{Result, StoreError};
 
 /// Receptions that one read gives at most. No frame has that many honest copies.
 pub const MOST_COPIES: usize = 1_000;
@@ -13,6 +13,14 @@ pub const MOST_COPIES: usize = 1_000;
 /// `what id` is taken.
 pub(crate) fn exists(what: &str, id: impl Display) -> StoreError {
     StoreError::AlreadyExists(format!("{what} {id}"))
+}
+
+/// What is restored may be there already.
+pub(crate) fn or_there(put: Result<()>) -> Result<()> {
+    match put {
+        Err(StoreError::AlreadyExists(_)) => Ok(()),
+        other => other,
+    }
 }
 
 /// There is no `what id`.

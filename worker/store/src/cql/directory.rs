@@ -1,6 +1,7 @@
 //! What people provision. The rules about what belongs to what are in `cascade`.
 
 mod cascade;
+mod restore;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -8,6 +9,7 @@ use limpet_shared::{AesKey, Eui64};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
+pub(super) use self::cascade::GATEWAY_CHANGES;
 use self::cascade::owner;
 use super::{CqlStore, entities::Kind, listing::AT_ONCE};
 use crate::{Directory, List, Page, Result, StoreError, words};

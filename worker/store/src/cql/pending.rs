@@ -118,6 +118,17 @@ impl Pending {
         Ok(all)
     }
 
+    /// Devices with the integrations that something waits for.
+    pub async fn keys(&self, db: &Db) -> Result<Vec<(Eui64, IntegrationId)>> {
+        let mut keys = Vec::new();
+        let collect = |(integration, device): (String, String)| {
+            keys.push((parse(&device, "DevEUI")?, IntegrationId(parse(&integration, "integration")?)));
+            Ok(true)
+        };
+        db.scan(&self.search, (), collect).await?;
+        Ok(keys)
+    }
+
     /// Lists what the table holds and the list does not.
     async fn search(&self, db: &Db) -> Result<()> {
         let at = now();

@@ -53,6 +53,17 @@ impl Queues {
         Ok(head.map(|(last, low)| (last, low.unwrap_or_default())))
     }
 
+    /// The last number that was given, and up to which number nothing waits.
+    pub async fn numbers(&self, db: &Db, dev_eui: Eui64) -> Result<(u64, u64)> {
+        let (last, low) = self.head(db, &dev_eui.to_string()).await?.unwrap_or_default();
+        Ok((last.cast_unsigned(), low.cast_unsigned()))
+    }
+
+    /// The last number that was given.
+    pub async fn last(&self, db: &Db, dev_eui: Eui64) -> Result<u64> {
+        Ok(self.numbers(db, dev_eui).await?.0)
+    }
+
     /// The number and the item in one batch, on the condition that nobody took that number meanwhile.
     pub async fn enqueue(&self, db: &Db, mut item: QueueItem) -> Result<QueueItem> {
         let device = item.dev_eui.to_string();

@@ -218,17 +218,22 @@ impl Sessions {
         Err(StoreError::Unknown(format!("the DevNonces of {dev_eui} were not all forgotten")))
     }
 
+    /// The sessions that a device may have: one that is listed may not have been made.
+    pub async fn keys_of_device(&self, db: &Db, dev_eui: Eui64) -> Result<Vec<SessionKey>> {
+        let mut keys = Vec::new();
+        let collect = |(addr, id): (i64, i64)| {
+            let dev_addr = DevAddr(u32::try_from(addr).unwrap_or_default());
+            keys.push(SessionKey { dev_addr, dev_eui, id: SessionId(id.cast_unsigned()) });
+            Ok(true)
+        };
+        db.scan(&self.of_device, (dev_eui.to_string(),), collect).await?;
+        Ok(keys)
+    }
+
     /// Everything of a device that is gone.
     pub async fn delete_device(&self, db: &Db, dev_eui: Eui64) -> Result<()> {
         let device = dev_eui.to_string();
-        let mut sessions: Vec<SessionKey> = Vec::new();
-        let collect = |(addr, id): (i64, i64)| {
-            let dev_addr = DevAddr(u32::try_from(addr).unwrap_or_default());
-            sessions.push(SessionKey { dev_addr, dev_eui, id: SessionId(id.cast_unsigned()) });
-            Ok(true)
-        };
-        db.scan(&self.of_device, (&device,), collect).await?;
-        for key in sessions {
+        for key in self.keys_of_device(db, dev_eui).await? {
             self.delete(db, &key).await?;
         }
         loop {
@@ -267,7 +272,7 @@ fn commit(applied: bool) -> Commit {
     if applied { Commit::Applied } else { Commit::Refused }
 }
 
-fn unwrapped(key_wrap: Option<i32>) -> Result<()> {
+pub(super) fn unwrapped(key_wrap: Option<i32>) -> Result<()> {
     match key_wrap {
         None | Some(0) => Ok(()),
         Some(wrap) => {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::FaultStore;
 use crate::{
     Commit, Directory, FrameStore, Freshness, IntegrationId, List, Membership, Page, PendingEvent, Result, Store,
+    moving::{DeviceRecords, Identified, Moving, PendingAfter, Record},
 };
 
 macro_rules! pass_on {
@@ -116,6 +117,20 @@ pass_on! {
         read tokens() -> Result<Vec<TokenInfo>>;
         write revoke_token(id: &str) -> Result<()>;
         write expire_tokens(before: UnixMicros) -> Result<u64>;
+    }
+}
+
+pass_on! {
+    Moving {
+        read settings() -> Result<Vec<(String, Vec<u8>)>>;
+        write put_setting(name: &str, value: Option<&[u8]>) -> Result<()>;
+        read identities(of: Identified) -> Result<Vec<Uuid>>;
+        read device_euis() -> Result<Vec<Eui64>>;
+        read device_records(dev_eui: Eui64, page: u32) -> Result<Option<DeviceRecords>>;
+        read joins_after(dev_eui: Eui64, after: u16, limit: u32) -> Result<Vec<JoinRow>>;
+        read pending_keys() -> Result<Vec<(Eui64, IntegrationId)>>;
+        read pending_after(integration: IntegrationId, device: Eui64, after: Option<PendingAfter>, limit: u32) -> Result<Vec<PendingEvent>>;
+        write restore(records: &[Record]) -> Result<()>;
     }
 }
 

@@ -36,9 +36,8 @@ impl Membership for SqliteStore {
     }
 
     async fn revoke_server(&self, revoked: &RevokedServer) -> Result<()> {
-        let (name, key, body) = (revoked.name.clone(), revoked.key.clone(), encode(revoked)?);
-        let sql = "INSERT INTO revoked_server (name, key, body) VALUES (?1, ?2, ?3) ON CONFLICT (name, key) DO NOTHING";
-        self.writer.write(move |conn| execute(conn, sql, (name, key, body)).map(drop)).await
+        let revoked = revoked.clone();
+        self.writer.write(move |conn| revoke_server(conn, &revoked)).await
     }
     async fn revoked_servers(&self) -> Result<Vec<RevokedServer>> {
         let sql = "SELECT body FROM revoked_server ORDER BY name, key";
@@ -77,11 +76,16 @@ fn role_key(role: Role) -> i64 {
     }
 }
 
+pub(super) fn revoke_server(conn: &Connection, revoked: &RevokedServer) -> Result<()> {
+    let sql = "INSERT INTO revoked_server (name, key, body) VALUES (?1, ?2, ?3) ON CONFLICT (name, key) DO NOTHING";
+    execute(conn, sql, (&revoked.name, &revoked.key, encode(revoked)?)).map(drop)
+}
+
 fn token(conn: &Connection, id: &str) -> Result<Option<TokenInfo>> {
     one(conn, "SELECT body FROM join_token WHERE id = ?1", [id], |row| decode(row, 0))
 }
 
-fn put_token(conn: &Connection, new: TokenInfo) -> Result<()> {
+pub(super) fn put_token(conn: &Connection, new: TokenInfo) -> Result<()> {
     let merged = match token(conn, &new.id)? {
         Some(mut known) => {
             known.merge(&new);

@@ -5,7 +5,7 @@ use limpet_worker_core::model::{DedupKey, Reception};
 use rusqlite::Connection;
 
 use super::error::{all, decode, execute, int, one};
-use crate::{IntegrationId, MOST_COPIES, PendingEvent, Result, StoreError};
+use crate::{IntegrationId, MOST_COPIES, PendingEvent, Result, StoreError, moving::PendingAfter};
 
 /// How many rows one write deletes at most: others wait for it.
 pub(super) const DELETED_AT_ONCE: u32 = 500;
@@ -86,9 +86,22 @@ pub(super) fn pending_of(
     device: Eui64,
     limit: u32,
 ) -> Result<Vec<PendingEvent>> {
+    pending_after(conn, integration, device, None, limit)
+}
+
+pub(super) fn pending_after(
+    conn: &Connection,
+    integration: IntegrationId,
+    device: Eui64,
+    after: Option<PendingAfter>,
+    limit: u32,
+) -> Result<Vec<PendingEvent>> {
     let sql = "SELECT session_since, slot, part, body FROM pending WHERE integration = ?1 AND device = ?2
-               ORDER BY session_since, slot, part LIMIT ?3";
-    all(conn, sql, (integration.0.to_string(), device.to_string(), limit), |row| {
+               AND (session_since, slot, part) > (?3, ?4, ?5)
+               ORDER BY session_since, slot, part LIMIT ?6";
+    // Nothing has a number below zero.
+    let (since, slot, part) = after.map_or((-1, -1, -1), |(s, n, part)| (int(s.0), int(n), i64::from(part)));
+    all(conn, sql, (integration.0.to_string(), device.to_string(), since, slot, part, limit), |row| {
         Ok(PendingEvent {
             integration,
             device,

@@ -37,6 +37,13 @@ pub(super) fn by_key(conn: &Connection, key: &SessionKey) -> Result<Option<Sessi
     one(conn, &sql, key_of(key), session_row)
 }
 
+pub(super) fn of_device(conn: &Connection, dev_eui: Eui64) -> Result<Vec<SessionRow>> {
+    let mut rows = all(conn, &format!("{SESSION} WHERE s.dev_eui = ?1"), [dev_eui.to_string()], session_row)?;
+    // As identities, which the database would order as signed numbers.
+    rows.sort_by_key(|row| row.session.key);
+    Ok(rows)
+}
+
 /// `body` is the session encoded.
 pub(super) fn create(conn: &Connection, key: &SessionKey, rev: u64, body: &str) -> Result<Commit> {
     let sql = "INSERT INTO session (dev_addr, dev_eui, id, rev, body) VALUES (?1, ?2, ?3, ?4, ?5)

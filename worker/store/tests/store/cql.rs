@@ -6,7 +6,9 @@ use limpet_bench::engine::Engine;
 use limpet_store::{
     CqlStore, Migrated, OpenError, Store, conformance,
     fault::{FaultStore, Faults},
-    migrate, open,
+    migrate,
+    moving::{self, Counters},
+    open,
 };
 
 /// One engine for all of these tests: a node takes 10 s to start.
@@ -17,6 +19,7 @@ async fn cql_keeps_the_promises_of_the_trait() {
     conforms_behind_faults(&engine).await;
     many_servers_make_the_tables_of_a_new_network_together(&engine).await;
     a_schema_of_another_version_is_refused_by_name(&engine).await;
+    a_network_moves_in_and_out(&engine).await;
     let url = engine.store("gone");
     drop(engine);
     a_database_that_is_away_is_named(&url).await;
@@ -88,6 +91,29 @@ async fn a_schema_of_another_version_is_refused_by_name(engine: &Engine) {
     let refused = open(&url).await.err().unwrap();
     assert!(matches!(refused, OpenError::CqlSchemaTooNew { found: 3, .. }));
     assert!(refused.to_string().contains("tomorrow") && refused.to_string().contains("newer version"), "{refused}");
+}
+
+/// Equal to the last byte, also when the import was interrupted.
+async fn a_network_moves_in_and_out(engine: &Engine) {
+    let (first, folder) = crate::moving::network().await;
+    let (file, original) = crate::moving::exported(&*first, folder.path(), "first").await;
+    let checked = moving::check(&file, &|_| {}).unwrap();
+    let cql = open(&engine.store("moved")).await.unwrap();
+    let mut seed = 0;
+    loop {
+        let view = FaultStore::new(cql.clone(), seed, Faults { crash: 4, hide: 10, ..Faults::default() });
+        tokio::select! {
+            done = moving::import(&*view, &checked, Counters::Keep, &|_| {}) => break drop(done.unwrap()),
+            () = view.crashed() => seed += 1,
+        }
+        assert!(seed < 50, "it never ends");
+    }
+    let (second, again) = crate::moving::exported(&*cql, folder.path(), "second").await;
+    assert_eq!(again.summary, original.summary, "interrupted {seed} times");
+    let sqlite = open(&format!("sqlite:{}", folder.path().join("store").display())).await.unwrap();
+    let checked = moving::check(&second, &|_| {}).unwrap();
+    moving::import(&*sqlite, &checked, Counters::Keep, &|_| {}).await.unwrap();
+    assert_eq!(crate::moving::exported(&*sqlite, folder.path(), "third").await.1.summary, original.summary);
 }
 
 async fn a_database_that_is_away_is_named(url: &str) {

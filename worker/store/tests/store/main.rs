@@ -3,6 +3,7 @@
 
 mod cql;
 mod faults;
+mod moving;
 mod opening;
 mod processes;
 

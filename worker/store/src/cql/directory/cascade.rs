@@ -18,7 +18,7 @@ use super::super::{
 use crate::{Directory, List, Page, Result, StoreError, words};
 
 /// The setting that counts changes of the set of gateways.
-pub(super) const GATEWAY_CHANGES: &str = "gateway_changes";
+pub(in super::super) const GATEWAY_CHANGES: &str = "gateway_changes";
 
 /// Names of lists.
 pub(super) mod owner {
@@ -67,7 +67,7 @@ pub(super) fn tenant_places(tenant: &Tenant) -> Vec<Place> {
     vec![place(owner::TENANTS.into(), tenant.id.to_string(), &tenant.name, false)]
 }
 
-fn account_places(user: &User) -> Vec<Place> {
+pub(super) fn account_places(user: &User) -> Vec<Place> {
     vec![place(owner::USERS.into(), user.id.to_string(), &user.email, false)]
 }
 
@@ -188,7 +188,7 @@ impl CqlStore {
         self.unlist(&places(&found)).await
     }
 
-    async fn list(&self, places: &[Place]) -> Result<()> {
+    pub(super) async fn list(&self, places: &[Place]) -> Result<()> {
         for place in places {
             self.listing.put(&self.db, &place.owner, &place.entry, &place.search).await?;
         }

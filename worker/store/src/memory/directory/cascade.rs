@@ -11,7 +11,7 @@ impl State {
         if self.tenants.contains_key(&id) { Ok(()) } else { Err(words::missing("tenant", id)) }
     }
 
-    pub(super) fn create_tenant(&mut self, tenant: &Tenant) -> Result<()> {
+    pub(in crate::memory) fn create_tenant(&mut self, tenant: &Tenant) -> Result<()> {
         if self.tenants.contains_key(&tenant.id) {
             return Err(words::exists("tenant", tenant.id));
         }
@@ -44,7 +44,7 @@ impl State {
         self.users.values().find(|user| words::email_key(&user.email) == key)
     }
 
-    pub(super) fn create_user(&mut self, user: &User) -> Result<()> {
+    pub(in crate::memory) fn create_user(&mut self, user: &User) -> Result<()> {
         if self.users.contains_key(&user.id) {
             return Err(words::exists("user", user.id));
         }
@@ -66,7 +66,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn create_api_key(&mut self, key: &ApiKey) -> Result<()> {
+    pub(in crate::memory) fn create_api_key(&mut self, key: &ApiKey) -> Result<()> {
         if let Some(tenant) = key.tenant_id {
             self.need_tenant(tenant)?;
         }
@@ -77,7 +77,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn create_application(&mut self, application: &Application) -> Result<()> {
+    pub(in crate::memory) fn create_application(&mut self, application: &Application) -> Result<()> {
         self.need_tenant(application.tenant_id)?;
         if self.applications.contains_key(&application.id) {
             return Err(words::exists("application", application.id));
@@ -102,7 +102,7 @@ impl State {
         devices.into_iter().try_for_each(|device| self.delete_device(device))
     }
 
-    pub(super) fn create_device_profile(&mut self, profile: &DeviceProfile) -> Result<()> {
+    pub(in crate::memory) fn create_device_profile(&mut self, profile: &DeviceProfile) -> Result<()> {
         self.need_tenant(profile.tenant_id)?;
         if self.profiles.contains_key(&profile.id) {
             return Err(words::exists("device profile", profile.id));
@@ -133,7 +133,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn create_gateway(&mut self, gateway: &Gateway) -> Result<()> {
+    pub(in crate::memory) fn create_gateway(&mut self, gateway: &Gateway) -> Result<()> {
         self.need_tenant(gateway.tenant_id)?;
         if self.gateways.contains_key(&gateway.eui) {
             return Err(words::exists("gateway", gateway.eui));
@@ -170,7 +170,7 @@ impl State {
         }
     }
 
-    pub(super) fn create_device(&mut self, device: &Device) -> Result<()> {
+    pub(in crate::memory) fn create_device(&mut self, device: &Device) -> Result<()> {
         self.need_parents(device)?;
         if self.devices.contains_key(&device.dev_eui) {
             return Err(words::exists("device", device.dev_eui));
