@@ -5,10 +5,27 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use limpet_shared::{AesKey, DevAddr, Eui64, policy::AddressPolicy};
+use limpet_store::moving::{DEFAULT_SKIP, MOST_SKIP};
 
 const ROLE_HELP: &str = "\
 Every flag can also be given in the environment as LIMPET_<FLAG>, such as LIMPET_LOG_LEVEL, and as a key of the
 configuration file. A flag wins over the environment, the environment over the file.";
+
+const EXPORT_HELP: &str = "\
+The file is JSON Lines. It holds device keys, session keys, password hashes and the key that signs log-ins, so only its
+owner may read it (mode 0600): keep it as you would keep those.
+An export that was interrupted is gone on with when it is run again, unless servers have been at work since.
+Left out are receptions (kept for an hour), leases, what servers say of themselves, and logs of frames.
+To move, stop all servers first. With servers at work it is a backup: each device is as it was when it was read.";
+
+const IMPORT_HELP: &str = "\
+The whole file is checked before anything is written. The store must be empty; an import that was interrupted is gone on
+with when it is run again, and no server starts on the store before it is finished.
+No FCntDown may ever carry two payloads under one session key. A backup does not know what the network sent after it was
+made, so by default an import lets each session's FCntDown, and each device's JoinNonce, skip ahead by 1000. A device of
+LoRaWAN 1.0.x takes no downlink whose FCntDown is 16384 (MAX_FCNT_GAP) or more above the last one that it heard, so the
+most is 16383. A counter never wraps: one that would pass its end stays there, and is reported.
+With --keep-counters an export of the new store has the same bytes as the file.";
 
 /// A LoRaWAN network server that runs as a cluster and loses nothing.
 #[derive(Debug, Parser)]
@@ -189,6 +206,31 @@ pub enum CtlTask {
         /// The store, such as cql://host1,host2/limpet
         #[arg(long, value_name = "URL", env = "LIMPET_STORE", hide_env_values = true)]
         store: String,
+    },
+    /// Write all that makes a network into a file: a backup, or the first half of a move to another store
+    #[command(after_help = EXPORT_HELP)]
+    Export {
+        /// The file, which must not exist; until it is whole it is called FILE.part
+        file: PathBuf,
+        /// The store, such as sqlite:limpet-data/store or cql://host1,host2/limpet
+        #[arg(long, value_name = "URL", env = "LIMPET_STORE", hide_env_values = true)]
+        store: String,
+    },
+    /// Check an exported file, and write what it holds into an empty store
+    #[command(after_help = IMPORT_HELP)]
+    Import {
+        /// The file that `ctl export` wrote
+        file: PathBuf,
+        /// The store: a folder or a keyspace that does not exist yet
+        #[arg(long, value_name = "URL", env = "LIMPET_STORE", hide_env_values = true)]
+        store: String,
+        /// How far FCntDowns and JoinNonces skip ahead, 0 to 16383
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_SKIP, conflicts_with = "keep_counters",
+              value_parser = clap::value_parser!(u32).range(0..=i64::from(MOST_SKIP)))]
+        skip_fcnt_down: u32,
+        /// Leave the counters as they are: for a move, when the servers of the exported network were stopped before the export
+        #[arg(long)]
+        keep_counters: bool,
     },
     #[command(flatten)]
     Ask(CtlCommand),

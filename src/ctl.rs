@@ -3,11 +3,12 @@
 use limpet_link::admin_socket::{self, AskError};
 use limpet_shared::admin::{DeviceAdd, GatewayAdd, Reply, Request, Role};
 
-use limpet_store::Migrated;
+use limpet_store::{Migrated, moving::Counters};
 
 use crate::cli::{CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole, TokenCommand};
 
 pub mod address;
+mod moving;
 mod remote;
 mod show;
 
@@ -23,6 +24,8 @@ pub enum CtlError {
     Refused(String),
     #[error(transparent)]
     Store(#[from] limpet_store::OpenError),
+    #[error(transparent)]
+    Moving(#[from] moving::CtlMovingError),
     #[error("cannot print the answer: {0}")]
     Print(#[from] serde_json::Error),
 }
@@ -31,6 +34,11 @@ pub enum CtlError {
 pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
     let request = match args.command {
         CtlTask::Migrate { store } => return migrate(&store, args.json).await,
+        CtlTask::Export { file, store } => return Ok(moving::export(&file, &store, args.json).await?),
+        CtlTask::Import { file, store, skip_fcnt_down, keep_counters } => {
+            let counters = if keep_counters { Counters::Keep } else { Counters::Skip(skip_fcnt_down) };
+            return Ok(moving::import(&file, &store, counters, args.json).await?);
+        }
         CtlTask::Ask(command) => request(command),
     };
     let reply = match (&args.server, &args.token) {

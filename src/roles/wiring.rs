@@ -17,7 +17,7 @@ use limpet_shared::{
     admin::{Reply, Request, Role},
     region::Region,
 };
-use limpet_store::Store;
+use limpet_store::{Store, moving::MovingError};
 use limpet_worker::{Started, WorkerConfig};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -155,9 +155,13 @@ pub fn join_line(common: &Common, processing: &Processing) -> Result<JoinLine, R
     JoinLine::new(&processing.store, folder).map_err(|source| RoleError::Data { folder: folder.clone(), source })
 }
 
-/// Opens the store that a URL names; the workers of one process share it.
+/// Opens the store that a URL names; the workers of one process share it. One that holds half a network is refused.
 pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, RoleError> {
-    limpet_store::open(url).await.map_err(failed)
+    let store = limpet_store::open(url).await.map_err(failed)?;
+    match limpet_store::moving::unfinished(&*store).await.map_err(failed)? {
+        None => Ok(store),
+        Some(unfinished) => Err(failed(MovingError::Unfinished { sha256: unfinished.sha256 })),
+    }
 }
 
 /// Starts a worker; returns when it listens and its network is set up.

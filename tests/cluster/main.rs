@@ -24,6 +24,7 @@ mod drain;
 mod faults;
 mod join_line;
 mod members;
+mod moving;
 mod on_cql;
 mod refusals;
 mod rolling;

@@ -12,6 +12,7 @@ mod joins;
 mod junk;
 mod mac;
 mod metrics;
+mod moving;
 mod network;
 mod raw;
 mod restart;

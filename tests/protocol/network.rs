@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -14,6 +14,21 @@ use crate::{
     api::{Api, PASSWORD},
     support::{Cluster, Event, Limpet, Webhook, ctl, eventually, free_addresses},
 };
+
+/// `limpet up` that listens for gateways, workers, operators and users there, until it is ready.
+async fn start([gwmp, link, admin, http]: [SocketAddr; 4], data: &Path, store: Option<&str>) -> Limpet {
+    let listen = [gwmp, link, admin, http].map(|address| address.to_string());
+    let store: Vec<_> = store.into_iter().flat_map(|store| ["--store", store]).collect();
+    let arguments = [
+        &["up", "--data", data.to_str().unwrap(), "--gwmp", &listen[0], "--link", &listen[1]][..],
+        &["--admin", &listen[2], "--http", &listen[3], "--admin-password", PASSWORD],
+        &store,
+    ];
+    let mut up = Limpet::start("up", &arguments.concat());
+    up.ready(http).await;
+    up.ready(admin).await;
+    up
+}
 
 /// Whom `ctl` talks to, and where gateways send to.
 pub struct Network {
@@ -28,7 +43,9 @@ pub struct Network {
     pub data: PathBuf,
     numbers: AtomicU32,
     // The process is gone before its folder.
-    _up: Option<Limpet>,
+    up: Option<Limpet>,
+    /// Where `limpet up` listens for workers.
+    link: Option<SocketAddr>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -38,17 +55,39 @@ impl Network {
         let folder = tempfile::tempdir().unwrap();
         let [gwmp, link, admin, http] = free_addresses();
         let data = folder.path().join("data");
-        let [gwmp_text, link, admin_text, http_text] = [gwmp, link, admin, http].map(|address| address.to_string());
-        let arguments = [
-            &["up", "--data", data.to_str().unwrap(), "--gwmp", &gwmp_text, "--link", &link][..],
-            &["--admin", &admin_text, "--http", &http_text, "--admin-password", PASSWORD],
-        ];
-        let mut up = Limpet::start("up", &arguments.concat());
-        up.ready(http).await;
-        up.ready(admin).await;
+        let up = start([gwmp, link, admin, http], &data, None).await;
         let (api, webhook) = (Api::log_in(http).await, Webhook::start().await);
-        let numbers = AtomicU32::new(1);
-        Self { gwmp, admin, http, api, webhook, cluster: None, data, numbers, _up: Some(up), _folder: Some(folder) }
+        Self {
+            gwmp,
+            admin,
+            http,
+            api,
+            webhook,
+            cluster: None,
+            data,
+            numbers: AtomicU32::new(1),
+            up: Some(up),
+            link: Some(link),
+            _folder: Some(folder),
+        }
+    }
+
+    /// The folder of `limpet up`; its store is in there.
+    pub fn folder(&self) -> &Path {
+        &self.data
+    }
+
+    /// Ends `limpet up`.
+    pub async fn stop(&mut self) {
+        let up = self.up.take().expect("limpet up runs");
+        up.terminate();
+        assert!(up.stopped().await.status.success());
+    }
+
+    /// Starts `limpet up` again where it was, on this store.
+    pub async fn start_on(&mut self, store: &str) {
+        let link = self.link.expect("a limpet up");
+        self.up = Some(start([self.gwmp, link, self.admin, self.http], &self.data, Some(store)).await);
     }
 
     /// A balancer and workers of these names, which have their whole share of the ring.
@@ -84,7 +123,8 @@ impl Network {
             data: cluster.data(),
             cluster: Some(cluster),
             numbers: AtomicU32::new(1),
-            _up: None,
+            up: None,
+            link: None,
             _folder: None,
         }
     }
