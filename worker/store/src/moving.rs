@@ -17,7 +17,10 @@ mod record;
 mod tally;
 
 use async_trait::async_trait;
-use limpet_shared::{Eui64, UnixMicros, admin::Server};
+use limpet_shared::{
+    Eui64, UnixMicros,
+    admin::{Role, Server},
+};
 use limpet_worker_core::model::{
     Device, DeviceSeen, DeviceState, Gateway, GatewaySeen, JoinRow, QueueItem, SessionRow,
 };
@@ -107,13 +110,22 @@ pub trait Moving: Send + Sync + 'static {
     async fn restore(&self, records: &[Record]) -> Result<()>;
 }
 
-/// A server that wrote down no longer ago than this that it is there counts as running.
+/// A worker that wrote down no longer ago than this that it is there counts as running.
 const ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
 
-/// Names of the servers that run on this store.
-async fn running(store: &dyn Store, now: UnixMicros) -> Result<Vec<String>> {
-    let alive = |server: &Server| server.state != "gone" && server.seen_at + ALIVE > now;
-    Ok(store.servers().await?.into_iter().filter(alive).map(|server| server.name).collect())
+/// Workers are the servers that use the store. What is written of balancers is written by workers.
+fn workers(servers: &[Server]) -> impl Iterator<Item = &Server> {
+    servers.iter().filter(|server| server.kind() == Role::Worker)
+}
+
+/// Names of the workers that run on this store.
+fn running(servers: &[Server], now: UnixMicros) -> Vec<String> {
+    workers(servers).filter(|worker| at_work_until(worker) > now).map(|worker| worker.name.clone()).collect()
+}
+
+/// Until when a worker may have been at work: one that ended says so.
+fn at_work_until(worker: &Server) -> UnixMicros {
+    if worker.state == "gone" { worker.seen_at } else { worker.seen_at + ALIVE }
 }
 
 /// How far it is; told often, to be shown now and then.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    DeviceRecords, GatewayRecord, MovingError, PendingAfter, Progress, Tell, Told, now,
+    DeviceRecords, GatewayRecord, MovingError, PendingAfter, Progress, Tell, Told, at_work_until, now,
     order::Unit,
     part::Part,
     patience::patiently,
@@ -16,7 +16,7 @@ use super::{
     record::{DeviceRecord, GatewaySet, Kind, Record, Setting},
     running,
     tally::Summary,
-    unfinished,
+    unfinished, workers,
 };
 use crate::{IntegrationId, PendingEvent, Result as StoreResult, Store};
 
@@ -44,13 +44,13 @@ pub async fn export(store: &dyn Store, file: &Path, tell: Tell<'_>) -> Result<Ex
     if file.exists() {
         return Err(MovingError::FileExists(file.into()));
     }
-    let running = running(store, now()).await?;
-    let last_sign = store.servers().await?.iter().map(|server| server.seen_at).max().unwrap_or_default();
+    let servers = store.servers().await?;
+    let (running, quiet_since) = (running(&servers, now()), workers(&servers).map(at_work_until).max());
     let plan = Plan::make(store).await?;
     if plan.contents().is_empty() {
         return Err(MovingError::NothingToExport);
     }
-    let part = Part::open(file, &plan.settings, last_sign, tell)?;
+    let part = Part::open(file, &plan.settings, quiet_since.unwrap_or_default(), tell)?;
     let resumed = part.is_resumed();
     let mut writing = Writing { store, plan: &plan, part, tell, done: 0 };
     match writing.everything().await {

@@ -69,7 +69,7 @@ pub async fn import(
     counters: Counters,
     tell: Tell<'_>,
 ) -> Result<Imported, MovingError> {
-    let at_work = running(store, now()).await?;
+    let at_work = running(&store.servers().await?, now());
     if !at_work.is_empty() {
         return Err(MovingError::Running(at_work));
     }

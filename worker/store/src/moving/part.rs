@@ -12,7 +12,7 @@ use limpet_shared::UnixMicros;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{
-    ALIVE, MovingError, Tell, Told,
+    MovingError, Tell, Told,
     order::{Misplaced, Order, Position, Unit},
     read::{Lines, failed},
     record::Record,
@@ -43,11 +43,11 @@ struct Left {
 
 impl Part {
     /// Begins, or goes on with what is there if it is of this store (by its settings, which no two networks share) and no
-    /// server has been at work since it was begun: `last_sign` is the last sign of life of any.
+    /// worker has been at work since it was begun: `quiet_since` is when the last one ended.
     pub fn open(
         file: &Path,
         settings: &[(String, Vec<u8>)],
-        last_sign: UnixMicros,
+        quiet_since: UnixMicros,
         tell: Tell<'_>,
     ) -> Result<Self, MovingError> {
         let mut name = file.as_os_str().to_owned();
@@ -58,7 +58,7 @@ impl Part {
         let found = file.metadata().map_err(failed(&path))?.len();
         let mut left = Left { offset: 0, tally: Tally::new(), order: Order::default() };
         if found > 0 {
-            match left_behind(&path, &file, settings, last_sign) {
+            match left_behind(&path, &file, settings, quiet_since) {
                 Ok(usable) => left = usable,
                 Err(why) => {
                     tell(Told::Note(format!("{} is not gone on with: {why}", path.display())));
@@ -141,11 +141,11 @@ fn left_behind(
     path: &Path,
     file: &File,
     settings: &[(String, Vec<u8>)],
-    last_sign: UnixMicros,
+    quiet_since: UnixMicros,
 ) -> Result<Left, String> {
     let begun = file.metadata().and_then(|metadata| metadata.created()).map_err(|e| e.to_string())?;
     let begun = begun.duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?;
-    if UnixMicros(0) + begun <= last_sign + ALIVE {
+    if UnixMicros(0) + begun <= quiet_since {
         return Err("servers have run since it was begun, so what it holds may be out of date".into());
     }
     let file = file.try_clone().map_err(|e| e.to_string())?;
