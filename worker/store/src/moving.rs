@@ -1,7 +1,7 @@
 //! Moving house: everything that makes a network, out of one store into a file and from there into another.
 //!
 //! The file is JSON Lines: one record a line, each thing after what it belongs to and things of a kind in the order of their
-//! identities, so that two stores that hold the same give the same bytes. A [`Store`] offers what this needs as the trait
+//! identities, so that two stores that hold the same give the same bytes. A store offers what this needs as the trait
 //! [`Moving`]; everything else is written once, over that trait.
 
 mod counters;
@@ -35,7 +35,7 @@ pub use read::{Checked, check};
 pub use record::{DeviceRecord, GatewaySet, Kind, PendingRecord, Record, Setting, VERSION};
 pub use tally::{Counts, Summary};
 
-use crate::{IntegrationId, PendingEvent, Result, Store};
+use crate::{IntegrationId, PendingEvent, Result};
 
 /// The setting that an import holds until it is finished. No server starts on a store that has it.
 pub(crate) const IMPORT: &str = "import";
