@@ -4,8 +4,18 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// Chatty libraries speak from `info` on at most, unless the operator names them.
-const LIBRARIES: [&str; 7] = ["quinn", "quinn_proto", "quinn_udp", "rustls", "h2", "hyper_util", "hyper"];
+/// What chatty libraries may say, unless the operator names them. That the database is away we say ourselves; its driver
+/// would, several times a second.
+const LIBRARIES: [(&str, &str); 8] = [
+    ("quinn", "warn"),
+    ("quinn_proto", "warn"),
+    ("quinn_udp", "warn"),
+    ("rustls", "warn"),
+    ("h2", "warn"),
+    ("hyper_util", "warn"),
+    ("hyper", "warn"),
+    ("scylla", "off"),
+];
 
 /// Starts logging. `filter` was checked when the configuration was read.
 pub fn start(filter: &str, json: bool) {
@@ -21,9 +31,9 @@ pub fn start(filter: &str, json: bool) {
 
 fn with_libraries(filter: &str) -> String {
     let mut all = filter.to_owned();
-    for library in LIBRARIES {
+    for (library, level) in LIBRARIES {
         if !filter.split(',').any(|part| part.trim().starts_with(&format!("{library}="))) {
-            all.push_str(&format!(",{library}=warn"));
+            all.push_str(&format!(",{library}={level}"));
         }
     }
     all
@@ -37,7 +47,7 @@ mod tests {
     fn libraries_are_quiet_unless_they_are_named() {
         let filter = with_libraries("debug,rustls=trace");
         assert!(filter.starts_with("debug,rustls=trace,"));
-        assert!(filter.contains("quinn=warn") && !filter.contains("rustls=warn"));
+        assert!(filter.contains("quinn=warn,") && filter.contains("scylla=off") && !filter.contains("rustls=warn"));
         EnvFilter::try_new(filter).unwrap();
     }
 }

@@ -236,6 +236,13 @@ impl Cluster {
         workers.chain(edges).map(Limpet::processor_time).sum()
     }
 
+    /// The most memory that each living process has had, in MiB.
+    pub fn peak_memory(&self) -> Vec<u64> {
+        let workers = self.workers.iter().filter_map(|worker| worker.process.as_ref());
+        let edges = self.edges.iter().filter_map(|edge| edge.process.as_ref());
+        workers.chain(edges).map(Limpet::peak_memory).collect()
+    }
+
     /// SIGTERM, and waits for the end.
     pub async fn terminate_worker(&mut self, index: usize) -> Stopped {
         let process = self.workers[index].process.take().unwrap();

@@ -165,6 +165,7 @@ async fn while_the_database_is_away_nothing_is_acknowledged() {
     let sent = load.stop().await;
     let account = network.account(&sent).await;
     println!("database away: {account}");
+    println!("  memory at most (MiB; workers, balancer): {:?}", network.cluster.peak_memory());
     let acked_at = |sent: &Sent| sent.heard_by.iter().filter_map(|(_, after)| Some(sent.at + (*after)?)).min();
     let wrongly =
         sent.iter().filter(|sent| acked_at(sent).is_some_and(|at| at > silent_from && at < silent_to)).count();

@@ -84,6 +84,7 @@ pub struct Pipeline {
     acting: act::Acting,
     deciding: deciding::Deciding,
     refused_joins: lines::Lines,
+    store_errors: lines::Lines,
 }
 
 impl Pipeline {
@@ -113,6 +114,7 @@ impl Pipeline {
             acting,
             deciding: deciding::Deciding::default(),
             refused_joins: lines::Lines::default(),
+            store_errors: lines::Lines::default(),
         })
     }
 
@@ -162,7 +164,7 @@ impl Pipeline {
             let copies = Transmission::of(receptions, &held);
             tokio::time::sleep(follow_after * copies.rank(&held).min(2)).await;
             if let Some(turn) = &mut turn {
-                turn.come().await;
+                turn.come(self.surroundings.now().since(copies.received_at())).await;
             }
             self.settle(&copies).await;
             if self.works.finish(key, &held) {
@@ -187,7 +189,7 @@ impl Pipeline {
                 Ok(Flow::Done) => return,
                 Ok(Flow::Again) => pause.count += 1,
                 Ok(Flow::Wait(time)) => tokio::time::sleep(time).await,
-                Err(error) => pause.after("settle", &error, &self.metrics).await,
+                Err(error) => self.store_failed("settle", &error, &mut pause).await,
             }
         }
     }
@@ -201,9 +203,17 @@ impl Pipeline {
         loop {
             match operation().await {
                 Ok(value) => return value,
-                Err(error) => pause.after(what, &error, &self.metrics).await,
+                Err(error) => self.store_failed(what, &error, &mut pause).await,
             }
         }
+    }
+
+    async fn store_failed(&self, what: &'static str, error: &StoreError, pause: &mut Pause) {
+        self.metrics.store_error(what, error);
+        if let Some(unsaid) = self.store_errors.admit(self.surroundings.now()) {
+            tracing::warn!(what, %error, tries = pause.count + 1, unsaid, "the store did not do it; trying again");
+        }
+        pause.next().await;
     }
 }
 
@@ -214,11 +224,7 @@ struct Pause {
 }
 
 impl Pause {
-    async fn after(&mut self, what: &'static str, error: &StoreError, metrics: &Metrics) {
-        metrics.store_error(what, error);
-        if self.count.is_power_of_two() || self.count == 0 {
-            tracing::warn!(what, %error, tries = self.count + 1, "the store did not do it; trying again");
-        }
+    async fn next(&mut self) {
         self.count += 1;
         tokio::time::sleep(Duration::from_millis(25 << self.count.min(4))).await;
     }

@@ -137,6 +137,13 @@ impl Limpet {
         Duration::from_millis(10 * ticks)
     }
 
+    /// The most memory that it had resident at once, in MiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024
+    }
+
     /// SIGTERM: asks it to end.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);

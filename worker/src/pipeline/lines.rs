@@ -1,4 +1,4 @@
-//! What strangers can cause is told in a few lines per second, however much of it there is; the metrics count all.
+//! What strangers can cause, or a store that is away, is told in a few lines per second, however much of it there is; the metrics count all.
 
 use limpet_shared::UnixMicros;
 use parking_lot::Mutex;

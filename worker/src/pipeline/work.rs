@@ -20,6 +20,10 @@ const APART: Duration = Duration::from_secs(1);
 
 /// A frame waits at most this long for those of its device that came before.
 const TURN_LIMIT: Duration = Duration::from_millis(500);
+/// The same for one that is too old for a receive window, after an outage say. It is not in a hurry, and a device's frames
+/// must come in order then: one that is 64 behind the latest cannot be told from a replay.
+const OLD_TURN_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const OLD: Duration = Duration::from_secs(5);
 
 /// The copies of one frame that this worker was handed.
 #[derive(Clone, Debug)]
@@ -110,11 +114,12 @@ impl Turns {
 
 impl Turn {
     /// Waits until the frames before are settled, but not for long: a flood of junk under a device's DevAddr must not
-    /// cost it its receive windows.
-    pub async fn come(&mut self) {
+    /// cost it its receive windows. `age`: how long ago it was received.
+    pub async fn come(&mut self, age: Duration) {
         if let Some(before) = self.before.take() {
+            let limit = if age < OLD { TURN_LIMIT } else { OLD_TURN_LIMIT };
             // Either it is our turn, or it is not worth waiting for.
-            let _ = tokio::time::timeout(TURN_LIMIT, before).await;
+            let _ = tokio::time::timeout(limit, before).await;
         }
     }
 }
@@ -161,5 +166,31 @@ impl Transmission {
     pub fn rank(&self, held: &Held) -> u32 {
         let mine = self.receptions.iter().position(|r| held.gateways.contains(&r.gateway));
         mine.map_or(0, |p| u32::try_from(p).unwrap_or(2))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_frame_waits_for_those_before_it_and_a_young_one_only_for_a_moment() {
+        let turns = Turns::default();
+        let waits = async |age| {
+            let first = turns.line_up(DevAddr(1));
+            let mut second = turns.line_up(DevAddr(1));
+            let began = tokio::time::Instant::now();
+            let settle = async {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                drop(first);
+            };
+            let come = async {
+                second.come(age).await;
+                began.elapsed()
+            };
+            futures_util::future::join(settle, come).await.1
+        };
+        assert_eq!(waits(Duration::from_millis(300)).await, TURN_LIMIT);
+        assert_eq!(waits(OLD).await.as_secs(), 20);
     }
 }

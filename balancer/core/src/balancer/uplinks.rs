@@ -19,8 +19,9 @@ use crate::{
     retention::{Frame, FrameId},
 };
 
-/// For how long a frame waits for a worker to come.
-pub const WAIT_FOR_WORKER: Duration = Duration::from_secs(30);
+/// For how long a frame waits for a worker to come, or for the store of all of them: the longest total outage that is
+/// survived, if memory lasts so long.
+pub const WAIT_FOR_WORKER: Duration = Duration::from_secs(3_600);
 /// Read but not stored for so long: one other worker is tried. The store may be slow, and double load helps no store.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 /// A frame that nobody finishes for so long is tried elsewhere, so that none can stay for ever.
@@ -302,8 +303,9 @@ impl Balancer {
         let behind = self.workers.iter().filter(|(id, worker)| no_help(*id, worker.vitals.verdict));
         let behind: Vec<WorkerId> = behind.map(|(id, _)| id).collect();
         avoid.extend(&behind);
-        if !stored && self.routing.choose_avoiding(gateway, &avoid).is_none() {
-            return self.retention.set_deadline(id, now.mono + PATIENCE);
+        if self.routing.choose_avoiding(gateway, &avoid).is_none() {
+            let again = if stored { UNFINISHED } else { PATIENCE };
+            return self.retention.set_deadline(id, now.mono + again);
         }
         if let Some(frame) = self.retention.frame_mut(id) {
             frame.patience_used = true;
