@@ -87,15 +87,8 @@ impl Directory for CqlStore {
     }
     async fn update_application(&self, application: &Application) -> Result<()> {
         self.parents.applications.invalidate(&application.id);
-        let (id, tenant) = (application.id, application.tenant_id);
-        let next = |old: Application| {
-            if old.tenant_id == tenant {
-                Ok(application.clone())
-            } else {
-                Err(words::missing_in_tenant("application", id, tenant))
-            }
-        };
-        self.update(Kind::Application, id, cascade::application_places, next).await
+        let (id, places) = (application.id, cascade::application_places);
+        self.update_within_tenant(Kind::Application, id, application, |a| a.tenant_id, places).await
     }
     async fn delete_application(&self, id: Uuid) -> Result<()> {
         self.delete_application_with_all(id).await
@@ -114,15 +107,8 @@ impl Directory for CqlStore {
     }
     async fn update_device_profile(&self, profile: &DeviceProfile) -> Result<()> {
         self.parents.profiles.invalidate(&profile.id);
-        let (id, tenant) = (profile.id, profile.tenant_id);
-        let next = |old: DeviceProfile| {
-            if old.tenant_id == tenant {
-                Ok(profile.clone())
-            } else {
-                Err(words::missing_in_tenant("device profile", id, tenant))
-            }
-        };
-        self.update(Kind::DeviceProfile, id, cascade::profile_places, next).await
+        let (id, places) = (profile.id, cascade::profile_places);
+        self.update_within_tenant(Kind::DeviceProfile, id, profile, |p| p.tenant_id, places).await
     }
     async fn delete_device_profile(&self, id: Uuid) -> Result<()> {
         self.delete_unused_profile(id).await
@@ -143,15 +129,8 @@ impl Directory for CqlStore {
         Ok(Some((gateway, self.heard.gateway(&self.db, &eui.to_string()).await?)))
     }
     async fn update_gateway(&self, gateway: &Gateway) -> Result<()> {
-        let (eui, tenant) = (gateway.eui, gateway.tenant_id);
-        let next = |old: Gateway| {
-            if old.tenant_id == tenant {
-                Ok(gateway.clone())
-            } else {
-                Err(words::missing_in_tenant("gateway", eui, tenant))
-            }
-        };
-        self.update(Kind::Gateway, eui, cascade::gateway_places, next).await?;
+        let (eui, places) = (gateway.eui, cascade::gateway_places);
+        self.update_within_tenant(Kind::Gateway, eui, gateway, |g| g.tenant_id, places).await?;
         self.count_gateway_change().await
     }
     async fn delete_gateway(&self, eui: Eui64) -> Result<()> {

@@ -172,6 +172,23 @@ impl CqlStore {
         self.unlist(&replaced).await
     }
 
+    /// Puts `next` in the place of what was there, which is of the same tenant: nothing moves to another one.
+    pub(super) async fn update_within_tenant<T: Serialize + DeserializeOwned + Clone>(
+        &self,
+        kind: Kind,
+        id: impl ToString,
+        next: &T,
+        tenant_of: fn(&T) -> Uuid,
+        places: fn(&T) -> Vec<Place>,
+    ) -> Result<()> {
+        let (id, tenant) = (id.to_string(), tenant_of(next));
+        let stays = |old: T| match tenant_of(&old) == tenant {
+            true => Ok(next.clone()),
+            false => Err(words::missing_in_tenant(kind.name(), &id, tenant)),
+        };
+        self.update(kind, &id, places, stays).await
+    }
+
     pub(super) async fn delete<T: DeserializeOwned>(
         &self,
         kind: Kind,
