@@ -163,3 +163,4 @@ get_faketime
 get_python
 get_browser
 get_cql_engine
+installed nft nftables || say "without nft no worker is cut off from the database (LIMPET_FULL=1)"

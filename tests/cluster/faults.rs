@@ -18,7 +18,7 @@ use crate::{
     cut_off::{self, CutOff},
     field::{Field, Load, Sent},
     millis, moments,
-    on_cql::engine,
+    on_cql::engine_if_full,
     support::{ctl, eventually},
     turn,
 };
@@ -74,7 +74,7 @@ struct Trial {
 async fn faults_of_servers_and_database_nodes_lose_nothing() {
     let _turn = turn().await;
     let (dice, _) = moments();
-    let Some(engine) = engine(3, NET) else { return };
+    let Some(engine) = engine_if_full(3, NET) else { return };
     if !engine.is_ours() {
         return println!("skipped: the engine of LIMPET_TEST_CQL is not this test's to kill");
     }

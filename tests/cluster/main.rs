@@ -1,5 +1,5 @@
 //! Clusters of real processes under load, while parts of them die: nothing that was acknowledged is lost, and nothing
-//! is told under two ids. Traffic is real UDP on loopback, the store is SQLite, events go to a webhook.
+//! is told under two ids. Traffic is real UDP on loopback, the store is SQLite or a real CQL engine, events go to a webhook.
 //!
 //! By default the counts are small, so that it all fits into a few minutes on two slow cores. With `LIMPET_FULL=1` they
 //! are the counts that the promises are stated with, and the times that are promised are asserted too; give it a machine

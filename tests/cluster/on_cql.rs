@@ -14,7 +14,7 @@ use crate::{
     cluster::Cluster,
     collector::Collector,
     field::{Field, Load, Sent},
-    full, millis, moments,
+    full, millis, moments, sized,
     support::eventually,
     turn,
 };
@@ -23,13 +23,17 @@ const WORKERS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// Every so many uplinks one is confirmed.
 const CONFIRMED: u32 = 5;
 
-/// Only with `LIMPET_FULL=1`: an engine that has just started, beside debug builds of everything, can fill two cores for
-/// minutes. Without an engine a test is skipped, and says so; with `CI=true` it fails.
-pub fn engine(nodes: u8, net: &str) -> Option<Engine> {
+/// For what takes minutes: only with `LIMPET_FULL=1`.
+pub fn engine_if_full(nodes: u8, net: &str) -> Option<Engine> {
     if !full() {
         println!("skipped: LIMPET_FULL=1 asks for it");
         return None;
     }
+    engine(nodes, net)
+}
+
+/// Without an engine a test is skipped, and says so; with `CI=true` it fails.
+fn engine(nodes: u8, net: &str) -> Option<Engine> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cql-{net}"));
     match Engine::start(nodes, &folder, net) {
         Ok(engine) => Some(engine),
@@ -78,7 +82,7 @@ impl Network {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uplink_costs_one_conditional_write() {
     let _turn = turn().await;
-    let Some(engine) = engine(1, "127.0.21") else { return };
+    let Some(engine) = engine_if_full(1, "127.0.21") else { return };
     let network = Network::on(&engine, "costs", 30).await;
     let scopes = ["CASWrite", "CASRead", "Write", "Read"];
     let (before, used) = (scopes.map(|scope| engine.count(scope)), network.cluster.processor_time());
@@ -109,8 +113,8 @@ async fn killed_workers_lose_nothing_on_a_database() {
     let (mut dice, _) = moments();
     let Some(engine) = engine(1, "127.0.22") else { return };
     let mut network = Network::on(&engine, "kills", 30).await;
-    let load = Load::start(&network.field, 60, CONFIRMED);
-    for _ in 0..20 {
+    let load = Load::start(&network.field, sized(60, 15), CONFIRMED);
+    for _ in 0..sized(20, 4) {
         tokio::time::sleep(millis(dice.random_range(0..3_000))).await;
         let victim = dice.random_range(0..WORKERS.len());
         network.cluster.kill_worker(victim);
@@ -128,7 +132,7 @@ async fn killed_workers_lose_nothing_on_a_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_is_away_nothing_is_acknowledged() {
     let _turn = turn().await;
-    let Some(engine) = engine(1, "127.0.23") else { return };
+    let Some(engine) = engine_if_full(1, "127.0.23") else { return };
     if !engine.is_ours() {
         return println!("skipped: the engine of LIMPET_TEST_CQL is not this test's to kill");
     }

@@ -28,6 +28,7 @@ use limpet_shared::{
 };
 use limpet_store::{Store, StoreError};
 use limpet_worker_core::model::{DedupKey, Reception};
+use tokio::sync::oneshot;
 
 use crate::{
     metrics::Metrics,
@@ -122,13 +123,16 @@ impl Pipeline {
     /// store is away: until then the balancer retains it.
     pub async fn datagram(self: &Arc<Self>, frame: UplinkFrame, report: impl Fn(Stage)) {
         let receptions = self.parse(&frame).await;
+        // Before they are stored, which may take as long as the store is away, and not in this order.
+        let turns: Vec<_> = receptions.iter().map(|reception| self.line_up(reception)).collect();
         let puts = receptions
             .iter()
             .map(|reception| self.until_stored("put_reception", move || self.store.put_reception(reception.clone())));
         futures_util::future::join_all(puts).await;
         report(Stage::Stored);
-        let works: Vec<_> = receptions.iter().map(|reception| self.follow(reception)).collect();
-        for done in works {
+        let works: Vec<_> =
+            receptions.iter().zip(turns).map(|(reception, turn)| self.follow(reception, turn)).collect();
+        for (done, _turn) in works {
             // A closed channel means that the task is gone with the process: nothing is reported then.
             if done.await.is_err() {
                 return;
@@ -137,18 +141,23 @@ impl Pipeline {
         report(Stage::Done);
     }
 
-    /// Joins the work on this transmission, or begins it. The receiver is told when it is done.
-    fn follow(self: &Arc<Self>, reception: &Reception) -> tokio::sync::oneshot::Receiver<()> {
-        let (first, done) = self.works.hold(reception);
-        if first {
-            let turn = match lorawan::parse(&reception.phy) {
-                Ok(Frame::Data(frame)) => Some(self.turns.line_up(frame.dev_addr)),
-                _ => None,
-            };
-            let (pipeline, key) = (self.clone(), reception.key);
-            tokio::spawn(async move { pipeline.transmission(key, turn).await });
+    fn line_up(&self, reception: &Reception) -> Option<Turn> {
+        match lorawan::parse(&reception.phy) {
+            Ok(Frame::Data(frame)) => Some(self.turns.line_up(frame.dev_addr)),
+            _ => None,
         }
-        done
+    }
+
+    /// Joins the work on this transmission, or begins it. The receiver is told when it is done; until then a copy that
+    /// joins keeps its place in the line of its device.
+    fn follow(self: &Arc<Self>, reception: &Reception, turn: Option<Turn>) -> (oneshot::Receiver<()>, Option<Turn>) {
+        let (first, done) = self.works.hold(reception);
+        if !first {
+            return (done, turn);
+        }
+        let (pipeline, key) = (self.clone(), reception.key);
+        tokio::spawn(async move { pipeline.transmission(key, turn).await });
+        (done, None)
     }
 
     /// All copies of one frame that this worker holds: window, leadership, verdict.

@@ -94,9 +94,7 @@ impl Pipeline {
         let session = &row.session;
         match self.store.session(&session.key, Freshness::Serial).await? {
             Some(stored) if stored.slot_is_out() => Ok(self.verdict("duplicate", &stored)),
-            Some(stored) if stored.session.slot.number == session.slot.number => {
-                self.finish_slot(&stored).await
-            }
+            Some(stored) if stored.session.slot.number == session.slot.number => self.finish_slot(&stored).await,
             Some(stored) => Ok(self.verdict("duplicate", &stored)),
             None if self.acting.contains(&session.key, session.slot.number) => Ok(Flow::Wait(BEING_MADE)),
             None => {

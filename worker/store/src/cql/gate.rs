@@ -110,10 +110,10 @@ mod tests {
     async fn answers(rate: u32, clients: usize) -> (Duration, u32) {
         let gate = Arc::new(Gate::default());
         let server = Arc::new(tokio::sync::Mutex::new(()));
-        let took = Arc::new(Mutex::new((Duration::ZERO, 0)));
+        let seen = Arc::new(Mutex::new((Duration::ZERO, 0)));
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..clients {
-            let (gate, server, took) = (gate.clone(), server.clone(), took.clone());
+            let (gate, server, seen) = (gate.clone(), server.clone(), seen.clone());
             tasks.spawn(async move {
                 loop {
                     let request = async {
@@ -121,16 +121,15 @@ mod tests {
                         let turn = server.lock().await;
                         tokio::time::sleep(Duration::from_secs(1) / rate).await;
                         drop(turn);
-                        let mut took = took.lock();
-                        *took = (asked.elapsed(), took.1 + 1);
+                        let mut seen = seen.lock();
+                        *seen = (asked.elapsed(), seen.1 + 1);
                     };
                     gate.through(request).await;
                 }
             });
         }
         tokio::time::sleep(Duration::from_secs(30)).await;
-        let took = *took.lock();
-        took
+        *seen.lock()
     }
 
     #[tokio::test(start_paused = true)]
