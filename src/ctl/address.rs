@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Result<AddressPolicy, String> {
     })
 }
 
-/// Writes a policy as [`parse`] reads it. What a newer version has made stays as it is.
+/// Writes a policy as [`parse()`] reads it. What a newer version has made stays as it is.
 pub fn shown(kept: &str) -> String {
     match kept.parse::<AddressPolicy>() {
         Ok(AddressPolicy::Hold(time)) => format!("hold={}", in_units(time)),
