@@ -132,7 +132,7 @@ impl Pipeline {
         report(Stage::Stored);
         let works: Vec<_> =
             receptions.iter().zip(turns).map(|(reception, turn)| self.follow(reception, turn)).collect();
-        for (done, _turn) in works {
+        for done in works {
             // A closed channel means that the task is gone with the process: nothing is reported then.
             if done.await.is_err() {
                 return;
@@ -148,16 +148,16 @@ impl Pipeline {
         }
     }
 
-    /// Joins the work on this transmission, or begins it. The receiver is told when it is done; until then a copy that
-    /// joins keeps its place in the line of its device.
-    fn follow(self: &Arc<Self>, reception: &Reception, turn: Option<Turn>) -> (oneshot::Receiver<()>, Option<Turn>) {
+    /// Joins the work on this transmission, or begins it. The receiver is told when it is done.
+    fn follow(self: &Arc<Self>, reception: &Reception, turn: Option<Turn>) -> oneshot::Receiver<()> {
         let (first, done) = self.works.hold(reception);
-        if !first {
-            return (done, turn);
+        if first {
+            let (pipeline, key) = (self.clone(), reception.key);
+            tokio::spawn(async move { pipeline.transmission(key, turn).await });
+        } else if let Some(turn) = turn {
+            turn.pass(self.surroundings.now().since(reception.received_at));
         }
-        let (pipeline, key) = (self.clone(), reception.key);
-        tokio::spawn(async move { pipeline.transmission(key, turn).await });
-        (done, None)
+        done
     }
 
     /// All copies of one frame that this worker holds: window, leadership, verdict.

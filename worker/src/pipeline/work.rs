@@ -124,6 +124,16 @@ impl Turn {
     }
 }
 
+impl Turn {
+    /// Of a copy that joins a work which has its own place: whoever is behind waits for those before, and not for that
+    /// work, which may be behind itself.
+    pub fn pass(mut self, age: Duration) {
+        if self.before.is_some() {
+            tokio::spawn(async move { self.come(age).await });
+        }
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut lines = self.lines.lock();
@@ -192,5 +202,24 @@ mod tests {
         };
         assert_eq!(waits(Duration::from_millis(300)).await, TURN_LIMIT);
         assert_eq!(waits(OLD).await.as_secs(), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_that_joins_lets_others_by_when_those_before_it_are_done() {
+        let turns = Turns::default();
+        let [first, copy, mut last] = [(); 3].map(|()| turns.line_up(DevAddr(1)));
+        copy.pass(OLD);
+        let began = tokio::time::Instant::now();
+        let settle = async {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            drop(first);
+        };
+        futures_util::future::join(settle, last.come(OLD)).await;
+        assert_eq!(began.elapsed().as_secs(), 7);
+        // The work that it joins may be behind it, as when its own copy was stored first.
+        let [early, mut behind] = [(); 2].map(|()| turns.line_up(DevAddr(2)));
+        early.pass(OLD);
+        behind.come(OLD).await;
+        assert_eq!(began.elapsed().as_secs(), 7);
     }
 }
