@@ -111,6 +111,7 @@ impl Trial {
         while began.elapsed() < LASTS {
             let Some(kind) = kinds.pop() else {
                 kinds = KINDS.to_vec();
+                kinds.retain(|kind| self.users || *kind != Kind::WorkerCutOff);
                 kinds.shuffle(&mut self.dice);
                 continue;
             };
@@ -144,8 +145,7 @@ impl Trial {
                 process.thaw();
             }
             Kind::WorkerCutOff => {
-                let Some(user) = self.cluster.workers[worker].user.filter(|_| self.users) else { return };
-                let cut_off = CutOff::of(user, NET);
+                let cut_off = CutOff::of(self.cluster.workers[worker].user.unwrap(), NET);
                 self.pause(3_000, 8_000).await;
                 drop(cut_off);
                 self.cluster.ready(worker).await;

@@ -6,7 +6,7 @@ use std::{
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ pub struct Limpet {
     name: String,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 /// How a process ended.
@@ -82,9 +83,9 @@ impl Limpet {
     fn watch(name: &str, mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = Arc::default();
-        read_into(&lines, child.stdout.take().unwrap());
-        read_into(&lines, child.stderr.take().unwrap());
-        Self { name: name.into(), child, lines }
+        let readers =
+            vec![read_into(&lines, child.stdout.take().unwrap()), read_into(&lines, child.stderr.take().unwrap())];
+        Self { name: name.into(), child, lines, readers }
     }
 
     /// Everything it has written so far, to both outputs.
@@ -96,7 +97,7 @@ impl Limpet {
     pub async fn line_with(&mut self, text: &str) -> String {
         let what = format!("{} to write {text:?}", self.name);
         eventually(&what, async || {
-            // Asked first: what it wrote before it ended is read by then, or in the next round.
+            // Asked first: what it wrote before it ended is among its lines then.
             let ended = self.ended();
             let found = self.lines().into_iter().find(|line| line.contains(text));
             assert!(found.is_some() || ended.is_none(), "{} ended before it wrote {text:?}: {ended:?}", self.name);
@@ -165,8 +166,13 @@ impl Limpet {
         self.child.wait().unwrap();
     }
 
+    /// How it ended, if it has; all that it wrote is among its lines by then.
     fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().unwrap()
+        let status = self.child.try_wait().unwrap()?;
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        Some(status)
     }
 
     /// Waits until it has ended by itself, or by what it was told.
@@ -193,12 +199,12 @@ impl Drop for Limpet {
 }
 
 /// Reads lines until the process closes its end; a pipe that nobody reads would stop it.
-fn read_into(lines: &Arc<Mutex<Vec<String>>>, from: impl Read + Send + 'static) {
+fn read_into(lines: &Arc<Mutex<Vec<String>>>, from: impl Read + Send + 'static) -> JoinHandle<()> {
     let lines = lines.clone();
     thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
-    });
+    })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use limpet_shared::{DevAddr, lorawan::DataFrame};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
-    model::{DeviceContext, QueueItem, SessionRow},
+    model::{DeviceContext, SessionRow},
     uplink::{self, Acceptance, Uplink, Verdict},
 };
 
@@ -37,14 +37,9 @@ impl Pipeline {
             }
             Verdict::Replay | Verdict::Accept(_) => {}
         }
-        let queue = self.store.queue(row.session.key.dev_eui, row.session.queue_done, QUEUE_GLANCE);
-        let (context, queue) = futures_util::future::try_join(self.device(&row), queue).await?;
-        let Some(context) = context else { return Ok(Flow::Done) };
+        let Some(context) = self.device(&row).await? else { return Ok(Flow::Done) };
         match judge(context.device.skip_fcnt_check) {
-            Verdict::Accept(how) => {
-                let seen = Seen { copies, frame, row: &row, fcnt, context: &context, queue: &queue };
-                self.accept(&seen, how, decision).await
-            }
+            Verdict::Accept(how) => self.accept(copies, frame, (&row, fcnt), &context, how, decision).await,
             _ => Ok(self.verdict("replay", &row)),
         }
     }
@@ -107,15 +102,27 @@ impl Pipeline {
     }
 
     /// Step 5: keep the event before, then one compare-and-set; then act on what was written.
-    async fn accept(&self, seen: &Seen<'_>, how: Acceptance, decision: Decision) -> Outcome {
-        let Seen { copies, frame, row, fcnt, context, queue } = *seen;
+    async fn accept(
+        &self,
+        copies: &Transmission,
+        frame: &DataFrame<'_>,
+        (row, fcnt): (&SessionRow, u32),
+        context: &DeviceContext,
+        how: Acceptance,
+        decision: Decision,
+    ) -> Outcome {
         let Some(region) = copies.receptions.first().and_then(|r| self.regions.by_name(&r.region)) else {
             return Ok(self.verdict("no_region", row));
         };
         self.keep_slot(row, context).await?;
-        let queue = if matches!(how, Acceptance::Overtaken | Acceptance::AckAgain) { &[] } else { queue };
-        let (receptions, worker, now) = (&copies.receptions, &self.name, self.surroundings.now());
-        let uplink = Uplink { row, context, region, frame, fcnt, receptions, queue, worker, now };
+        let queue = match how {
+            Acceptance::Overtaken | Acceptance::AckAgain => Vec::new(),
+            _ => self.store.queue(row.session.key.dev_eui, row.session.queue_done, QUEUE_GLANCE).await?,
+        };
+        let now = self.surroundings.now();
+        let receptions = &copies.receptions;
+        let worker = &self.name;
+        let uplink = Uplink { row, context, region, frame, fcnt, receptions, queue: &queue, worker, now };
         let next = uplink::accept(&uplink, how);
         let acting = self.acting.begin(&next.key, next.slot.number);
         let committed = self.store.commit_session(&next).await;
@@ -165,14 +172,3 @@ impl Pipeline {
 }
 
 type Outcome = Result<Flow, StoreError>;
-
-/// An uplink that is to be accepted, and all that was read for it.
-#[derive(Clone, Copy)]
-struct Seen<'a> {
-    copies: &'a Transmission,
-    frame: &'a DataFrame<'a>,
-    row: &'a SessionRow,
-    fcnt: u32,
-    context: &'a DeviceContext,
-    queue: &'a [QueueItem],
-}

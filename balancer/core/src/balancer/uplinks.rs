@@ -244,7 +244,7 @@ impl Balancer {
         for worker in silent {
             let stuck: Vec<FrameId> = self.retention.unfinished(worker).collect();
             for id in stuck.into_iter().filter(|&id| !self.in_good_hands(id)).collect::<Vec<_>>() {
-                self.hand_over(now, id, Redelivery::Silent);
+                self.hand_over(now, id, Redelivery::Silent, &[]);
             }
         }
     }
@@ -256,18 +256,19 @@ impl Balancer {
         frame.holders.iter().any(|holder| well(holder.worker))
     }
 
-    /// Like [`Self::redeliver`], but counts as a failure only if somebody takes it.
-    fn hand_over(&mut self, now: Now, id: FrameId, why: Redelivery) {
-        let Some(frame) = self.retention.frame(id) else { return };
-        let avoid: Vec<WorkerId> = frame
-            .holders
-            .iter()
-            .map(|h| h.worker)
-            .chain(self.workers.iter().filter(|(_, w)| w.vitals.verdict != Verdict::Well).map(|(id, _)| id))
-            .collect();
-        if self.routing.choose_avoiding(frame.gateway, &avoid).is_some() {
-            self.redeliver(now, id, why);
+    /// Like [`Self::redeliver`], but to none of `besides`, and counts as a failure only if somebody takes it; false if
+    /// nobody can.
+    fn hand_over(&mut self, now: Now, id: FrameId, why: Redelivery, besides: &[WorkerId]) -> bool {
+        let Some(frame) = self.retention.frame_mut(id) else { return false };
+        let unwell = self.workers.iter().filter(|(_, w)| w.vitals.verdict != Verdict::Well).map(|(id, _)| id);
+        let holders = frame.holders.iter().map(|h| h.worker);
+        let avoid: Vec<WorkerId> = holders.chain(unwell).chain(besides.iter().copied()).collect();
+        let taken = self.routing.choose_avoiding(frame.gateway, &avoid).is_some();
+        if taken {
+            frame.patience_used |= why == Redelivery::Slow;
+            self.redeliver_avoiding(now, id, why, besides);
         }
+        taken
     }
 
     /// A frame's moment has come.
@@ -291,26 +292,20 @@ impl Balancer {
     /// either: then it is the store that is slow, and the same work once more would make it slower.
     fn on_slow(&mut self, now: Now, id: FrameId) {
         let Some(frame) = self.retention.frame_mut(id) else { return };
-        if frame.stored && !frame.patience_used {
-            // It is on its way: the last of three followers needs longer than a store may.
-            frame.patience_used = true;
-            return self.retention.set_deadline(id, now.mono + UNFINISHED);
+        let stored = frame.stored;
+        if stored && now.mono < frame.arrived + UNFINISHED {
+            // It was stored since the deadline was set.
+            let finished_by = frame.arrived + UNFINISHED;
+            return self.retention.set_deadline(id, finished_by);
         }
-        let (gateway, stored) = (frame.gateway, frame.stored);
-        let mut avoid: Vec<WorkerId> = frame.holders.iter().map(|h| h.worker).collect();
         let late = |given| given + PATIENCE <= now.mono;
-        let no_help = |id, verdict| verdict != Verdict::Well || self.retention.unstored_since(id).is_some_and(late);
-        let behind = self.workers.iter().filter(|(id, worker)| no_help(*id, worker.vitals.verdict));
-        let behind: Vec<WorkerId> = behind.map(|(id, _)| id).collect();
-        avoid.extend(&behind);
-        if self.routing.choose_avoiding(gateway, &avoid).is_none() {
+        let workers = self.workers.iter().map(|(id, _)| id);
+        let behind = workers.filter(|worker| self.retention.unstored_since(*worker).is_some_and(late));
+        let behind: Vec<WorkerId> = behind.collect();
+        if !self.hand_over(now, id, Redelivery::Slow, &behind) {
             let again = if stored { UNFINISHED } else { PATIENCE };
-            return self.retention.set_deadline(id, now.mono + again);
+            self.retention.set_deadline(id, now.mono + again);
         }
-        if let Some(frame) = self.retention.frame_mut(id) {
-            frame.patience_used = true;
-        }
-        self.redeliver_avoiding(now, id, Redelivery::Slow, &behind);
     }
 
     fn give_up(&mut self, id: FrameId, reason: DropReason) {

@@ -16,8 +16,10 @@ const LEAST: usize = 16;
 const MOST: usize = 1_024;
 /// How often the number is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Answers that take longer on average come from a database with too much to do.
+/// Answers that take longer on average come from a database with too much to do: longer than this, and than so many times
+/// what the quickest ever took, for a quorum may be far away.
 const SLOW: Duration = Duration::from_millis(100);
+const TIMES_QUICKEST: u32 = 4;
 
 /// See the module.
 pub(super) struct Gate {
@@ -34,13 +36,15 @@ struct Limit {
     surplus: usize,
     answers: u32,
     took: Duration,
+    quickest: Duration,
     looked: Instant,
 }
 
 impl Default for Gate {
     fn default() -> Self {
         let looked = Instant::now();
-        let limit = Limit { allowed: FIRST, surplus: 0, answers: 0, took: Duration::ZERO, looked };
+        let (took, quickest) = (Duration::ZERO, Duration::MAX);
+        let limit = Limit { allowed: FIRST, surplus: 0, answers: 0, took, quickest, looked };
         Self { room: Semaphore::new(FIRST), limit: Mutex::new(limit), was_full: AtomicBool::new(false) }
     }
 }
@@ -78,6 +82,7 @@ impl Limit {
     fn note(&mut self, took: Duration) {
         self.answers += 1;
         self.took += took;
+        self.quickest = self.quickest.min(took);
     }
 
     /// Sets the number anew: down by a fifth if the database is slow, up by a quarter if it is not and there was no
@@ -85,7 +90,7 @@ impl Limit {
     fn look(&mut self, was_full: bool) -> usize {
         let average = self.took / self.answers.max(1);
         let before = self.allowed;
-        if average > SLOW {
+        if average > SLOW.max(self.quickest.saturating_mul(TIMES_QUICKEST)) {
             self.allowed = (before * 4 / 5).max(LEAST);
         } else if was_full {
             self.allowed = (before * 5 / 4).min(MOST);
@@ -137,6 +142,15 @@ mod tests {
         let (took, answered) = answers(200, 2_000).await;
         assert!(took < SLOW * 2, "2,000 requests at once would take 10 s each; took {took:?}");
         assert!(answered > 200 * 30 * 9 / 10, "{answered}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_is_far_away_is_not_a_slow_one() {
+        let gate = Gate::default();
+        for _ in 0..100 {
+            gate.through(tokio::time::sleep(SLOW * 2)).await;
+        }
+        assert_eq!(gate.limit.lock().allowed, FIRST);
     }
 
     #[tokio::test(start_paused = true)]

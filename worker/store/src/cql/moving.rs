@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use futures_util::future::{try_join, try_join3};
-use limpet_shared::{Eui64, UnixMicros};
+use limpet_shared::Eui64;
 use limpet_worker_core::model::{DeviceState, JoinRow, QueueItem, SessionRow};
 use scylla::{
     statement::prepared::PreparedStatement,
@@ -17,6 +17,7 @@ use super::{
     directory::GATEWAY_CHANGES,
     entities::Kind,
     json::{decode, encode, parse},
+    pending::read_events,
     sessions::unwrapped,
 };
 use crate::{
@@ -146,18 +147,7 @@ impl Moving for CqlStore {
         let after = (since.0.cast_signed(), slot.cast_signed(), i64::from(part));
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let values = (integration.0.to_string(), device.to_string(), after.0, after.1, after.2, limit);
-        let found: Vec<(i64, i64, i64, String)> = self.db.rows(&self.moves().await?.pending, values).await?;
-        let read = |(since, slot, part, body): (i64, i64, i64, String)| {
-            Ok(PendingEvent {
-                integration,
-                device,
-                session_since: UnixMicros(since.cast_unsigned()),
-                slot: slot.cast_unsigned(),
-                part: u32::try_from(part).unwrap_or(u32::MAX),
-                event: decode(&body)?,
-            })
-        };
-        found.into_iter().map(read).collect()
+        read_events(integration, device, self.db.rows(&self.moves().await?.pending, values).await?)
     }
     async fn restore(&self, records: &[Record]) -> Result<()> {
         let (mut joins, mut queue) = (Joins::default(), Queue::default());

@@ -201,18 +201,7 @@ impl Pending {
             return Ok(Vec::new());
         }
         let values = (integration.0.to_string(), device.to_string(), limit);
-        let found: Vec<(i64, i64, i64, String)> = db.rows(&self.events, values).await?;
-        let read = |(since, slot, part, body): (i64, i64, i64, String)| {
-            Ok(PendingEvent {
-                integration,
-                device,
-                session_since: UnixMicros(since.cast_unsigned()),
-                slot: slot.cast_unsigned(),
-                part: u32::try_from(part).unwrap_or(u32::MAX),
-                event: decode(&body)?,
-            })
-        };
-        found.into_iter().map(read).collect()
+        read_events(integration, device, db.rows(&self.events, values).await?)
     }
 
     pub async fn delete(&self, db: &Db, event: &PendingEvent) -> Result<()> {
@@ -261,6 +250,27 @@ impl Pending {
         }
         Ok(oldest.len() as u64)
     }
+}
+
+/// Session start, slot, part, body, as stored.
+pub(super) type EventColumns = (i64, i64, i64, String);
+
+pub(super) fn read_events(
+    integration: IntegrationId,
+    device: Eui64,
+    found: Vec<EventColumns>,
+) -> Result<Vec<PendingEvent>> {
+    let read = |(since, slot, part, body): EventColumns| {
+        Ok(PendingEvent {
+            integration,
+            device,
+            session_since: UnixMicros(since.cast_unsigned()),
+            slot: slot.cast_unsigned(),
+            part: u32::try_from(part).unwrap_or(u32::MAX),
+            event: decode(&body)?,
+        })
+    };
+    found.into_iter().map(read).collect()
 }
 
 /// Integration, device, session start, slot, part, as stored.
