@@ -70,6 +70,9 @@ pub struct CommonArgs {
     /// Serve gateways that nobody has added, for trying out [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub accept_unknown_gateways: Option<String>,
+    /// Threads that do the work [default: half as many as processors]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<String>,
     /// error, warn, info, debug, trace, or a list such as info,limpet_balancer=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,

@@ -38,6 +38,7 @@ pub struct Common {
     /// Filter of the log, such as `info`.
     pub log_level: String,
     pub log_json: bool,
+    pub threads: usize,
 }
 
 /// The edge: a balancer, or that part of `up`.
@@ -179,9 +180,16 @@ fn common(layers: &mut Layers) -> Common {
         name_chosen: name.is_some(),
         name: name.unwrap_or_else(host_name),
         admin_password: admin_password(layers),
+        threads: layers.read("threads", parse::number(1, 1024)).map_or_else(half_the_processors, |n| n as usize),
         log_level: layers.read("log-level", parse::log_filter).unwrap_or_else(|| "info".into()),
         log_json: layers.read("log-format", log_format).unwrap_or(false),
     }
+}
+
+/// Handing work from thread to thread costs more than a second thread gains as long as a server is not busy, and it rarely
+/// is; and it is seldom alone on its machine.
+fn half_the_processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |all| (all.get() / 2).max(1))
 }
 
 fn log_format(text: &str) -> Result<bool, String> {

@@ -98,6 +98,7 @@ fn a_file_that_is_named_must_exist_and_may_name_the_data_folder() {
     let (balancer, _) = Balancer::load(parse(&["balancer"]), environment(&[("LIMPET_CONFIG", &file)])).unwrap();
     assert_eq!(balancer.common.data, PathBuf::from("/var/lib/limpet"));
     assert!(balancer.common.log_json, "a key may be written with _");
+    assert!(balancer.common.threads > 0);
     let missing = Balancer::load(parse(&["balancer", "--config", "/nowhere/x.toml"]), Vec::new()).unwrap_err();
     assert!(missing.to_string().contains("cannot read the configuration file /nowhere/x.toml"));
 }

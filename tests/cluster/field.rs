@@ -68,6 +68,12 @@ impl Field {
         Self::placed(cluster, gateways, &[everywhere], devices, webhook).await
     }
 
+    /// The same, with every device heard by one gateway.
+    pub async fn one_in_reach(cluster: &Cluster, gateways: Vec<Eui64>, devices: u32, webhook: &str) -> Self {
+        let each: Vec<_> = (0..gateways.len()).map(|gateway| vec![gateway]).collect();
+        Self::placed(cluster, gateways, &each, devices, webhook).await
+    }
+
     /// Devices take turns at the places, each of which is a list of gateways.
     async fn placed(
         cluster: &Cluster,

@@ -45,7 +45,7 @@ fn engine(nodes: u8, net: &str) -> Option<Engine> {
     }
 }
 
-/// Devices that gateways of all three workers hear, and where their events go.
+/// Devices that gateways of all three workers hear, or each that of one, and where their events go.
 struct Network {
     cluster: Cluster,
     collector: Collector,
@@ -56,10 +56,19 @@ struct Network {
 
 impl Network {
     async fn on(engine: &Engine, keyspace: &str, devices: u32) -> Self {
+        Self::with(engine, keyspace, devices, WORKERS.len()).await
+    }
+
+    /// `copies`: of each uplink; one, or as many as there are workers.
+    async fn with(engine: &Engine, keyspace: &str, devices: u32, copies: usize) -> Self {
         let collector = Collector::start().await;
         let cluster = Cluster::apart_on(&WORKERS, engine.store(keyspace)).await;
         let gateways = cluster.gateways_of_each(1).await;
-        let field = Field::all_in_reach(&cluster, gateways.concat(), devices, &collector.url()).await;
+        let (gateways, url) = (gateways.concat(), collector.url());
+        let field = match copies {
+            1 => Field::one_in_reach(&cluster, gateways, devices, &url).await,
+            _ => Field::all_in_reach(&cluster, gateways, devices, &url).await,
+        };
         field.linked().await;
         let field = Arc::new(field);
         // An engine that has just started is slow at first, and workers that find it slow give gateways away for a while:
@@ -77,13 +86,19 @@ impl Network {
     }
 }
 
-/// The engine's own count, for three copies at up to three workers. Followers enter only after the
-/// leader had its time, so on a machine that is too slow for that some uplinks cost one more.
+/// The engine's own count, for three copies at three workers and for one. Followers enter only after the leader had its
+/// time, so on a machine that is too slow for that some uplinks cost one more.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uplink_costs_one_conditional_write() {
     let _turn = turn().await;
     let Some(engine) = engine_if_full(1, "127.0.21") else { return };
-    let network = Network::on(&engine, "costs", 30).await;
+    for (copies, keyspace) in [(3, "costs"), (1, "costs_of_one")] {
+        let network = Network::with(&engine, keyspace, 30, copies).await;
+        costs(&engine, &network, copies).await;
+    }
+}
+
+async fn costs(engine: &Engine, network: &Network, copies: usize) {
     let scopes = ["CASWrite", "CASRead", "Write", "Read"];
     let (before, used) = (scopes.map(|scope| engine.count(scope)), network.cluster.processor_time());
     let load = Load::start(&network.field, 60, CONFIRMED);
@@ -92,7 +107,7 @@ async fn an_uplink_costs_one_conditional_write() {
     let account = network.account(&sent).await;
     let cpu = network.cluster.processor_time() - used;
     let counted: Vec<u64> = scopes.iter().zip(before).map(|(scope, before)| engine.count(scope) - before).collect();
-    println!("steady: {account}");
+    println!("steady, copies of an uplink: {copies}: {account}");
     for (scope, count) in scopes.iter().zip(&counted) {
         println!("  {scope}: {count}, {:.2} for each uplink", *count as f64 / sent.len() as f64);
     }

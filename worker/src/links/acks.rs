@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,6 +27,7 @@ const GATHER: Duration = Duration::from_millis(5);
 pub(super) struct Reports {
     received: Arc<AtomicU64>,
     stages: mpsc::UnboundedSender<(u64, Option<Stage>)>,
+    sent: Arc<AtomicBool>,
 }
 
 impl Reports {
@@ -38,17 +39,26 @@ impl Reports {
     pub fn report(&self, seq: u64, stage: Stage) {
         let _ = self.stages.send((seq, Some(stage)));
     }
+    /// Whether an ack was sent since this was last asked.
+    pub fn were_sent(&self) -> bool {
+        self.sent.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// Starts the task that sends the acks.
 pub(super) fn start(acks: AckSender) -> (Reports, JoinHandle<()>) {
     let (stages, reports) = mpsc::unbounded_channel();
-    let received = Arc::new(AtomicU64::new(0));
-    let task = tokio::spawn(send(reports, received.clone(), acks));
-    (Reports { received, stages }, task)
+    let (received, sent) = (Arc::default(), Arc::default());
+    let mine = Reports { received, stages, sent };
+    let task = tokio::spawn(send(reports, (mine.received.clone(), mine.sent.clone()), acks));
+    (mine, task)
 }
 
-async fn send(mut reports: mpsc::UnboundedReceiver<(u64, Option<Stage>)>, received: Arc<AtomicU64>, acks: AckSender) {
+async fn send(
+    mut reports: mpsc::UnboundedReceiver<(u64, Option<Stage>)>,
+    (received, sent): (Arc<AtomicU64>, Arc<AtomicBool>),
+    acks: AckSender,
+) {
     let mut waiting = Waiting::new(Instant::now());
     loop {
         let first = tokio::select! {
@@ -65,6 +75,7 @@ async fn send(mut reports: mpsc::UnboundedReceiver<(u64, Option<Stage>)>, receiv
         }
         if waiting.due().is_some_and(|due| due <= Instant::now()) {
             let ack = waiting.take(received.load(Ordering::Relaxed), Instant::now());
+            sent.store(true, Ordering::Relaxed);
             if acks.send(ack).await.is_err() {
                 return;
             }
@@ -84,6 +95,8 @@ struct Waiting {
     ack: Ack,
     /// When the first of it was reported.
     since: Option<Instant>,
+    /// Since when there are frames that are not stored.
+    unstored_since: Instant,
     last: Instant,
     unstored: u64,
     undone: u64,
@@ -91,13 +104,18 @@ struct Waiting {
 
 impl Waiting {
     fn new(now: Instant) -> Self {
-        Self { ack: Ack::default(), since: None, last: now, unstored: 0, undone: 0 }
+        Self { ack: Ack::default(), since: None, unstored_since: now, last: now, unstored: 0, undone: 0 }
     }
 
     fn note(&mut self, seq: u64, stage: Option<Stage>, now: Instant) {
         self.since.get_or_insert(now);
         match stage {
-            None => (self.unstored, self.undone) = (self.unstored + 1, self.undone + 1),
+            None => {
+                if self.unstored == 0 {
+                    self.unstored_since = now;
+                }
+                (self.unstored, self.undone) = (self.unstored + 1, self.undone + 1);
+            }
             Some(Stage::Stored) => {
                 self.unstored = self.unstored.saturating_sub(1);
                 self.ack.stored.push(seq);
@@ -109,19 +127,16 @@ impl Waiting {
         }
     }
 
-    /// A gateway waits for *stored*: that goes at once, and takes along what else there is. The rest has time.
+    /// A gateway waits for *stored*: that goes at once, and takes along what else there is. The rest has time: with
+    /// frames in work an ack is due soon anyway.
     fn due(&self) -> Option<Instant> {
         if !self.ack.stored.is_empty() {
             return self.since;
         }
-        let repeat = match (self.unstored, self.undone) {
-            (0, 0) => None,
+        match (self.unstored, self.undone) {
+            (0, 0) => self.since.map(|since| since + GATHER),
             (0, _) => Some(self.last + REPEAT_STORED),
-            _ => Some(self.last + REPEAT),
-        };
-        match (self.since, repeat) {
-            (Some(since), Some(repeat)) => Some(repeat.max(since + GATHER)),
-            (since, repeat) => since.map(|since| since + GATHER).or(repeat),
+            _ => Some((self.last + REPEAT).max(self.unstored_since + GATHER)),
         }
     }
 
@@ -166,5 +181,22 @@ mod tests {
         assert_eq!(waiting.due(), Some(sent + MS + GATHER));
         waiting.take(1, sent + MS * 9);
         assert_eq!(waiting.due(), None, "it holds nothing");
+    }
+
+    #[tokio::test]
+    async fn what_is_done_waits_for_an_ack_that_goes_anyway() {
+        let start = Instant::now();
+        let mut waiting = Waiting::new(start);
+        for seq in [1, 2] {
+            waiting.note(seq, None, start);
+            waiting.note(seq, Some(Stage::Stored), start);
+        }
+        waiting.take(2, start);
+        waiting.note(1, Some(Stage::Done), start + MS * 20);
+        assert_eq!(waiting.due(), Some(start + REPEAT_STORED));
+        waiting.note(3, None, start + MS * 40);
+        assert_eq!(waiting.due(), Some(start + MS * 40 + GATHER), "it is likely stored before");
+        waiting.note(3, Some(Stage::Stored), start + MS * 41);
+        assert_eq!(waiting.take(3, start + MS * 41).done, [1]);
     }
 }

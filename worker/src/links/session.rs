@@ -22,6 +22,8 @@ use crate::{
 
 /// With no frame to acknowledge, this shows that the worker's loop runs.
 const ALIVE_EVERY: Duration = Duration::from_millis(100);
+/// Acks show it too, so beside them it is said only every so many times, for how much is in work.
+const ALIVE_ANYWAY: u32 = 10;
 /// Datagrams in work at most. More are left in the stream: the balancer retains them.
 const IN_WORK: usize = 20_000;
 /// Frames taken at once.
@@ -56,12 +58,13 @@ pub(super) async fn run(
     links.catch_up(&control_tx);
     let _ = links.notices.send(Notice::Linked { address: address.to_owned() }).await;
     let (reports, acks) = acks::start(ack_tx);
+    let alive = alive(links, &control_tx, reports.clone());
     let frames = frames(links.clone(), balancer, frame_rx, reports, pipeline.clone());
     let ended = tokio::select! {
         ended = link.closed() => ended.to_string(),
         ended = frames => ended,
         ended = control(links, (address, balancer), control_rx, &control_tx) => ended,
-        () = alive(links, &control_tx) => "the link's queue is gone".into(),
+        () = alive => "the link's queue is gone".into(),
         () = stop.cancelled() => "this worker stops".into(),
     };
     links.peers.lock().remove(address);
@@ -116,12 +119,17 @@ async fn frames(
     }
 }
 
-async fn alive(links: &Links, control: &ControlSender<ToBalancer>) {
+async fn alive(links: &Links, control: &ControlSender<ToBalancer>, acks: acks::Reports) {
+    let mut unsaid = ALIVE_ANYWAY;
     loop {
-        let in_flight = u32::try_from(links.metrics.in_flight().get()).unwrap_or_default();
-        let alive = ToBalancer::from(to_balancer::Kind::Alive(Alive { in_flight }));
-        if matches!(control.try_send(alive), Err(limpet_link::SendError::Closed)) {
-            return;
+        unsaid += 1;
+        if !acks.were_sent() || unsaid >= ALIVE_ANYWAY {
+            unsaid = 0;
+            let in_flight = u32::try_from(links.metrics.in_flight().get()).unwrap_or_default();
+            let alive = ToBalancer::from(to_balancer::Kind::Alive(Alive { in_flight }));
+            if matches!(control.try_send(alive), Err(limpet_link::SendError::Closed)) {
+                return;
+            }
         }
         tokio::time::sleep(ALIVE_EVERY).await;
     }

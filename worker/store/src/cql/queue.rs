@@ -20,6 +20,7 @@ const LONGEST: i32 = 10_000;
 /// Statements about queues.
 pub(super) struct Queues {
     head: PreparedStatement,
+    last: PreparedStatement,
     ids: PreparedStatement,
     items: PreparedStatement,
     delete: PreparedStatement,
@@ -35,11 +36,13 @@ impl Queues {
         let item = db.prepare(How::Cas, item).await?;
         let (first, next) = (db.prepare(How::Cas, first).await?, db.prepare(How::Cas, next).await?);
         let head = "SELECT last, low FROM $.downlink_queue WHERE dev_eui = ? AND seq = 0";
+        let last = "SELECT last FROM $.downlink_queue WHERE dev_eui = ? AND seq = 0";
         let ids = "SELECT seq, item FROM $.downlink_queue WHERE dev_eui = ? AND seq > ? LIMIT ?";
         let items = "SELECT body FROM $.downlink_queue WHERE dev_eui = ? AND seq > ? LIMIT ?";
         let delete = "DELETE FROM $.downlink_queue WHERE dev_eui = ? AND seq = ? IF EXISTS";
         Ok(Self {
             head: db.prepare(How::Serial, head).await?,
+            last: db.prepare(How::Read, last).await?,
             ids: db.prepare(How::Serial, ids).await?,
             items: db.prepare(How::Read, items).await?,
             delete: db.prepare(How::Cas, delete).await?,
@@ -59,9 +62,10 @@ impl Queues {
         Ok((last.cast_unsigned(), low.cast_unsigned()))
     }
 
-    /// The last number that was given.
+    /// The last number that was given, by writes that are over.
     pub async fn last(&self, db: &Db, dev_eui: Eui64) -> Result<u64> {
-        Ok(self.numbers(db, dev_eui).await?.0)
+        let last: Option<(i64,)> = db.row(&self.last, (dev_eui.to_string(),)).await?;
+        Ok(last.map_or(0, |(last,)| last.cast_unsigned()))
     }
 
     /// The number and the item in one batch, on the condition that nobody took that number meanwhile.
