@@ -27,6 +27,12 @@ impl UnixMicros {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
+
+    /// This moment, or else the next one that is a whole number of `grid`s since the epoch.
+    pub fn on_grid(self, grid: Duration) -> Self {
+        let grid = u64::try_from(grid.as_micros()).unwrap_or(u64::MAX).max(1);
+        Self(self.0.div_ceil(grid).saturating_mul(grid))
+    }
 }
 impl Add<Duration> for UnixMicros {
     type Output = Self;
@@ -43,5 +49,18 @@ impl Sub<Duration> for UnixMicros {
 impl fmt::Debug for UnixMicros {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:06}s", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_is_of_whole_multiples_and_never_before() {
+        let grid = Duration::from_millis(50);
+        let at = |micros| UnixMicros(micros).on_grid(grid).0;
+        assert_eq!([at(0), at(1), at(50_000), at(50_001)], [0, 50_000, 50_000, 100_000]);
+        assert_eq!(UnixMicros(7).on_grid(Duration::ZERO), UnixMicros(7));
     }
 }

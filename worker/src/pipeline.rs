@@ -23,6 +23,7 @@ use std::{sync::Arc, time::Duration};
 
 use limpet_integration::Deliver;
 use limpet_shared::{
+    UnixMicros,
     link::UplinkFrame,
     lorawan::{self, Frame},
 };
@@ -45,6 +46,11 @@ const FOLLOW_AFTER: Duration = Duration::from_millis(150);
 /// makes the store slower still.
 const LEADER_OPERATIONS: u32 = 6;
 const FOLLOW_AFTER_MOST: Duration = Duration::from_secs(1);
+/// Windows end, and followers look, at moments that this worker's transmissions share: what is to do then costs one
+/// wake-up and one write to the store's connection. Followers are not in a hurry; but two of one transmission must not
+/// look at once, so it is less than [`FOLLOW_AFTER`].
+const WINDOW_GRID: Duration = Duration::from_millis(50);
+const FOLLOWERS_GRID: Duration = Duration::from_millis(100);
 /// An integration has this long to take an event before the event waits in the pending table.
 pub const EMIT_LIMIT: Duration = Duration::from_millis(250);
 /// A slot this old may be finished by anyone.
@@ -80,6 +86,8 @@ pub struct Pipeline {
     pub name: String,
     /// The network's NetID, 24 bits.
     pub net_id: u32,
+    /// Workers need not all ask the store at the same moments: by so much this one's are later.
+    phase: Duration,
     works: Works,
     turns: Turns,
     acting: act::Acting,
@@ -100,6 +108,7 @@ impl Pipeline {
         name: String,
         net_id: u32,
     ) -> Arc<Self> {
+        let phase = Duration::from_millis(u64::from(surroundings.random() % 100));
         let (works, turns, acting) = (Works::default(), Turns::default(), act::Acting::default());
         Arc::new(Self {
             store,
@@ -110,6 +119,7 @@ impl Pipeline {
             metrics,
             name,
             net_id,
+            phase,
             works,
             turns,
             acting,
@@ -164,14 +174,14 @@ impl Pipeline {
     async fn transmission(&self, key: DedupKey, mut turn: Option<Turn>) {
         loop {
             let held = self.works.held(key);
-            let window_ends = held.latest + WINDOW;
-            tokio::time::sleep(window_ends.since(self.surroundings.now()).min(WINDOW)).await;
+            let window_ends = self.on_grid(held.latest + WINDOW, WINDOW_GRID);
+            tokio::time::sleep(window_ends.since(self.surroundings.now()).min(WINDOW + WINDOW_GRID)).await;
             let held = self.works.held(key);
             let asked = tokio::time::Instant::now();
             let receptions = self.until_stored("receptions", || self.store.receptions(key)).await;
             let follow_after = (asked.elapsed() * LEADER_OPERATIONS).clamp(FOLLOW_AFTER, FOLLOW_AFTER_MOST);
             let copies = Transmission::of(receptions, &held);
-            tokio::time::sleep(follow_after * copies.rank(&held).min(2)).await;
+            self.let_others_go_first(follow_after * copies.rank(&held).min(2)).await;
             if let Some(turn) = &mut turn {
                 turn.come(self.surroundings.now().since(copies.received_at())).await;
             }
@@ -180,6 +190,18 @@ impl Pipeline {
                 return;
             }
         }
+    }
+
+    async fn let_others_go_first(&self, time: Duration) {
+        if !time.is_zero() {
+            let now = self.surroundings.now();
+            tokio::time::sleep(self.on_grid(now + time, FOLLOWERS_GRID).since(now)).await;
+        }
+    }
+
+    /// The first moment from `at` on at which this worker does things together.
+    fn on_grid(&self, at: UnixMicros, grid: Duration) -> UnixMicros {
+        (at - self.phase).on_grid(grid) + self.phase
     }
 
     /// Takes a transmission to its end: an event that is out, or a verdict that is counted.
