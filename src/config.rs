@@ -38,6 +38,7 @@ pub struct Common {
     /// Filter of the log, such as `info`.
     pub log_level: String,
     pub log_json: bool,
+    /// Of the runtime.
     pub threads: usize,
 }
 

@@ -92,13 +92,22 @@ fn the_password_may_stand_in_a_file() {
 }
 
 #[test]
+fn threads_are_half_the_processors_unless_said_otherwise() {
+    let load = |more: &[&str]| Balancer::load(parse(&[&["balancer", "--data", "/nowhere"], more].concat()), Vec::new());
+    let all = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(load(&[]).unwrap().0.common.threads, (all / 2).max(1));
+    assert_eq!(load(&["--threads", "3"]).unwrap().0.common.threads, 3);
+    let none = load(&["--threads", "0"]).unwrap_err().to_string();
+    assert!(none.contains("--threads") && none.contains("less than 1"), "{none}");
+}
+
+#[test]
 fn a_file_that_is_named_must_exist_and_may_name_the_data_folder() {
     let (folder, _) = folder("data = '/var/lib/limpet'\nlog_format = 'json'\n");
     let file = folder.path().join("limpet.toml").display().to_string();
     let (balancer, _) = Balancer::load(parse(&["balancer"]), environment(&[("LIMPET_CONFIG", &file)])).unwrap();
     assert_eq!(balancer.common.data, PathBuf::from("/var/lib/limpet"));
     assert!(balancer.common.log_json, "a key may be written with _");
-    assert!(balancer.common.threads > 0);
     let missing = Balancer::load(parse(&["balancer", "--config", "/nowhere/x.toml"]), Vec::new()).unwrap_err();
     assert!(missing.to_string().contains("cannot read the configuration file /nowhere/x.toml"));
 }
