@@ -21,6 +21,7 @@ const BOOL: &str = "true or false";
 pub static SETTINGS: &[Setting] = &[
     setting("data", "a folder"),
     setting("config", "a file"),
+    setting("threads", "1 to 1024"),
     setting("log-level", "error, warn, info, debug, trace, or a list such as info,limpet_balancer=debug"),
     setting("log-format", "text or json"),
     Setting { key: "admin-password", allowed: "any text that is not empty", secret: true },
