@@ -11,7 +11,7 @@ use std::{
 use limpet_shared::Now;
 use limpet_worker_core::load::{Governor, Sample, Signal};
 use rustix::time::{ClockId, clock_gettime};
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -45,9 +45,11 @@ impl StoredAfter {
     }
 }
 
-/// Runs until `end`. `weight` is the one that the operator gave this worker.
-pub async fn run(links: Arc<Links>, metrics: Metrics, weight: u32, end: CancellationToken) {
-    let (mut governor, mut meter, began) = (Governor::new(weight), Meter::start(), Instant::now());
+/// Runs until `end`. `weight` is the one that the operator gave this worker; `store_threads` work for it beside the
+/// runtime's.
+pub async fn run(links: Arc<Links>, metrics: Metrics, weight: u32, store_threads: usize, end: CancellationToken) {
+    let threads = Handle::current().metrics().num_workers() + store_threads;
+    let (mut governor, mut meter, began) = (Governor::new(weight), Meter::start(threads), Instant::now());
     let (mut overloaded, mut last) = (None, weight);
     while let Some(sample) = end.run_until_cancelled(meter.sample(&links, &metrics)).await {
         let now = Now { mono: began.elapsed(), unix: Machine.now() };
@@ -78,9 +80,10 @@ struct Meter {
 }
 
 impl Meter {
-    fn start() -> Self {
+    /// With fewer threads than there are processors, it is full when they are.
+    fn start(threads: usize) -> Self {
         // Knows of quotas that containers have.
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from).min(threads);
         Self { at: Instant::now(), cpu: cpu_time(), processors: processors as f64 }
     }
 
@@ -127,6 +130,12 @@ mod tests {
         stored.note(Duration::from_millis(30));
         assert_eq!(stored.take(), Some(Duration::from_millis(20)));
         assert_eq!(stored.take(), None);
+    }
+
+    #[tokio::test]
+    async fn a_worker_with_one_thread_is_full_when_that_is() {
+        let all = std::thread::available_parallelism().unwrap().get() as f64;
+        assert_eq!([Meter::start(1).processors, Meter::start(usize::MAX).processors], [1.0, all]);
     }
 
     #[test]

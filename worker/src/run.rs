@@ -100,7 +100,9 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     let server = listener.map(|l| http::serve(l, &around, end.clone()));
     let mut helpers = helpers(&around, sweep.clone(), notice_rx, &stop, &end);
     let metrics = around.pipeline.metrics.clone();
-    helpers.push(tokio::spawn(load::run(around.links.clone(), metrics, config.weight, end.clone())));
+    // SQLite writes on a thread of its own.
+    let store_threads = usize::from(!config.store.is_shared());
+    helpers.push(tokio::spawn(load::run(around.links.clone(), metrics, config.weight, store_threads, end.clone())));
     let report = Started {
         name: around.pipeline.name.clone(),
         http,

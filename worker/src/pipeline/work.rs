@@ -122,9 +122,7 @@ impl Turn {
             let _ = tokio::time::timeout(limit, before).await;
         }
     }
-}
 
-impl Turn {
     /// Of a copy that joins a work which has its own place: whoever is behind waits for those before, and not for that
     /// work, which may be behind itself.
     pub fn pass(mut self, age: Duration) {
