@@ -70,7 +70,7 @@ impl Metrics {
         DropReason::ALL.iter().for_each(|reason| counters.dropped.with_label_values(&[reason.label()]).inc_by(0));
         RESULTS.iter().for_each(|result| counters.downlinks.with_label_values(&[result]).inc_by(0));
         KINDS.iter().for_each(|kind| counters.received.with_label_values(&[kind]).inc_by(0));
-        for why in [Redelivery::Silent, Redelivery::Closed, Redelivery::Failed, Redelivery::Slow] {
+        for why in [Redelivery::Silent, Redelivery::Closed, Redelivery::Slow] {
             counters.redelivered.with_label_values(&[why.label()]).inc_by(0);
         }
         Ok(Self { registry, counters })

@@ -12,8 +12,7 @@ pub struct View {
     /// Names of the workers that are linked and alive, and of the other balancers.
     live: DashSet<String>,
     others: DashSet<String>,
-    /// Names in the network's old list, and keys of certificates.
-    revoked: DashSet<String>,
+    /// Keys of certificates that count no more.
     revoked_keys: DashSet<String>,
 }
 
@@ -36,7 +35,7 @@ impl View {
     /// What a server's name stands for: asked at each join and, with the key of its certificate, at each hello.
     pub fn name(&self, name: &str, key: Option<&str>) -> NameState {
         match key {
-            Some(key) if self.revoked.contains(name) || self.revoked_keys.contains(key) => NameState::Revoked,
+            Some(key) if self.revoked_keys.contains(key) => NameState::Revoked,
             _ if self.live.contains(name) || self.others.contains(name) => NameState::Live,
             _ => NameState::Free,
         }
@@ -69,10 +68,6 @@ impl View {
 
     /// The network's list of revoked servers is new.
     pub(crate) fn revoke(&self, cluster: &Cluster) {
-        self.revoked.retain(|name| cluster.revoked.contains(name));
-        for name in &cluster.revoked {
-            self.revoked.insert(name.clone());
-        }
         for revoked in &cluster.revoked_keys {
             self.revoked_keys.insert(revoked.key.clone());
         }

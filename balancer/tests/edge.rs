@@ -121,7 +121,7 @@ fn keep_alive(worker: &BalancerLink) -> JoinHandle<()> {
 }
 
 async fn done(worker: &BalancerLink, seq: u64) {
-    let ack = Ack { received: seq, stored: vec![seq], done: vec![seq], failed: vec![] };
+    let ack = Ack { received: seq, stored: vec![seq], done: vec![seq] };
     worker.ack_tx.send(ack).await.unwrap();
 }
 

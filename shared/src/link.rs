@@ -111,9 +111,7 @@ pub struct Ack {
     /// Frames that need nothing more (step 7 in docs/ARCHITECTURE.md).
     #[prost(uint64, repeated, tag = "3")]
     pub done: Vec<u64>,
-    /// Frames that this worker gives back (its store does not answer): try another worker.
-    #[prost(uint64, repeated, tag = "4")]
-    pub failed: Vec<u64>,
+    // Tag 4 was a list that no worker has ever filled.
 }
 
 /// Worker to balancer, on the control stream.
@@ -152,7 +150,7 @@ pub mod to_balancer {
 /// Balancer to worker, on the control stream.
 #[derive(Clone, PartialEq, Message)]
 pub struct ToWorker {
-    #[prost(oneof = "to_worker::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "to_worker::Kind", tags = "1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub kind: Option<to_worker::Kind>,
 }
 pub mod to_worker {
@@ -167,8 +165,7 @@ pub mod to_worker {
         ClusterHave(ClusterHave),
         #[prost(message, tag = "4")]
         GatewaySeen(GatewaySeen),
-        #[prost(message, tag = "5")]
-        UnknownGateway(UnknownGateway),
+        // Tag 5 told of an unknown gateway, and no worker has listened: balancers list them.
         #[prost(message, tag = "6")]
         TxAck(TxAck),
         #[prost(message, tag = "7")]
@@ -298,12 +295,7 @@ pub struct Cluster {
     pub ring_key: Bytes,
     #[prost(message, repeated, tag = "3")]
     pub gateways: Vec<KnownGateway>,
-    /// Names of servers whose certificates are revoked.
-    #[prost(string, repeated, tag = "4")]
-    pub revoked: Vec<String>,
-    /// Link addresses of the other balancers.
-    #[prost(string, repeated, tag = "5")]
-    pub balancers: Vec<String>,
+    // Tags 4 and 5 were lists of names and addresses that no worker has ever filled.
     /// Certificates that count no more. They come by [`crate::admin::Request::RollCall`], whatever the version; here they
     /// are only kept.
     #[prost(message, repeated, tag = "6")]
@@ -494,17 +486,6 @@ pub struct Sightings {
 pub struct Spare {
     #[prost(string, repeated, tag = "1")]
     pub names: Vec<String>,
-}
-
-/// A gateway that the network does not know was heard and rejected.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct UnknownGateway {
-    #[prost(fixed64, tag = "1")]
-    pub eui: u64,
-    #[prost(string, tag = "2")]
-    pub address: String,
-    #[prost(uint64, tag = "3")]
-    pub at: u64,
 }
 
 /// Names of the workers that this balancer finds silent now.

@@ -173,8 +173,6 @@ pub enum Redelivery {
     Silent,
     /// Its worker's link closed.
     Closed,
-    /// Its worker gave it back.
-    Failed,
     /// Its worker has read it, but not stored it in time.
     Slow,
 }
@@ -185,7 +183,6 @@ impl Redelivery {
         match self {
             Self::Silent => "silent",
             Self::Closed => "closed",
-            Self::Failed => "failed",
             Self::Slow => "slow",
         }
     }

@@ -1,9 +1,8 @@
 //! What the balancer knows of the network, having no store: the snapshot that workers feed it.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     string::{String, ToString},
-    vec::Vec,
 };
 
 use bytes::Bytes;
@@ -19,8 +18,6 @@ pub struct Knowledge {
     version: u64,
     ring_key: Option<[u8; 16]>,
     gateways: BTreeMap<u64, AddressPolicy>,
-    revoked: BTreeSet<String>,
-    balancers: Vec<String>,
     /// Keys of revoked certificates, with the names in them. They are only ever added.
     revoked_keys: BTreeMap<String, String>,
 }
@@ -39,8 +36,6 @@ impl Knowledge {
             version: cluster.version,
             ring_key: Some(ring_key),
             gateways: cluster.gateways.iter().map(known).collect(),
-            revoked: cluster.revoked.iter().cloned().collect(),
-            balancers: cluster.balancers.clone(),
         };
         true
     }
@@ -64,8 +59,6 @@ impl Knowledge {
             version: self.version,
             ring_key: self.ring_key.map_or_else(Bytes::new, |key| Bytes::copy_from_slice(&key)),
             gateways: self.gateways.iter().map(|(&eui, policy)| KnownGateway { eui, policy: text(policy) }).collect(),
-            revoked: self.revoked.iter().cloned().collect(),
-            balancers: self.balancers.clone(),
             revoked_keys: self
                 .revoked_keys
                 .iter()
@@ -111,11 +104,6 @@ impl Knowledge {
     /// How many gateways the network knows.
     pub fn gateways(&self) -> usize {
         self.gateways.len()
-    }
-
-    /// Whether the server's certificate is revoked.
-    pub fn is_revoked(&self, name: &str) -> bool {
-        self.revoked.contains(name)
     }
 }
 

@@ -65,7 +65,6 @@ pub struct Gateway {
 pub struct Rejected {
     pub address: SocketAddr,
     pub last_seen: UnixMicros,
-    told: Duration,
 }
 
 /// What is to be done after a datagram was let in.
@@ -164,20 +163,15 @@ impl Gateways {
         within
     }
 
-    /// Remembers a rejected gateway: whether it is new here, and whether its worker should be told.
-    pub fn reject(&mut self, now: Now, gateway: Eui64, address: SocketAddr) -> (bool, bool) {
+    /// Remembers a rejected gateway: whether it is new here, and people should be told.
+    pub fn reject(&mut self, now: Now, gateway: Eui64, address: SocketAddr) -> bool {
         if let Some(rejected) = self.rejected.touch(&gateway) {
             rejected.address = address;
             rejected.last_seen = now.unix;
-            let again = now.mono >= rejected.told + SEEN_EVERY && self.reports.take(now.mono, REPORT_RATE);
-            if again {
-                rejected.told = now.mono;
-            }
-            return (false, again);
+            return false;
         }
-        self.rejected.insert(gateway, Rejected { address, last_seen: now.unix, told: now.mono });
-        let report = self.reports.take(now.mono, REPORT_RATE);
-        (report, report)
+        self.rejected.insert(gateway, Rejected { address, last_seen: now.unix });
+        self.reports.take(now.mono, REPORT_RATE)
     }
 
     /// Settles who is who after the network's knowledge has changed; the gateways that are out now.

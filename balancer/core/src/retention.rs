@@ -43,12 +43,8 @@ pub struct Frame {
     pub stored: bool,
     /// A second worker was tried because the first one did not store it in time.
     pub patience_used: bool,
-    /// Who has it and has not given it back: every connection it was sent on.
+    /// Who has it: every connection it was sent on.
     pub holders: Vec<Holder>,
-    /// Who gave it back last; not to be asked next.
-    pub failed_by: Option<WorkerId>,
-    /// It was given back and waits for its next try; otherwise a frame without holders takes any worker that comes.
-    pub backing_off: bool,
     deadline: Option<Duration>,
 }
 
@@ -66,14 +62,6 @@ pub struct PushAck {
     pub version: u8,
     pub token: u16,
     pub arrived: Duration,
-}
-
-/// What an [`Ack`] brought.
-#[derive(Clone, Debug, Default)]
-pub struct Acked {
-    pub push_acks: Vec<PushAck>,
-    /// Frames given back that nobody else holds.
-    pub failed: Vec<FrameId>,
 }
 
 /// One connection's frames.
@@ -119,8 +107,6 @@ impl Frame {
             stored: false,
             patience_used: false,
             holders: Vec::new(),
-            failed_by: None,
-            backing_off: false,
             deadline: None,
         }
     }
@@ -170,7 +156,6 @@ impl Retention {
             ledger.unstored.insert(ledger.last_seq, now);
         }
         frame.holders.push(Holder { worker, seq: ledger.last_seq });
-        frame.backing_off = false;
         self.unheld.remove(&id);
         let attempt = frame.deliveries;
         frame.deliveries = frame.deliveries.saturating_add(1);
@@ -183,9 +168,9 @@ impl Retention {
         })
     }
 
-    /// Applies what a worker acknowledges. Numbers that are settled already, or were never given, mean nothing.
-    pub fn on_ack(&mut self, worker: WorkerId, ack: &Ack, ack_received: bool) -> Acked {
-        let mut out = Acked::default();
+    /// Applies what a worker acknowledges; the PUSH_ACKs that are due then. Numbers that are settled already, or were never given, mean nothing.
+    pub fn on_ack(&mut self, worker: WorkerId, ack: &Ack, ack_received: bool) -> Vec<PushAck> {
+        let mut out = Vec::new();
         let received = self.advance_received(worker, ack.received);
         if ack_received {
             received.into_iter().for_each(|id| self.mark_acked(id, &mut out));
@@ -199,11 +184,6 @@ impl Retention {
             if let Some(id) = self.lookup(worker, seq) {
                 self.mark_stored(id, &mut out);
                 self.release(id);
-            }
-        }
-        for &seq in &ack.failed {
-            if let Some(id) = self.lookup(worker, seq) {
-                self.give_back(id, Holder { worker, seq }, &mut out);
             }
         }
         out
@@ -225,7 +205,7 @@ impl Retention {
         self.ledgers.get(&worker)?.outstanding.get(&seq).copied()
     }
 
-    fn mark_stored(&mut self, id: FrameId, out: &mut Acked) {
+    fn mark_stored(&mut self, id: FrameId, out: &mut Vec<PushAck>) {
         if let Some(frame) = self.frames.get_mut(&id).filter(|f| !f.stored) {
             frame.stored = true;
             for holder in &frame.holders {
@@ -237,30 +217,10 @@ impl Retention {
         self.mark_acked(id, out);
     }
 
-    fn mark_acked(&mut self, id: FrameId, out: &mut Acked) {
+    fn mark_acked(&mut self, id: FrameId, out: &mut Vec<PushAck>) {
         let Some(frame) = self.frames.get_mut(&id).filter(|f| !f.acked) else { return };
         frame.acked = true;
-        out.push_acks.push(PushAck {
-            to: frame.source,
-            version: frame.version,
-            token: frame.token,
-            arrived: frame.arrived,
-        });
-    }
-
-    fn give_back(&mut self, id: FrameId, holder: Holder, out: &mut Acked) {
-        if let Some(ledger) = self.ledgers.get_mut(&holder.worker) {
-            ledger.outstanding.remove(&holder.seq);
-            ledger.unstored.remove(&holder.seq);
-        }
-        let Some(frame) = self.frames.get_mut(&id) else { return };
-        frame.holders.retain(|h| *h != holder);
-        frame.failed_by = Some(holder.worker);
-        if frame.holders.is_empty() {
-            frame.backing_off = true;
-            self.unheld.insert(id);
-            out.failed.push(id);
-        }
+        out.push(PushAck { to: frame.source, version: frame.version, token: frame.token, arrived: frame.arrived });
     }
 
     /// Forgets a frame: it is done, or given up.
@@ -312,7 +272,7 @@ impl Retention {
 
     /// Frames that wait for any worker, oldest first.
     pub fn waiting(&self) -> impl Iterator<Item = FrameId> {
-        self.unheld.iter().copied().filter(|id| self.frames.get(id).is_some_and(|f| !f.backing_off))
+        self.unheld.iter().copied()
     }
 
     /// Sets the moment at which the frame is looked at again; it replaces the one before.

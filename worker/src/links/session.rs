@@ -204,8 +204,8 @@ fn take(
         Kind::Drain(drain) => links.drained_by_operator(&drain).then_some(Notice::Drain(drain.on)),
         Kind::Remove(_) => Some(Notice::Remove),
         Kind::Renewed(renewed) => Some(Notice::Renewed(renewed.certificate)),
-        // Unknown gateways are listed by the balancer itself; Welcome and Refused come only once.
-        Kind::UnknownGateway(_) | Kind::Welcome(_) | Kind::Refused(_) => None,
+        // They come only once, before this.
+        Kind::Welcome(_) | Kind::Refused(_) => None,
     }
 }
 

@@ -81,7 +81,7 @@ impl Balancer {
         if hello.version == 0 || hello.name.is_empty() {
             return refused("the hello names no version or no worker".into(), false);
         }
-        if self.knowledge.is_revoked(&hello.name) || self.knowledge.is_key_revoked(&hello.key) {
+        if self.knowledge.is_key_revoked(&hello.key) {
             let reason = format!("{} was removed from this cluster, and its certificate is revoked", hello.name);
             return Some(Refused { reason, removed: true, ..Refused::default() });
         }
@@ -162,7 +162,6 @@ impl Balancer {
             }
             self.event(Event::ClusterChanged { version, gateways: self.knowledge.gateways() });
             self.push(Action::PersistCluster);
-            self.close_revoked(now);
             self.workers_changed(now);
         }
         self.control(from, ToWorker::ClusterHave(ClusterHave { version }));
@@ -203,15 +202,6 @@ impl Balancer {
         }
         if !late.is_empty() {
             self.workers_changed(now);
-        }
-    }
-
-    fn close_revoked(&mut self, now: Now) {
-        let revoked: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, w)| self.knowledge.is_revoked(&w.name)).map(|(id, _)| id).collect();
-        for id in revoked {
-            self.push(Action::CloseWorker { worker: id, reason: "its certificate is revoked".into() });
-            self.forget_worker(now, id);
         }
     }
 

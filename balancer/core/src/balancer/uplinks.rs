@@ -7,7 +7,7 @@ use bytes::Bytes;
 use limpet_shared::{
     Eui64, Now,
     gwmp::{self, UpKind},
-    link::{Ack, GatewaySeen, UnknownGateway, to_worker::Kind as ToWorker},
+    link::{Ack, GatewaySeen, to_worker::Kind as ToWorker},
 };
 
 use super::Balancer;
@@ -28,9 +28,6 @@ pub const PATIENCE: Duration = Duration::from_millis(500);
 pub const UNFINISHED: Duration = Duration::from_secs(30);
 /// A frame whose workers failed more often than this is set aside.
 pub const MAX_FAILURES: u8 = 10;
-/// A frame that was given back waits so long, and twice as long each time.
-const BACK_OFF: Duration = Duration::from_millis(50);
-const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
 impl Balancer {
     /// A datagram came in.
@@ -119,14 +116,8 @@ impl Balancer {
     }
 
     fn reject(&mut self, now: Now, gateway: Eui64, source: Source) {
-        let (first, tell) = self.gateways.reject(now, gateway, source.address);
-        if first {
+        if self.gateways.reject(now, gateway, source.address) {
             self.event(Event::UnknownGateway { gateway, address: source.address });
-        }
-        if tell && let Some(worker) = self.routing.choose(gateway) {
-            let address = alloc::format!("{}", source.address);
-            let unknown = UnknownGateway { eui: gateway.0, address, at: now.unix.0 };
-            self.control(worker, ToWorker::UnknownGateway(unknown));
         }
     }
 
@@ -149,7 +140,7 @@ impl Balancer {
     fn deliver_avoiding(&mut self, now: Now, id: FrameId, besides: &[WorkerId]) -> bool {
         let Some(frame) = self.retention.frame(id) else { return false };
         let gateway = frame.gateway;
-        let held_by = frame.holders.iter().map(|h| h.worker).chain(frame.failed_by);
+        let held_by = frame.holders.iter().map(|h| h.worker);
         let mut avoid: Vec<WorkerId> = held_by.chain(besides.iter().copied()).collect();
         let held = !frame.holders.is_empty();
         let own = self.worker_of(gateway);
@@ -158,7 +149,7 @@ impl Balancer {
             Some(own) => Some(own),
             None => {
                 avoid.extend(self.workers.iter().map(|(id, _)| id).filter(|id| !well(id)));
-                // With nobody else there, its own worker: silent for a moment, or asked again after it gave up.
+                // With nobody else there, its own worker, which is silent for a moment.
                 self.routing.choose_avoiding(gateway, &avoid).or(own.filter(|_| !held))
             }
         };
@@ -202,15 +193,10 @@ impl Balancer {
         let live = self.live(now);
         let Some(sender) = self.workers.get_mut(worker) else { return };
         sender.vitals.acked(live);
-        let acked = self.retention.on_ack(worker, ack, self.config.ack == AckAt::Received);
-        for due in acked.push_acks {
+        let push_acks = self.retention.on_ack(worker, ack, self.config.ack == AckAt::Received);
+        for due in push_acks {
             self.push(Action::SendUdp { to: due.to, bytes: gwmp::push_ack(due.version, due.token).to_vec().into() });
             self.event(Event::PushAcked { after: now.mono.saturating_sub(due.arrived) });
-        }
-        for id in acked.failed {
-            let failures = self.retention.frame(id).map_or(0, |frame| u32::from(frame.failures));
-            let wait = BACK_OFF.saturating_mul(1 << failures.min(16)).min(BACK_OFF_MAX);
-            self.retention.set_deadline(id, now.mono + wait);
         }
         self.settle_idle();
         self.recovered(now, worker);
@@ -273,16 +259,13 @@ impl Balancer {
 
     /// A frame's moment has come.
     pub(super) fn on_frame_due(&mut self, now: Now, id: FrameId) {
-        let Some(frame) = self.retention.frame_mut(id) else { return };
+        let Some(frame) = self.retention.frame(id) else { return };
         let heard_by = self.stalled_until + PATIENCE;
         if !frame.holders.is_empty() && now.mono < heard_by && self.stalled_until > Duration::ZERO {
             // What workers said while the balancer did not run is still to be read.
             self.retention.set_deadline(id, heard_by);
         } else if !frame.holders.is_empty() {
             self.on_slow(now, id);
-        } else if frame.backing_off {
-            frame.backing_off = false;
-            self.redeliver(now, id, Redelivery::Failed);
         } else {
             self.give_up(id, DropReason::NoWorker);
         }

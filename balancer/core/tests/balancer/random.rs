@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use limpet_balancer_core::{Config, DropReason, WorkerId};
-use limpet_shared::link::{Ack, Drain, Weight, to_balancer::Kind as ToBalancer};
+use limpet_balancer_core::{Config, WorkerId};
+use limpet_shared::link::{Drain, Weight, to_balancer::Kind as ToBalancer};
 use proptest::prelude::*;
 
-use super::world::{World, source};
+use super::world::{World, eui, gwmp, source};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -22,7 +22,6 @@ enum Step {
     Store { worker: usize, stores: bool },
     Drain { worker: usize, on: bool },
     Unready { worker: usize, ready: bool, number: u64 },
-    GiveBack { worker: usize, seq: u64 },
     Downlink { worker: usize, gateway: u64, key: u64, in_ms: u64 },
     TxAck { gateway: u64, pick: usize, good: bool },
 }
@@ -41,7 +40,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (worker.clone(), any::<bool>()).prop_map(|(worker, on)| Step::Drain { worker, on }),
         1 => (worker.clone(), any::<bool>(), 2..9u64)
             .prop_map(|(worker, ready, number)| Step::Unready { worker, ready, number }),
-        1 => (worker.clone(), 0..30u64).prop_map(|(worker, seq)| Step::GiveBack { worker, seq }),
         3 => (worker, 0..20u64, 0..40u64, 0..3_000u64)
             .prop_map(|(worker, gateway, key, in_ms)| Step::Downlink { worker, gateway, key, in_ms }),
         3 => (0..20u64, any::<prop::sample::Index>(), any::<bool>())
@@ -58,7 +56,8 @@ fn apply(w: &mut World, step: &Step, pushed: &mut u16) {
     match *step {
         Step::Push { gateway } => {
             *pushed += 1;
-            w.push(gateway, *pushed);
+            // Each from a port of its own, by which its drop is known again.
+            w.datagram(source(*pushed), gwmp(2, *pushed, 0, eui(gateway), b"{\"rxpk\":[]}"));
         }
         Step::Pull { gateway, version } => w.pull(version, gateway),
         Step::Run { ms } => w.run(ms),
@@ -70,14 +69,13 @@ fn apply(w: &mut World, step: &Step, pushed: &mut u16) {
             let resps = w.pull_resps();
             let token = if resps.is_empty() { 9 } else { resps[pick % resps.len()].2 };
             let body = if good { "" } else { r#"{"txpk_ack":{"error":"TOO_LATE"}}"# };
-            w.tx_ack(source(1), gateway, token, body);
+            w.tx_ack(source(60_000), gateway, token, body);
         }
         Step::Kill { worker }
         | Step::Freeze { worker, .. }
         | Step::Store { worker, .. }
         | Step::Drain { worker, .. }
         | Step::Unready { worker, .. }
-        | Step::GiveBack { worker, .. }
         | Step::Downlink { worker, .. } => {
             if let Some(id) = pick(w, worker) {
                 apply_to(w, step, id);
@@ -96,7 +94,6 @@ fn apply_to(w: &mut World, step: &Step, id: WorkerId) {
             let weight = Weight { number, weight: 100, ready, ..Weight::default() };
             w.control(id, ToBalancer::Weight(weight));
         }
-        Step::GiveBack { seq, .. } => w.ack(id, &Ack { failed: vec![seq], ..Ack::default() }),
         Step::Downlink { gateway, key, in_ms, .. } => {
             let mut windows = vec![w.window(1, in_ms), w.window(2, in_ms + 1_000)];
             for window in &mut windows {
@@ -148,9 +145,11 @@ proptest! {
             let before = aired.insert(window.clone(), at);
             prop_assert!(before.is_none_or(|before| at >= before + 10_000), "{window} at {before:?} and {at}");
         }
-        let uncounted = [DropReason::TxAckUnmatched, DropReason::TxAckUnheard, DropReason::TxAckMalformed];
-        let lost = w.drops.iter().filter(|(reason, _)| !uncounted.contains(reason)).count();
         // A frame that was stored, then set aside as poison, is in both.
-        prop_assert!(acks.len() + lost >= usize::from(pushed), "{} + {} of {}", acks.len(), lost, pushed);
+        for token in 1..=pushed {
+            let dropped = w.dropped_from.iter().filter(|from| **from == source(token).address).count();
+            prop_assert!(dropped <= 1, "{} is counted {} times", token, dropped);
+            prop_assert!(acks.contains_key(&token) || dropped == 1, "{} is neither acknowledged nor counted", token);
+        }
     }
 }

@@ -1,5 +1,5 @@
 use limpet_balancer_core::{AckAt, Config, DropReason, Event, Redelivery};
-use limpet_shared::link::{Ack, Weight, to_balancer::Kind as ToBalancer};
+use limpet_shared::link::{Weight, to_balancer::Kind as ToBalancer};
 
 use super::world::{World, eui, gwmp, source};
 
@@ -131,18 +131,6 @@ fn no_worker_is_asked_that_gets_nothing_stored_itself() {
     w.run(1_500);
     assert_eq!(w.redelivered(), 40);
     assert_eq!(w.push_acks().len(), 60);
-}
-
-#[test]
-fn a_frame_given_back_is_tried_elsewhere_and_later_again() {
-    let mut w = World::with_workers(&["a", "b"]);
-    let owner = w.owner(3);
-    w.workers.get_mut(&owner).unwrap().stores = false;
-    w.push(3, 1);
-    w.run(1);
-    w.ack(owner, &Ack { received: 1, failed: vec![1], ..Ack::default() });
-    w.run(60);
-    assert_eq!(w.push_acks(), [1]);
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub struct World {
     pub workers: BTreeMap<WorkerId, SimWorker>,
     pub udp: Vec<(u64, Source, Bytes)>,
     pub drops: Vec<(DropReason, Option<Eui64>)>,
+    /// Where the dropped came from.
+    pub dropped_from: Vec<SocketAddr>,
     pub events: Vec<Event>,
     pub routes: BTreeMap<Eui64, Route>,
     pub closed: Vec<(WorkerId, String)>,
@@ -82,6 +84,7 @@ impl World {
             workers: BTreeMap::new(),
             udp: Vec::new(),
             drops: Vec::new(),
+            dropped_from: Vec::new(),
             events: Vec::new(),
             routes: BTreeMap::new(),
             closed: Vec::new(),
@@ -111,12 +114,18 @@ impl World {
     }
 
     pub fn connect_as(&mut self, name: &str, instance: u64) -> WorkerId {
+        self.connect_with(name, instance, "")
+    }
+
+    /// With this key in its certificate.
+    pub fn connect_with(&mut self, name: &str, instance: u64, key: &str) -> WorkerId {
         self.next_id += 1;
         let id = WorkerId(self.next_id);
         let hello = Hello {
             version: VERSION,
             name: name.into(),
             instance,
+            key: key.into(),
             weight: Some(Weight { number: 1, weight: 100, ready: true, ..Weight::default() }),
             ..Hello::default()
         };
@@ -256,7 +265,10 @@ impl World {
                 }
                 Action::Publish { gateway, route } => drop(self.routes.insert(gateway, route)),
                 Action::Unpublish { gateway } => drop(self.routes.remove(&gateway)),
-                Action::Drop { reason, gateway, .. } => self.drops.push((reason, gateway)),
+                Action::Drop { reason, gateway, from } => {
+                    self.drops.push((reason, gateway));
+                    self.dropped_from.extend(from);
+                }
                 Action::Event(event) => self.events.push(event),
                 Action::PersistCluster => {}
             }
