@@ -1,23 +1,25 @@
 #!/bin/sh
-# cql-engine.sh: a real CQL engine for development and tests, on this machine's loopback.
+# cql-engine.sh: a real CQL engine for development and tests, on this machine's loopback. It refuses what ScyllaDB refuses,
+# also where it is Cassandra, and is used by an ordinary role: what runs on it runs on both.
 #
 #   fetch              what the engine consists of: ScyllaDB's image if a Docker engine answers, else Cassandra's jars
 #   start [1|3]        starts that many nodes (1) and waits until they do what is asked of them; last line: the URL
 #   stop               ends the nodes; their data stays for the next start
 #   wipe               ends the nodes and deletes their data
 #   status             a line for each node: number, address, running | paused | dead, pid or container
-#   url | env          the URL | a line for the shell that sets LIMPET_TEST_CQL to it
+#   url | env          the URL, with user and password | a line for the shell that sets LIMPET_TEST_CQL to it
 #   kill N             kill -9, or what comes to that
 #   pause N, resume N  SIGSTOP, SIGCONT
 #   restart N          starts a dead node again, and waits until it takes part
 #   count [SCOPE]      requests since the start, of all nodes: CASWrite, CASRead, Write or Read; without SCOPE all four
 #   nodetool N ARG...  Cassandra's own tool
 #
-# Variables: LIMPET_TEST_CQL    an engine that runs already (cql://host1,host2, or only the hosts): nothing is started
+# Variables: LIMPET_TEST_CQL    an engine that runs already (cql://user:password@host1,host2, or without cql://): nothing is started
 #            LIMPET_CQL_DIR     folder of this engine (TARGET/cql-engine/run)
 #            LIMPET_CQL_NET     its loopback addresses (127.0.0, so nodes are 127.0.0.1 ...): several run at once, each
 #                               with a folder and addresses of its own
 #            LIMPET_CQL_ENGINE  docker | jars, instead of looking
+#            LIMPET_CQL_YAML    a file with more lines for cassandra.yaml; read at the first start
 #            LIMPET_CQL_WAIT    seconds that a start may take (180)
 # Status: 0, 1 = failed, 2 = called wrongly, 3 = cannot be had here (something is missing; what, is said).
 set -u
@@ -41,7 +43,7 @@ cannot() {
   exit 3
 }
 usage() {
-  sed -n '2,22s/^# \{0,1\}//p' "$here/scripts/cql-engine.sh" >&2
+  sed -n '2,24s/^# \{0,1\}//p' "$here/scripts/cql-engine.sh" >&2
   exit 2
 }
 
@@ -97,7 +99,7 @@ url() {
   if [ -n "${LIMPET_TEST_CQL:-}" ]; then
     printf 'cql://%s\n' "${LIMPET_TEST_CQL#cql://}"
   elif [ -n "$(nodes)" ]; then
-    printf 'cql://%s\n' "$(hosts_in '' | sed 's/$/:9042/' | paste -sd, -)"
+    printf 'cql://limpet:limpet@%s\n' "$(hosts_in '' | sed 's/$/:9042/' | paste -sd, -)"
   else
     fail "no engine in $run: start one"
   fi
@@ -151,6 +153,7 @@ start() {
   if [ -s "$run/nodes" ] && [ "$(cat "$run/nodes")" != "$count" ]; then
     fail "$run holds an engine of $(cat "$run/nodes") node(s): 'wipe' it first"
   fi
+  [ -z "${LIMPET_CQL_YAML:-}" ] || [ -e "$run/more.yaml" ] || cp "$LIMPET_CQL_YAML" "$run/more.yaml" || exit 1
   echo "$engine" >"$run/engine"
   echo "$count" >"$run/nodes"
   began=$(date +%s)

@@ -1,4 +1,5 @@
-//! A real CQL engine on loopback, through `scripts/cql-engine.sh`: for the tests that need one.
+//! A real CQL engine on loopback, through `scripts/cql-engine.sh`: for the tests that need one. It has ScyllaDB's limits,
+//! and the tests are an ordinary role to it.
 
 use std::{
     path::{Path, PathBuf},
@@ -125,6 +126,18 @@ impl Drop for Engine {
             }
         }
     }
+}
+
+/// Hosts with their ports, log-in (user and password) and keyspace of a store URL that [`Engine::store`] gave: for tests
+/// that speak to the engine themselves.
+pub fn parts(url: &str) -> (Vec<&str>, Option<(&str, &str)>, &str) {
+    let rest = url.strip_prefix("cql://").unwrap_or(url);
+    let (authority, keyspace) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, hosts) = match authority.rsplit_once('@') {
+        Some((login, hosts)) => (login.split_once(':'), hosts),
+        None => (None, authority),
+    };
+    (hosts.split(',').collect(), login, keyspace.split('?').next().unwrap_or_default())
 }
 
 fn told(output: &Output) -> String {

@@ -54,7 +54,8 @@ node_start() {
   [ "$1" = 1 ] || seeds=--seeds=$(node_host 1)
   # shellcheck disable=SC2086 # no seeds, no argument
   docker run --detach --name "$(node_id "$1")" --network "$group" "$image" \
-    --smp 1 --memory 512M --overprovisioned 1 --developer-mode 1 $seeds >/dev/null
+    --smp 1 --memory 512M --overprovisioned 1 --developer-mode 1 \
+    --authenticator PasswordAuthenticator --authorizer CassandraAuthorizer $seeds >/dev/null
 }
 
 node_kill() { docker kill "$(node_id "$1")" >/dev/null; }

@@ -136,8 +136,37 @@ concurrent_reads: 8
 concurrent_writes: 8
 file_cache_size: 32MiB
 networking_cache_size: 16MiB
+$(limits)
+END
+  [ ! -e "$run/more.yaml" ] || cat "$run/more.yaml" >>"$2/cassandra.yaml"
+}
+
+# ScyllaDB's limits, or tighter ones. They hold for ordinary roles only: superusers, and the anonymous user of an engine
+# without log-in, are spared them.
+limits() {
+  cat <<END
+authenticator: PasswordAuthenticator
+authorizer: CassandraAuthorizer
+maximum_timestamp_fail_threshold: 3d
+tombstone_warn_threshold: 1000
+tombstone_failure_threshold: 10000
+read_thresholds_enabled: true
+local_read_size_warn_threshold: 1MiB
+local_read_size_fail_threshold: 100MiB
+simplestrategy_enabled: false
+zero_ttl_on_twcs_enabled: false
+allow_filtering_enabled: false
+partition_keys_in_select_fail_threshold: 100
+in_select_cartesian_product_fail_threshold: 100
+cas_contention_timeout: 1000ms
+write_request_timeout: 2000ms
+read_request_timeout: 5000ms
+range_request_timeout: 10000ms
 END
 }
+
+# Who may log in is stored on every node, and a quorum of them has to be there to store the first.
+superuser_after() { if [ "$(cat "$run/nodes")" = 1 ]; then echo 0; else echo 500; fi; }
 
 # A session of its own and files instead of our pipes: whoever called may end without the node, and need not wait for it.
 node_start() {
@@ -153,7 +182,8 @@ node_start() {
     "-Dcassandra.config=file://$dir/cassandra.yaml" "-Dcassandra.storagedir=$dir" "-Dcassandra.logdir=$dir/log" \
     "-Dlogback.configurationFile=$dir/logback.xml" "-Dcassandra.jmx.local.port=$(jmx_port "$1")" \
     -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.ring_delay_ms=1000 -Dcassandra.skip_sync=true \
-    -Dcassandra.superuser_setup_delay_ms=0 -Dcassandra.shutdown_announce_in_ms=0 \
+    -Dcassandra.superuser_setup_delay_ms="$(superuser_after)" -Dcassandra.shutdown_announce_in_ms=0 \
+    "-Dcassandra.system_auth.default_rf=$(cat "$run/nodes")" -Dcassandra.auth_bcrypt_gensalt_log2_rounds=4 \
     -cp "$lib/*" org.apache.cassandra.service.CassandraDaemon </dev/null >"$dir/log/out.log" 2>&1 &
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     [ ! -s "$dir/pid" ] || return 0

@@ -42,10 +42,13 @@ fn tables(conn: &Connection) -> Vec<String> {
     rows.map(Result::unwrap).collect()
 }
 
-/// `cql://HOST,HOST/KEYSPACE` without a log-in, as the tests' engines have it.
 async fn cql(store: &str) -> i64 {
-    let (hosts, keyspace) = store.trim_start_matches("cql://").split_once('/').unwrap();
-    let session = SessionBuilder::new().known_nodes(hosts.split(',')).build().await.unwrap();
+    let (hosts, login, keyspace) = limpet_bench::engine::parts(store);
+    let mut builder = SessionBuilder::new().known_nodes(hosts);
+    if let Some((user, password)) = login {
+        builder = builder.user(user, password);
+    }
+    let session = builder.build().await.unwrap();
     let versions = format!("SELECT version FROM {keyspace}.schema_version WHERE id = 0");
     let before = column::<i32>(&session, &versions).await.into_iter().max().unwrap();
     let version = before + 1;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use limpet_bench::engine::Engine;
+use limpet_bench::engine::{self, Engine};
 use limpet_store::{
     CqlStore, Migrated, OpenError, Store, conformance,
     fault::{FaultStore, Faults},
@@ -10,6 +10,7 @@ use limpet_store::{
     moving::{self, Counters},
     open,
 };
+use scylla::client::{session::Session, session_builder::SessionBuilder};
 
 /// One engine for all of these tests: a node takes 10 s to start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -36,6 +37,16 @@ fn engine() -> Option<Engine> {
             None
         }
     }
+}
+
+/// For what the store itself does not do.
+async fn session(url: &str) -> Session {
+    let (hosts, login, _) = engine::parts(url);
+    let mut builder = SessionBuilder::new().known_nodes(hosts);
+    if let Some((user, password)) = login {
+        builder = builder.user(user, password);
+    }
+    builder.build().await.unwrap()
 }
 
 async fn conforms(engine: &Engine) {
@@ -76,11 +87,7 @@ async fn many_servers_make_the_tables_of_a_new_network_together(engine: &Engine)
 async fn a_schema_of_another_version_is_refused_by_name(engine: &Engine) {
     let url = engine.store("versions");
     assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 0, to: 1 });
-    let session = scylla::client::session_builder::SessionBuilder::new()
-        .known_node(url.trim_start_matches("cql://").split('/').next().unwrap())
-        .build()
-        .await
-        .unwrap();
+    let session = session(&url).await;
     let reach = async |version: i32| {
         let text = "INSERT INTO versions.schema_version (id, version, name, applied_at) VALUES (0, ?, 'tomorrow', 0)";
         session.query_unpaged(text, (version,)).await.unwrap();
