@@ -30,7 +30,7 @@ use crate::{
 
 mod admin;
 
-/// Inputs and datagrams taken at once, before timers have their turn.
+/// Inputs and datagrams waited for at once; of datagrams no more are taken before timers have their turn.
 const BATCH: usize = 256;
 
 /// What comes to the driver besides datagrams.
@@ -164,14 +164,14 @@ impl Driver {
         }
     }
 
-    /// Everything that is there by now.
+    /// Everything that is there by now, however much: whoever's word is still in the queue would be found silent.
     fn take(&mut self, inputs: &mut Vec<Input>) {
-        while inputs.len() < BATCH
-            && let Ok(input) = self.parts.inputs.try_recv()
-        {
-            inputs.push(input);
-        }
         for input in inputs.drain(..) {
+            self.input(input);
+            self.perform();
+        }
+        for _ in 0..self.parts.inputs.len() {
+            let Ok(input) = self.parts.inputs.try_recv() else { break };
             self.input(input);
             self.perform();
         }
@@ -183,8 +183,9 @@ impl Driver {
         {
             datagrams.push(datagram);
         }
+        let now = self.parts.clock.now();
         for datagram in datagrams.drain(..) {
-            self.parts.core.on_datagram(datagram.at, datagram.source, datagram.bytes);
+            self.parts.core.on_datagram(now, datagram.at, datagram.source, datagram.bytes);
         }
         self.perform();
     }

@@ -49,9 +49,10 @@ impl View {
         self.routes.remove(&gateway);
     }
 
-    /// A worker's state has changed. A silent one does not keep its name from a newcomer.
+    /// A worker's state has changed. Who was silent for long does not keep its name from a newcomer; a suspicion comes
+    /// after a moment, and goes as fast.
     pub(crate) fn worker(&self, name: &str, state: &str) {
-        if matches!(state, "gone" | "ejected" | "suspect") {
+        if matches!(state, "gone" | "ejected") {
             self.live.remove(name);
         } else {
             self.live.insert(name.into());
@@ -88,6 +89,8 @@ mod tests {
         view.worker("a", "overloaded");
         assert_eq!(joining("a"), NameState::Live);
         view.worker("a", "suspect");
+        assert_eq!(joining("a"), NameState::Live, "a moment of silence");
+        view.worker("a", "ejected");
         assert_eq!(joining("a"), NameState::Free);
         let revoked_keys = vec![RevokedKey { name: "a".into(), key: "00".into() }];
         view.revoke(&Cluster { revoked_keys, ..Cluster::default() });

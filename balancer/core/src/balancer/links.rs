@@ -96,7 +96,8 @@ impl Balancer {
             let reason = format!("{} has a link to this balancer already, at another of its addresses", hello.name);
             return Some(Refused { reason, retry: true, linked: self.config.instance, ..Refused::default() });
         }
-        let silent = holder.vitals.verdict != Verdict::Well || holder.vitals.silence(self.live(now)) > NAME_HELD;
+        // A suspicion takes a tenth of that, and is false more often than not.
+        let silent = holder.vitals.verdict == Verdict::Ejected || holder.vitals.silence(self.live(now)) > NAME_HELD;
         if silent || holder.instance == hello.instance {
             return None;
         }

@@ -30,8 +30,9 @@ pub const UNFINISHED: Duration = Duration::from_secs(30);
 pub const MAX_FAILURES: u8 = 10;
 
 impl Balancer {
-    /// A datagram came in.
-    pub fn on_datagram(&mut self, now: Now, source: Source, datagram: Bytes) {
+    /// A datagram came in: it was `read` from its socket then, and may have waited since. That time is its receive time;
+    /// workers owe an answer only from `now` on.
+    pub fn on_datagram(&mut self, now: Now, read: Now, source: Source, datagram: Bytes) {
         self.tick(now);
         let header = match Header::parse(&datagram) {
             Ok(header) => header,
@@ -39,10 +40,10 @@ impl Balancer {
         };
         let taken = match header.kind {
             _ if self.stop_by.is_some() && header.kind != UpKind::TxAck => Err(DropReason::Stopping),
-            _ => self.hear(now, &header, source),
+            _ => self.hear(now, read, &header, source),
         };
         let taken = taken.and_then(|()| match header.kind {
-            UpKind::PushData => self.push_data(now, &header, source, datagram),
+            UpKind::PushData => self.push_data(now, read, &header, source, datagram),
             UpKind::PullData => {
                 self.push(Action::SendUdp {
                     to: source,
@@ -58,13 +59,13 @@ impl Balancer {
     }
 
     /// Lets the gateway in and tells whom it concerns.
-    fn hear(&mut self, now: Now, header: &Header, source: Source) -> Result<(), DropReason> {
+    fn hear(&mut self, now: Now, read: Now, header: &Header, source: Source) -> Result<(), DropReason> {
         let gateway = header.gateway;
-        let heard = match self.gateways.hear(now, header, source, &self.knowledge, &self.config) {
+        let heard = match self.gateways.hear(read, header, source, &self.knowledge, &self.config) {
             Ok(heard) => heard,
             Err(reason) => {
                 if reason == DropReason::UnknownGateway {
-                    self.reject(now, gateway, source);
+                    self.reject(read, gateway, source);
                 }
                 return Err(reason);
             }
@@ -90,7 +91,7 @@ impl Balancer {
             && let Some(worker) = worker
         {
             let (address, version) = (alloc::format!("{}", source.address), u32::from(header.version));
-            let seen = GatewaySeen { eui: gateway.0, address, at: now.unix.0, version };
+            let seen = GatewaySeen { eui: gateway.0, address, at: read.unix.0, version };
             self.control(worker, ToWorker::GatewaySeen(seen));
         }
         Ok(())
@@ -121,10 +122,17 @@ impl Balancer {
         }
     }
 
-    fn push_data(&mut self, now: Now, header: &Header, source: Source, datagram: Bytes) -> Result<(), DropReason> {
+    fn push_data(
+        &mut self,
+        now: Now,
+        read: Now,
+        header: &Header,
+        source: Source,
+        datagram: Bytes,
+    ) -> Result<(), DropReason> {
         let mut frame = Frame::new(header.gateway, source, header.version, header.token, datagram);
-        frame.received_at = now.unix;
-        frame.arrived = now.mono;
+        frame.received_at = read.unix;
+        frame.arrived = read.mono;
         let id = self.retention.admit(frame)?;
         if !self.deliver(now, id) {
             self.retention.set_deadline(id, now.mono + WAIT_FOR_WORKER);

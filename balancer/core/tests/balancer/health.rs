@@ -4,7 +4,7 @@ use limpet_shared::{
     link::{Drain, Weight, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
 };
 
-use super::world::{World, eui};
+use super::world::{EPOCH, World, eui, gwmp, source};
 
 fn freeze(w: &mut World, id: WorkerId, frozen: bool) {
     w.workers.get_mut(&id).unwrap().frozen = frozen;
@@ -117,6 +117,21 @@ fn a_stall_of_the_balancer_itself_is_no_verdict() {
     assert_eq!(w.redelivered(), 0);
     assert!(w.states().iter().all(|(_, state, _)| state == "ready"));
     assert_eq!(w.push_acks(), [1]);
+}
+
+#[test]
+fn nobody_is_suspect_of_a_datagram_that_waited_for_the_balancer() {
+    let mut w = World::with_workers(&["a", "b", "c"]);
+    // Shorter than any timer, so that it is no stall that the balancer could notice.
+    w.run(4);
+    w.stall_with(60, &[(0, source(1_005), gwmp(2, 1, 0, eui(5), b"{}"))]);
+    w.stall_with(1, &[]);
+    assert!(w.states().iter().all(|(_, state, _)| state == "ready"), "{:?}", w.states());
+    w.run(300);
+    assert_eq!(w.redelivered(), 0);
+    assert_eq!(w.push_acks(), [1]);
+    let taken: Vec<_> = w.workers.values().flat_map(|worker| worker.seen.clone()).collect();
+    assert_eq!(taken[0].received_at.0, EPOCH + 10_004_000, "the receive time is that of its reading");
 }
 
 #[test]
@@ -242,8 +257,18 @@ fn a_name_belongs_to_its_live_holder_only() {
     assert_eq!(w.closed.len(), 1);
     assert_eq!(w.closed[0].0, second);
     assert!(w.closed[0].1.contains("taken by another live server"), "{}", w.closed[0].1);
+    let gateway = w.gateway_of(first);
     freeze(&mut w, first, true);
-    w.run(420);
+    w.push(gateway, 1);
+    w.run(60);
+    assert_eq!(state(&mut w, "a"), "suspect");
+    w.connect_as("a", 998);
+    assert!(
+        w.closed[1].1.contains("taken by another live server"),
+        "a moment of silence takes no name: {:?}",
+        w.closed
+    );
+    w.run(360);
     let third = w.connect_as("a", 1_000);
     assert_eq!(w.closed.last().unwrap().0, first, "a silent holder gives way");
     w.run(1);

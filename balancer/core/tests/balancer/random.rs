@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use limpet_balancer_core::{Config, WorkerId};
+use limpet_balancer_core::{Config, Source, WorkerId};
 use limpet_shared::link::{Drain, Weight, to_balancer::Kind as ToBalancer};
 use proptest::prelude::*;
 
@@ -12,18 +12,55 @@ use super::world::{World, eui, gwmp, source};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Push { gateway: u64 },
-    Pull { gateway: u64, version: u8 },
-    Run { ms: u64 },
-    Stall { ms: u64 },
-    Connect { name: usize },
-    Kill { worker: usize },
-    Freeze { worker: usize, frozen: bool },
-    Store { worker: usize, stores: bool },
-    Drain { worker: usize, on: bool },
-    Unready { worker: usize, ready: bool, number: u64 },
-    Downlink { worker: usize, gateway: u64, key: u64, in_ms: u64 },
-    TxAck { gateway: u64, pick: usize, good: bool },
+    Push {
+        gateway: u64,
+    },
+    Pull {
+        gateway: u64,
+        version: u8,
+    },
+    Run {
+        ms: u64,
+    },
+    /// The balancer does not run, and datagrams wait for it.
+    Stall {
+        ms: u64,
+        datagrams: Vec<(u64, u64)>,
+    },
+    Connect {
+        name: usize,
+    },
+    Kill {
+        worker: usize,
+    },
+    Freeze {
+        worker: usize,
+        frozen: bool,
+    },
+    Store {
+        worker: usize,
+        stores: bool,
+    },
+    Drain {
+        worker: usize,
+        on: bool,
+    },
+    Unready {
+        worker: usize,
+        ready: bool,
+        number: u64,
+    },
+    Downlink {
+        worker: usize,
+        gateway: u64,
+        key: u64,
+        in_ms: u64,
+    },
+    TxAck {
+        gateway: u64,
+        pick: usize,
+        good: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -32,7 +69,8 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (0..1_100u64).prop_map(|gateway| Step::Push { gateway }),
         3 => (0..20u64, 1..=2u8).prop_map(|(gateway, version)| Step::Pull { gateway, version }),
         8 => (1..400u64).prop_map(|ms| Step::Run { ms }),
-        1 => (1..900u64).prop_map(|ms| Step::Stall { ms }),
+        1 => (1..900u64, prop::collection::vec((0..900u64, 0..1_100u64), 0..4))
+            .prop_map(|(ms, datagrams)| Step::Stall { ms, datagrams }),
         2 => (0..4usize).prop_map(|name| Step::Connect { name }),
         1 => worker.clone().prop_map(|worker| Step::Kill { worker }),
         2 => (worker.clone(), any::<bool>()).prop_map(|(worker, frozen)| Step::Freeze { worker, frozen }),
@@ -61,7 +99,15 @@ fn apply(w: &mut World, step: &Step, pushed: &mut u16) {
         }
         Step::Pull { gateway, version } => w.pull(version, gateway),
         Step::Run { ms } => w.run(ms),
-        Step::Stall { ms } => w.stall(ms),
+        Step::Stall { ms, ref datagrams } => {
+            let mut read: Vec<(u64, Source, Bytes)> = Vec::new();
+            for (after, gateway) in datagrams {
+                *pushed += 1;
+                read.push((*after, source(*pushed), gwmp(2, *pushed, 0, eui(*gateway), b"{}")));
+            }
+            read.sort_by_key(|(after, ..)| *after);
+            w.stall_with(ms, &read);
+        }
         Step::Connect { name } => {
             w.connect(["a", "b", "c", "d"][name]);
         }

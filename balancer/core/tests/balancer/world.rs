@@ -106,7 +106,11 @@ impl World {
     }
 
     pub fn now(&self) -> Now {
-        Now { mono: Duration::from_millis(self.ms), unix: UnixMicros(EPOCH + self.ms * 1_000) }
+        Self::at(self.ms)
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Duration::from_millis(ms), unix: UnixMicros(EPOCH + ms * 1_000) }
     }
 
     pub fn connect(&mut self, name: &str) -> WorkerId {
@@ -165,7 +169,12 @@ impl World {
     }
 
     pub fn datagram(&mut self, from: Source, bytes: Bytes) {
-        self.balancer.on_datagram(self.now(), from, bytes);
+        self.datagram_read(self.ms, from, bytes);
+    }
+
+    /// It was read from the socket at that time, and the balancer gets to it now.
+    pub fn datagram_read(&mut self, ms: u64, from: Source, bytes: Bytes) {
+        self.balancer.on_datagram(self.now(), Self::at(ms), from, bytes);
         self.drain();
     }
 
@@ -206,8 +215,23 @@ impl World {
 
     /// The balancer does not run for a while, nor does anybody hear from it.
     pub fn stall(&mut self, ms: u64) {
+        self.stall_with(ms, &[]);
+    }
+
+    /// Meanwhile these come in: each is read from its socket so long after the beginning, and waits. Then the balancer
+    /// takes what workers have said, the datagrams, and what is due, in this order.
+    pub fn stall_with(&mut self, ms: u64, datagrams: &[(u64, Source, Bytes)]) {
         self.balancer.next_timeout();
+        let began = self.ms;
         self.ms += ms;
+        let ids: Vec<WorkerId> = self.workers.iter().filter(|(_, worker)| !worker.frozen).map(|(id, _)| *id).collect();
+        for id in ids {
+            let in_flight = self.workers[&id].undone.len() as u32;
+            self.control(id, ToBalancer::Alive(Alive { in_flight }));
+        }
+        for (after, from, bytes) in datagrams {
+            self.datagram_read(began + after.min(&ms), *from, bytes.clone());
+        }
         self.fire();
     }
 
