@@ -206,7 +206,7 @@ impl Pipeline {
 
     /// Takes a transmission to its end: an event that is out, or a verdict that is counted.
     pub(crate) async fn settle(&self, copies: &Transmission) {
-        let Some(first) = copies.receptions.first() else { return };
+        let Some(first) = copies.receptions.first() else { return self.metrics.dropped("no_reception") };
         let phy = first.phy.clone();
         let mut pause = Pause::default();
         loop {

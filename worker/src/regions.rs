@@ -52,7 +52,14 @@ struct GatewayTag {
 pub struct Regions {
     configured: Vec<&'static Region>,
     accept_unknown_gateways: bool,
-    tags: Mutex<HashMap<Eui64, GatewayTag>>,
+    tags: Mutex<Tags>,
+}
+
+#[derive(Default)]
+struct Tags {
+    of: HashMap<Eui64, GatewayTag>,
+    /// How often they were forgotten: an answer that was asked for before is not remembered.
+    forgotten: u64,
 }
 
 impl Regions {
@@ -61,15 +68,24 @@ impl Regions {
     }
 
     /// The region of a reception, and the data rate's index in it. The gateway's tag decides; without one, the only
-    /// configured region that has such a channel.
+    /// configured region that has such a channel. An error is the store's: nothing is known of the gateway then, for without
+    /// its tag the frame might seem to belong to no region or to several.
     pub async fn of(
         &self,
         store: &dyn Store,
         gateway: Eui64,
         frequency: u32,
         modulation: &Modulation,
+    ) -> limpet_store::Result<Result<(&'static Region, u8), RegionError>> {
+        Ok(self.fitting(&self.tag(store, gateway).await?, frequency, modulation))
+    }
+
+    fn fitting(
+        &self,
+        tag: &GatewayTag,
+        frequency: u32,
+        modulation: &Modulation,
     ) -> Result<(&'static Region, u8), RegionError> {
-        let tag = self.tag(store, gateway).await;
         if !tag.known && !self.accept_unknown_gateways {
             return Err(RegionError::UnknownGateway);
         }
@@ -82,30 +98,36 @@ impl Regions {
         if fitting.next().is_some() { Err(RegionError::Ambiguous) } else { Ok(first) }
     }
 
-    /// Remembered for some seconds. When the store does not answer, the gateway counts as known: the balancer let it through.
-    async fn tag(&self, store: &dyn Store, gateway: Eui64) -> GatewayTag {
+    /// Remembered for some seconds.
+    async fn tag(&self, store: &dyn Store, gateway: Eui64) -> limpet_store::Result<GatewayTag> {
         let now = Instant::now();
-        if let Some(tag) =
-            self.tags.lock().get(&gateway).filter(|t| now < t.asked_at + if t.known { BELIEVED } else { UNKNOWN_FOR })
-        {
-            return tag.clone();
-        }
-        let tag = match store.gateway(gateway).await {
-            Ok(Some((gateway, _))) => GatewayTag { asked_at: now, known: true, region: gateway.tags.get(TAG).cloned() },
-            Ok(None) => GatewayTag { asked_at: now, known: false, region: None },
-            Err(_) => return GatewayTag { asked_at: now, known: true, region: None },
+        let forgotten = {
+            let tags = self.tags.lock();
+            let believed = |t: &&GatewayTag| now < t.asked_at + if t.known { BELIEVED } else { UNKNOWN_FOR };
+            if let Some(tag) = tags.of.get(&gateway).filter(believed) {
+                return Ok(tag.clone());
+            }
+            tags.forgotten
+        };
+        let tag = match store.gateway(gateway).await? {
+            Some((gateway, _)) => GatewayTag { asked_at: now, known: true, region: gateway.tags.get(TAG).cloned() },
+            None => GatewayTag { asked_at: now, known: false, region: None },
         };
         let mut tags = self.tags.lock();
-        if tags.len() >= REMEMBERED {
-            tags.clear();
+        if tags.forgotten == forgotten {
+            if tags.of.len() >= REMEMBERED {
+                tags.of.clear();
+            }
+            tags.of.insert(gateway, tag.clone());
         }
-        tags.insert(gateway, tag.clone());
-        tag
+        Ok(tag)
     }
 
     /// Forgets what it knows of gateways: one was added or changed.
     pub fn forget(&self) {
-        self.tags.lock().clear();
+        let mut tags = self.tags.lock();
+        tags.of.clear();
+        tags.forgotten += 1;
     }
 
     /// A configured region by name.

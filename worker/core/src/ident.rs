@@ -4,7 +4,7 @@ use limpet_shared::{DevAddr, Eui64, UnixMicros};
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
-use crate::model::{DedupKey, SessionId, SessionKey};
+use crate::model::{DedupKey, RxInfo, SessionId, SessionKey};
 
 /// A SHA-256 over parts that cannot run into each other: each is preceded by its length.
 fn hash(parts: &[&[u8]]) -> [u8; 32] {
@@ -20,21 +20,30 @@ fn first<const N: usize>(digest: [u8; 32]) -> [u8; N] {
     core::array::from_fn(|i| digest[i])
 }
 
-/// What the copies of one transmission share: region, frequency (Hz), data rate and PHYPayload.
-pub fn dedup_key(region: &str, frequency: u32, data_rate: u8, phy: &[u8]) -> DedupKey {
-    let digest = hash(&[b"dedup", region.as_bytes(), &frequency.to_be_bytes(), &[data_rate], phy]);
+/// What the copies of one transmission share: the PHYPayload. A strong signal is heard on channels that it was not sent on.
+pub fn dedup_key(phy: &[u8]) -> DedupKey {
+    let digest = hash(&[b"dedup", phy]);
     DedupKey(u128::from_be_bytes(first(digest)))
 }
 
 /// Tells two receptions of equal bytes at one gateway apart. A redelivery has equal parts, hence the same context.
-pub fn reception_context(received_at: u64, tmst: Option<u32>, board: Option<u32>, antenna: Option<u32>) -> u64 {
+pub fn reception_context(received_at: u64, channel: (u32, u8), rx: &RxInfo) -> u64 {
     let bytes = |value: Option<u32>| {
         value.map_or([0; 5], |v| {
             let [a, b, c, d] = v.to_be_bytes();
             [1, a, b, c, d]
         })
     };
-    let parts: [&[u8]; 5] = [b"context", &received_at.to_be_bytes(), &bytes(tmst), &bytes(board), &bytes(antenna)];
+    let (frequency, data_rate) = channel;
+    let parts: [&[u8]; 7] = [
+        b"context",
+        &received_at.to_be_bytes(),
+        &frequency.to_be_bytes(),
+        &[data_rate],
+        &bytes(rx.tmst),
+        &bytes(rx.board),
+        &bytes(rx.antenna),
+    ];
     u64::from_be_bytes(first(hash(&parts)))
 }
 

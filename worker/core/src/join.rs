@@ -157,5 +157,6 @@ fn first_slot(join: &Join<'_>, session: &Session, accept: PlannedDownlink, recei
         events: vec![event],
         downlink: Some(accept),
         behind_pending: false,
+        mic: None,
     }
 }

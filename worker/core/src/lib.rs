@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod copies;
 pub mod downlink;
 pub mod ident;
 pub mod join;

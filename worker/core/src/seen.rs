@@ -26,7 +26,12 @@ pub enum Standing {
 impl Seen {
     /// Nothing accepted yet; the first FCntUp that may come is `next`.
     pub fn starting_at(next: u32) -> Self {
-        Self { next, bits: [0; 8], high_at: UnixMicros(0) }
+        Self { next, bits: [0; 8], high_at: UnixMicros(0), restarted_after: UnixMicros(0) }
+    }
+
+    /// After the device started again at `fcnt`: what was received up to its highest so far is of the time before.
+    pub fn restarted_at(self, fcnt: u32) -> Self {
+        Self { restarted_after: self.high_at, ..Self::starting_at(fcnt) }
     }
 
     pub fn standing(&self, fcnt: u32) -> Standing {
@@ -56,7 +61,7 @@ impl Seen {
         }
         let moved = shifted(self.bits, (fcnt - self.next).saturating_add(1));
         // A counter of 2^32 - 1 ends the session: LoRaWAN has no FCntUp after it.
-        Self { next: fcnt.saturating_add(1), bits: with(moved, 0), high_at: received_at }
+        Self { next: fcnt.saturating_add(1), bits: with(moved, 0), high_at: received_at, ..self }
     }
 
     /// The 32-bit counters that a 16-bit FCnt may stand for, likeliest first (LoRaWAN 1.0.4, 4.3.1.5): the MIC tells which.

@@ -24,6 +24,7 @@ impl Slot {
             events: Vec::new(),
             downlink: None,
             behind_pending: false,
+            mic: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use core::time::Duration;
 use limpet_shared::{UnixMicros, lorawan::DataFrame};
 
 use crate::{
-    model::{SessionRow, SlotKind},
+    model::{Session, SessionRow, SlotKind},
     seen::{CLOCK_SKEW, Standing},
 };
 
@@ -36,31 +36,64 @@ pub enum Acceptance {
 pub enum Verdict {
     /// Its event is out, or it will be without us: nothing to do.
     AlreadyOut,
-    /// A counter that was used before, too late for an overtaken uplink: somebody replays it.
+    /// The same counter again, so much later that the device itself sent it again.
+    Retransmission,
+    /// A counter that was used before, too late for an overtaken uplink: somebody replays it, or the device has lost its counter.
     Replay,
+    /// Received before the session began, or before an uplink that counts less: of a time that is over.
+    Outdated,
     /// It stands in the slot and is not finished.
     Finish,
     Accept(Acceptance),
 }
 
-/// Finds the session whose key verifies the MIC, and the 32-bit FCntUp that does.
+/// A frame whose MIC is right, as it was heard.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    /// The 32-bit FCntUp that verified.
+    pub fcnt: u32,
+    pub confirmed: bool,
+    pub mic: [u8; 4],
+    /// Of the earliest copy.
+    pub received_at: UnixMicros,
+    /// Found again in the store, and not handed over by a balancer.
+    pub swept: bool,
+}
+
+impl Heard {
+    /// Whether it is of a time before the session, or before its device started again, whatever its MIC says: a session
+    /// activated anew, or with a counter that started again, may have the keys and the counters of what was. A frame that is just
+    /// coming in may seem to come before by what clocks differ; one that the sweep finds is not given that.
+    fn is_before(&self, session: &Session) -> bool {
+        let skew = if self.swept { Duration::ZERO } else { CLOCK_SKEW };
+        self.received_at + skew < session.since || self.received_at <= session.seen.restarted_after
+    }
+}
+
+/// Finds the session whose key verifies the MIC, and the 32-bit FCntUp that does. Of two sessions with one key the
+/// younger counts: the other is about to be deleted.
 pub fn pick<'a>(rows: &'a [SessionRow], frame: &DataFrame<'_>) -> Option<(&'a SessionRow, u32)> {
-    rows.iter().find_map(|row| {
+    let verified = rows.iter().filter_map(|row| {
         let key = &row.session.keys.nwk_s_key;
         let fcnt = row.session.seen.candidates(frame.fcnt).find(|full| frame.verify(key, *full))?;
         Some((row, fcnt))
-    })
+    });
+    verified.max_by_key(|(row, _)| (row.session.since, row.session.key))
 }
 
 /// Step 4. `relaxed`: the device's owner allows counters that start again.
-pub fn judge(row: &SessionRow, fcnt: u32, confirmed: bool, received_at: UnixMicros, relaxed: bool) -> Verdict {
-    let session = &row.session;
+pub fn judge(row: &SessionRow, heard: &Heard, relaxed: bool) -> Verdict {
+    let (session, fcnt) = (&row.session, heard.fcnt);
     let in_slot = matches!(session.slot.kind, SlotKind::Up(f) | SlotKind::AckAgain(f) if f == fcnt);
     if in_slot {
-        return judge_in_slot(row, fcnt, confirmed, received_at);
+        return judge_in_slot(row, heard, relaxed);
     }
-    let later = received_at > session.seen.high_at + CLOCK_SKEW;
+    if heard.is_before(session) {
+        return Verdict::Outdated;
+    }
+    let later = heard.received_at > session.seen.high_at + CLOCK_SKEW;
     match session.seen.standing(fcnt) {
+        Standing::Next if heard.received_at + CLOCK_SKEW < session.seen.high_at => Verdict::Outdated,
         Standing::Next => Verdict::Accept(Acceptance::New),
         Standing::Overtaken if !later => Verdict::Accept(Acceptance::Overtaken),
         Standing::Overtaken | Standing::Taken if relaxed && later => Verdict::Accept(Acceptance::Restarted),
@@ -70,17 +103,20 @@ pub fn judge(row: &SessionRow, fcnt: u32, confirmed: bool, received_at: UnixMicr
     }
 }
 
-fn judge_in_slot(row: &SessionRow, fcnt: u32, confirmed: bool, received_at: UnixMicros) -> Verdict {
+fn judge_in_slot(row: &SessionRow, heard: &Heard, relaxed: bool) -> Verdict {
     let slot = &row.session.slot;
     if row.marks.out < slot.number {
         return Verdict::Finish;
     }
-    let repeated = received_at >= slot.received_at + REPEAT_AFTER;
-    if confirmed && repeated && row.session.seen.is_highest(fcnt) {
-        Verdict::Accept(Acceptance::AckAgain)
-    } else {
-        Verdict::AlreadyOut
+    if heard.received_at < slot.received_at + REPEAT_AFTER {
+        return Verdict::AlreadyOut;
     }
+    let is_highest = row.session.seen.is_highest(heard.fcnt);
+    // The first frame after every start, of a device that keeps no counter.
+    if relaxed && is_highest && slot.mic.is_some_and(|mic| mic != heard.mic) {
+        return Verdict::Accept(Acceptance::Restarted);
+    }
+    if heard.confirmed && is_highest { Verdict::Accept(Acceptance::AckAgain) } else { Verdict::Retransmission }
 }
 
 /// Whether the event before the next one may be in the pending table (`p` of the model): the next one then looks there

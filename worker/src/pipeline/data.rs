@@ -6,7 +6,7 @@ use limpet_shared::{DevAddr, lorawan::DataFrame};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
     model::{DeviceContext, SessionRow},
-    uplink::{self, Acceptance, Uplink, Verdict},
+    uplink::{self, Acceptance, Heard, Uplink, Verdict},
 };
 
 use super::{EMIT_LIMIT, Flow, Pipeline, TAKE_OVER_AFTER, deciding::Decision, work::Transmission};
@@ -27,19 +27,23 @@ impl Pipeline {
         let Some((row, fcnt)) = self.as_decided(frame, freshness, found, &decision).await? else {
             return Ok(Flow::Done);
         };
-        let judge = |relaxed| uplink::judge(&row, fcnt, frame.confirmed, copies.received_at(), relaxed);
-        // Nearly all copies end here, so their device is not read; what it allows makes no difference to these two.
+        let (confirmed, mic, received_at) = (frame.confirmed, frame.mic, copies.received_at());
+        let heard = Heard { fcnt, confirmed, mic, received_at, swept: copies.swept };
+        let judge = |relaxed| uplink::judge(&row, &heard, relaxed);
+        // Nearly all copies end here, so their device is not read; what it allows makes no difference to these.
         match judge(false) {
             Verdict::AlreadyOut => return Ok(self.verdict("duplicate", &row)),
+            Verdict::Outdated => return Ok(self.verdict("outdated", &row)),
             Verdict::Finish => {
                 drop(decision);
                 return self.finish_slot(&row).await;
             }
-            Verdict::Replay | Verdict::Accept(_) => {}
+            Verdict::Replay | Verdict::Retransmission | Verdict::Accept(_) => {}
         }
         let Some(context) = self.device(&row).await? else { return Ok(Flow::Done) };
         match judge(context.device.skip_fcnt_check) {
             Verdict::Accept(how) => self.accept(copies, frame, (&row, fcnt), &context, how, decision).await,
+            Verdict::Retransmission => Ok(self.verdict("duplicate", &row)),
             _ => Ok(self.verdict("replay", &row)),
         }
     }

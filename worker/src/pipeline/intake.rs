@@ -67,7 +67,8 @@ impl Pipeline {
             Frame::Rejoin => return Err("rejoin_unsupported"),
             Frame::Proprietary => return Err("proprietary"),
         }
-        self.regions.of(&*self.store, gateway, rxpk.freq, &modulation).await.map_err(|e| e.reason())
+        let ask = || self.regions.of(&*self.store, gateway, rxpk.freq, &modulation);
+        self.until_stored("gateway", ask).await.map_err(|e| e.reason())
     }
 
     async fn note_stat(&self, frame: &UplinkFrame, stat: &Stat) {
@@ -95,26 +96,27 @@ fn to_reception(frame: &UplinkFrame, rxpk: Rxpk, region: &Region, data_rate: u8)
     let signal = rxpk.signal();
     // The antenna is handed back with a downlink only if the gateway named it.
     let antenna = rxpk.ant.or(rxpk.ants.first().copied()).or(rxpk.rsig.first().map(|_| signal.antenna));
+    let rx = RxInfo {
+        tmst: rxpk.tmst,
+        time: rxpk.time,
+        tmms: rxpk.tmms,
+        rssi: signal.rssi,
+        snr: signal.snr,
+        channel: signal.channel,
+        rf_chain: rxpk.rfch.unwrap_or_default(),
+        board: rxpk.brd,
+        antenna,
+        code_rate: rxpk.codr.unwrap_or_default(),
+    };
     Reception {
-        key: ident::dedup_key(region.name(), rxpk.freq, data_rate, &rxpk.data),
+        key: ident::dedup_key(&rxpk.data),
         gateway: frame.gateway,
-        context: ident::reception_context(frame.received_at.0, rxpk.tmst, rxpk.brd, antenna),
+        context: ident::reception_context(frame.received_at.0, (rxpk.freq, data_rate), &rx),
         received_at: frame.received_at,
         region: region.name().into(),
         frequency: rxpk.freq,
         data_rate,
-        rx: RxInfo {
-            tmst: rxpk.tmst,
-            time: rxpk.time,
-            tmms: rxpk.tmms,
-            rssi: signal.rssi,
-            snr: signal.snr,
-            channel: signal.channel,
-            rf_chain: rxpk.rfch.unwrap_or_default(),
-            board: rxpk.brd,
-            antenna,
-            code_rate: rxpk.codr.unwrap_or_default(),
-        },
+        rx,
         phy: rxpk.data,
     }
 }

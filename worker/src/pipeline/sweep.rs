@@ -14,7 +14,8 @@ use limpet_shared::{
 use limpet_store::{Freshness, StoreError};
 use limpet_worker_core::{
     model::{DedupKey, SessionRow},
-    uplink::{self, Verdict},
+    seen::CLOCK_SKEW,
+    uplink::{self, Heard, Verdict},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -36,10 +37,20 @@ const RECENT: Duration = Duration::from_secs(120);
 const RECOVER_LIMIT: Duration = Duration::from_secs(10);
 /// From a JoinRequest to the device's last window for the JoinAccept (JOIN_ACCEPT_DELAY2).
 const JOIN_LISTENS: Duration = Duration::from_secs(6);
+/// A frame received this recently may be in another worker's window, which would hear of a copy that the sweep does not: it is
+/// looked at again when it is older. Its time is a balancer's clock.
+pub(super) const SETTLED_AFTER: Duration = AT_REST.saturating_add(CLOCK_SKEW);
+/// At the start of a server that has its balancer beside it nobody else is at work, as a rule.
+const AT_REST: Duration = Duration::from_millis(500);
+/// Such frames remembered; more are taken at once.
+const YOUNG: usize = 100_000;
 /// Sessions remembered while sweeping.
 const REMEMBERED: usize = 50_000;
 /// How often receptions past their time are deleted.
 const EXPIRE_EVERY: Duration = Duration::from_secs(30);
+
+/// By what names their device.
+type Unresolved = BTreeMap<Vec<u8>, Vec<Transmission>>;
 
 /// Asks for a sweep.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +73,7 @@ impl Sweep {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.0.notified() => match pipeline.sweep(pipeline.surroundings.now() - KEPT, &stop).await {
+                () = self.0.notified() => match pipeline.sweep(pipeline.surroundings.now() - KEPT, SETTLED_AFTER, &stop).await {
                     Ok(Some(picked_up)) => tracing::info!(picked_up, "swept the stored receptions"),
                     Ok(None) => self.ask_again().await,
                     Err(error) => {
@@ -86,7 +97,7 @@ impl Pipeline {
     /// counting, and an uplink more than 64 behind cannot be told from a replay any more.
     pub async fn recover(self: &Arc<Self>) {
         let since = self.surroundings.now() - RECENT;
-        let swept = tokio::time::timeout(RECOVER_LIMIT, self.sweep(since, &CancellationToken::new())).await;
+        let swept = tokio::time::timeout(RECOVER_LIMIT, self.sweep(since, AT_REST, &CancellationToken::new())).await;
         match swept {
             Ok(Ok(picked_up)) => tracing::info!(picked_up, "picked up what the last process left"),
             Ok(Err(error)) => tracing::warn!(%error, "what the last process left is picked up later"),
@@ -96,29 +107,32 @@ impl Pipeline {
         }
     }
 
-    /// Takes every reception stored since then that is not resolved through step 4, in the order received. Returns how
-    /// many frames were picked up; `None` if another worker is sweeping.
+    /// Takes every reception stored since then that is not resolved through step 4, in the order received; what is younger than
+    /// `settled_after` when it has that age. Returns how many frames were picked up; `None` if another worker is sweeping.
     pub(crate) async fn sweep(
         self: &Arc<Self>,
         since: UnixMicros,
+        settled_after: Duration,
         stop: &CancellationToken,
     ) -> Result<Option<u64>, StoreError> {
         let (mut after, mut picked_up) = (None, 0);
-        let mut sessions = HashMap::new();
+        let (mut sessions, mut young) = (HashMap::new(), Vec::new());
         while !stop.is_cancelled() {
             if !self.has_sweep_lease(LEASE_FOR).await? {
                 return Ok(None);
             }
-            let mut unresolved: BTreeMap<Vec<u8>, Vec<Transmission>> = BTreeMap::new();
-            let mut found = 0;
+            let (mut unresolved, mut found) = (Unresolved::new(), 0);
             while found < AT_ONCE {
                 let keys = self.store.reception_keys(since, after, PAGE).await?;
                 let Some(last) = keys.last().copied() else { break };
                 after = Some(last);
                 for key in keys {
-                    if let Some((device, copies)) = self.unresolved(key, &mut sessions).await? {
-                        unresolved.entry(device).or_default().push(copies);
-                        found += 1;
+                    let stored = Transmission::all(self.store.receptions(key).await?);
+                    let latest = stored.last().map(Transmission::latest).unwrap_or_default();
+                    if young.len() < YOUNG && self.surroundings.now() < latest + settled_after {
+                        young.push(key);
+                    } else {
+                        found += self.collect(stored, &mut sessions, &mut unresolved).await?;
                     }
                 }
                 self.has_sweep_lease(LEASE_FOR).await?;
@@ -129,8 +143,26 @@ impl Pipeline {
                 break;
             }
         }
+        if !young.is_empty() && !stop.is_cancelled() {
+            tokio::time::sleep(settled_after).await;
+            picked_up += self.sweep_young(&young).await?;
+        }
         self.has_sweep_lease(Duration::ZERO).await?;
         Ok(Some(picked_up))
+    }
+
+    /// By now their workers are done with nearly all of them.
+    async fn sweep_young(&self, keys: &[DedupKey]) -> Result<u64, StoreError> {
+        let (mut sessions, mut unresolved, mut found) = (HashMap::new(), Unresolved::new(), 0);
+        for page in keys.chunks(PAGE as usize) {
+            self.has_sweep_lease(LEASE_FOR).await?;
+            for key in page {
+                let stored = Transmission::all(self.store.receptions(*key).await?);
+                found += self.collect(stored, &mut sessions, &mut unresolved).await?;
+            }
+        }
+        self.settle_all(unresolved).await;
+        Ok(found)
     }
 
     async fn has_sweep_lease(&self, time: Duration) -> Result<bool, StoreError> {
@@ -139,7 +171,7 @@ impl Pipeline {
     }
 
     /// Devices side by side, each device's frames in the order received.
-    async fn settle_all(&self, unresolved: BTreeMap<Vec<u8>, Vec<Transmission>>) {
+    async fn settle_all(&self, unresolved: Unresolved) {
         let devices = unresolved.into_values().map(|mut frames| async move {
             frames.sort_by_key(Transmission::received_at);
             for frame in &frames {
@@ -149,24 +181,43 @@ impl Pipeline {
         futures_util::stream::iter(devices).for_each_concurrent(DEVICES, |device| device).await;
     }
 
-    /// The stored copies of a key that somebody must still finish, with what names their device.
+    /// Adds those transmissions that somebody must still finish, and returns how many these are.
+    async fn collect(
+        &self,
+        stored: Vec<Transmission>,
+        sessions: &mut HashMap<DevAddr, Vec<SessionRow>>,
+        unresolved: &mut Unresolved,
+    ) -> Result<u64, StoreError> {
+        let mut found = 0;
+        for copies in stored {
+            if let Some(device) = self.unresolved(&copies, sessions).await? {
+                unresolved.entry(device).or_default().push(copies);
+                found += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    /// What names the device of a transmission that somebody must still finish.
     async fn unresolved(
         &self,
-        key: DedupKey,
+        copies: &Transmission,
         sessions: &mut HashMap<DevAddr, Vec<SessionRow>>,
-    ) -> Result<Option<(Vec<u8>, Transmission)>, StoreError> {
-        if self.works.contains(key) {
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(first) = copies.receptions.first() else { return Ok(None) };
+        if self.works.contains(first.key) {
             return Ok(None);
         }
-        let copies = Transmission::earliest(self.store.receptions(key).await?);
-        let Some(first) = copies.receptions.first() else { return Ok(None) };
         let device = match lorawan::parse(&first.phy) {
             Ok(Frame::Data(frame)) => {
                 let rows = self.remembered(frame.dev_addr, sessions).await?;
                 // A session changes only forwards: what was out when the row was read stays out.
                 let resolved = uplink::pick(rows, &frame).is_none_or(|(row, fcnt)| {
-                    let verdict = uplink::judge(row, fcnt, false, copies.received_at(), false);
-                    matches!(verdict, Verdict::AlreadyOut | Verdict::Replay)
+                    let (mic, received_at) = (frame.mic, copies.received_at());
+                    let heard = Heard { fcnt, confirmed: false, mic, received_at, swept: true };
+                    // Whether its owner allows it to be a restart is judged when it is settled.
+                    let verdict = uplink::judge(row, &heard, true);
+                    !matches!(verdict, Verdict::Finish | Verdict::Accept(_))
                 });
                 if resolved {
                     return Ok(None);
@@ -189,7 +240,7 @@ impl Pipeline {
             }
             _ => return Ok(None),
         };
-        Ok(Some((device, copies)))
+        Ok(Some(device))
     }
 
     async fn remembered<'a>(

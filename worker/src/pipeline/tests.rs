@@ -1,6 +1,9 @@
 //! The pipeline in paused time over the in-memory store: several workers, copies, races, crashes, repetitions.
 
+mod copies;
+mod counters;
 mod crashes;
+mod foreign;
 
 use std::{
     sync::{
@@ -28,7 +31,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Pipeline, Stage, run_pending};
+use super::{Pipeline, Stage, run_pending, sweep};
 use crate::{
     metrics::Metrics,
     regions::Regions,
@@ -241,6 +244,12 @@ fn uplink(fcnt: u32, confirmed: bool) -> Vec<u8> {
         payload: b"hello",
     };
     lorawan::build_data(&spec, &KEYS).unwrap()
+}
+
+/// What the loss of a balancer asks for.
+async fn sweep(worker: &Arc<Pipeline>) -> Option<u64> {
+    let stop = tokio_util::sync::CancellationToken::new();
+    worker.sweep(UnixMicros(0), sweep::SETTLED_AFTER, &stop).await.unwrap()
 }
 
 const DONE: [Stage; 2] = [Stage::Stored, Stage::Done];
@@ -467,13 +476,9 @@ async fn the_sweep_picks_up_what_died_with_its_balancer() {
     view.crash();
     dying.abort();
     let reborn = net.worker("w0");
-    let picked_up = reborn.sweep(UnixMicros(0), &tokio_util::sync::CancellationToken::new()).await.unwrap();
+    let picked_up = sweep(&reborn).await;
     assert_eq!((net.webhook.ups().len(), picked_up), (1, Some(1)));
-    assert_eq!(
-        reborn.sweep(UnixMicros(0), &tokio_util::sync::CancellationToken::new()).await.unwrap(),
-        Some(0),
-        "nothing is left"
-    );
+    assert_eq!(sweep(&reborn).await, Some(0), "nothing is left");
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,11 +10,14 @@ use std::{
 };
 
 use limpet_shared::{DevAddr, Eui64, UnixMicros};
-use limpet_worker_core::model::{DedupKey, Reception};
+use limpet_worker_core::{
+    copies,
+    model::{DedupKey, Reception},
+};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Equal bytes on the same channel that are heard this much apart are two transmissions: a device waits at least for
+/// Equal bytes that are heard this much apart are two transmissions, on whatever channel: a device waits at least for
 /// RX1 before it repeats, while the copies of one transmission arrive within the time networks differ by.
 const APART: Duration = Duration::from_secs(1);
 
@@ -25,18 +28,21 @@ const TURN_LIMIT: Duration = Duration::from_millis(500);
 const OLD_TURN_LIMIT: Duration = Duration::from_secs(120);
 pub(crate) const OLD: Duration = Duration::from_secs(5);
 
+/// Copies that a work keeps itself. What the store does not give back (too old, or not seen by a read) is judged all the same.
+const KEPT_COPIES: usize = 64;
+
 /// The copies of one frame that this worker was handed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
     /// Receive time of the latest copy.
     pub latest: UnixMicros,
     gateways: HashSet<Eui64>,
+    copies: Vec<Reception>,
 }
 
 #[derive(Default)]
 struct Work {
-    latest: UnixMicros,
-    gateways: HashSet<Eui64>,
+    held: Held,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
@@ -50,26 +56,29 @@ impl Works {
         let mut works = self.0.lock();
         let first = !works.contains_key(&reception.key);
         let work = works.entry(reception.key).or_default();
-        work.latest = work.latest.max(reception.received_at);
-        work.gateways.insert(reception.gateway);
+        let held = &mut work.held;
+        held.gateways.insert(reception.gateway);
+        // Of more copies than are kept the latest is, for it names the transmission that is judged.
+        if held.copies.len() >= KEPT_COPIES && reception.received_at > held.latest {
+            held.copies.pop();
+        }
+        if held.copies.len() < KEPT_COPIES {
+            held.copies.push(reception.clone());
+        }
+        held.latest = held.latest.max(reception.received_at);
         work.waiting.push(sender);
         (first, receiver)
     }
 
     pub fn held(&self, key: DedupKey) -> Held {
-        let works = self.0.lock();
-        let work = works.get(&key);
-        Held {
-            latest: work.map_or(UnixMicros(0), |w| w.latest),
-            gateways: work.map(|w| w.gateways.clone()).unwrap_or_default(),
-        }
+        self.0.lock().get(&key).map(|work| work.held.clone()).unwrap_or_default()
     }
 
     /// The verdict on `judged` stands. True if that was all: everybody who waits is told. False if a later transmission
     /// of the same bytes has joined, which gets its own pass.
     pub fn finish(&self, key: DedupKey, judged: &Held) -> bool {
         let mut works = self.0.lock();
-        if works.get(&key).is_some_and(|w| w.latest >= judged.latest + APART) {
+        if works.get(&key).is_some_and(|w| w.held.latest >= judged.latest + APART) {
             return false;
         }
         for waiting in works.remove(&key).map(|w| w.waiting).unwrap_or_default() {
@@ -141,27 +150,45 @@ impl Drop for Turn {
     }
 }
 
-/// All receptions of one transmission, from all workers, in order of (received_at, gateway).
+/// All receptions of one transmission, from all workers, on the channel that it was sent on, in order of (received_at, gateway).
 pub(crate) struct Transmission {
     pub receptions: Vec<Reception>,
+    /// Found by the sweep, and not handed over by a balancer.
+    pub swept: bool,
 }
 
 impl Transmission {
     /// Of all receptions of a key, those of the transmission that the latest held copy belongs to.
-    pub fn of(receptions: Vec<Reception>, held: &Held) -> Self {
-        let near = |r: &Reception| r.received_at.since(held.latest) < APART && held.latest.since(r.received_at) < APART;
-        Self::sorted(receptions.into_iter().filter(near).collect())
+    pub fn of(mut stored: Vec<Reception>, held: &Held) -> Self {
+        for copy in &held.copies {
+            if stored.iter().all(|r| (r.gateway, r.context) != (copy.gateway, copy.context)) {
+                stored.push(copy.clone());
+            }
+        }
+        stored.retain(|r| r.received_at.since(held.latest) < APART && held.latest.since(r.received_at) < APART);
+        Self::sorted(stored, false)
     }
 
-    /// The first transmission among the receptions of a key.
-    pub fn earliest(receptions: Vec<Reception>) -> Self {
-        let first = receptions.iter().map(|r| r.received_at).min().unwrap_or_default();
-        Self::sorted(receptions.into_iter().filter(|r| r.received_at.since(first) < APART).collect())
+    /// All transmissions among the stored receptions of a key, in order: equal bytes may have been sent in another session too.
+    pub fn all(mut stored: Vec<Reception>) -> Vec<Self> {
+        stored.sort_by_key(|r| r.received_at);
+        let mut all = Vec::new();
+        while let Some(first) = stored.first().map(|r| r.received_at) {
+            let later = stored.split_off(stored.partition_point(|r| r.received_at.since(first) < APART));
+            all.push(Self::sorted(std::mem::replace(&mut stored, later), true));
+        }
+        all
     }
 
-    fn sorted(mut receptions: Vec<Reception>) -> Self {
+    fn sorted(receptions: Vec<Reception>, swept: bool) -> Self {
+        let mut receptions = copies::on_one_channel(receptions);
         receptions.sort_by_key(|r| (r.received_at, r.gateway));
-        Self { receptions }
+        Self { receptions, swept }
+    }
+
+    /// When the last copy was received.
+    pub fn latest(&self) -> UnixMicros {
+        self.receptions.last().map(|r| r.received_at).unwrap_or_default()
     }
 
     /// When the first copy was received.

@@ -5,7 +5,7 @@ use alloc::{string::String, vec::Vec};
 use limpet_shared::{Eui64, UnixMicros};
 use serde::{Deserialize, Serialize};
 
-/// What copies of one transmission share: a hash of region, frequency, data rate and PHYPayload.
+/// What copies of one transmission share: a hash of the PHYPayload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DedupKey(pub u128);
 
@@ -15,7 +15,8 @@ pub struct DedupKey(pub u128);
 pub struct Reception {
     pub key: DedupKey,
     pub gateway: Eui64,
-    /// Hash of what tells two receptions of equal bytes at one gateway apart: receive time, `tmst`, board, antenna.
+    /// Hash of what tells two receptions of equal bytes at one gateway apart: receive time, channel, `tmst`, board,
+    /// antenna.
     pub context: u64,
     /// When the balancer received the datagram.
     pub received_at: UnixMicros,

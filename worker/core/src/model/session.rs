@@ -65,6 +65,13 @@ pub struct Seen {
     pub bits: [u64; 8],
     /// `received_at` of the highest.
     pub high_at: UnixMicros,
+    /// A frame received up to then counts as before the device last started its counter again; 0 if it never did.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub restarted_after: UnixMicros,
+}
+
+fn is_never(at: &UnixMicros) -> bool {
+    at.0 == 0
 }
 
 /// A queue item on its way.
@@ -121,6 +128,10 @@ pub struct Slot {
     pub downlink: Option<PlannedDownlink>,
     /// The event before this one may be in the pending table (`p` in the model).
     pub behind_pending: bool,
+    /// The uplink's MIC, by which another frame under its FCntUp is known. `None` after a join, and in rows of versions
+    /// that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mic: Option<[u8; 4]>,
 }
 
 /// What stands in the slot.

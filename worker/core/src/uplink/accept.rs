@@ -51,6 +51,7 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
         events: Vec::new(),
         downlink: None,
         behind_pending: behind_pending(uplink.row),
+        mic: Some(uplink.frame.mic),
     };
     match how {
         Acceptance::Overtaken => {
@@ -64,7 +65,7 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
         Acceptance::New | Acceptance::Restarted => {
             if how == Acceptance::Restarted {
                 next.resets += 1;
-                next.seen = Seen::starting_at(uplink.fcnt);
+                next.seen = next.seen.restarted_at(uplink.fcnt);
             }
             next.seen = next.seen.accept(uplink.fcnt, next.slot.received_at);
             next.slot.events.push(uplink.up_event(next.resets));

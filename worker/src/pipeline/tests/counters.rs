@@ -1,0 +1,175 @@
+//! Which frames belong to a session, and which to a time before it.
+
+use super::*;
+
+/// An uplink with a payload of its own.
+fn saying(fcnt: u32, payload: &[u8]) -> Vec<u8> {
+    let spec = DataSpec {
+        direction: Direction::Up,
+        confirmed: false,
+        dev_addr: ADDR,
+        fctrl: FCtrl::default(),
+        fcnt,
+        fopts: &[],
+        fport: Some(2),
+        payload,
+    };
+    lorawan::build_data(&spec, &KEYS).unwrap()
+}
+
+impl Net {
+    async fn hear(&self, phy: &[u8]) {
+        assert_eq!(self.give(0, self.frame(1, CHANNEL, phy, 5)).await.unwrap(), DONE);
+    }
+
+    fn fcnts(&self) -> Vec<u32> {
+        self.webhook.ups().iter().map(|up| up.1).collect()
+    }
+
+    /// The owner puts the device into a session of the same keys, with counters from 0.
+    async fn activate_again(&self, before: &SessionKey) -> SessionKey {
+        self.store.delete_session(before).await.unwrap();
+        let keys = SessionKeys { nwk_s_key: KEYS.nwk_s_key, app_s_key: KEYS.app_s_key };
+        let abp = Personalization { dev_eui: DEVICE, dev_addr: ADDR, keys, fcnt_up: 0, fcnt_down: 100, queue_done: 0 };
+        let session = personalized(&abp, &DeviceProfile::default(), self.region, 9, self.clock.now());
+        self.store.create_session(&session).await.unwrap();
+        session.key
+    }
+
+    async fn relax(&self) {
+        let mut device = self.store.device(DEVICE).await.unwrap().unwrap().0;
+        device.skip_fcnt_check = true;
+        self.store.update_device(&device).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_revives_nothing_of_the_time_before_an_activation() {
+    let net = Net::new("eu868", 1).await;
+    let key = net.personalize().await;
+    for fcnt in 50..60 {
+        net.hear(&uplink(fcnt, false)).await;
+    }
+    net.activate_again(&key).await;
+    for fcnt in 0..3 {
+        net.hear(&uplink(fcnt, false)).await;
+    }
+    assert_eq!(sweep(&net.workers[0]).await, Some(0));
+    for fcnt in 3..6 {
+        net.hear(&uplink(fcnt, false)).await;
+    }
+    assert_eq!(net.fcnts(), (50..60).chain(0..6).collect::<Vec<_>>());
+}
+
+/// The bytes are those of an uplink before the activation, so the stored copies of both have one key.
+#[tokio::test(start_paused = true)]
+async fn a_sweep_finds_an_uplink_whose_bytes_were_sent_before_the_activation_too() {
+    let net = Net::new("eu868", 1).await;
+    let key = net.personalize().await;
+    net.hear(&uplink(0, false)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    net.activate_again(&key).await;
+    let view = limpet_store::fault::FaultStore::new(net.store.clone(), 1, Default::default());
+    let dying = give(net.worker_over("w0", view.clone()), net.frame(1, CHANNEL, &uplink(0, false), 5));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    view.crash();
+    dying.abort();
+    assert_eq!(sweep(&net.worker("w0")).await, Some(1));
+    assert_eq!(net.fcnts(), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_heard_before_the_first_activation_stays_unheard() {
+    let net = Net::new("eu868", 1).await;
+    let key = net.personalize().await;
+    net.store.delete_session(&key).await.unwrap();
+    // Its session is only looked for; the reception may be kept.
+    let view = limpet_store::fault::FaultStore::new(net.store.clone(), 1, Default::default());
+    let dying = give(net.worker_over("w0", view.clone()), net.frame(1, CHANNEL, &uplink(59, false), 5));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    view.crash();
+    dying.abort();
+    net.activate_again(&key).await;
+    sweep(&net.workers[0]).await;
+    net.hear(&uplink(0, false)).await;
+    assert_eq!(net.fcnts(), [0]);
+}
+
+/// A worker was stopped with the old frame in its hands.
+#[tokio::test(start_paused = true)]
+async fn a_frame_above_the_highest_that_was_received_before_it_is_outdated() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    net.relax().await;
+    net.hear(&uplink(50, false)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let kept_back = net.frame(1, CHANNEL, &uplink(59, false), 5);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    net.hear(&uplink(0, false)).await;
+    net.give(0, kept_back).await.unwrap();
+    net.hear(&uplink(1, false)).await;
+    assert_eq!(net.fcnts(), [50, 0, 1]);
+    assert!(net.workers[0].metrics.text().contains("limpet_worker_dropped_total{reason=\"outdated\"} 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_revives_nothing_of_the_time_before_a_restart() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    net.relax().await;
+    for fcnt in (0..5).chain(50..55) {
+        net.hear(&uplink(fcnt, false)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // 0 to 2 after the restart were not heard: those before it must not stand for them.
+    for fcnt in 3..5 {
+        net.hear(&saying(fcnt, b"after")).await;
+    }
+    assert_eq!(sweep(&net.workers[0]).await, Some(0));
+    net.hear(&saying(5, b"after")).await;
+    assert_eq!(net.fcnts(), (0..5).chain(50..55).chain(3..6).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_counts_from_0_at_every_start_is_heard_each_time() {
+    let net = Net::new("eu868", 2).await;
+    net.personalize().await;
+    net.relax().await;
+    for start in 0..4u8 {
+        let phy = saying(0, &[start]);
+        let copies = [net.give(0, net.frame(1, CHANNEL, &phy, 5)), net.give(1, net.frame(2, CHANNEL, &phy, 5))];
+        for copy in copies {
+            copy.await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        // Sent again by its device: no restart.
+        net.hear(&phy).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    assert_eq!(net.fcnts(), [0; 4]);
+    let ids: std::collections::HashSet<_> = net.webhook.ups().iter().map(|up| up.0).collect();
+    assert_eq!(ids.len(), 4, "each has an id of its own");
+    assert_eq!(sweep(&net.workers[0]).await, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strict_device_that_counts_from_0_again_is_not_taken() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    net.hear(&saying(0, b"one")).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    net.hear(&saying(0, b"two")).await;
+    assert_eq!(net.fcnts(), [0]);
+}
+
+/// The balancer's clock is a second behind that of the worker whose API was asked.
+#[tokio::test(start_paused = true)]
+async fn a_frame_just_after_an_activation_is_taken_though_clocks_differ() {
+    let net = Net::new("eu868", 1).await;
+    let key = net.personalize().await;
+    net.activate_again(&key).await;
+    let mut frame = net.frame(1, CHANNEL, &uplink(0, false), 5);
+    frame.received_at = frame.received_at - Duration::from_secs(1);
+    net.give(0, frame).await.unwrap();
+    assert_eq!(net.fcnts(), [0]);
+}
