@@ -11,7 +11,7 @@ use std::{
 };
 
 use limpet_balancer_core::{Action, Balancer, Event, Stats, WorkerId};
-use limpet_link::{LinkServer, machine::Usage};
+use limpet_link::{LinkServer, SendError, machine::Usage};
 use limpet_shared::{
     admin::{Reply, Request},
     link::{Ack, Cluster, Hello, to_balancer, to_worker},
@@ -226,7 +226,10 @@ impl Driver {
                 }
                 // A send fails when the link has just ended; that it did will be told to the core.
                 Action::SendFrame { worker, frame } => {
-                    let _ = self.workers.get(&worker).map(|linked| linked.outbox.frames.send(frame));
+                    let _ = self.workers.get(&worker).map(|linked| linked.outbox.outgoing.frames.send(frame));
+                }
+                Action::WithdrawFrame { worker, seq } => {
+                    let _ = self.workers.get(&worker).map(|linked| linked.outbox.outgoing.frames.withdraw(seq));
                 }
                 Action::SendControl { worker, message } => self.tell(worker, message),
                 Action::CloseWorker { worker, reason } => {
@@ -247,8 +250,18 @@ impl Driver {
         self.parts.ready.store(self.parts.core.is_ready(), Ordering::Relaxed);
     }
 
-    fn tell(&self, worker: WorkerId, message: to_worker::Kind) {
-        let _ = self.workers.get(&worker).map(|linked| linked.outbox.control.send(message));
+    /// Sends a control message. A worker that has left so many unread that there is no room has no use for its link.
+    fn tell(&mut self, worker: WorkerId, message: to_worker::Kind) {
+        let Some(linked) = self.workers.get(&worker) else { return };
+        if linked.outbox.outgoing.control.try_send(message) != Err(SendError::Full) {
+            return;
+        }
+        if let Some(Linked { name, outbox }) = self.workers.remove(&worker) {
+            let why = "it does not read what it is told";
+            tracing::warn!(worker = name, "closing a worker's link: {why}");
+            let _ = outbox.close.send(why.into());
+            self.parts.core.on_worker_closed(self.parts.clock.now(), worker);
+        }
     }
 
     fn keep(&mut self) {
@@ -268,6 +281,7 @@ impl Driver {
             Event::DownlinkSettled { error, .. } => metrics.downlink(error),
             Event::Worker { name, state, .. } => self.parts.view.worker(name, state),
             Event::WorkerRefused { .. } => metrics.worker_refused(),
+            Event::Spilled { .. } => metrics.spilled(),
             Event::RingChanged { .. } => metrics.ring_changed(),
             Event::VerdictsHeld { .. } => metrics.verdicts_held(),
             Event::Stalled { .. } => metrics.stalled(),

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use limpet_balancer_core::WorkerId;
-use limpet_link::{AckReceiver, ControlReceiver, Incoming, LinkServer, Sender, WorkerLink, stream::Wire};
-use limpet_shared::link::{Refused, ToBalancer, ToWorker, UplinkFrame, to_worker};
+use limpet_link::{AckReceiver, ControlReceiver, Incoming, LinkServer, Outgoing, WorkerLink, outgoing};
+use limpet_shared::link::{Refused, ToBalancer, to_worker};
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -18,27 +18,12 @@ const BATCH: usize = 256;
 /// How long what is queued for a worker may take when its link is closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The driver's way to one worker. The queues have no limit of their own: frames are limited by the retention, and a
-/// worker that reads nothing loses its link.
+/// The driver's way to one worker. Frames are limited by the core, which knows what the worker has read; a worker that
+/// does not read its control messages loses its link.
 pub struct Outbox {
-    pub control: mpsc::UnboundedSender<to_worker::Kind>,
-    pub frames: mpsc::UnboundedSender<UplinkFrame>,
-    /// Closes the link after what was sent before, with a reason.
+    pub outgoing: Outgoing,
+    /// Closes the link after the control messages that were sent before, with a reason.
     pub close: oneshot::Sender<String>,
-}
-
-/// What waits for a worker.
-struct Queues {
-    control: mpsc::UnboundedReceiver<to_worker::Kind>,
-    frames: mpsc::UnboundedReceiver<UplinkFrame>,
-    close: oneshot::Receiver<String>,
-}
-
-fn outbox() -> (Outbox, Queues) {
-    let (control, control_queue) = mpsc::unbounded_channel();
-    let (frames, frame_queue) = mpsc::unbounded_channel();
-    let (close, closing) = oneshot::channel();
-    (Outbox { control, frames, close }, Queues { control: control_queue, frames: frame_queue, close: closing })
 }
 
 /// Brings every worker that introduces itself before the driver, until the balancer has stopped; then waits a moment
@@ -60,18 +45,20 @@ pub async fn accept_all(server: Arc<LinkServer>, inputs: mpsc::Sender<Input>, st
 }
 
 async fn serve(id: WorkerId, incoming: Incoming, inputs: mpsc::Sender<Input>) {
-    let (outbox, mut queues) = outbox();
+    let (outgoing, mut queues) = outgoing();
+    let (close, closing) = oneshot::channel();
+    let outbox = Outbox { outgoing, close };
     let (address, hello) = (incoming.address, incoming.hello.clone());
     if inputs.send(Input::Hello { id, address, hello, outbox }).await.is_err() {
         return incoming.refuse(stopping()).await;
     }
-    let welcome = match queues.control.recv().await {
+    let welcome = match queues.first().await {
         Some(to_worker::Kind::Welcome(welcome)) => welcome,
         Some(to_worker::Kind::Refused(refused)) => return incoming.refuse(refused).await,
         _ => return incoming.refuse(stopping()).await,
     };
-    match incoming.welcome(welcome).await {
-        Ok(link) => carry(id, link, queues, &inputs).await,
+    match incoming.welcome(welcome, queues).await {
+        Ok(link) => carry(id, link, closing, &inputs).await,
         Err(ended) => {
             let _ = inputs.send(Input::Closed { id, why: ended.to_string() }).await;
         }
@@ -82,42 +69,19 @@ fn stopping() -> Refused {
     Refused { reason: "this balancer is stopping".into(), retry: true, ..Refused::default() }
 }
 
-async fn carry(id: WorkerId, worker: WorkerLink, queues: Queues, inputs: &mpsc::Sender<Input>) {
-    let WorkerLink { control_tx, control_rx, frame_tx, ack_rx, link } = worker;
-    let writers = [pass_on::<_, ToWorker>(queues.control, control_tx), pass_on(queues.frames, frame_tx)];
+async fn carry(id: WorkerId, worker: WorkerLink, closing: oneshot::Receiver<String>, inputs: &mpsc::Sender<Input>) {
+    let WorkerLink { control_rx, ack_rx, link } = worker;
     let why = tokio::select! {
-        reason = queues.close => {
+        reason = closing => {
             // The driver has let go of the queues, so the writers end after what is in them.
-            let written = async {
-                for writer in writers {
-                    let _ = writer.await;
-                }
-            };
-            let _ = tokio::time::timeout(LAST_WORDS, written).await;
             return link.close(reason.as_deref().unwrap_or("the balancer has stopped")).await;
         }
         ended = link.closed() => ended.to_string(),
         why = read_control(id, control_rx, inputs) => why,
         why = read_acks(id, ack_rx, inputs) => why,
     };
-    writers.iter().for_each(JoinHandle::abort);
     link.abort(&why);
     let _ = inputs.send(Input::Closed { id, why }).await;
-}
-
-/// Moves messages from the driver's queue to the link's, which may make it wait.
-fn pass_on<T, M>(mut queue: mpsc::UnboundedReceiver<T>, to: Sender<M>) -> JoinHandle<()>
-where
-    T: Send + 'static,
-    M: Wire + From<T>,
-{
-    tokio::spawn(async move {
-        while let Some(message) = queue.recv().await {
-            if to.send(message).await.is_err() {
-                return;
-            }
-        }
-    })
 }
 
 async fn read_control(id: WorkerId, mut messages: ControlReceiver<ToBalancer>, inputs: &mpsc::Sender<Input>) -> String {

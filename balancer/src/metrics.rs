@@ -43,6 +43,7 @@ struct Counters {
     send_failed: IntCounter,
     push_ack: Histogram,
     redelivered: IntCounterVec,
+    spilled: IntCounter,
     pull_resp: IntCounter,
     downlinks: IntCounterVec,
     ring_changes: IntCounter,
@@ -90,6 +91,9 @@ impl Metrics {
     }
     pub fn redelivered(&self, why: Redelivery) {
         self.counters.redelivered.with_label_values(&[why.label()]).inc();
+    }
+    pub fn spilled(&self) {
+        self.counters.spilled.inc();
     }
     pub fn pull_resp(&self) {
         self.counters.pull_resp.inc();
@@ -147,6 +151,10 @@ impl Counters {
             )?,
             send_failed: r.counter("send_failures_total", "Datagrams that the kernel did not take.")?,
             redelivered: r.counters("redeliveries_total", "Frames given to another worker.", "reason")?,
+            spilled: r.counter(
+                "spilled_frames_total",
+                "Frames that went past their worker because it leaves too much unread.",
+            )?,
             pull_resp: r.counter("pull_resp_total", "PULL_RESPs sent to gateways.")?,
             downlinks: r.counters("downlinks_total", "Downlinks that are settled.", "result")?,
             ring_changes: r.counter("ring_changes_total", "Changes of the ring.")?,

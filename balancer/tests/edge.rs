@@ -283,3 +283,40 @@ async fn a_name_is_refused_while_its_holder_lives_and_a_certificate_is_renewed()
     let to_worker::Kind::Renewed(renewed) = renewed else { panic!() };
     assert_eq!(identity.renewed(&renewed.certificate).unwrap().name(), "w1");
 }
+
+/// Its loop runs and it acknowledges, but it leaves in the stream what it is sent.
+#[tokio::test]
+async fn a_worker_that_reads_too_slowly_gets_little_and_nothing_that_another_one_has_done() {
+    const FRAMES: u16 = 60;
+    let balancer = start().await;
+    let mut slow = balancer.worker("w1", 1).await;
+    balancer.knows(&mut slow, 1).await;
+    balancer.until("/readyz", 200).await;
+    let acks = slow.ack_tx.clone();
+    let _loop = tokio::spawn(async move {
+        while acks.send(Ack::default()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let gateway = gateway(balancer.gwmp).await;
+    for token in 0..FRAMES {
+        gateway.send(&gwmp(token, 0, &[b' '; 60_000])).await.unwrap();
+        // One after the other, for the kernel's buffer may be small.
+        let held = format!("limpet_balancer_retained_frames {}\n", token + 1);
+        while !balancer.get("/metrics").await.1.contains(&held) {}
+    }
+    let mut quick = balancer.worker("w2", 2).await;
+    let _alive = keep_alive(&quick);
+    for _ in 0..FRAMES {
+        let got = frame(&mut quick).await;
+        done(&quick, got.seq).await;
+        assert_eq!(hear(&gateway).await.len(), 4);
+    }
+    let mut left = 0;
+    while let Ok(frame) = timeout(Duration::from_millis(300), slow.frame_rx.recv()).await {
+        frame.unwrap().unwrap();
+        left += 1;
+    }
+    // Those that the stream's window had room for.
+    assert!(left < 50, "{left} frames of {FRAMES} for nothing");
+}

@@ -13,8 +13,8 @@ use crate::{
     endpoint,
     identity::Identity,
     stream::{
-        AckSender, CONTROL_PRIORITY, CONTROL_QUEUE, ControlReceiver, ControlSender, FRAME_QUEUE, FrameReceiver,
-        Receiver, write_one, writer,
+        ACK_QUEUE, AckSender, CONTROL_PRIORITY, CONTROL_QUEUE, ControlReceiver, ControlSender, FrameReceiver, Receiver,
+        write_one, writer,
     },
     time::{self, rfc3339},
     tls,
@@ -191,7 +191,7 @@ async fn introduce(
         _ => return Err(protocol("its frame stream does not begin with an empty message")),
     }
     let (control_tx, control_writer) = writer(control, CONTROL_QUEUE);
-    let (ack_tx, ack_writer) = writer(acks, FRAME_QUEUE);
+    let (ack_tx, ack_writer) = writer(acks, ACK_QUEUE);
     let link = Link::new(connection, vec![control_writer, ack_writer], Some(endpoint));
     Ok(BalancerLink { welcome, control_tx, control_rx, frame_rx, ack_tx, link })
 }

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod join;
 pub mod machine;
 pub mod name;
+mod outgoing;
 pub mod server;
 pub mod stream;
 pub mod time;
@@ -25,9 +26,9 @@ pub use connection::{Ended, Link};
 pub use identity::Identity;
 pub use join::{JoinError, Membership, ensure_balancer, ensure_worker};
 pub use name::NameState;
+pub use outgoing::{FrameSender, Outgoing, Queues, outgoing};
 pub use server::{Incoming, LinkServer, Names, ServerConfig, ServerError, WorkerLink};
 pub use stream::{
-    AckReceiver, AckSender, ControlReceiver, ControlSender, FrameReceiver, FrameSender, Receiver, RecvError, SendError,
-    Sender,
+    AckReceiver, AckSender, ControlReceiver, ControlSender, FrameReceiver, Receiver, RecvError, SendError, Sender,
 };
 pub use token::Token;

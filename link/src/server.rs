@@ -24,10 +24,8 @@ use crate::{
     identity::{self, Identity, PeerName},
     join::server::Joins,
     name::NameState,
-    stream::{
-        AckReceiver, CONTROL_PRIORITY, CONTROL_QUEUE, ControlReceiver, ControlSender, FRAME_QUEUE, FrameSender,
-        Receiver, write_one, writer,
-    },
+    outgoing::Queues,
+    stream::{AckReceiver, CONTROL_PRIORITY, ControlReceiver, Receiver, write_all, write_one},
     time, tls,
     token::{Token, TokenError, ledger::Ledger},
 };
@@ -341,22 +339,20 @@ impl Incoming {
         revoked.then(|| Refused { reason: removed(name), removed: true, ..Refused::default() })
     }
 
-    /// Lets the worker in. Control messages have priority over frames.
-    pub async fn welcome(mut self, welcome: Welcome) -> Result<WorkerLink, Ended> {
+    /// Lets the worker in; it gets what is in `queues`, and control messages have priority over frames.
+    pub async fn welcome(mut self, welcome: Welcome, queues: Queues) -> Result<WorkerLink, Ended> {
         let lost = |_| Ended::Failed("the worker went away".into());
         let _ = self.send.set_priority(CONTROL_PRIORITY);
         write_one(&mut self.send, &ToWorker::from(to_worker::Kind::Welcome(welcome))).await.map_err(lost)?;
         let (mut frames, acks) = self.connection.open_bi().await?;
         // A stream exists for the peer only once something was sent on it: an empty message opens it.
         frames.write_all(&0_u32.to_be_bytes()).await.map_err(lost)?;
-        let (control_tx, control_writer) = writer(self.send, CONTROL_QUEUE);
-        let (frame_tx, frame_writer) = writer(frames, FRAME_QUEUE);
+        let writers =
+            vec![tokio::spawn(write_all(queues.control, self.send)), tokio::spawn(write_all(queues.frames, frames))];
         Ok(WorkerLink {
-            control_tx,
             control_rx: self.receive,
-            frame_tx,
             ack_rx: Receiver::<Ack>::new(acks),
-            link: Link::new(self.connection, vec![control_writer, frame_writer], None),
+            link: Link::new(self.connection, writers, None),
         })
     }
 
@@ -376,9 +372,7 @@ impl Incoming {
 
 /// A worker that was let in.
 pub struct WorkerLink {
-    pub control_tx: ControlSender<ToWorker>,
     pub control_rx: ControlReceiver<ToBalancer>,
-    pub frame_tx: FrameSender,
     pub ack_rx: AckReceiver,
     /// Dropping it ends the link.
     pub link: Link,

@@ -40,12 +40,12 @@ impl Wire for UplinkFrame {
 
 /// Control messages that wait to be written; more than a healthy peer ever leaves.
 pub const CONTROL_QUEUE: usize = 1024;
-/// Frames that wait to be written; their bytes are shared with the balancer's retention, which bounds them.
-pub const FRAME_QUEUE: usize = 16_384;
+/// Acks that wait to be written.
+pub const ACK_QUEUE: usize = 16_384;
 /// The control stream goes before frames.
 pub(crate) const CONTROL_PRIORITY: i32 = 1;
 /// So much is gathered into one write.
-const WRITE_AT_ONCE: usize = 64 << 10;
+pub(crate) const WRITE_AT_ONCE: usize = 64 << 10;
 const READ_AT_ONCE: usize = 256 << 10;
 
 /// Why a message was not taken.
@@ -71,14 +71,16 @@ impl<M> Clone for Sender<M> {
 pub type ControlSender<M> = Sender<M>;
 /// Receives control messages: [`ToBalancer`] at a balancer, [`ToWorker`] at a worker.
 pub type ControlReceiver<M> = Receiver<M>;
-/// The balancer's end of the frame stream.
-pub type FrameSender = Sender<UplinkFrame>;
 /// The worker's end of the frame stream.
 pub type FrameReceiver = Receiver<UplinkFrame>;
 pub type AckSender = Sender<Ack>;
 pub type AckReceiver = Receiver<Ack>;
 
 impl<M: Wire> Sender<M> {
+    pub(crate) fn of(queue: mpsc::Sender<M>) -> Self {
+        Self(queue)
+    }
+
     /// Queues a message without waiting.
     pub fn try_send(&self, message: impl Into<M>) -> Result<(), SendError> {
         self.0.try_send(message.into()).map_err(|e| match e {
@@ -98,26 +100,42 @@ impl<M: Wire> Sender<M> {
     }
 }
 
-/// Starts the task that writes a stream.
+/// Where a stream's messages wait.
+pub(crate) trait Source: Send + 'static {
+    /// Waits for a message and appends it, with what else is there, up to a write's worth; false after the last one.
+    fn gather(&mut self, out: &mut BytesMut) -> impl Future<Output = bool> + Send;
+}
+
+impl<M: Wire> Source for mpsc::Receiver<M> {
+    async fn gather(&mut self, out: &mut BytesMut) -> bool {
+        let Some(first) = self.recv().await else { return false };
+        first.put(out);
+        while out.len() < WRITE_AT_ONCE {
+            let Ok(next) = self.try_recv() else { break };
+            next.put(out);
+        }
+        true
+    }
+}
+
+/// Starts the task that writes a stream, with a queue of its own.
 pub(crate) fn writer<M: Wire>(stream: SendStream, queue: usize) -> (Sender<M>, tokio::task::JoinHandle<()>) {
     let (sender, receiver) = mpsc::channel(queue);
     (Sender(sender), tokio::spawn(write_all(receiver, stream)))
 }
 
-async fn write_all<M: Wire>(mut queue: mpsc::Receiver<M>, mut stream: SendStream) {
+/// Writes all that comes from a queue, as fast as the peer takes it.
+pub(crate) async fn write_all(mut queue: impl Source, mut stream: SendStream) {
     let mut buffer = BytesMut::new();
     let mut stopped = std::pin::pin!(stream.stopped());
     loop {
-        let first = tokio::select! {
-            message = queue.recv() => message,
+        let more = tokio::select! {
+            more = queue.gather(&mut buffer) => more,
             // Without this, a peer that went away would be noticed only with the next message.
             _ = &mut stopped => return,
         };
-        let Some(first) = first else { break };
-        first.put(&mut buffer);
-        while buffer.len() < WRITE_AT_ONCE {
-            let Ok(next) = queue.try_recv() else { break };
-            next.put(&mut buffer);
+        if !more {
+            break;
         }
         if stream.write_chunk(buffer.split().freeze()).await.is_err() {
             return;

@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use limpet_link::{
-    Authority, BalancerLink, DialError, Ended, Identity, Incoming, JoinError, LinkServer, NameState, ServerConfig,
-    Token, WorkerLink, dial, ensure_balancer, ensure_worker, identity, join, time,
+    Authority, BalancerLink, DialError, Ended, Identity, Incoming, JoinError, LinkServer, NameState, Outgoing,
+    ServerConfig, Token, WorkerLink, dial, ensure_balancer, ensure_worker, identity, join, outgoing, time,
     token::{Fingerprint, NewToken, TokenKey},
 };
 use limpet_shared::{
@@ -77,13 +77,17 @@ impl Balancer {
         timeout(PATIENCE, self.server.accept()).await.unwrap().unwrap()
     }
 
-    async fn link(&self, name: &str) -> (WorkerLink, BalancerLink) {
+    async fn link(&self, name: &str) -> (WorkerLink, Outgoing, BalancerLink) {
         let identity = self.worker(name);
+        let (outgoing, queues) = outgoing();
         let (incoming, dialled) = tokio::join!(
-            async { self.accept().await.welcome(Welcome { name: "edge-1".into(), ..Welcome::default() }).await },
+            async {
+                let welcome = Welcome { name: "edge-1".into(), ..Welcome::default() };
+                self.accept().await.welcome(welcome, queues).await
+            },
             dial(&self.address, &identity, hello(name)),
         );
-        (incoming.unwrap(), dialled.unwrap())
+        (incoming.unwrap(), outgoing, dialled.unwrap())
     }
 }
 
@@ -285,12 +289,12 @@ async fn a_balancers_token_hands_over_the_cluster_and_a_workers_does_not() {
 #[tokio::test]
 async fn messages_of_any_size_cross_in_both_directions() {
     let balancer = Balancer::start();
-    let (mut server, mut client) = balancer.link("w").await;
+    let (mut server, outgoing, mut client) = balancer.link("w").await;
     assert_eq!(client.welcome.name, "edge-1");
 
     let sizes = [0, 1, 300, MAX_DATAGRAM];
     for (seq, size) in (1..).zip(sizes) {
-        server.frame_tx.send(frame(seq, size)).await.unwrap();
+        assert!(outgoing.frames.send(frame(seq, size)));
     }
     let mut frames = Vec::new();
     while frames.len() < sizes.len() {
@@ -314,7 +318,7 @@ async fn messages_of_any_size_cross_in_both_directions() {
     let got = timeout(PATIENCE, server.control_rx.recv()).await.unwrap().unwrap().unwrap();
     assert_eq!(got.kind, Some(to_balancer::Kind::Alive(Alive { in_flight: 5 })));
 
-    server.control_tx.try_send(to_worker::Kind::Drain(Drain { on: true, remembered: false })).unwrap();
+    outgoing.control.try_send(to_worker::Kind::Drain(Drain { on: true, remembered: false })).unwrap();
     let got = timeout(PATIENCE, client.control_rx.recv()).await.unwrap().unwrap().unwrap();
     assert_eq!(got.kind, Some(to_worker::Kind::Drain(Drain { on: true, remembered: false })));
 }
@@ -420,15 +424,20 @@ async fn the_link_without_a_certificate_is_closed() {
 #[tokio::test]
 async fn the_end_of_a_link_is_noticed_and_says_why() {
     let balancer = Balancer::start();
-    let (mut server, client) = balancer.link("w").await;
+    let (mut server, outgoing, client) = balancer.link("w").await;
     // Dropped, as by a task that died.
     drop(client);
     assert_eq!(timeout(PATIENCE, server.link.closed()).await.unwrap(), Ended::ByPeer("stopped".into()));
     assert!(timeout(PATIENCE, server.ack_rx.recv()).await.unwrap().is_err());
-    assert!(server.frame_tx.send(frame(1, 1)).await.is_err() || server.frame_tx.send(frame(2, 1)).await.is_err());
+    let closed = async {
+        while outgoing.frames.send(frame(1, 1)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, closed).await.unwrap();
 
     // In good order: what was queued arrives before the end.
-    let (server, client) = balancer.link("w").await;
+    let (server, _outgoing, client) = balancer.link("w").await;
     let BalancerLink { control_tx, control_rx, frame_rx, ack_tx, link, .. } = client;
     let mut ack_rx = server.ack_rx;
     for number in 1..=1000 {
@@ -497,8 +506,9 @@ async fn a_restarted_balancer_is_noticed_by_its_reset() {
     let balancer = Balancer::start();
     let relay = Relay::start(balancer.server.local_addr()).await;
     let worker = balancer.worker("w");
+    let (_outgoing, queues) = outgoing();
     let (_server, client) = tokio::join!(
-        async { balancer.accept().await.welcome(Welcome::default()).await },
+        async { balancer.accept().await.welcome(Welcome::default(), queues).await },
         dial(&relay.address, &worker, hello("w"))
     );
     let client = client.unwrap();
@@ -517,8 +527,9 @@ async fn a_cut_cable_is_noticed_by_silence() {
     let balancer = Balancer::start();
     let relay = Relay::start(balancer.server.local_addr()).await;
     let worker = balancer.worker("w");
+    let (_outgoing, queues) = outgoing();
     let (server, client) = tokio::join!(
-        async { balancer.accept().await.welcome(Welcome::default()).await },
+        async { balancer.accept().await.welcome(Welcome::default(), queues).await },
         dial(&relay.address, &worker, hello("w"))
     );
     let (server, client) = (server.unwrap(), client.unwrap());

@@ -33,7 +33,8 @@ pub const MAX_DATAGRAM: usize = 65_507;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UplinkFrame {
-    /// Number on this connection, counted from 1 without gaps, so that one number acknowledges all before it.
+    /// Number on this connection, counted up, so that one number acknowledges all before it. One may be missing: its
+    /// frame was done by somebody else before it was sent.
     pub seq: u64,
     /// When the balancer received the datagram. A redelivery keeps it.
     pub received_at: UnixMicros,

@@ -39,6 +39,11 @@ pub enum Action {
         worker: WorkerId,
         frame: UplinkFrame,
     },
+    /// This frame is of no use to the worker any more: take it back if it is not on its way yet.
+    WithdrawFrame {
+        worker: WorkerId,
+        seq: u64,
+    },
     SendControl {
         worker: WorkerId,
         message: to_worker::Kind,
@@ -102,6 +107,8 @@ pub enum DropReason {
     UnknownRate,
     #[error("the memory for unfinished frames is full")]
     RetentionFull,
+    #[error("this gateway has more unfinished frames in memory than there is room left")]
+    RetentionShare,
     #[error("no worker was there to take it in time")]
     NoWorker,
     #[error("given up after too many workers failed with it")]
@@ -122,7 +129,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, so that a metric can show each from the start.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TooShort,
         Self::GwmpVersion,
         Self::GwmpType,
@@ -132,6 +139,7 @@ impl DropReason {
         Self::GatewayRate,
         Self::UnknownRate,
         Self::RetentionFull,
+        Self::RetentionShare,
         Self::NoWorker,
         Self::Poison,
         Self::Stopping,
@@ -154,6 +162,7 @@ impl DropReason {
             Self::GatewayRate => "gateway_rate",
             Self::UnknownRate => "unknown_rate",
             Self::RetentionFull => "retention_full",
+            Self::RetentionShare => "retention_share",
             Self::NoWorker => "no_worker",
             Self::Poison => "poison",
             Self::Stopping => "stopping",
@@ -197,6 +206,8 @@ pub enum Event {
     PushAcked { after: Duration },
     /// A frame went to another worker; `attempt` counts its deliveries before this one.
     Redelivered { gateway: Eui64, attempt: u8, why: Redelivery },
+    /// A frame went past its worker, which leaves too much unread.
+    Spilled { gateway: Eui64 },
     /// A worker's state changed.
     Worker { name: String, state: &'static str, reason: String },
     /// A worker was not let in.

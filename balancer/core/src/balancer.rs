@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod admin;
+mod delivery;
 mod downlinks;
 mod links;
 mod timers;
@@ -60,6 +61,8 @@ pub struct Balancer {
     started: Option<Duration>,
     /// Moments (monotonic; `judged` live) of the last input, and of what was last brought up to date.
     last_input: Duration,
+    /// Inputs so far.
+    steps: u64,
     judged: Duration,
     ring_built: Duration,
     suspects_at: Duration,
@@ -101,7 +104,7 @@ impl Balancer {
             drains: Drains::default(),
             network: Network::default(),
             routing: Routing::new(ring_key),
-            retention: Retention::new(config.retained_bytes),
+            retention: Retention::new(config.retained_bytes, config.unread_bytes),
             downlinks: Downlinks::new(config.ring_key),
             sightings: Sightings::default(),
             clock: LiveClock::default(),
@@ -111,6 +114,7 @@ impl Balancer {
             room_told: Vec::new(),
             started: None,
             last_input: Duration::ZERO,
+            steps: 0,
             judged: Duration::ZERO,
             ring_built: Duration::ZERO,
             suspects_at: Duration::ZERO,
@@ -123,7 +127,9 @@ impl Balancer {
 
     /// The next thing to do, until there is none.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        debug_assert!(action.is_some() || self.retention.is_sound(self.steps), "{:#?}", self.retention);
+        action
     }
 
     /// What the balancer knows of the network, to be kept for its next start.
@@ -172,6 +178,7 @@ impl Balancer {
     fn tick(&mut self, now: Now) {
         self.started.get_or_insert(now.mono);
         self.last_input = self.last_input.max(now.mono);
+        self.steps += 1;
         if let Some(late) = self.clock.tick(now.mono) {
             self.stalled_until = now.mono;
             self.event(Event::Stalled { late });

@@ -26,6 +26,9 @@ pub struct Config {
     pub accept_unknown_gateways: bool,
     /// Bytes of datagrams that may wait until a worker is done with them.
     pub retained_bytes: usize,
+    /// Bytes of frames that a worker may have been sent and not read. A healthy one reads within milliseconds; more wait
+    /// here, where they can still go to somebody else.
+    pub unread_bytes: usize,
     /// Datagrams per second of one known gateway; 0 for no limit.
     pub gateway_rate: u32,
     /// Datagrams per second of unknown gateways from one address; 0 for no limit.
@@ -60,6 +63,7 @@ impl Default for Config {
             ack: AckAt::Stored,
             accept_unknown_gateways: false,
             retained_bytes: 256 << 20,
+            unread_bytes: 4 << 20,
             gateway_rate: 2_000,
             unknown_rate: 200,
             suspect_after: Duration::from_millis(30),

@@ -14,6 +14,11 @@ use limpet_shared::{
 
 use crate::action::{DropReason, Source, WorkerId};
 
+mod ledger;
+mod soundness;
+
+use ledger::Ledger;
+
 /// Number of a retained frame, in the order of arrival.
 pub type FrameId = u64;
 
@@ -35,17 +40,30 @@ pub struct Frame {
     pub datagram: Bytes,
     /// Deliveries so far.
     pub deliveries: u8,
-    /// Times that it had to be given to somebody else, or nobody finished it.
+    /// Times that it had to be given to somebody else.
     pub failures: u8,
     /// Its PUSH_ACK is out.
     pub acked: bool,
     /// A worker said so.
     pub stored: bool,
     /// A second worker was tried because the first one did not store it in time.
-    pub patience_used: bool,
+    pub asked_twice: bool,
     /// Who has it: every connection it was sent on.
     pub holders: Vec<Holder>,
     deadline: Option<Duration>,
+}
+
+/// Where a retained frame stands. What follows from it is in the table of `balancer/delivery.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nobody has it.
+    Waiting,
+    /// Somebody has it.
+    Sent,
+    /// Another worker has it too, for the first one did not get it stored.
+    AskedTwice,
+    /// It is in the store, and not done.
+    Stored,
 }
 
 /// A worker that has a frame, under the number of its connection.
@@ -64,31 +82,42 @@ pub struct PushAck {
     pub arrived: Duration,
 }
 
-/// One connection's frames.
+/// What an [`Ack`] brought.
 #[derive(Clone, Debug, Default)]
-struct Ledger {
-    last_seq: u64,
-    received: u64,
-    outstanding: BTreeMap<u64, FrameId>,
-    /// Of these, the ones whose frames no worker has stored, and when they were sent.
-    unstored: BTreeMap<u64, Duration>,
+pub struct Acked {
+    pub push_acks: Vec<PushAck>,
+    /// Whoever has not read them needs them no more.
+    pub withdrawn: Vec<Holder>,
 }
 
 /// All retained frames. Bounded by bytes.
 #[derive(Clone, Debug)]
 pub struct Retention {
     limit: usize,
+    /// What one worker may leave unread.
+    unread_limit: usize,
     bytes: usize,
+    /// Of these, each gateway's.
+    shares: BTreeMap<Eui64, usize>,
     last_id: FrameId,
     frames: BTreeMap<FrameId, Frame>,
     ledgers: BTreeMap<WorkerId, Ledger>,
-    unheld: BTreeSet<FrameId>,
+    waiting: BTreeSet<FrameId>,
     deadlines: BTreeSet<(Duration, FrameId)>,
 }
 
 impl Frame {
     fn cost(&self) -> usize {
         self.datagram.len() + OVERHEAD
+    }
+
+    pub fn state(&self) -> State {
+        match (self.holders.is_empty(), self.stored, self.asked_twice) {
+            (true, _, _) => State::Waiting,
+            (false, true, _) => State::Stored,
+            (false, false, true) => State::AskedTwice,
+            (false, false, false) => State::Sent,
+        }
     }
 
     /// A frame that nobody has yet.
@@ -105,7 +134,7 @@ impl Frame {
             failures: 0,
             acked: false,
             stored: false,
-            patience_used: false,
+            asked_twice: false,
             holders: Vec::new(),
             deadline: None,
         }
@@ -113,28 +142,37 @@ impl Frame {
 }
 
 impl Retention {
-    /// Room for `limit` bytes.
-    pub fn new(limit: usize) -> Self {
+    /// Room for `limit` bytes, of which a worker may be sent so many that it has not read.
+    pub fn new(limit: usize, unread_limit: usize) -> Self {
         Self {
             limit,
+            unread_limit,
             bytes: 0,
+            shares: BTreeMap::new(),
             last_id: 0,
             frames: BTreeMap::new(),
             ledgers: BTreeMap::new(),
-            unheld: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             deadlines: BTreeSet::new(),
         }
     }
 
-    /// Takes a frame in, if there is room.
+    /// Takes a frame in, if there is room. No gateway gets more than what is left free: one that floods ends at half of
+    /// the memory, two of them at a third each, and there is always room for those that have little here.
     pub fn admit(&mut self, frame: Frame) -> Result<FrameId, DropReason> {
-        if self.bytes + frame.cost() > self.limit {
+        let (cost, free) = (frame.cost(), self.limit.saturating_sub(self.bytes));
+        if cost > free {
             return Err(DropReason::RetentionFull);
         }
-        self.bytes += frame.cost();
+        let share = self.shares.get(&frame.gateway).copied().unwrap_or_default() + cost;
+        if share > free {
+            return Err(DropReason::RetentionShare);
+        }
+        self.shares.insert(frame.gateway, share);
+        self.bytes += cost;
         self.last_id += 1;
         self.frames.insert(self.last_id, frame);
-        self.unheld.insert(self.last_id);
+        self.waiting.insert(self.last_id);
         Ok(self.last_id)
     }
 
@@ -149,18 +187,13 @@ impl Retention {
     /// Gives a frame to a worker: the message to send. It may be held by several workers at once.
     pub fn assign(&mut self, id: FrameId, worker: WorkerId, now: Duration) -> Option<UplinkFrame> {
         let frame = self.frames.get_mut(&id)?;
-        let ledger = self.ledgers.entry(worker).or_default();
-        ledger.last_seq += 1;
-        ledger.outstanding.insert(ledger.last_seq, id);
-        if !frame.stored {
-            ledger.unstored.insert(ledger.last_seq, now);
-        }
-        frame.holders.push(Holder { worker, seq: ledger.last_seq });
-        self.unheld.remove(&id);
+        let seq = self.ledgers.entry(worker).or_default().assign(id, frame.cost(), (!frame.stored).then_some(now));
+        frame.holders.push(Holder { worker, seq });
+        self.waiting.remove(&id);
         let attempt = frame.deliveries;
         frame.deliveries = frame.deliveries.saturating_add(1);
         Some(UplinkFrame {
-            seq: ledger.last_seq,
+            seq,
             received_at: frame.received_at,
             gateway: frame.gateway,
             attempt,
@@ -168,12 +201,12 @@ impl Retention {
         })
     }
 
-    /// Applies what a worker acknowledges; the PUSH_ACKs that are due then. Numbers that are settled already, or were never given, mean nothing.
-    pub fn on_ack(&mut self, worker: WorkerId, ack: &Ack, ack_received: bool) -> Vec<PushAck> {
-        let mut out = Vec::new();
-        let received = self.advance_received(worker, ack.received);
+    /// Applies what a worker acknowledges. Numbers that are settled already, or were never given, mean nothing.
+    pub fn on_ack(&mut self, worker: WorkerId, ack: &Ack, ack_received: bool) -> Acked {
+        let mut out = Acked::default();
+        let read = self.ledgers.get_mut(&worker).map(|ledger| ledger.read_to(ack.received)).unwrap_or_default();
         if ack_received {
-            received.into_iter().for_each(|id| self.mark_acked(id, &mut out));
+            read.into_iter().for_each(|id| self.mark_acked(id, &mut out));
         }
         for &seq in &ack.stored {
             if let Some(id) = self.lookup(worker, seq) {
@@ -183,72 +216,73 @@ impl Retention {
         for &seq in &ack.done {
             if let Some(id) = self.lookup(worker, seq) {
                 self.mark_stored(id, &mut out);
-                self.release(id);
+                out.withdrawn.extend(self.release(id).into_iter().flat_map(|(_, unread)| unread));
             }
         }
         out
     }
 
-    /// Frames newly covered by the cumulative number.
-    fn advance_received(&mut self, worker: WorkerId, received: u64) -> Vec<FrameId> {
-        let Some(ledger) = self.ledgers.get_mut(&worker) else { return Vec::new() };
-        let received = received.min(ledger.last_seq);
-        if received <= ledger.received {
-            return Vec::new();
-        }
-        let newly = ledger.outstanding.range(ledger.received + 1..=received).map(|(_, &id)| id).collect();
-        ledger.received = received;
-        newly
-    }
-
     fn lookup(&self, worker: WorkerId, seq: u64) -> Option<FrameId> {
-        self.ledgers.get(&worker)?.outstanding.get(&seq).copied()
+        self.ledgers.get(&worker)?.frame(seq)
     }
 
-    fn mark_stored(&mut self, id: FrameId, out: &mut Vec<PushAck>) {
+    fn mark_stored(&mut self, id: FrameId, out: &mut Acked) {
         if let Some(frame) = self.frames.get_mut(&id).filter(|f| !f.stored) {
             frame.stored = true;
             for holder in &frame.holders {
                 if let Some(ledger) = self.ledgers.get_mut(&holder.worker) {
-                    ledger.unstored.remove(&holder.seq);
+                    ledger.stored(holder.seq);
                 }
             }
         }
         self.mark_acked(id, out);
     }
 
-    fn mark_acked(&mut self, id: FrameId, out: &mut Vec<PushAck>) {
+    fn mark_acked(&mut self, id: FrameId, out: &mut Acked) {
         let Some(frame) = self.frames.get_mut(&id).filter(|f| !f.acked) else { return };
         frame.acked = true;
-        out.push(PushAck { to: frame.source, version: frame.version, token: frame.token, arrived: frame.arrived });
+        out.push_acks.push(PushAck {
+            to: frame.source,
+            version: frame.version,
+            token: frame.token,
+            arrived: frame.arrived,
+        });
     }
 
-    /// Forgets a frame: it is done, or given up.
-    pub fn release(&mut self, id: FrameId) -> Option<Frame> {
+    /// Forgets a frame: it is done, or given up. With it, who has it and has not read it.
+    pub fn release(&mut self, id: FrameId) -> Option<(Frame, Vec<Holder>)> {
         let frame = self.frames.remove(&id)?;
         self.bytes -= frame.cost();
-        self.unheld.remove(&id);
+        if let Some(share) = self.shares.get_mut(&frame.gateway) {
+            *share -= frame.cost();
+            if *share == 0 {
+                self.shares.remove(&frame.gateway);
+            }
+        }
+        self.waiting.remove(&id);
         if let Some(deadline) = frame.deadline {
             self.deadlines.remove(&(deadline, id));
         }
+        let mut unread = Vec::new();
         for holder in &frame.holders {
-            if let Some(ledger) = self.ledgers.get_mut(&holder.worker) {
-                ledger.outstanding.remove(&holder.seq);
-                ledger.unstored.remove(&holder.seq);
+            if let Some(ledger) = self.ledgers.get_mut(&holder.worker)
+                && ledger.release(holder.seq)
+            {
+                unread.push(*holder);
             }
         }
-        Some(frame)
+        Some((frame, unread))
     }
 
     /// Forgets a connection; the frames that were on it.
     pub fn forget_worker(&mut self, worker: WorkerId) -> Vec<FrameId> {
         let Some(ledger) = self.ledgers.remove(&worker) else { return Vec::new() };
-        let orphans: Vec<FrameId> = ledger.outstanding.into_values().collect();
+        let orphans: Vec<FrameId> = ledger.unfinished().collect();
         for &id in &orphans {
             if let Some(frame) = self.frames.get_mut(&id) {
                 frame.holders.retain(|h| h.worker != worker);
                 if frame.holders.is_empty() {
-                    self.unheld.insert(id);
+                    self.waiting.insert(id);
                 }
             }
         }
@@ -257,22 +291,27 @@ impl Retention {
 
     /// What a worker has not finished, in the order it was sent.
     pub fn unfinished(&self, worker: WorkerId) -> impl Iterator<Item = FrameId> {
-        self.ledgers.get(&worker).into_iter().flat_map(|l| l.outstanding.values().copied())
+        self.ledgers.get(&worker).into_iter().flat_map(Ledger::unfinished)
     }
 
     /// When this worker got the first of its frames that nobody has stored.
     pub fn unstored_since(&self, worker: WorkerId) -> Option<Duration> {
-        self.ledgers.get(&worker)?.unstored.values().next().copied()
+        self.ledgers.get(&worker)?.unstored_since()
     }
 
     /// How many frames a worker has not finished.
     pub fn unfinished_count(&self, worker: WorkerId) -> usize {
-        self.ledgers.get(&worker).map_or(0, |l| l.outstanding.len())
+        self.ledgers.get(&worker).map_or(0, Ledger::len)
     }
 
-    /// Frames that wait for any worker, oldest first.
-    pub fn waiting(&self) -> impl Iterator<Item = FrameId> {
-        self.unheld.iter().copied()
+    /// Whether a worker leaves so much unread that it should get no more.
+    pub fn is_full(&self, worker: WorkerId) -> bool {
+        self.ledgers.get(&worker).is_some_and(|ledger| ledger.unread() >= self.unread_limit)
+    }
+
+    /// The frame that has waited for any worker longest.
+    pub fn first_waiting(&self) -> Option<FrameId> {
+        self.waiting.first().copied()
     }
 
     /// Sets the moment at which the frame is looked at again; it replaces the one before.

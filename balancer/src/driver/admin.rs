@@ -20,11 +20,12 @@ impl Driver {
     pub(super) fn control(&mut self, id: WorkerId, message: ToBalancer) {
         match message {
             ToBalancer::Admin(Admin { id: question, request }) => {
-                let Some(control) = self.workers.get(&id).map(|linked| linked.outbox.control.clone()) else { return };
-                // A link that has just ended needs no answer.
+                let Some(linked) = self.workers.get(&id) else { return };
+                let control = linked.outbox.outgoing.control.clone();
+                // A link that has just ended needs no answer, nor does one that reads none.
                 let reply = move |reply: Reply| {
                     let reply = serde_json::to_string(&reply).unwrap_or_default();
-                    let _ = control.send(ToWorker::AdminReply(AdminReply { id: question, reply }));
+                    let _ = control.try_send(ToWorker::AdminReply(AdminReply { id: question, reply }));
                 };
                 match serde_json::from_str(&request) {
                     Ok(Request::RollCall { revoked, tokens, balancers, store_note }) => {
@@ -49,7 +50,7 @@ impl Driver {
         }
     }
 
-    fn renew(&self, id: WorkerId, csr: &[u8]) {
+    fn renew(&mut self, id: WorkerId, csr: &[u8]) {
         let Some(linked) = self.workers.get(&id) else { return };
         match self.parts.server.authority().renew(csr, &linked.name) {
             Ok(certificate) => self.tell(id, ToWorker::Renewed(Renewed { certificate })),

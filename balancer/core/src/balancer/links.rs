@@ -13,7 +13,7 @@ use limpet_shared::{
 
 use super::{Balancer, START_UP};
 use crate::{
-    action::{Action, Event, Redelivery, WorkerId},
+    action::{Action, Event, WorkerId},
     health::{SLOW_START, Verdict},
     retention::FrameId,
     routing::Member,
@@ -119,9 +119,7 @@ impl Balancer {
         self.rebuild_ring(now);
         let orphans: Vec<FrameId> = self.retention.forget_worker(id);
         for frame in orphans {
-            if !self.in_good_hands(frame) {
-                self.redeliver(now, frame, Redelivery::Closed);
-            }
+            self.orphaned(now, frame);
         }
     }
 

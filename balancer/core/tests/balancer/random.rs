@@ -37,6 +37,10 @@ enum Step {
         worker: usize,
         frozen: bool,
     },
+    Read {
+        worker: usize,
+        reads: bool,
+    },
     Store {
         worker: usize,
         stores: bool,
@@ -74,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..4usize).prop_map(|name| Step::Connect { name }),
         1 => worker.clone().prop_map(|worker| Step::Kill { worker }),
         2 => (worker.clone(), any::<bool>()).prop_map(|(worker, frozen)| Step::Freeze { worker, frozen }),
+        1 => (worker.clone(), any::<bool>()).prop_map(|(worker, reads)| Step::Read { worker, reads }),
         1 => (worker.clone(), any::<bool>()).prop_map(|(worker, stores)| Step::Store { worker, stores }),
         1 => (worker.clone(), any::<bool>()).prop_map(|(worker, on)| Step::Drain { worker, on }),
         1 => (worker.clone(), any::<bool>(), 2..9u64)
@@ -119,6 +124,7 @@ fn apply(w: &mut World, step: &Step, pushed: &mut u16) {
         }
         Step::Kill { worker }
         | Step::Freeze { worker, .. }
+        | Step::Read { worker, .. }
         | Step::Store { worker, .. }
         | Step::Drain { worker, .. }
         | Step::Unready { worker, .. }
@@ -134,6 +140,7 @@ fn apply_to(w: &mut World, step: &Step, id: WorkerId) {
     match *step {
         Step::Kill { .. } => w.close(id),
         Step::Freeze { frozen, .. } => w.workers.get_mut(&id).unwrap().frozen = frozen,
+        Step::Read { reads, .. } => w.workers.get_mut(&id).unwrap().reads = reads,
         Step::Store { stores, .. } => w.workers.get_mut(&id).unwrap().stores = stores,
         Step::Drain { on, .. } => w.control(id, ToBalancer::Drain(Drain { on, ..Drain::default() })),
         Step::Unready { ready, number, .. } => {
@@ -153,7 +160,7 @@ fn apply_to(w: &mut World, step: &Step, id: WorkerId) {
 
 fn at_rest(w: &mut World) {
     for worker in w.workers.values_mut() {
-        (worker.frozen, worker.stores) = (false, true);
+        (worker.frozen, worker.reads, worker.stores) = (false, true, true);
     }
     let ids: Vec<WorkerId> = w.workers.keys().copied().collect();
     for id in ids {
@@ -170,7 +177,7 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_silently(steps in prop::collection::vec(step(), 1..120)) {
-        let mut w = World::new(Config { retained_bytes: 8_000, ..Config::default() });
+        let mut w = World::new(Config { retained_bytes: 8_000, unread_bytes: 1_500, ..Config::default() });
         w.connect("a");
         w.connect("b");
         let mut pushed = 0;

@@ -3,6 +3,9 @@ use limpet_shared::link::{Weight, to_balancer::Kind as ToBalancer};
 
 use super::world::{World, eui, gwmp, source};
 
+/// The default of [`Config::unread_bytes`].
+const MAX_UNREAD: usize = 4 << 20;
+
 #[test]
 fn a_gateway_stays_with_its_worker_and_push_ack_waits_for_stored() {
     let mut w = World::with_workers(&["a", "b", "c"]);
@@ -161,10 +164,82 @@ fn memory_is_bounded_and_what_does_not_fit_is_counted_not_acknowledged() {
     assert!(w.balancer.stats().retained_bytes <= 10_000);
     let held = w.balancer.stats().retained_frames;
     assert_eq!(w.drops.len(), 100 - held);
-    assert!(w.drops.iter().all(|d| *d == (DropReason::RetentionFull, Some(eui(1)))));
+    assert!(w.drops.iter().all(|d| *d == (DropReason::RetentionShare, Some(eui(1)))));
     w.workers.get_mut(&a).unwrap().stores = true;
     w.run(400);
     assert_eq!((w.push_acks().len(), w.balancer.stats().retained_bytes), (held, 0));
+}
+
+#[test]
+fn no_gateway_takes_the_memory_of_others() {
+    const LIMIT: usize = 100_000;
+    let mut w = World::new(Config { retained_bytes: LIMIT, gateway_rate: 0, ..Config::default() });
+    let big = |w: &mut World, gateway: u64, token| {
+        w.datagram(source(1_000 + gateway as u16), gwmp(2, token, 0, eui(gateway), &[b' '; 900]));
+    };
+    let mut token = 0;
+    let mut flood = |w: &mut World, gateway| {
+        for _ in 0..200 {
+            token += 1;
+            big(w, gateway, token);
+        }
+    };
+    flood(&mut w, 1);
+    let one = w.balancer.stats().retained_bytes;
+    assert!((LIMIT * 2 / 5..=LIMIT / 2 + 1_200).contains(&one), "half of the memory for one alone: {one}");
+    flood(&mut w, 2);
+    flood(&mut w, 1);
+    let two = w.balancer.stats().retained_bytes;
+    assert!(two <= LIMIT * 3 / 4 + 2_000, "the second gets no more than what the first one left free: {two}");
+    assert!(w.drops.iter().all(|(reason, _)| *reason == DropReason::RetentionShare));
+    let before = w.drops.len();
+    for gateway in 3..13 {
+        big(&mut w, gateway, 10_000 + gateway as u16);
+    }
+    assert_eq!(w.drops.len(), before, "who has nothing here finds room");
+    w.connect("a");
+    w.run(500);
+    assert_eq!(w.push_acks().iter().filter(|token| **token > 10_000).count(), 10);
+    assert_eq!(w.balancer.stats().retained_bytes, 0);
+}
+
+#[test]
+fn a_worker_that_reads_nothing_gets_little_and_what_others_did_is_taken_back() {
+    let mut w = World::with_workers(&["a", "b"]);
+    let slow = w.owner(5);
+    w.workers.get_mut(&slow).unwrap().reads = false;
+    let mut most = 0;
+    for token in 0..500 {
+        w.datagram(source(1_005), gwmp(2, token, 0, eui(5), &[b' '; 20_000]));
+        w.run(2);
+        most = most.max(w.unread(slow));
+    }
+    assert!(most <= MAX_UNREAD, "{most} bytes wait for it");
+    assert!(w.events.iter().any(|event| matches!(event, Event::Spilled { gateway } if *gateway == eui(5))));
+    w.run(1_500);
+    assert_eq!(w.push_acks().len(), 500);
+    assert_eq!((w.unread(slow), w.balancer.stats().retained_frames), (0, 0), "nothing is left for it to do");
+    // As soon as it reads, its gateways are its own again.
+    w.workers.get_mut(&slow).unwrap().reads = true;
+    w.push(5, 900);
+    w.run(5);
+    assert_eq!(w.seen(slow), [eui(5)]);
+}
+
+#[test]
+fn when_no_worker_reads_frames_wait_and_go_on_in_order() {
+    let mut w = World::with_workers(&["a"]);
+    let a = w.owner(1);
+    w.workers.get_mut(&a).unwrap().reads = false;
+    for token in 0..400 {
+        w.datagram(source(1_001), gwmp(2, token, 0, eui(1), &[b' '; 20_000]));
+    }
+    assert!(w.unread(a) <= MAX_UNREAD);
+    w.run(2_000);
+    w.workers.get_mut(&a).unwrap().reads = true;
+    w.run(500);
+    assert_eq!(w.push_acks(), (0..400).collect::<Vec<u16>>());
+    assert_eq!((w.drops.len(), w.balancer.stats().retained_frames), (0, 0));
 }
 
 #[test]

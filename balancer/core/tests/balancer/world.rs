@@ -19,6 +19,8 @@ pub const KEY: [u8; 16] = [7; 16];
 pub struct SimWorker {
     pub name: String,
     pub frozen: bool,
+    /// It leaves what it is sent unread, and acknowledges all the same.
+    pub reads: bool,
     /// It never says `stored` (its database does not answer).
     pub stores: bool,
     pub inbox: Vec<(u64, UplinkFrame)>,
@@ -136,6 +138,7 @@ impl World {
         let worker = SimWorker {
             name: name.into(),
             frozen: false,
+            reads: true,
             stores: true,
             inbox: Vec::new(),
             seen: Vec::new(),
@@ -238,9 +241,10 @@ impl World {
     fn run_worker(&mut self, id: WorkerId) {
         let now = self.ms;
         let Some(worker) = self.workers.get_mut(&id).filter(|w| !w.frozen) else { return };
-        let got_some = !worker.inbox.is_empty();
-        for (_, frame) in std::mem::take(&mut worker.inbox) {
-            assert_eq!(frame.seq, worker.received + 1, "numbers without gaps");
+        let inbox = if worker.reads { std::mem::take(&mut worker.inbox) } else { Vec::new() };
+        let got_some = !inbox.is_empty();
+        for (_, frame) in inbox {
+            assert!(frame.seq > worker.received, "numbers in order");
             worker.received = frame.seq;
             worker.unstored.push((now + STORE_MS, frame.seq));
             worker.undone.push((now + DONE_MS, frame.seq));
@@ -257,7 +261,7 @@ impl World {
             ack.stored = due(&mut worker.unstored);
             ack.done = due(&mut worker.undone);
         }
-        let repeat = !worker.undone.is_empty() && now >= worker.last_ack + 10;
+        let repeat = !(worker.undone.is_empty() && worker.inbox.is_empty()) && now >= worker.last_ack + 10;
         let in_flight = worker.undone.len() as u32;
         if got_some || repeat || !ack.stored.is_empty() || !ack.done.is_empty() {
             worker.last_ack = now;
@@ -276,6 +280,11 @@ impl World {
                     // A worker that was killed is known to the balancer until its link is seen to close.
                     if let Some(worker) = self.workers.get_mut(&worker) {
                         worker.inbox.push((self.ms, frame));
+                    }
+                }
+                Action::WithdrawFrame { worker, seq } => {
+                    if let Some(worker) = self.workers.get_mut(&worker) {
+                        worker.inbox.retain(|(_, frame)| frame.seq != seq);
                     }
                 }
                 Action::SendControl { worker, message } => {
@@ -344,6 +353,11 @@ impl World {
         let Some(limpet_shared::admin::Reply::Ring(ring)) = self.balancer.admin(now, &request) else { panic!() };
         let name = ring.worker.expect("somebody has a share");
         *self.workers.iter().find(|(_, w)| w.name == name).expect("it is connected").0
+    }
+
+    /// Bytes that a worker was sent and has not read.
+    pub fn unread(&self, id: WorkerId) -> usize {
+        self.workers[&id].inbox.iter().map(|(_, frame)| frame.datagram.len()).sum()
     }
 
     /// A gateway that this worker has.
