@@ -1,11 +1,15 @@
 //! The command line. Values of the three roles stay text here: flag, environment and file are judged together in
 //! [`crate::config`], so that all mistakes are reported at once.
 
+mod people;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use limpet_shared::{AesKey, DevAddr, Eui64, policy::AddressPolicy};
 use limpet_store::moving::{DEFAULT_SKIP, MOST_SKIP};
+
+pub use people::{ApiKeyArgs, ApiKeyTask, PasswordArg, UserArgs, UserTask};
 
 const ROLE_HELP: &str = "\
 Every flag can also be given in the environment as LIMPET_<FLAG>, such as LIMPET_LOG_LEVEL, and as a key of the
@@ -235,6 +239,10 @@ pub enum CtlTask {
         #[arg(long)]
         keep_counters: bool,
     },
+    /// Add and delete users, and give them passwords
+    User(UserArgs),
+    /// Make and delete API keys, for --server and for programs
+    ApiKey(ApiKeyArgs),
     #[command(flatten)]
     Ask(CtlCommand),
 }
@@ -259,7 +267,11 @@ pub enum CtlCommand {
     /// List the servers of the cluster
     Servers,
     /// Take a server out of the cluster: it drains and ends, and its certificate counts no more
-    Remove { name: String },
+    Remove {
+        name: String,
+        #[command(flatten)]
+        sure: SureArg,
+    },
     /// Show the ring; with an EUI, which worker has that gateway and why
     Ring { eui: Option<Eui64> },
     /// Send a worker no new frames
@@ -268,6 +280,8 @@ pub enum CtlCommand {
         /// End the drain
         #[arg(long)]
         off: bool,
+        #[command(flatten)]
+        sure: SureArg,
     },
     /// List the gateways of the network
     Gateways {
@@ -275,12 +289,28 @@ pub enum CtlCommand {
         #[arg(long)]
         unknown: bool,
     },
-    /// Add a gateway, or say which addresses it may have
+    /// Add, change or remove a gateway
     #[command(subcommand)]
     Gateway(GatewayCommand),
-    /// Add a device
+    /// List the devices of the network, by name, 200 at a time
+    Devices {
+        /// Those whose name or DevEUI contains this
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        search: String,
+        /// Leave out so many
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        offset: u32,
+    },
+    /// Add, rename or remove a device
     #[command(subcommand)]
     Device(DeviceCommand),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct SureArg {
+    /// Also if it is the last worker, so that nothing is acknowledged any more
+    #[arg(long)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -324,16 +354,39 @@ pub enum GatewayCommand {
         #[arg(long, value_name = "POLICY", value_parser = crate::ctl::address::parse)]
         address: AddressPolicy,
     },
+    /// Give a gateway another name
+    Rename {
+        /// Its EUI, 16 hex digits
+        eui: Eui64,
+        name: String,
+    },
+    /// Remove a gateway: what it sends is rejected from then on
+    Remove {
+        /// Its EUI, 16 hex digits
+        eui: Eui64,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum DeviceCommand {
     /// Add a device, and its application and device profile if they are missing
     Add(DeviceAddArgs),
+    /// Give a device another name
+    Rename {
+        /// DevEUI, 16 hex digits
+        dev_eui: Eui64,
+        name: String,
+    },
+    /// Remove a device, with its sessions and its queue
+    Remove {
+        /// DevEUI, 16 hex digits
+        dev_eui: Eui64,
+    },
 }
 
 /// By OTAA with --app-key, or by ABP with --dev-addr, --nwk-s-key and --app-s-key.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("activation").args(["app_key", "dev_addr"]).required(true))]
 pub struct DeviceAddArgs {
     /// DevEUI, 16 hex digits
     #[arg(long, value_name = "EUI")]
@@ -345,7 +398,7 @@ pub struct DeviceAddArgs {
     #[arg(long, value_name = "KEY", conflicts_with_all = ["dev_addr", "nwk_s_key", "app_s_key"])]
     pub app_key: Option<AesKey>,
     /// ABP: DevAddr, 8 hex digits
-    #[arg(long, value_name = "ADDR", requires_all = ["nwk_s_key", "app_s_key"], required_unless_present = "app_key")]
+    #[arg(long, value_name = "ADDR", requires_all = ["nwk_s_key", "app_s_key"])]
     pub dev_addr: Option<DevAddr>,
     /// ABP: NwkSKey, 32 hex digits
     #[arg(long, value_name = "KEY", requires = "dev_addr")]

@@ -202,20 +202,22 @@ fn log_format(text: &str) -> Result<bool, String> {
 }
 
 fn admin_password(layers: &mut Layers) -> Option<Secret> {
-    let not_empty = |text: &str| match text {
-        "" => Err("it is empty".to_owned()),
+    let judged = |what: &str, text: &str| match text.chars().count() {
+        0 => Err(format!("{what} is empty")),
+        n if n < limpet_api::SHORTEST_PASSWORD => Err(format!("{what} has only {n} characters")),
         _ => Ok(Secret(text.to_owned())),
     };
+    let long_enough = |text: &str| judged("it", text);
     let from_file = |path: &str| {
         let text = std::fs::read_to_string(path).map_err(|e| format!("it cannot be read: {e}"))?;
-        not_empty(text.lines().next().unwrap_or_default()).map_err(|_| "its first line is empty".to_owned())
+        judged("its first line", text.lines().next().unwrap_or_default())
     };
     if let (Some((one, _)), Some((other, _))) = (layers.get("admin-password"), layers.get("admin-password-file")) {
         let mistake = format!("{one} and {other} are both given; allowed: one of them");
         layers.mistakes.push(mistake);
         return None;
     }
-    layers.read("admin-password", not_empty).or_else(|| layers.read("admin-password-file", from_file))
+    layers.read("admin-password", long_enough).or_else(|| layers.read("admin-password-file", from_file))
 }
 
 fn join(layers: &mut Layers) -> Option<Token> {

@@ -1,14 +1,19 @@
 //! The operator's command line: one question to a running Limpet, and its answer for people or as JSON.
 
 use limpet_link::admin_socket::{self, AskError};
-use limpet_shared::admin::{DeviceAdd, GatewayAdd, Reply, Request, Role};
+use std::io::{BufRead, IsTerminal, Write};
+
+use limpet_shared::admin::{DeviceAdd, ErrorKind, GatewayAdd, Reply, Request, Role};
 
 use limpet_store::{Migrated, moving::Counters};
 
-use crate::cli::{CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole, TokenCommand};
+use crate::cli::{
+    CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole, SureArg, TokenCommand,
+};
 
 pub mod address;
 mod moving;
+mod people;
 mod remote;
 mod show;
 
@@ -26,32 +31,91 @@ pub enum CtlError {
     Store(#[from] limpet_store::OpenError),
     #[error(transparent)]
     Moving(#[from] moving::CtlMovingError),
+    #[error(transparent)]
+    People(#[from] people::PeopleError),
+    #[error("{0}; if it is stopped, say --store URL, such as --store sqlite:{}/store", .1.display())]
+    NotRunning(AskError, std::path::PathBuf),
+    /// Nobody was there to ask, or the answer was no.
+    #[error("{0}: not done; --yes does it")]
+    Unconfirmed(String),
     #[error("cannot print the answer: {0}")]
     Print(#[from] serde_json::Error),
 }
 
 /// Asks, and returns what is to be printed.
 pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
+    let asked = Asked { data: args.data, server: args.server.zip(args.token), json: args.json };
     let request = match args.command {
-        CtlTask::Migrate { store } => return migrate(&store, args.json).await,
-        CtlTask::Export { file, store } => return Ok(moving::export(&file, &store, args.json).await?),
+        CtlTask::Migrate { store } => return migrate(&store, asked.json).await,
+        CtlTask::Export { file, store } => return Ok(moving::export(&file, &store, asked.json).await?),
         CtlTask::Import { file, store, skip_fcnt_down, keep_counters } => {
             let counters = if keep_counters { Counters::Keep } else { Counters::Skip(skip_fcnt_down) };
-            return Ok(moving::import(&file, &store, counters, args.json).await?);
+            return Ok(moving::import(&file, &store, counters, asked.json).await?);
         }
+        CtlTask::User(user) => return about_people(&asked, user.at.store, people::about_users(user.task)?).await,
+        CtlTask::ApiKey(key) => return about_people(&asked, key.at.store, people::about_keys(key.task)).await,
         CtlTask::Ask(command) => request(command),
     };
-    let reply = match (&args.server, &args.token) {
-        (Some(server), Some(token)) => remote::ask(server, token, &request).await?,
-        _ => admin_socket::ask(&args.data, &request).await?,
+    match asked.ask(&request).await? {
+        Reply::Error { kind: ErrorKind::Unconfirmed, message } => {
+            confirm(&message)?;
+            let request = request.meant();
+            let reply = asked.ask(&request).await?;
+            printed(&request, reply, asked.json)
+        }
+        reply => printed(&request, reply, asked.json),
+    }
+}
+
+/// Whom to ask, and how the answer is told.
+struct Asked {
+    data: std::path::PathBuf,
+    server: Option<(String, String)>,
+    json: bool,
+}
+
+impl Asked {
+    async fn ask(&self, request: &Request) -> Result<Reply, CtlError> {
+        Ok(match &self.server {
+            Some((server, token)) => remote::ask(server, token, request).await?,
+            None => admin_socket::ask(&self.data, request).await?,
+        })
+    }
+}
+
+/// At the store, if one is named; else of a running server.
+async fn about_people(asked: &Asked, store: Option<String>, request: Request) -> Result<String, CtlError> {
+    let reply = match store {
+        Some(store) => people::at_store(&store, request.clone()).await?,
+        None => asked.ask(&request).await.map_err(|error| match error {
+            CtlError::Ask(error @ AskError::NotRunning(_)) => CtlError::NotRunning(error, asked.data.clone()),
+            error => error,
+        })?,
     };
+    printed(&request, reply, asked.json)
+}
+
+fn printed(request: &Request, reply: Reply, json: bool) -> Result<String, CtlError> {
     if let Reply::Error { message, .. } = reply {
         return Err(CtlError::Refused(message));
     }
-    if args.json {
+    if json {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&reply)?));
     }
-    Ok(show::reply(&request, &reply, limpet_link::time::now()))
+    Ok(show::reply(request, &reply, limpet_link::time::now()))
+}
+
+/// Somebody at a terminal is asked whether this is meant.
+fn confirm(what: &str) -> Result<(), CtlError> {
+    let no = || CtlError::Unconfirmed(what.to_owned());
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Err(no());
+    }
+    let mut answer = String::new();
+    // Without a standard error there is nobody to ask, and nothing is answered.
+    let _ = write!(std::io::stderr(), "{what}.\nGo on? [y/N] ");
+    std::io::stdin().lock().read_line(&mut answer).map_err(|_| no())?;
+    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") { Ok(()) } else { Err(no()) }
 }
 
 /// Needs no running server: it is what comes before starting newer ones.
@@ -79,9 +143,9 @@ fn request(command: CtlCommand) -> Request {
             Request::JoinToken { role, expires_in_secs: expires, uses }
         }
         CtlCommand::Servers => Request::Servers,
-        CtlCommand::Remove { name } => Request::Remove { name },
+        CtlCommand::Remove { name, sure } => meant(Request::remove(name), sure),
         CtlCommand::Ring { eui } => Request::Ring { eui },
-        CtlCommand::Drain { name, off } => Request::Drain { name, on: !off },
+        CtlCommand::Drain { name, off, sure } => meant(Request::drain(name, !off), sure),
         CtlCommand::Gateways { unknown: true } => Request::GatewaysHeard { unknown: true },
         CtlCommand::Gateways { unknown: false } => Request::Gateways,
         CtlCommand::Gateway(GatewayCommand::Add { eui, name, tenant, address }) => {
@@ -90,8 +154,17 @@ fn request(command: CtlCommand) -> Request {
         CtlCommand::Gateway(GatewayCommand::Set { eui, address }) => {
             Request::GatewayAddress { eui, address: address.to_string() }
         }
+        CtlCommand::Gateway(GatewayCommand::Rename { eui, name }) => Request::GatewayRename { eui, name },
+        CtlCommand::Gateway(GatewayCommand::Remove { eui }) => Request::GatewayRemove { eui },
+        CtlCommand::Devices { search, offset } => Request::Devices { search, offset },
         CtlCommand::Device(DeviceCommand::Add(args)) => Request::DeviceAdd(device(args)),
+        CtlCommand::Device(DeviceCommand::Rename { dev_eui, name }) => Request::DeviceRename { dev_eui, name },
+        CtlCommand::Device(DeviceCommand::Remove { dev_eui }) => Request::DeviceRemove { dev_eui },
     }
+}
+
+fn meant(request: Request, sure: SureArg) -> Request {
+    if sure.yes { request.meant() } else { request }
 }
 
 fn device(args: DeviceAddArgs) -> DeviceAdd {

@@ -93,9 +93,10 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
     let mut running =
         wiring::start_worker(common, processing, store, Some(processing.http), place, stop.clone()).await?;
     let api = running.api.clone();
+    let by = wiring::at_the_socket(&running.name);
     let _socket = admin_socket::serve(&admin_socket::path(&common.data), move |request| {
-        let api = api.clone();
-        async move { api.answer_or_ask(request).await }
+        let (api, by) = (api.clone(), by.clone());
+        async move { api.answer_or_ask(request, &by).await }
     })
     .await
     .map_err(|e| RoleError::Part(e.to_string()))?;

@@ -19,7 +19,18 @@ pub struct AdminHandle(pub(crate) mpsc::Sender<Input>);
 
 impl AdminHandle {
     /// Answers any question: by itself, or through a worker that is connected.
+    /// What would stop for everybody is asked about first ([`Request::second_look`]).
     pub async fn ask(&self, request: Request) -> Reply {
+        if request.wants_a_second_look()
+            && let Reply::Servers { servers } = self.pass_on(Request::Servers).await
+            && let Some(first) = request.second_look(&servers)
+        {
+            return first;
+        }
+        self.pass_on(request).await
+    }
+
+    async fn pass_on(&self, request: Request) -> Reply {
         // Workers know more of these, but a balancer alone must answer too.
         let alone = matches!(request, Request::Servers | Request::Tokens | Request::TokenRevoke { .. });
         let limit = if alone { WORKER_WITHIN } else { ANSWER_WITHIN };

@@ -103,6 +103,7 @@ fn answer(reply: Reply) -> Response {
                 ErrorKind::NotFound => StatusCode::NOT_FOUND,
                 ErrorKind::AlreadyExists => StatusCode::CONFLICT,
                 ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+                ErrorKind::Unconfirmed => StatusCode::PRECONDITION_FAILED,
                 ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
                 ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             };

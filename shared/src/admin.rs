@@ -1,40 +1,120 @@
 //! What an operator can ask (`limpet ctl`, the console, the cluster's REST API) and what comes back. Any server takes
 //! any question: a balancer answers what it knows and passes the rest over the link to a worker, and the other way round.
 
-use alloc::{collections::BTreeMap, string::String, vec::Vec};
+mod devices;
+mod people;
+mod stops;
+
+use alloc::{borrow::ToOwned, collections::BTreeMap, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AesKey, DevAddr, Eui64, UnixMicros};
+pub use devices::{Device, DeviceAdd};
+pub use people::{ApiKey, ApiKeyAdd, Password, User, UserAdd};
+pub use stops::what_stops;
+
+use crate::{Eui64, UnixMicros};
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Request {
     /// Balancer: make a join token.
-    JoinToken { role: Role, expires_in_secs: u64, uses: u32 },
+    JoinToken {
+        role: Role,
+        expires_in_secs: u64,
+        uses: u32,
+    },
     /// Worker: the servers of the cluster. A balancer that no worker is linked to answers what it sees.
     Servers,
     /// Worker: take a server out of the cluster, for good: its certificate counts no more, it drains and ends.
-    Remove { name: String },
+    Remove {
+        name: String,
+        /// Who asked, for the log; the door that the question came through writes it.
+        #[serde(default)]
+        by: String,
+        /// Even if it is the last one ([`what_stops`]).
+        #[serde(default)]
+        sure: bool,
+    },
     /// Worker: the join tokens that have not been forgotten. A balancer alone answers what it knows.
     Tokens,
     /// Worker: let nobody in any more with this token.
-    TokenRevoke { id: String },
+    TokenRevoke {
+        id: String,
+    },
     /// Balancer: the ring; with an EUI, which worker has it and why.
-    Ring { eui: Option<Eui64> },
+    Ring {
+        eui: Option<Eui64>,
+    },
     /// Balancer: let a worker drain (`on`) or come back.
-    Drain { name: String, on: bool },
+    Drain {
+        name: String,
+        on: bool,
+        /// As in [`Self::Remove`].
+        #[serde(default)]
+        by: String,
+        #[serde(default)]
+        sure: bool,
+    },
     /// Balancer: gateways that it has heard; `unknown` for those it rejects.
-    GatewaysHeard { unknown: bool },
+    GatewaysHeard {
+        unknown: bool,
+    },
     /// Worker: gateways that the network knows.
     Gateways,
     /// Worker: let the network know a gateway.
     GatewayAdd(GatewayAdd),
     /// Worker: what a gateway may do with its address, an [`crate::policy::AddressPolicy`] as text.
-    GatewayAddress { eui: Eui64, address: String },
+    GatewayAddress {
+        eui: Eui64,
+        address: String,
+    },
+    /// Worker: another name for a gateway.
+    GatewayRename {
+        eui: Eui64,
+        name: String,
+    },
+    /// Worker: let the network know a gateway no more.
+    GatewayRemove {
+        eui: Eui64,
+    },
+    /// Worker: devices by name, some of them.
+    Devices {
+        #[serde(default)]
+        search: String,
+        #[serde(default)]
+        offset: u32,
+    },
     /// Worker: add a device, and what it stands in if that is missing.
     DeviceAdd(DeviceAdd),
+    /// Worker: another name for a device.
+    DeviceRename {
+        dev_eui: Eui64,
+        name: String,
+    },
+    /// Worker: delete a device with its sessions and its queue.
+    DeviceRemove {
+        dev_eui: Eui64,
+    },
+    /// Worker, never over the link: the users.
+    Users,
+    UserAdd(UserAdd),
+    /// A new password, by default a random one; it ends all log-ins with the old one.
+    UserPassword {
+        email: String,
+        #[serde(default)]
+        password: Option<Password>,
+    },
+    UserRemove {
+        email: String,
+    },
+    /// Worker, never over the link: the API keys of the network and of all tenants.
+    ApiKeys,
+    ApiKeyAdd(ApiKeyAdd),
+    ApiKeyRemove {
+        id: String,
+    },
     /// Balancer, asked by workers only, every few seconds: what they have learned from the store, for what the balancer
     /// knows. Takes the place of a talk among balancers.
     RollCall {
@@ -59,24 +139,31 @@ pub struct GatewayAdd {
     pub address: Option<String>,
 }
 
-/// A device to add: by OTAA with an AppKey, or by ABP with DevAddr and both session keys.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct DeviceAdd {
-    pub dev_eui: Eui64,
-    pub join_eui: Option<Eui64>,
-    pub app_key: Option<AesKey>,
-    pub dev_addr: Option<DevAddr>,
-    pub nwk_s_key: Option<AesKey>,
-    pub app_s_key: Option<AesKey>,
-    pub name: Option<String>,
-    /// Name of the application; made in the first tenant if it is not there. Default: `default`.
-    pub application: Option<String>,
-    /// Region, such as `eu868` or `us915_1`. Default: the first one configured.
-    pub region: Option<String>,
-    /// LoRaWAN MAC version: `1.0.2`, `1.0.3` or `1.0.4`. Default: `1.0.3`.
-    pub mac_version: Option<String>,
-    /// URL that gets the application's events by HTTP POST.
-    pub webhook: Option<String>,
+impl Request {
+    pub fn drain(name: impl Into<String>, on: bool) -> Self {
+        Self::Drain { name: name.into(), on, by: String::new(), sure: false }
+    }
+
+    pub fn remove(name: impl Into<String>) -> Self {
+        Self::Remove { name: name.into(), by: String::new(), sure: false }
+    }
+
+    /// Whether it is about who may come in: see [`people`](UserAdd).
+    pub fn is_about_people(&self) -> bool {
+        use Request::{ApiKeyAdd, ApiKeyRemove, ApiKeys, UserAdd, UserPassword, UserRemove, Users};
+        matches!(
+            self,
+            Users | UserAdd(_) | UserPassword { .. } | UserRemove { .. } | ApiKeys | ApiKeyAdd(_) | ApiKeyRemove { .. }
+        )
+    }
+
+    /// The same question, with who asks it where that is written down.
+    pub fn signed(mut self, who: &str) -> Self {
+        if let Self::Remove { by, .. } | Self::Drain { by, .. } = &mut self {
+            *by = who.to_owned();
+        }
+        self
+    }
 }
 
 /// What a server is in its cluster.
@@ -124,6 +211,28 @@ pub enum Reply {
     Gateways {
         gateways: Vec<Gateway>,
     },
+    Devices {
+        /// How many there are in all.
+        total: u32,
+        devices: Vec<Device>,
+    },
+    Users {
+        users: Vec<User>,
+    },
+    ApiKeys {
+        api_keys: Vec<ApiKey>,
+    },
+    /// A user has this password now. It is told once.
+    Password {
+        message: String,
+        password: Password,
+    },
+    /// An API key was made. Its token is told once.
+    ApiKey {
+        message: String,
+        id: String,
+        token: String,
+    },
     /// Done; `message` says what, in one sentence.
     Done {
         message: String,
@@ -141,6 +250,8 @@ pub enum ErrorKind {
     NotFound,
     AlreadyExists,
     Invalid,
+    /// Something would stop by it ([`what_stops`]): to be asked again with `sure`.
+    Unconfirmed,
     /// No server that could answer is connected, or it took too long.
     Unavailable,
     Internal,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use limpet_link::time::rfc3339;
 use limpet_shared::{
     UnixMicros,
-    admin::{Gateway, Reply, Request, Ring, Role, Server, TokenInfo},
+    admin::{ApiKey, Device, Gateway, Reply, Request, Ring, Role, Server, TokenInfo, User},
 };
 
 /// The text of an answer; it ends with a line break.
@@ -16,6 +16,15 @@ pub fn reply(request: &Request, reply: &Reply, now: UnixMicros) -> String {
         Reply::Tokens { tokens } => tokens_table(tokens, now),
         Reply::Ring(ring) => ring_text(request, ring),
         Reply::Gateways { gateways } => gateways_text(request, gateways, now),
+        Reply::Devices { total, devices } => devices_table(request, *total, devices, now),
+        Reply::Users { users } => users_table(users),
+        Reply::ApiKeys { api_keys } => keys_table(api_keys),
+        Reply::Password { message, password } => {
+            format!("{message}. The password, which is not shown again:\n{}\n", password.0)
+        }
+        Reply::ApiKey { message, id, token } => {
+            format!("{message}. Its id is {id}; the key itself is not shown again:\n{token}\n")
+        }
         Reply::Done { message } | Reply::Error { message, .. } => format!("{message}\n"),
     }
 }
@@ -99,7 +108,11 @@ fn servers_table(servers: &[Server], now: UnixMicros) -> String {
         "VERSION",
         "WHY",
     ];
-    table(&heads, rows.collect())
+    let mut out = table(&heads, rows.collect());
+    if !servers.iter().any(Server::takes_frames) {
+        out.push_str("No worker takes frames: no uplink is acknowledged until one is ready.\n");
+    }
+    out
 }
 
 fn ring_text(request: &Request, ring: &Ring) -> String {
@@ -144,6 +157,52 @@ fn gateways_text(request: &Request, gateways: &[Gateway], now: UnixMicros) -> St
         let _ = writeln!(out, "Add one with `limpet ctl gateway add {}`.", first.eui);
     }
     out
+}
+
+fn devices_table(request: &Request, total: u32, devices: &[Device], now: UnixMicros) -> String {
+    let searched = matches!(request, Request::Devices { search, .. } if !search.is_empty());
+    let Request::Devices { offset, .. } = request else { return String::new() };
+    if devices.is_empty() {
+        let none = match (searched, total) {
+            (true, _) => "No device has a name or a DevEUI with that in it.",
+            (false, 0) => "There is no device yet. Add one with `limpet ctl device add`.",
+            (false, _) => "There are no more devices.",
+        };
+        return format!("{none}\n");
+    }
+    let rows = devices.iter().map(|device| {
+        let seen = device.last_seen.map_or_else(|| "never".into(), |at| format!("{} ago", ago(Some(at), now)));
+        let state = if device.is_disabled { "disabled" } else { "" };
+        let Device { name, application, profile, .. } = device;
+        vec![device.dev_eui.to_string(), name.clone(), seen, state.into(), application.clone(), profile.clone()]
+    });
+    let mut out = table(&["DEVEUI", "NAME", "LAST SEEN", "STATE", "APPLICATION", "PROFILE"], rows.collect());
+    let shown = offset.saturating_add(u32::try_from(devices.len()).unwrap_or(u32::MAX));
+    if shown < total {
+        let _ = writeln!(out, "{shown} of {total}; the next ones with --offset {shown}.");
+    }
+    out
+}
+
+fn users_table(users: &[User]) -> String {
+    let rows = users.iter().map(|user| {
+        let may = if user.is_admin { "administrator" } else { "user" };
+        let state = if user.is_active { "active" } else { "disabled" };
+        vec![user.email.clone(), may.into(), state.into(), rfc3339(user.created_at)]
+    });
+    table(&["USER", "ROLE", "STATE", "MADE"], rows.collect())
+}
+
+fn keys_table(keys: &[ApiKey]) -> String {
+    if keys.is_empty() {
+        return "There is no API key. Make one with `limpet ctl api-key create NAME`.\n".into();
+    }
+    let rows = keys.iter().map(|key| {
+        let may = if key.read_only { "read" } else { "everything" };
+        let of = key.tenant.as_ref().map_or_else(|| "the network".into(), |tenant| format!("tenant {tenant}"));
+        vec![key.id.clone(), key.name.clone(), of, may.into(), rfc3339(key.created_at)]
+    });
+    table(&["ID", "NAME", "OF", "MAY", "MADE"], rows.collect())
 }
 
 /// In the largest unit of which there is one; nothing for nothing, which means that nobody knows.

@@ -88,3 +88,34 @@ async fn an_api_answers_whoever_has_a_key() {
     let elsewhere = ctl(&["--server", &format!("{url}x"), "--token", "good", "servers"]).await.unwrap_err();
     assert!(elsewhere.contains("answers 404, not as Limpet's API does"), "{elsewhere}");
 }
+
+#[tokio::test]
+async fn people_get_in_again_by_the_store_of_a_stopped_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().display().to_string();
+    let refused = ctl(&["user", "password", "admin", "--data", &data]).await.unwrap_err();
+    assert!(
+        refused.contains(&format!("if it is stopped, say --store URL, such as --store sqlite:{data}/store")),
+        "{refused}"
+    );
+    let url = format!("sqlite:{data}/store");
+    assert!(ctl(&["user", "list", "--store", &url]).await.unwrap_err().contains("there is no store in"));
+    let store = limpet_store::open(&url).await.unwrap();
+    limpet_api::bootstrap(&store, None).await.unwrap();
+    let hash = async || store.user_by_email("admin").await.unwrap().unwrap().password_hash;
+    let before = hash().await;
+    let told = ctl(&["user", "password", "admin", "--store", &url]).await.unwrap();
+    let password = told.lines().last().unwrap();
+    assert!(password.len() >= 16 && !password.contains(' ') && hash().await != before, "{told}");
+    let key = ctl(&["api-key", "create", "deploy", "--read-only", "--store", &url]).await.unwrap();
+    assert_eq!(key.lines().last().unwrap().split('.').count(), 3, "{key}");
+    let json = ctl(&["--json", "api-key", "list", "--store", &url]).await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["api_keys"][0]["name"], &json["api_keys"][0]["read_only"]), (&"deploy".into(), &true.into()));
+    let file = folder.path().join("pw");
+    std::fs::write(&file, "short\n").unwrap();
+    let by_file = ["user", "add", "ann@example.org", "--password-file", file.to_str().unwrap(), "--store", &url];
+    assert!(ctl(&by_file).await.unwrap_err().contains("at least 8 characters"));
+    std::fs::write(&file, "long enough\n").unwrap();
+    assert!(!ctl(&by_file).await.unwrap().contains("long enough"));
+}

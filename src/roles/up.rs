@@ -38,7 +38,11 @@ pub async fn run(config: Up) -> Result<(), RoleError> {
     let mut workers = Vec::new();
     for number in 1..=config.workers {
         match start_worker(&config, &authority, store.clone(), (number, &balancer), &worker_stop).await {
-            Ok(worker) => workers.push(worker),
+            Ok(worker) => {
+                // Only the first one's matters: any worker's API is as good.
+                let _ = balancer.worker.set(worker.api.clone());
+                workers.push(worker);
+            }
             Err(error) => {
                 edge_stop.cancel();
                 return Err(error);

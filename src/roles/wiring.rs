@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -46,6 +46,8 @@ pub struct RunningBalancer {
     pub gwmp: SocketAddr,
     pub link: SocketAddr,
     pub admin: SocketAddr,
+    /// A worker of the same process, once there is one.
+    pub worker: Arc<OnceLock<Arc<Api>>>,
     handle: AdminHandle,
     part: Part,
 }
@@ -131,9 +133,17 @@ pub async fn start_balancer(
     let admin = bound.admin().unwrap_or(edge.admin);
     let handle = bound.admin_handle();
     let asked = handle.clone();
-    let ask = move |request| {
-        let handle = handle.clone();
-        async move { handle.ask(request).await }
+    let (worker, by) = (Arc::new(OnceLock::<Arc<Api>>::new()), at_the_socket(&common.name));
+    let beside = worker.clone();
+    let ask = move |request: Request| {
+        let (handle, beside, by) = (handle.clone(), beside.clone(), by.clone());
+        async move {
+            match beside.get() {
+                // Not over the link: no balancer may have a say in who comes in.
+                Some(api) if request.is_about_people() => api.answer_or_ask(request, &by).await,
+                _ => handle.ask(request.signed(&by)).await,
+            }
+        }
     };
     let socket = admin_socket::serve(&admin_socket::path(&common.data), ask).await.map_err(failed)?;
     let task = tokio::spawn(async move {
@@ -141,7 +151,12 @@ pub async fn start_balancer(
         drop(socket);
         Ok(())
     });
-    Ok(RunningBalancer { gwmp, link, admin, handle: asked, part: Part(Some(task)) })
+    Ok(RunningBalancer { gwmp, link, admin, worker, handle: asked, part: Part(Some(task)) })
+}
+
+/// Who asks at the operator's socket, for the log: whoever may use the socket is the server's own user.
+pub fn at_the_socket(server: &str) -> String {
+    format!("limpet ctl at {server}")
 }
 
 /// What a part reports, in its own words.

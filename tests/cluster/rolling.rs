@@ -72,7 +72,7 @@ impl Upgrade {
     /// As an operator does it: no new frames, what it holds is finished, a newer one takes its place.
     async fn replace_worker(&mut self, index: usize) {
         let name = WORKERS[index].to_owned();
-        let drain = |on| Request::Drain { name: name.clone(), on };
+        let drain = |on| Request::drain(&name, on);
         self.cluster.done(&drain(true)).await;
         eventually(&format!("{name} to have nothing left"), async || {
             let servers = self.cluster.servers().await;

@@ -1,6 +1,6 @@
 //! HTTP of a worker: API and console, metrics and health, on one port.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
 use limpet_store::Store;
@@ -18,7 +18,9 @@ pub fn serve(listener: TcpListener, around: &Around, end: CancellationToken) -> 
     let console = limpet_console::router(api.clone(), join);
     let router = api.router().merge(console).merge(health(store, links, pipeline.metrics.clone()));
     tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(end.cancelled_owned()).await;
+        let served = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(end.cancelled_owned())
+            .await;
         if let Err(error) = served {
             tracing::error!(%error, "HTTP ended");
         }

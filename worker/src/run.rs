@@ -83,6 +83,12 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     let first = limpet_api::bootstrap(&config.store, config.admin_password.clone())
         .await
         .map_err(|e| WorkerError::Bootstrap(e.to_string()))?;
+    if first.without_effect {
+        tracing::warn!(
+            "--admin-password has no effect: the network has its users already, and this is not the password of admin; \
+             `limpet ctl user password admin` gives a new one"
+        );
+    }
     let sweep = Sweep::default();
     if config.sweep_at_start {
         around.pipeline.recover().await;

@@ -24,7 +24,7 @@ impl limpet_api::ClusterView for View {
     async fn ask(&self, request: Request) -> Reply {
         match request {
             Request::Servers => Reply::Servers { servers: self.roll.servers().await },
-            Request::Remove { name } => self.roll.remove(&name).await,
+            Request::Remove { name, by, .. } => self.roll.remove(&name, &by).await,
             Request::Tokens => self.roll.tokens().await,
             Request::TokenRevoke { id } => self.roll.revoke_token(&id).await,
             Request::Drain { .. } => self.roll.drain(&request).await,

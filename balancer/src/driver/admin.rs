@@ -93,6 +93,10 @@ impl Driver {
             Request::Servers => Some(Reply::Servers { servers: self.servers() }),
             Request::Tokens => Some(Reply::Tokens { tokens: self.parts.server.ledger().known() }),
             Request::RollCall { .. } => Some(failed(ErrorKind::Invalid, "only workers call the roll".into())),
+            Request::Drain { name, on, by, .. } => {
+                tracing::info!(worker = name, on, by, "an operator drains a worker, or ends that");
+                self.parts.core.admin(self.parts.clock.now(), request)
+            }
             request => self.parts.core.admin(self.parts.clock.now(), request),
         }
     }

@@ -2,6 +2,7 @@
 //! link. Who asks has been let in before.
 
 mod device_add;
+mod devices;
 
 use limpet_shared::{
     Eui64,
@@ -16,8 +17,16 @@ use crate::{Api, ApiError, bootstrap, clock, error::Result, fields, grpc::STATS_
 
 /// Whether a worker answers this; else a balancer does.
 pub(crate) fn is_for_worker(request: &Request) -> bool {
-    use Request::{DeviceAdd, GatewayAdd, GatewayAddress, Gateways};
-    matches!(request, Gateways | GatewayAdd(_) | GatewayAddress { .. } | DeviceAdd(_)) || is_of_roll(request)
+    use Request::{
+        DeviceAdd, DeviceRemove, DeviceRename, Devices, GatewayAdd, GatewayAddress, GatewayRemove, GatewayRename,
+        Gateways,
+    };
+    let gateways = matches!(
+        request,
+        Gateways | GatewayAdd(_) | GatewayAddress { .. } | GatewayRename { .. } | GatewayRemove { .. }
+    );
+    let devices = matches!(request, Devices { .. } | DeviceAdd(_) | DeviceRename { .. } | DeviceRemove { .. });
+    gateways || devices || is_of_roll(request)
 }
 
 /// Whether the roll of the cluster's servers answers this, which every worker keeps.
@@ -27,13 +36,23 @@ fn is_of_roll(request: &Request) -> bool {
 }
 
 impl Api {
-    /// Answers what a worker can answer.
+    /// Answers what a worker can answer, also to a balancer, over the link.
     pub async fn answer(&self, request: Request) -> Reply {
         let answered = match request {
             Request::Gateways => self.known_gateways().await,
             Request::GatewayAdd(wanted) => self.add_gateway(wanted).await,
             Request::GatewayAddress { eui, address } => self.set_address_policy(eui, &address).await,
+            Request::GatewayRename { eui, name } => self.rename_gateway(eui, &name).await,
+            Request::GatewayRemove { eui } => self.remove_gateway(eui).await,
+            Request::Devices { search, offset } => self.listed_devices(search, offset).await,
             Request::DeviceAdd(wanted) => self.add_device(wanted).await,
+            Request::DeviceRename { dev_eui, name } => self.rename_device(dev_eui, &name).await,
+            Request::DeviceRemove { dev_eui } => self.remove_device(dev_eui).await,
+            request if request.is_about_people() => Err(ApiError::invalid(
+                "ask",
+                "users and API keys are not dealt with from a balancer: ask a worker (--data of a `limpet worker` or \
+                 `limpet up`, or --server), or the store itself (--store)",
+            )),
             request if is_of_roll(&request) => Ok(self.cluster.ask(request).await),
             _ => Err(ApiError::invalid("ask", "a balancer answers this, not a worker")),
         };
@@ -85,7 +104,7 @@ impl Api {
     }
 
     /// The tenant of this id or name; the network's first one if none is given.
-    async fn tenant_called(&self, called: Option<String>) -> Result<Tenant> {
+    pub(crate) async fn tenant_called(&self, called: Option<String>) -> Result<Tenant> {
         let Some(called) = called else {
             let first = bootstrap::first_tenant(&self.store).await?;
             return first.ok_or_else(|| ApiError::NotFound("a tenant".into()));
@@ -103,7 +122,7 @@ fn address_policy(text: &str) -> Result<AddressPolicy> {
     text.parse().map_err(|why: policy::PolicyError| ApiError::invalid("address", why.to_string()))
 }
 
-fn refusal(error: ApiError) -> Reply {
+pub(crate) fn refusal(error: ApiError) -> Reply {
     let kind = match &error {
         ApiError::NotFound(_) => ErrorKind::NotFound,
         ApiError::AlreadyExists(_) => ErrorKind::AlreadyExists,

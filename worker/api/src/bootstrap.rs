@@ -27,18 +27,31 @@ const DONE: &str = "first_start_done";
 pub struct Bootstrap {
     /// The password of the user `admin`, if this call made that user.
     pub created: Option<String>,
+    /// A password was given, which is not that of `admin`: the users are there already, so it has no effect.
+    pub without_effect: bool,
 }
 
 /// Makes the user `admin` and the tenant `Limpet` if the network is new. Any number of workers may do so at once: one
 /// of them makes the user, and only that one returns its password. Without `admin_password` it is a random one.
 pub async fn bootstrap(store: &Arc<dyn Store>, admin_password: Option<String>) -> Result<Bootstrap> {
     if store.setting(DONE).await?.is_some() {
-        return Ok(Bootstrap::default());
+        let without_effect = match admin_password {
+            Some(given) => !is_admins(store, &given).await?,
+            None => false,
+        };
+        return Ok(Bootstrap { created: None, without_effect });
     }
     let created = make_admin(store, admin_password).await?;
     make_tenant(store).await?;
     store.init_setting(DONE, b"yes").await?;
-    Ok(Bootstrap { created })
+    Ok(Bootstrap { created, without_effect: false })
+}
+
+async fn is_admins(store: &Arc<dyn Store>, password: &str) -> Result<bool> {
+    match store.user_by_email(ADMIN).await? {
+        Some(admin) => Auth::new(store.clone()).is_password(&admin, password).await,
+        None => Ok(false),
+    }
 }
 
 async fn make_admin(store: &Arc<dyn Store>, password: Option<String>) -> Result<Option<String>> {
@@ -96,7 +109,7 @@ pub(crate) async fn first_tenant(store: &Arc<dyn Store>) -> Result<Option<Tenant
 }
 
 /// 80 random bits in four groups, without letters that look alike.
-fn random_password() -> Result<String> {
+pub(crate) fn random_password() -> Result<String> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let letters = random::<16>()?.map(|byte| char::from(LETTERS[usize::from(byte % 32)]));
     Ok(letters.chunks(4).map(String::from_iter).collect::<Vec<_>>().join("-"))

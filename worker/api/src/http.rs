@@ -14,7 +14,7 @@ use limpet_shared::admin::{ErrorKind, Reply, Request};
 
 use crate::{
     Api, ApiError,
-    admin_worker::is_for_worker,
+    admin_worker::{is_for_worker, refusal},
     auth::Access,
     grpc::{Grpc, not_served},
 };
@@ -34,8 +34,22 @@ impl Api {
         Grpc::new(self.clone()).routes().reset_fallback().merge(own).fallback(nothing_here)
     }
 
-    /// Answers what a worker knows, and passes on the rest.
-    pub async fn answer_or_ask(&self, request: Request) -> Reply {
+    /// Answers what a worker knows, and passes on the rest. For a door where who asks has been let in as an administrator;
+    /// `by` is who that is, for the log. What would stop for everybody is asked about first ([`Request::second_look`]).
+    pub async fn answer_or_ask(&self, request: Request, by: &str) -> Reply {
+        if request.wants_a_second_look()
+            && let Reply::Servers { servers } = self.pass_on(Request::Servers).await
+            && let Some(first) = request.second_look(&servers)
+        {
+            return first;
+        }
+        if request.is_about_people() {
+            return self.answer_about_people(request, by).await.unwrap_or_else(refusal);
+        }
+        self.pass_on(request.signed(by)).await
+    }
+
+    async fn pass_on(&self, request: Request) -> Reply {
         if is_for_worker(&request) {
             return self.answer(request).await;
         }
@@ -58,7 +72,7 @@ async fn ctl(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Re
     if let Err(error) = caller.network(access(&request)) {
         return refuse(&error);
     }
-    let reply = api.answer_or_ask(request).await;
+    let reply = api.answer_or_ask(request, &caller.name()).await;
     (status(&reply), Json(reply)).into_response()
 }
 
@@ -68,6 +82,9 @@ fn access(request: &Request) -> Access {
         | Request::Tokens
         | Request::Ring { .. }
         | Request::Gateways
+        | Request::Devices { .. }
+        | Request::Users
+        | Request::ApiKeys
         | Request::GatewaysHeard { .. } => Access::Read,
         _ => Access::Write,
     }
@@ -78,6 +95,7 @@ fn status(reply: &Reply) -> StatusCode {
         Reply::Error { kind: ErrorKind::NotFound, .. } => StatusCode::NOT_FOUND,
         Reply::Error { kind: ErrorKind::AlreadyExists, .. } => StatusCode::CONFLICT,
         Reply::Error { kind: ErrorKind::Invalid, .. } => StatusCode::BAD_REQUEST,
+        Reply::Error { kind: ErrorKind::Unconfirmed, .. } => StatusCode::PRECONDITION_FAILED,
         Reply::Error { kind: ErrorKind::Unavailable, .. } => StatusCode::SERVICE_UNAVAILABLE,
         Reply::Error { kind: ErrorKind::Internal, .. } => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::OK,

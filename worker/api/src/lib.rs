@@ -17,6 +17,7 @@ mod grpc;
 mod http;
 mod lists;
 mod overview;
+mod people;
 mod queue;
 mod quota;
 mod regions;
@@ -26,6 +27,7 @@ use std::{sync::Arc, time::Duration};
 
 use limpet_store::Store;
 
+pub use auth::{Client, SHORTEST_PASSWORD};
 pub use bootstrap::{ADMIN, Bootstrap, FIRST_TENANT, bootstrap};
 pub use clock::now;
 pub use cluster::{ClusterView, NoCluster};

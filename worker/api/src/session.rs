@@ -1,6 +1,10 @@
 //! Log-ins of people, for the console.
 
-use crate::{Api, auth::Caller, error::Result};
+use crate::{
+    Api, ApiError,
+    auth::{Caller, Client},
+    error::Result,
+};
 
 /// Who is logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +21,24 @@ impl Api {
     /// # Errors
     /// [`crate::ApiError::Unauthenticated`] for a wrong account or password, [`crate::ApiError::Exhausted`] after too
     /// many attempts, [`crate::ApiError::Unavailable`] if the store is away.
-    pub async fn log_in(&self, user: &str, password: &str) -> Result<String> {
-        self.auth.login(user, password).await
+    pub async fn log_in(&self, user: &str, password: &str, client: &Client) -> Result<String> {
+        self.auth.login(user, password, client).await
+    }
+
+    /// A new password of one's own, for who knows the old one. It ends all log-ins with the old one; the token of a new
+    /// log-in is returned.
+    ///
+    /// # Errors
+    /// Those of [`Self::session`] and [`Self::log_in`]; [`crate::ApiError::Invalid`] for a password that is too short.
+    pub async fn change_own_password(&self, token: &str, old: &str, new: &str) -> Result<String> {
+        let user = self.auth.holder(token).await?.user()?.clone();
+        let client = Client { address: None, token: Some(token.to_owned()) };
+        self.auth.login(&user.email, old, &client).await.map_err(|error| match error {
+            ApiError::Unauthenticated(_) => ApiError::invalid("password", "the old one is not right"),
+            error => error,
+        })?;
+        let user = self.set_password(user, new).await?;
+        self.auth.user_token(&user).await
     }
 
     /// Who holds this token. An API key logs nobody in.

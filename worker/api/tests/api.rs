@@ -11,6 +11,8 @@ mod devices;
 mod fields;
 #[path = "api/gateways.rs"]
 mod gateways;
+#[path = "api/people.rs"]
+mod people;
 #[path = "api/provisioning.rs"]
 mod provisioning;
 #[path = "api/server.rs"]

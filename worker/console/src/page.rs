@@ -19,6 +19,8 @@ pub(crate) enum Room {
     Overview,
     Servers,
     Gateways,
+    Users,
+    Keys,
     /// In none of the menu.
     Elsewhere(&'static str),
 }
@@ -29,14 +31,21 @@ impl Room {
             Self::Overview => "Overview",
             Self::Servers => "Servers",
             Self::Gateways => "Gateways",
+            Self::Users => "Users",
+            Self::Keys => "API keys",
             Self::Elsewhere(title) => title,
         }
     }
 }
 
 /// Rooms of the menu: path, whether only administrators get in.
-const MENU: [(Room, &str, bool); 3] =
-    [(Room::Overview, "/", false), (Room::Servers, "/servers", true), (Room::Gateways, "/gateways", true)];
+const MENU: [(Room, &str, bool); 5] = [
+    (Room::Overview, "/", false),
+    (Room::Servers, "/servers", true),
+    (Room::Gateways, "/gateways", true),
+    (Room::Users, "/users", true),
+    (Room::Keys, "/keys", true),
+];
 
 #[derive(Template)]
 #[template(path = "layout.html")]

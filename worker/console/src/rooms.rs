@@ -3,6 +3,7 @@
 mod gateways;
 mod log_in;
 mod overview;
+mod people;
 mod servers;
 
 use std::sync::Arc;
@@ -16,10 +17,11 @@ use limpet_shared::admin::{Reply, Request};
 use crate::{
     Console,
     page::{Said, Tone},
+    visitor::Visitor,
 };
 
 pub(crate) fn routes() -> Router<Arc<Console>> {
-    Router::new()
+    people::routes()
         .route("/", get(overview::show))
         .route("/login", get(log_in::show).post(log_in::log_in))
         .route("/logout", post(log_in::log_out))
@@ -34,8 +36,8 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
 }
 
 /// What became of something that was to be done.
-async fn done(console: &Console, request: Request) -> Result<Said, Said> {
-    match console.api.answer_or_ask(request).await {
+async fn done(console: &Console, visitor: &Visitor, request: Request) -> Result<Said, Said> {
+    match console.api.answer_or_ask(request, &visitor.session.name).await {
         Reply::Done { message } => Ok(Said { tone: Tone::Good, text: sentence(&message) }),
         Reply::Error { message, .. } => Err(Said { tone: Tone::Bad, text: sentence(&message) }),
         _ => Err(Said { tone: Tone::Bad, text: OTHER_VERSION.into() }),

@@ -19,6 +19,8 @@ use tower::ServiceExt;
 
 use crate::{JoinLine, router};
 
+mod people;
+
 const PASSWORD: &str = "correct horse";
 const HOST: &str = "limpet.test:8080";
 const NASTY: &str = "<script>alert('1')</script>\"&";
@@ -66,7 +68,7 @@ impl ClusterView for Balancers {
                 }
             }
             Request::TokenRevoke { id } if id == "abcd" => Reply::Done { message: "abcd lets nobody in".into() },
-            Request::Remove { name } if name == "w1" => Reply::Done { message: "w1 was removed".into() },
+            Request::Remove { name, .. } if name == "w1" => Reply::Done { message: "w1 was removed".into() },
             Request::Drain { name, .. } if name == "w1" => Reply::Done { message: "w1 gets no new frames".into() },
             _ => Reply::Error { kind: ErrorKind::NotFound, message: format!("no worker named {NASTY} is connected") },
         }
@@ -237,8 +239,16 @@ async fn who_is_no_administrator_sees_that_it_runs_and_no_more() {
     let overview = browser.get("/").await;
     assert_eq!(overview.status, StatusCode::OK);
     assert!(!overview.text.contains("w1") && !overview.text.contains("/servers"), "{}", overview.text);
-    for path in ["/servers", "/servers/add", "/servers/remove?name=w1", "/servers/tokens", "/gateways", "/gateways/add"]
-    {
+    for path in [
+        "/servers",
+        "/servers/add",
+        "/servers/remove?name=w1",
+        "/servers/tokens",
+        "/gateways",
+        "/gateways/add",
+        "/users",
+        "/keys",
+    ] {
         let answer = browser.get(path).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
         assert!(answer.text.contains("Only an administrator") && !answer.text.contains("w1"));
@@ -322,10 +332,10 @@ async fn the_line_that_adds_a_worker_says_where_it_works() {
 #[tokio::test]
 async fn draining_says_what_became_of_it() {
     let browser = Browser::logged_in().await;
-    let page = browser.post("/servers/drain", "name=w1&on=true").await.text;
+    let page = browser.post("/servers/drain", "name=w1&on=true&sure=true").await.text;
     assert!(page.contains("<!doctype html>") && page.contains("w1 gets no new frames."));
     let request = browser.form("/servers/drain", &format!("http://{HOST}")).header("hx-request", "true");
-    let part = browser.send(request, "name=w1&on=true").await;
+    let part = browser.send(request, "name=w1&on=true&sure=true").await;
     assert_eq!(part.header("hx-trigger"), "limpet:done");
     assert!(!part.text.contains("<!doctype html>") && part.text.contains("w1 gets no new frames."));
     assert!(part.text.contains("hx-swap-oob"));

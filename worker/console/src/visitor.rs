@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
 };
-use limpet_api::{ApiError, Session};
+use limpet_api::{ApiError, Client, Session};
 
 use crate::{Console, page};
 
@@ -53,6 +53,17 @@ impl FromRequestParts<Arc<Console>> for Admin {
     }
 }
 
+/// Who tries to log in, also with what it has from an earlier log-in.
+pub(crate) struct Stranger(pub Client);
+
+impl<S: Sync> FromRequestParts<S> for Stranger {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(Client::of(&parts.extensions, &parts.headers, token(&parts.headers))))
+    }
+}
+
 /// The way to the log-in page. htmx takes it from a header: a redirect would give it that page as the part it asked for.
 fn to_log_in(partial: bool) -> Response {
     if partial {
@@ -61,7 +72,7 @@ fn to_log_in(partial: bool) -> Response {
     Redirect::to("/login").into_response()
 }
 
-fn token(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)

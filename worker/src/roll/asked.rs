@@ -40,7 +40,7 @@ impl Roll {
     }
 
     /// Takes a server out of the cluster. What is in the store lasts: balancers that are away learn it later.
-    pub async fn remove(&self, name: &str) -> Reply {
+    pub async fn remove(&self, name: &str, by: &str) -> Reply {
         let servers = self.servers().await;
         let Some(server) = servers.iter().find(|server| server.name == name) else {
             let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
@@ -58,7 +58,7 @@ impl Roll {
         }
         // The balancers that are connected know it when this is answered.
         self.call().await;
-        tracing::info!(name, role = server.role, "a server was removed from the cluster");
+        tracing::info!(name, role = server.role, by, "a server was removed from the cluster");
         done(removal(server))
     }
 
@@ -112,9 +112,8 @@ fn objection(server: &Server, servers: &[Server]) -> Option<String> {
     if server.key.is_empty() {
         return Some(format!("the certificate of {name} is not known yet: try again in a few seconds"));
     }
-    let balances = |one: &&Server| one.kind() == Role::Balancer && one.state != "gone";
-    let alone = servers.iter().filter(balances).count() == 1;
-    (balances(&server) && alone)
+    server
+        .is_only_balancer(servers)
         .then(|| format!("{name} is the only balancer: without it no gateway reaches this cluster; add another first"))
 }
 

@@ -21,7 +21,7 @@ impl Balancer {
         match request {
             Request::Servers => Some(Reply::Servers { servers: self.servers(now) }),
             Request::Ring { eui } => Some(Reply::Ring(self.describe_ring(*eui))),
-            Request::Drain { name, on } => Some(self.drain(now, name, *on)),
+            Request::Drain { name, on, .. } => Some(self.drain(now, name, *on)),
             Request::GatewaysHeard { unknown } => {
                 let gateways = if *unknown { self.rejected_gateways() } else { self.heard_gateways() };
                 Some(Reply::Gateways { gateways })

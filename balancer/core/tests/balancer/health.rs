@@ -201,7 +201,7 @@ fn an_operator_drains_and_brings_back() {
     let owner = w.owner(5);
     let drained = name(&w, owner);
     let now = w.now();
-    let request = |on| Request::Drain { name: drained.clone(), on };
+    let request = |on| Request::drain(&drained, on);
     assert!(matches!(w.balancer.admin(now, &request(true)), Some(limpet_shared::admin::Reply::Done { .. })));
     assert_eq!(state(&mut w, &drained), "draining");
     assert_ne!(w.owner(5), owner);
@@ -209,7 +209,7 @@ fn an_operator_drains_and_brings_back() {
     w.balancer.admin(now, &request(false));
     w.run(5_000);
     assert_eq!(w.owner(5), owner);
-    let none = Request::Drain { name: "nobody".into(), on: true };
+    let none = Request::drain("nobody", true);
     assert!(matches!(w.balancer.admin(now, &none), Some(limpet_shared::admin::Reply::Error { .. })));
 }
 
@@ -218,7 +218,7 @@ fn an_operators_drain_survives_the_link_and_the_workers_restart() {
     let mut w = World::with_workers(&["a", "b"]);
     let owner = w.owner(5);
     let (drained, instance) = (name(&w, owner), owner.0);
-    let request = |on| Request::Drain { name: drained.clone(), on };
+    let request = |on| Request::drain(&drained, on);
     let now = w.now();
     w.balancer.admin(now, &request(true));
     w.close(owner);

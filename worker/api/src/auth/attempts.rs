@@ -1,43 +1,128 @@
-//! How often a log-in may be tried.
+//! How often a log-in may be tried: guessing is slowed down, and nobody can lock another one out.
 
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hash, RandomState},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Attempts that an account has at once.
-const BURST: u8 = 20;
-/// Time after which it has one more.
-const REFILL: Duration = Duration::from_secs(6);
-/// Accounts share this many counters, by a hash that callers cannot foresee: made-up names use no memory, and all of
+/// Counters share this many places, by a hash that callers cannot foresee: made-up names use no memory, and all of
 /// them cannot be used up in the time that password hashing leaves.
-const COUNTERS: usize = 4096;
+const PLACES: usize = 4096;
 
-/// Attempts left per account. Each worker counts for itself.
+/// Of one address for one account: 20 at once, and one more every 6 s.
+const PAIR: Allowance = Allowance { burst: 20, refill: Duration::from_secs(6) };
+/// Of one address for all accounts; colleagues may share it.
+const ADDRESS: Allowance = Allowance { burst: 60, refill: Duration::from_secs(2) };
+/// For one account from all addresses that it has not logged in from. No ten addresses use this up, for each is held to
+/// its own allowance.
+const ACCOUNT: Allowance = Allowance { burst: 200, refill: Duration::from_millis(200) };
+
+struct Allowance {
+    burst: u16,
+    /// Time after which there is one more.
+    refill: Duration,
+}
+
+/// Attempts left. Each worker counts for itself.
 pub(super) struct Attempts {
     hasher: RandomState,
+    pairs: Counters,
+    addresses: Counters,
+    accounts: Counters,
+    /// Accounts with an address that they have logged in from, as hashes: what others do to the account is not held
+    /// against them.
+    familiar: Mutex<Vec<u64>>,
+}
+
+impl Attempts {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            hasher: RandomState::new(),
+            pairs: Counters::new(PAIR, now),
+            addresses: Counters::new(ADDRESS, now),
+            accounts: Counters::new(ACCOUNT, now),
+            familiar: Mutex::new(vec![0; PLACES]),
+        }
+    }
+
+    /// Takes an attempt; false if there is none left. Whoever is held up uses up nothing of the others'.
+    pub fn take(&self, account: &str, from: Option<IpAddr>, now: Instant) -> bool {
+        let (account, from) = (name(account), from.map(network));
+        let pair = self.hash(&(&account, from));
+        self.pairs.take(pair, now)
+            && self.addresses.take(self.hash(&from), now)
+            && (self.is_familiar(pair) || self.accounts.take(self.hash(&account), now))
+    }
+
+    /// Takes an attempt of somebody who is known already.
+    pub fn take_own(&self, id: &str, now: Instant) -> bool {
+        self.pairs.take(self.hash(&("known already", id)), now)
+    }
+
+    /// The password was right: that was no guess.
+    pub fn forgive(&self, account: &str, from: Option<IpAddr>) {
+        let (account, from) = (name(account), from.map(network));
+        let pair = self.hash(&(&account, from));
+        self.pairs.give_back(pair, PAIR.burst);
+        self.addresses.give_back(self.hash(&from), 1);
+        self.accounts.give_back(self.hash(&account), 1);
+        let mut familiar = self.familiar.lock().unwrap_or_else(PoisonError::into_inner);
+        familiar[place(pair)] = pair;
+    }
+
+    fn is_familiar(&self, pair: u64) -> bool {
+        self.familiar.lock().unwrap_or_else(PoisonError::into_inner)[place(pair)] == pair
+    }
+
+    fn hash(&self, of: &impl Hash) -> u64 {
+        self.hasher.hash_one(of)
+    }
+}
+
+/// One account, however it is written.
+fn name(account: &str) -> String {
+    account.trim().to_lowercase()
+}
+
+/// Whoever has an IPv6 address has 2^64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        v4 => v4,
+    }
+}
+
+fn place(hash: u64) -> usize {
+    hash as usize % PLACES
+}
+
+struct Counters {
+    allowance: Allowance,
     counters: Mutex<Vec<Counter>>,
 }
 
 #[derive(Clone, Copy)]
 struct Counter {
-    left: u8,
+    left: u16,
     /// When an attempt was last given back.
     since: Instant,
 }
 
-impl Attempts {
-    pub fn new(now: Instant) -> Self {
-        Self { hasher: RandomState::new(), counters: Mutex::new(vec![Counter { left: BURST, since: now }; COUNTERS]) }
+impl Counters {
+    fn new(allowance: Allowance, now: Instant) -> Self {
+        let counters = Mutex::new(vec![Counter { left: allowance.burst, since: now }; PLACES]);
+        Self { allowance, counters }
     }
 
-    /// Takes an attempt; false if there is none left.
-    pub fn take(&self, account: &str, now: Instant) -> bool {
-        self.with(account, |counter| {
-            let refills = now.saturating_duration_since(counter.since).as_secs() / REFILL.as_secs();
+    fn take(&self, hash: u64, now: Instant) -> bool {
+        let Allowance { burst, refill } = self.allowance;
+        self.with(hash, |counter| {
+            let refills = now.saturating_duration_since(counter.since).as_millis() / refill.as_millis();
             if refills > 0 {
-                counter.left = BURST.min(counter.left.saturating_add(u8::try_from(refills).unwrap_or(u8::MAX)));
+                let more = u16::try_from(refills).unwrap_or(u16::MAX);
+                counter.left = burst.min(counter.left.saturating_add(more));
                 counter.since = now;
             }
             let taken = counter.left > 0;
@@ -46,15 +131,12 @@ impl Attempts {
         })
     }
 
-    /// The password was right.
-    pub fn forgive(&self, account: &str) {
-        self.with(account, |counter| counter.left = BURST);
+    fn give_back(&self, hash: u64, how_many: u16) {
+        self.with(hash, |counter| counter.left = counter.left.saturating_add(how_many).min(self.allowance.burst));
     }
 
-    fn with<T>(&self, account: &str, change: impl FnOnce(&mut Counter) -> T) -> T {
-        let at = self.hasher.hash_one(account.trim().to_lowercase()) as usize % COUNTERS;
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut counters[at])
+    fn with<T>(&self, hash: u64, change: impl FnOnce(&mut Counter) -> T) -> T {
+        change(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner)[place(hash)])
     }
 }
 
@@ -62,17 +144,49 @@ impl Attempts {
 mod tests {
     use super::*;
 
+    fn from(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, last]))
+    }
+
+    /// How many of so many attempts are let through.
+    fn let_through(attempts: &Attempts, account: &str, address: Option<IpAddr>, tries: u32, now: Instant) -> usize {
+        (0..tries).filter(|_| attempts.take(account, address, now)).count()
+    }
+
     #[test]
     fn guesses_are_slowed_down_until_the_right_password_comes() {
         let start = Instant::now();
         let attempts = Attempts::new(start);
-        let tries = (0..100).filter(|_| attempts.take("admin", start)).count();
-        assert_eq!(tries, usize::from(BURST));
-        assert!(!attempts.take(" ADMIN", start), "one account, however it is written");
+        assert_eq!(let_through(&attempts, "admin", from(1), 100, start), 20);
+        assert!(!attempts.take(" ADMIN", from(1), start), "one account, however it is written");
+        let later = start + PAIR.refill * 3;
+        assert_eq!(let_through(&attempts, "admin", from(1), 10, later), 3);
+        attempts.forgive("admin", from(1));
+        assert!(attempts.take("admin", from(1), later));
+    }
 
-        let later = start + REFILL * 3;
-        assert_eq!((0..10).filter(|_| attempts.take("admin", later)).count(), 3);
-        attempts.forgive("admin");
-        assert!(attempts.take("admin", later));
+    #[test]
+    fn one_address_has_a_limit_for_all_accounts_together() {
+        let start = Instant::now();
+        let attempts = Attempts::new(start);
+        let tries = (0..500).filter(|n| attempts.take(&format!("user {n}"), from(1), start)).count();
+        assert!(tries <= usize::from(ADDRESS.burst), "{tries}");
+        let neighbours = ["2001:db8::1", "2001:db8::2"].map(|text| text.parse().ok());
+        assert_eq!(let_through(&attempts, "b", neighbours[0], 100, start), 20);
+        assert_eq!(let_through(&attempts, "b", neighbours[1], 100, start), 0, "of one network");
+    }
+
+    #[test]
+    fn who_is_known_gets_in_whatever_others_do_to_the_account() {
+        let start = Instant::now();
+        let attempts = Attempts::new(start);
+        assert_eq!(let_through(&attempts, "admin", from(1), 1_000, start), 20);
+        assert!(attempts.take("admin", from(2), start), "one address locks nobody out");
+        attempts.forgive("admin", from(2));
+        for address in 3..100 {
+            let_through(&attempts, "admin", from(address), 100, start);
+        }
+        assert!(!attempts.take("admin", from(100), start), "so many addresses are one attacker");
+        assert!(attempts.take("admin", from(2), start), "it has logged in before");
     }
 }

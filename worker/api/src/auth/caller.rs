@@ -24,6 +24,22 @@ const NOT_YOURS: ApiError = ApiError::Denied("this belongs to another tenant");
 const READ_ONLY: ApiError = ApiError::Denied("the API key may only read");
 
 impl Caller {
+    /// Of the user or the key.
+    pub fn id(&self) -> Uuid {
+        match self {
+            Self::User(user) => user.id,
+            Self::Key(key) => key.id,
+        }
+    }
+
+    /// For the log: who does something.
+    pub fn name(&self) -> String {
+        match self {
+            Self::User(user) => user.email.clone(),
+            Self::Key(key) => format!("API key {} ({})", key.name, key.id),
+        }
+    }
+
     fn is_admin(&self) -> bool {
         match self {
             Self::User(user) => user.is_admin,

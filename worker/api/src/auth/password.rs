@@ -14,6 +14,8 @@ use crate::error::{ApiError, Result};
 const AT_ONCE: usize = 2;
 /// How long a caller waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Characters of a password that is set. One that was set before this was asked for still logs in.
+pub const SHORTEST: usize = 8;
 /// Bytes of a password.
 const LONGEST: usize = 1024;
 
@@ -29,8 +31,9 @@ impl Passwords {
 
     /// The password as a PHC string.
     pub async fn hash(&self, password: &str) -> Result<String> {
-        if password.is_empty() || password.len() > LONGEST {
-            return Err(ApiError::invalid("password", format!("must have 1 to {LONGEST} bytes")));
+        if password.chars().count() < SHORTEST || password.len() > LONGEST {
+            let why = format!("must have at least {SHORTEST} characters, and at most {LONGEST} bytes");
+            return Err(ApiError::invalid("password", why));
         }
         let password = password.to_owned();
         self.in_turn(move || hash_with(&password, random()?)).await

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{Grpc, Reply, reply, unserved, user};
 use crate::{
     ApiError,
-    auth::Access,
+    auth::{Access, Client, bearer},
     clock,
     error::Result,
     fields::{self, required},
@@ -91,8 +91,10 @@ impl InternalService for Grpc {
     type StreamDeviceEventsStream = LogStream;
 
     async fn login(&self, request: Request<api::LoginRequest>) -> Reply<api::LoginResponse> {
-        let request = request.into_inner();
-        reply(api::LoginResponse { jwt: self.0.auth.login(&request.email, &request.password).await? })
+        let (metadata, extensions, request) = request.into_parts();
+        let headers = metadata.into_headers();
+        let client = Client::of(&extensions, &headers, bearer(&headers));
+        reply(api::LoginResponse { jwt: self.0.auth.login(&request.email, &request.password, &client).await? })
     }
 
     async fn profile(&self, request: Request<()>) -> Reply<api::ProfileResponse> {

@@ -132,9 +132,7 @@ impl UserService for Grpc {
             caller.network(Access::Write)?;
         }
         let known = self.user("user_id", &request.user_id).await?;
-        let password_hash = self.0.auth.hash(&request.password).await?;
-        let user = User { updated_at: clock::now(), password_hash, ..known };
-        self.0.store.update_user(&user).await.map_err(ApiError::from)?;
+        self.0.set_password(known, &request.password).await?;
         reply(())
     }
 }

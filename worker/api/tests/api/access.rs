@@ -84,25 +84,26 @@ async fn a_new_password_ends_the_old_logins_and_a_disabled_user_is_out() {
     let server = Server::start().await;
     let mut users = server.users().await;
     let user = api::User { email: "ann@example.org".into(), is_active: true, ..Default::default() };
-    let create = api::CreateUserRequest { user: Some(user.clone()), password: "one".into(), tenants: Vec::new() };
+    let create =
+        api::CreateUserRequest { user: Some(user.clone()), password: "one-one-one".into(), tenants: Vec::new() };
     let id = users.create(server.ask(create.clone())).await.unwrap().into_inner().id;
     assert_eq!(code(users.create(server.ask(create)).await), Code::AlreadyExists);
 
-    let token = server.login("Ann@Example.org", "one").await.unwrap();
+    let token = server.login("Ann@Example.org", "one-one-one").await.unwrap();
     let mut internal = server.internal().await;
     internal.profile(profile(&token)).await.unwrap();
-    let change = api::UpdateUserPasswordRequest { user_id: id.clone(), password: "two".into() };
+    let change = api::UpdateUserPasswordRequest { user_id: id.clone(), password: "two-two-two".into() };
     users.update_password(with_token(change, &token)).await.expect("one's own password");
     assert_eq!(code(internal.profile(profile(&token)).await), Code::Unauthenticated);
-    assert_eq!(code(server.login("ann@example.org", "one").await), Code::Unauthenticated);
-    let token = server.login("ann@example.org", "two").await.unwrap();
+    assert_eq!(code(server.login("ann@example.org", "one-one-one").await), Code::Unauthenticated);
+    let token = server.login("ann@example.org", "two-two-two").await.unwrap();
 
-    let change = api::UpdateUserPasswordRequest { user_id: id.clone(), password: String::new() };
+    let change = api::UpdateUserPasswordRequest { user_id: id.clone(), password: "seven-7".into() };
     assert_eq!(code(users.update_password(server.ask(change)).await), Code::InvalidArgument);
     let disabled = api::User { id: id.clone(), is_active: false, ..user };
     users.update(server.ask(api::UpdateUserRequest { user: Some(disabled) })).await.unwrap();
     assert_eq!(code(internal.profile(profile(&token)).await), Code::Unauthenticated);
-    assert_eq!(code(server.login("ann@example.org", "two").await), Code::Unauthenticated);
+    assert_eq!(code(server.login("ann@example.org", "two-two-two").await), Code::Unauthenticated);
 
     users.delete(server.ask(api::DeleteUserRequest { id: id.clone() })).await.unwrap();
     assert_eq!(code(users.get(server.ask(api::GetUserRequest { id })).await), Code::NotFound);
@@ -113,9 +114,9 @@ async fn a_user_who_is_no_admin_sees_nothing_and_nobody_locks_himself_out() {
     let server = Server::start().await;
     let mut users = server.users().await;
     let user = api::User { email: "bob@example.org".into(), is_active: true, ..Default::default() };
-    let create = api::CreateUserRequest { user: Some(user), password: "one".into(), tenants: Vec::new() };
+    let create = api::CreateUserRequest { user: Some(user), password: "one-one-one".into(), tenants: Vec::new() };
     users.create(server.ask(create)).await.unwrap();
-    let token = server.login("bob@example.org", "one").await.unwrap();
+    let token = server.login("bob@example.org", "one-one-one").await.unwrap();
     assert_eq!(code(users.list(with_token(api::ListUsersRequest::default(), &token)).await), Code::PermissionDenied);
     let list = api::ListApplicationsRequest { tenant_id: server.tenant.clone(), ..Default::default() };
     assert_eq!(code(server.applications().await.list(with_token(list, &token)).await), Code::PermissionDenied);

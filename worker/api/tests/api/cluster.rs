@@ -174,3 +174,42 @@ async fn a_device_that_cannot_be_added_leaves_nothing_behind() {
     assert_eq!(kind(server.api.answer(Request::DeviceAdd(other)).await), ErrorKind::AlreadyExists);
     assert!(server.store.device(Eui64(2)).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn taking_away_the_last_worker_needs_a_second_word() {
+    let server = Server::start().await;
+    for asked in [Request::drain("w1", true), Request::remove("w1")] {
+        let (status, reply) = ctl(&server, server.token(), &asked).await;
+        assert!(
+            matches!(&reply, Reply::Error { message, .. } if message.contains("no uplink is acknowledged")),
+            "{reply:?}"
+        );
+        assert_eq!((status, kind(reply)), (412, ErrorKind::Unconfirmed));
+        assert_eq!(ctl(&server, server.token(), &asked.meant()).await.0, 200);
+    }
+    assert_eq!(ctl(&server, server.token(), &Request::drain("w1", false)).await.0, 200);
+}
+
+#[tokio::test]
+async fn gateways_and_devices_are_listed_renamed_and_removed() {
+    let server = Server::start().await;
+    let done = async |request: Request| {
+        let (status, reply) = ctl(&server, server.token(), &request).await;
+        assert!(matches!(reply, Reply::Done { .. }) && status == 200, "{reply:?}");
+    };
+    done(Request::GatewayAdd(GatewayAdd { eui: ROOF, ..GatewayAdd::default() })).await;
+    done(Request::GatewayRename { eui: ROOF, name: "mast".into() }).await;
+    done(Request::DeviceAdd(otaa())).await;
+    done(Request::DeviceRename { dev_eui: EUI, name: "door".into() }).await;
+    let listed = |search: &str| Request::Devices { search: search.into(), offset: 0 };
+    let (_, reply) = ctl(&server, server.token(), &listed("doo")).await;
+    let Reply::Devices { total: 1, devices } = reply else { panic!("{reply:?}") };
+    assert_eq!((devices[0].name.as_str(), devices[0].application.as_str()), ("door", "default"));
+    let (_, gateways) = ctl(&server, server.token(), &Request::Gateways).await;
+    assert!(matches!(gateways, Reply::Gateways { gateways } if gateways[0].name == "mast"));
+    done(Request::GatewayRemove { eui: ROOF }).await;
+    done(Request::DeviceRemove { dev_eui: EUI }).await;
+    for gone in [Request::GatewayRemove { eui: ROOF }, Request::DeviceRename { dev_eui: EUI, name: "x".into() }] {
+        assert_eq!(ctl(&server, server.token(), &gone).await.0, 404);
+    }
+}

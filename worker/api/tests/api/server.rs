@@ -37,9 +37,14 @@ impl ClusterView for Balancers {
     }
     async fn ask(&self, request: Ask) -> Reply {
         match request {
-            Ask::Servers => {
-                Reply::Servers { servers: vec![Peer { name: "w1".into(), state: "ready".into(), ..Peer::default() }] }
-            }
+            Ask::Servers => Reply::Servers {
+                servers: vec![Peer {
+                    name: "w1".into(),
+                    role: "worker".into(),
+                    state: "ready".into(),
+                    ..Peer::default()
+                }],
+            },
             _ => Reply::Gateways { gateways: Vec::new() },
         }
     }
@@ -82,7 +87,9 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = api.router();
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        tokio::spawn(async move {
+            axum::serve(listener, router.into_make_service_with_connect_info::<std::net::SocketAddr>()).await
+        });
         let mut server = Self { url, store, balancers, api, tenant: String::new(), token: String::new() };
         server.token = server.login("admin", PASSWORD).await.unwrap();
         let list = api::ListTenantsRequest { limit: 1, ..Default::default() };

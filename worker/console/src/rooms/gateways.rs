@@ -100,13 +100,16 @@ pub(crate) async fn add(
         return again("An EUI has 16 hexadecimal digits, such as 0016c001ff10a235.".into());
     };
     let wanted = Some(name.trim()).filter(|name| !name.is_empty()).map(str::to_owned);
-    let said =
-        match done(&console, Request::GatewayAdd(GatewayAdd { eui: parsed, name: wanted, ..GatewayAdd::default() }))
-            .await
-        {
-            Ok(said) => Some(said),
-            Err(refused) => return again(refused.text),
-        };
+    let said = match done(
+        &console,
+        &visitor,
+        Request::GatewayAdd(GatewayAdd { eui: parsed, name: wanted, ..GatewayAdd::default() }),
+    )
+    .await
+    {
+        Ok(said) => Some(said),
+        Err(refused) => return again(refused.text),
+    };
     let list = list(&console, "").await;
     if visitor.partial {
         return ([("hx-trigger", "limpet:done")], part(&After { list, said })).into_response();
@@ -133,7 +136,7 @@ async fn list(console: &Console, search: &str) -> List {
 }
 
 async fn gateways(console: &Console, request: Request) -> Result<Vec<Gateway>, String> {
-    match console.api.answer_or_ask(request).await {
+    match console.api.answer_or_ask(request, "").await {
         Reply::Gateways { gateways } => Ok(gateways),
         Reply::Error { message, .. } => Err(sentence(&message)),
         _ => Err(OTHER_VERSION.into()),

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::{
     Console,
     page::{Room, page},
-    visitor::{forget, remember},
+    visitor::{Stranger, forget, remember},
 };
 
 const ROOM: Room = Room::Elsewhere("Log in");
@@ -40,10 +40,11 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Response {
 
 pub(crate) async fn log_in(
     State(console): State<Arc<Console>>,
+    Stranger(client): Stranger,
     headers: HeaderMap,
     Form(given): Form<Credentials>,
 ) -> Response {
-    let error = match console.api.log_in(given.user.trim(), &given.password).await {
+    let error = match console.api.log_in(given.user.trim(), &given.password, &client).await {
         Ok(token) => {
             let cookie = remember(&token, &headers).map(|cookie| [(header::SET_COOKIE, cookie)]);
             return (cookie, Redirect::to("/")).into_response();

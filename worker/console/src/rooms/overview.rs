@@ -5,6 +5,7 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{extract::State, response::Response};
 use limpet_api::{Counts, Overview};
+use limpet_shared::admin::Server;
 
 use super::servers::view::{self, Ring, Row};
 use crate::{
@@ -83,6 +84,9 @@ fn state(overview: &Overview) -> (Tone, &'static str) {
         (_, None) => (Tone::Warn, "No balancer answers this worker: it gets no frames at the moment."),
         (_, Some(servers)) if !servers.iter().any(|s| s.role == "balancer" && s.state != "gone") => {
             (Tone::Warn, "No balancer answers this worker: it gets no frames at the moment.")
+        }
+        (_, Some(servers)) if !servers.iter().any(Server::takes_frames) => {
+            (Tone::Bad, "No worker takes frames: no uplink is acknowledged until one is ready. The list says why.")
         }
         // Who left on purpose is shown for a while, and is no cause for alarm.
         (_, Some(servers)) if servers.iter().any(|s| s.state != "ready" && !s.reason.contains("it left")) => {

@@ -13,13 +13,13 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use limpet_shared::admin::{Reply, Request};
+use limpet_shared::admin::{ErrorKind, Reply, Request};
 use serde::Deserialize;
 
-use super::{OTHER_VERSION, done};
+use super::{OTHER_VERSION, sentence};
 use crate::{
     Console,
-    page::{After, Room, Said, page, part},
+    page::{After, Room, Said, Tone, asked, page, part},
     visitor::{Admin, Visitor},
 };
 use view::{Ring, Row};
@@ -56,14 +56,33 @@ pub(crate) async fn show(State(console): State<Arc<Console>>, Admin(visitor): Ad
 pub(crate) struct Drain {
     name: String,
     on: bool,
+    /// Asked about and meant.
+    #[serde(default)]
+    sure: bool,
+}
+
+#[derive(Template)]
+#[template(path = "servers_sure.html")]
+struct AskSure {
+    name: String,
+    what: String,
 }
 
 pub(crate) async fn drain(
     State(console): State<Arc<Console>>,
     Admin(visitor): Admin,
-    Form(Drain { name, on }): Form<Drain>,
+    Form(Drain { name, on, sure }): Form<Drain>,
 ) -> Response {
-    let said = done(&console, Request::Drain { name, on }).await.unwrap_or_else(|refused| refused);
+    let request = Request::drain(&name, on);
+    let request = if sure { request.meant() } else { request };
+    let said = match console.api.answer_or_ask(request, &visitor.session.name).await {
+        Reply::Done { message } => Said { tone: Tone::Good, text: sentence(&message) },
+        Reply::Error { kind: ErrorKind::Unconfirmed, message } => {
+            return asked(&console, ROOM, &visitor, &AskSure { name, what: sentence(&message) });
+        }
+        Reply::Error { message, .. } => Said { tone: Tone::Bad, text: sentence(&message) },
+        _ => Said { tone: Tone::Bad, text: OTHER_VERSION.into() },
+    };
     after(&console, &visitor, said).await
 }
 
@@ -78,7 +97,7 @@ async fn after(console: &Console, visitor: &Visitor, said: Said) -> Response {
 
 async fn list(console: &Console) -> List {
     let none = |away: String| List { ring: Ring::default(), servers: Vec::new(), away: Some(away) };
-    match console.api.answer_or_ask(Request::Servers).await {
+    match console.api.answer_or_ask(Request::Servers, "").await {
         Reply::Servers { servers } => {
             let (ring, servers) = view::of(&servers, limpet_api::now());
             List { ring, servers, away: None }

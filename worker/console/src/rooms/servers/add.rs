@@ -69,7 +69,8 @@ pub(crate) async fn add(
     Form(Add { role, uses, expires }): Form<Add>,
 ) -> Response {
     let (uses, expires_in_secs) = (uses.clamp(1, USES[2]), expires.clamp(60, LIVES[2]));
-    let refused = match console.api.answer_or_ask(Request::JoinToken { role, expires_in_secs, uses }).await {
+    let request = Request::JoinToken { role, expires_in_secs, uses };
+    let refused = match console.api.answer_or_ask(request, &visitor.session.name).await {
         Reply::JoinToken { token, .. } => {
             let line = line(&console.join, role, &token, uses, expires_in_secs);
             return asked(&console, ROOM, &visitor, &line);

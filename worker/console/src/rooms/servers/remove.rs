@@ -8,7 +8,7 @@ use axum::{
     extract::{Query, State},
     response::Response,
 };
-use limpet_shared::admin::{Reply, Request, Role};
+use limpet_shared::admin::{Reply, Request, Role, what_stops};
 use serde::Deserialize;
 
 use super::{ROOM, after};
@@ -25,6 +25,8 @@ struct Ask {
     name: String,
     balances: bool,
     gone: bool,
+    /// What stops for everybody by that.
+    stops: Option<String>,
     /// Why it cannot be removed, or was not.
     refused: Option<String>,
 }
@@ -47,7 +49,8 @@ pub(crate) async fn remove(
     Admin(visitor): Admin,
     Form(Named { name }): Form<Named>,
 ) -> Response {
-    match done(&console, Request::Remove { name: name.clone() }).await {
+    let request = Request::remove(&name).meant();
+    match done(&console, &visitor, request).await {
         Ok(said) => after(&console, &visitor, said).await,
         Err(refused) => asked(&console, ROOM, &visitor, &ask(&console, name, Some(refused.text)).await),
     }
@@ -55,17 +58,22 @@ pub(crate) async fn remove(
 
 /// The question, with what the answer would mean for this server.
 async fn ask(console: &Console, name: String, refused: Option<String>) -> Ask {
-    let (servers, away) = match console.api.answer_or_ask(Request::Servers).await {
+    let (servers, away) = match console.api.answer_or_ask(Request::Servers, "").await {
         Reply::Servers { servers } => (servers, None),
         Reply::Error { message, .. } => (Vec::new(), Some(sentence(&message))),
         _ => (Vec::new(), Some(OTHER_VERSION.into())),
     };
     let server = servers.iter().find(|server| server.name == name);
+    let only = server.filter(|server| server.is_only_balancer(&servers));
+    let only = only.map(|_| {
+        format!("{name} is the only balancer: without it no gateway reaches this cluster; add another first.")
+    });
     let missing = || server.is_none().then(|| format!("There is no server {name} any more."));
     Ask {
         balances: server.is_some_and(|server| server.kind() == Role::Balancer),
         gone: server.is_some_and(|server| server.state == "gone"),
-        refused: refused.or(away).or_else(missing),
+        stops: what_stops(&Request::remove(&name), &servers).map(|what| sentence(&what)),
+        refused: refused.or(away).or(only).or_else(missing),
         name,
     }
 }

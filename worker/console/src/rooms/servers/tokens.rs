@@ -53,12 +53,12 @@ pub(crate) async fn revoke(
     Admin(visitor): Admin,
     Form(Revoke { id }): Form<Revoke>,
 ) -> Response {
-    let said = done(&console, Request::TokenRevoke { id }).await.unwrap_or_else(|refused| refused);
+    let said = done(&console, &visitor, Request::TokenRevoke { id }).await.unwrap_or_else(|refused| refused);
     show(&console, &visitor, Some(said)).await
 }
 
 async fn show(console: &Console, visitor: &Visitor, said: Option<Said>) -> Response {
-    let (mut tokens, away) = match console.api.answer_or_ask(Request::Tokens).await {
+    let (mut tokens, away) = match console.api.answer_or_ask(Request::Tokens, "").await {
         Reply::Tokens { tokens } => (tokens, None),
         Reply::Error { message, .. } => (Vec::new(), Some(sentence(&message))),
         _ => (Vec::new(), Some(OTHER_VERSION.into())),

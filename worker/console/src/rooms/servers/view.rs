@@ -91,9 +91,9 @@ pub(crate) fn of(servers: &[Server], now: UnixMicros) -> (Ring, Vec<Row>) {
             from += share;
         }
         let worker = Worker { colour, share: text, width: units(share), weight: server.weight };
-        rows.push(row(server, Some(worker), now));
+        rows.push(row(server, Some(worker), servers, now));
     }
-    let others = sorted.iter().filter(|server| server.role != "worker").map(|server| row(server, None, now));
+    let others = sorted.iter().filter(|server| server.role != "worker").map(|server| row(server, None, servers, now));
     rows.splice(0..0, others.collect::<Vec<_>>());
     ring.text = words.join(", ");
     (ring, rows)
@@ -103,7 +103,7 @@ fn units(share: f64) -> String {
     format!("{:.1}", share * WIDTH)
 }
 
-fn row(server: &Server, worker: Option<Worker>, now: UnixMicros) -> Row {
+fn row(server: &Server, worker: Option<Worker>, servers: &[Server], now: UnixMicros) -> Row {
     let gone = server.state == "gone";
     let draining = server.state == "draining";
     let here = !gone && worker.is_some();
@@ -120,8 +120,12 @@ fn row(server: &Server, worker: Option<Worker>, now: UnixMicros) -> Row {
         worker,
         in_flight: server.in_flight,
         uses: if gone { Uses::default() } else { uses(server) },
-        // A part of `limpet up` ends only with it.
-        may: May { drain: here && !draining, bring_back: here && draining, remove: !server.combined },
+        // A part of `limpet up` ends only with it, and without any balancer nothing works.
+        may: May {
+            drain: here && !draining,
+            bring_back: here && draining,
+            remove: !server.combined && !server.is_only_balancer(servers),
+        },
     }
 }
 
@@ -169,12 +173,14 @@ mod tests {
     #[test]
     fn only_what_makes_sense_can_be_done() {
         let may = |role, state| {
-            row(&server("a", role, state, 0.0), of(&[server("a", role, state, 0.0)], NOW).1[0].worker.clone(), NOW).may
+            let servers = [server("edge", "balancer", "ready", 0.0), server("z", role, state, 0.0)];
+            of(&servers, NOW).1[1].may
         };
         assert_eq!(may("worker", "ready"), May { drain: true, bring_back: false, remove: true });
         assert_eq!(may("worker", "draining"), May { drain: false, bring_back: true, remove: true });
         let only_remove = May { remove: true, ..May::default() };
         assert_eq!([may("worker", "gone"), may("balancer", "ready")], [only_remove; 2]);
+        assert_eq!(of(&[server("edge", "balancer", "ready", 0.0)], NOW).1[0].may, May::default(), "the only one");
         let combined = Server { combined: true, ..server("a", "balancer", "ready", 0.0) };
         assert_eq!(of(&[combined], NOW).1[0].may, May::default());
     }

@@ -1,0 +1,39 @@
+//! Devices, as operators add and list them.
+
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AesKey, DevAddr, Eui64, UnixMicros};
+
+/// A device to add: by OTAA with an AppKey, or by ABP with DevAddr and both session keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeviceAdd {
+    pub dev_eui: Eui64,
+    pub join_eui: Option<Eui64>,
+    pub app_key: Option<AesKey>,
+    pub dev_addr: Option<DevAddr>,
+    pub nwk_s_key: Option<AesKey>,
+    pub app_s_key: Option<AesKey>,
+    pub name: Option<String>,
+    /// Name of the application; made in the first tenant if it is not there. Default: `default`.
+    pub application: Option<String>,
+    /// Region, such as `eu868` or `us915_1`. Default: the first one configured.
+    pub region: Option<String>,
+    /// LoRaWAN MAC version: `1.0.2`, `1.0.3` or `1.0.4`. Default: `1.0.3`.
+    pub mac_version: Option<String>,
+    /// URL that gets the application's events by HTTP POST.
+    pub webhook: Option<String>,
+}
+
+/// A device of the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub dev_eui: Eui64,
+    pub name: String,
+    /// Names of what it belongs to.
+    pub application: String,
+    pub profile: String,
+    pub last_seen: Option<UnixMicros>,
+    pub is_disabled: bool,
+}

@@ -1,0 +1,84 @@
+//! Users and API keys: asked of a running server, or of the store itself.
+
+use std::{io::Read, path::Path};
+
+use limpet_api::{Api, ApiState, NoCluster};
+use limpet_shared::admin::{ApiKeyAdd, Password, Reply, Request, UserAdd};
+use limpet_store::{OpenError, StoreError, moving};
+
+use crate::cli::{ApiKeyTask, PasswordArg, UserTask};
+
+/// Why the question could not even be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PeopleError {
+    #[error("cannot read the password from {file}: {why}")]
+    Password { file: String, why: String },
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("there is no store in {0}")]
+    NoStore(String),
+    #[error("an import into this store is not finished: run it again first")]
+    HalfImported,
+}
+
+pub fn about_users(task: UserTask) -> Result<Request, PeopleError> {
+    Ok(match task {
+        UserTask::List => Request::Users,
+        UserTask::Add { email, admin, password: PasswordArg { password_file } } => {
+            Request::UserAdd(UserAdd { email, admin, password: password_in(password_file.as_deref())? })
+        }
+        UserTask::Password { email, password: PasswordArg { password_file } } => {
+            Request::UserPassword { email, password: password_in(password_file.as_deref())? }
+        }
+        UserTask::Remove { email } => Request::UserRemove { email },
+    })
+}
+
+pub fn about_keys(task: ApiKeyTask) -> Request {
+    match task {
+        ApiKeyTask::List => Request::ApiKeys,
+        ApiKeyTask::Create { name, tenant, read_only } => Request::ApiKeyAdd(ApiKeyAdd { name, tenant, read_only }),
+        ApiKeyTask::Remove { id } => Request::ApiKeyRemove { id },
+    }
+}
+
+/// The first line of the file.
+fn password_in(file: Option<&Path>) -> Result<Option<Password>, PeopleError> {
+    let Some(file) = file else { return Ok(None) };
+    let failed = |why: String| PeopleError::Password { file: file.display().to_string(), why };
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = text.map_err(|e| failed(e.to_string()))?;
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(Some(Password(line.to_owned()))),
+        _ => Err(failed("its first line is empty".into())),
+    }
+}
+
+/// Answers from the store, as a worker on it would.
+pub async fn at_store(url: &str, request: Request) -> Result<Reply, PeopleError> {
+    // Opening a folder would make a store there.
+    if let Some(folder) = url.strip_prefix("sqlite:").filter(|folder| !Path::new(folder).join("state.db").exists()) {
+        return Err(PeopleError::NoStore(folder.into()));
+    }
+    let store = limpet_store::open(url).await?;
+    if moving::unfinished(&*store).await?.is_some() {
+        return Err(PeopleError::HalfImported);
+    }
+    let api = Api::new(ApiState {
+        store,
+        cluster: std::sync::Arc::new(NoCluster),
+        regions: Vec::new(),
+        default_region: String::new(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        server: String::new(),
+        gwmp: None,
+    });
+    Ok(api.answer_or_ask(request, "limpet ctl at the store").await)
+}

@@ -1,0 +1,170 @@
+//! Users and API keys as the operator's questions deal with them. What ends with a password: every log-in with the old
+//! one, at every worker, at once. API keys belong to nobody and stay: they are deleted one by one.
+
+use limpet_shared::admin::{self, ApiKeyAdd, Password, Reply, Request, UserAdd};
+use limpet_store::List;
+use limpet_worker_core::model::{ApiKey, User};
+use uuid::Uuid;
+
+use crate::{Api, ApiError, bootstrap::random_password, clock, error::Result, fields, lists};
+
+impl Api {
+    /// Answers what [`Request::is_about_people`]. `by` is for the log.
+    pub(crate) async fn answer_about_people(&self, request: Request, by: &str) -> Result<Reply> {
+        match request {
+            Request::Users => self.users().await,
+            Request::UserAdd(wanted) => self.add_user(wanted, by).await,
+            Request::UserPassword { email, password } => self.give_password(&email, password, by).await,
+            Request::UserRemove { email } => self.remove_user(&email, by).await,
+            Request::ApiKeys => self.api_keys().await,
+            Request::ApiKeyAdd(wanted) => self.add_api_key(wanted, by).await,
+            Request::ApiKeyRemove { id } => self.remove_api_key(&id, by).await,
+            _ => Err(ApiError::invalid("ask", "this is not about users or API keys")),
+        }
+    }
+
+    async fn users(&self) -> Result<Reply> {
+        let page = self.store.users(&everybody()).await?;
+        let users = page.items.into_iter().map(|user| admin::User {
+            email: user.email,
+            is_admin: user.is_admin,
+            is_active: user.is_active,
+            created_at: user.created_at,
+        });
+        Ok(Reply::Users { users: users.collect() })
+    }
+
+    async fn add_user(&self, wanted: UserAdd, by: &str) -> Result<Reply> {
+        let (password, given) = given_or_random(wanted.password)?;
+        let now = clock::now();
+        let user = User {
+            id: Uuid::new_v4(),
+            created_at: now,
+            updated_at: now,
+            email: fields::email("email", &wanted.email)?,
+            is_admin: wanted.admin,
+            is_active: true,
+            note: String::new(),
+            password_hash: self.auth.hash(&password.0).await?,
+        };
+        self.store.create_user(&user).await?;
+        tracing::info!(user = user.email, admin = user.is_admin, by, "a user was added");
+        let may = if user.is_admin { "administrate the network" } else { "log in, and administrates nothing" };
+        Ok(told(format!("{} may {may}", user.email), password, given))
+    }
+
+    async fn give_password(&self, email: &str, password: Option<Password>, by: &str) -> Result<Reply> {
+        let user = self.user_called(email).await?;
+        let (password, given) = given_or_random(password)?;
+        let user = self.set_password(user, &password.0).await?;
+        tracing::info!(user = user.email, by, "a user has a new password");
+        let but = if user.is_active { "" } else { "; the user is disabled and cannot log in all the same" };
+        let message = format!("{} has a new password, and every log-in with the old one has ended{but}", user.email);
+        Ok(told(message, password, given))
+    }
+
+    /// Every token of a log-in names the password that it was given for, so all of the old one's end with this write.
+    pub(crate) async fn set_password(&self, user: User, password: &str) -> Result<User> {
+        let password_hash = self.auth.hash(password).await?;
+        let user = User { updated_at: clock::now(), password_hash, ..user };
+        self.store.update_user(&user).await?;
+        Ok(user)
+    }
+
+    async fn remove_user(&self, email: &str, by: &str) -> Result<Reply> {
+        let user = self.user_called(email).await?;
+        if user.is_admin && self.is_last_administrator(&user).await? {
+            let why = format!("{email} is the last administrator: add another one first");
+            return Err(ApiError::Precondition(why));
+        }
+        self.store.delete_user(user.id).await?;
+        tracing::info!(user = user.email, by, "a user was deleted");
+        Ok(Reply::Done { message: format!("{} was deleted, and is logged out", user.email) })
+    }
+
+    async fn is_last_administrator(&self, user: &User) -> Result<bool> {
+        let all = self.store.users(&everybody()).await?.items;
+        Ok(!all.iter().any(|other| other.is_admin && other.is_active && other.id != user.id))
+    }
+
+    async fn user_called(&self, email: &str) -> Result<User> {
+        if let Some(user) = self.store.user_by_email(email).await? {
+            return Ok(user);
+        }
+        let known: Vec<String> =
+            self.store.users(&some(NAMED)).await?.items.into_iter().map(|user| user.email).collect();
+        let known =
+            if known.is_empty() { "there is none yet".into() } else { format!("there are: {}", known.join(", ")) };
+        Err(ApiError::NotFound(format!("user {email} ({known})")))
+    }
+
+    /// The network's first, then those of each tenant.
+    async fn api_keys(&self) -> Result<Reply> {
+        let mut keys = self.store.api_keys(true, &everybody()).await?.items;
+        for tenant in self.store.tenants(&everybody()).await?.items {
+            let list = List { tenant: Some(tenant.id), ..everybody() };
+            keys.extend(self.store.api_keys(false, &list).await?.items);
+        }
+        let api_keys = keys.into_iter().map(|key| admin::ApiKey {
+            id: key.id.to_string(),
+            name: key.name,
+            tenant: key.tenant_id.map(|id| id.to_string()),
+            read_only: key.read_only,
+            created_at: key.created_at,
+        });
+        Ok(Reply::ApiKeys { api_keys: api_keys.collect() })
+    }
+
+    async fn add_api_key(&self, wanted: ApiKeyAdd, by: &str) -> Result<Reply> {
+        let tenant = match wanted.tenant {
+            Some(called) => Some(self.tenant_called(Some(called)).await?),
+            None => None,
+        };
+        let key = ApiKey {
+            id: Uuid::new_v4(),
+            created_at: clock::now(),
+            name: fields::name("name", &wanted.name)?,
+            is_admin: tenant.is_none(),
+            tenant_id: tenant.as_ref().map(|tenant| tenant.id),
+            read_only: wanted.read_only,
+        };
+        self.store.create_api_key(&key).await?;
+        tracing::info!(key = %key.id, name = key.name, read_only = key.read_only, by, "an API key was made");
+        let may = if key.read_only { "look at" } else { "do" };
+        let whose =
+            tenant.map_or_else(|| "everything".into(), |tenant| format!("everything of tenant {}", tenant.name));
+        let message = format!("The API key {} may {may} {whose} until it is deleted", key.name);
+        Ok(Reply::ApiKey { message, id: key.id.to_string(), token: self.auth.key_token(&key).await? })
+    }
+
+    async fn remove_api_key(&self, id: &str, by: &str) -> Result<Reply> {
+        let id = fields::id("id", id)?;
+        let key = self.store.api_key(id).await?.ok_or_else(|| ApiError::NotFound(format!("API key {id}")))?;
+        self.store.delete_api_key(id).await?;
+        tracing::info!(key = %id, name = key.name, by, "an API key was deleted");
+        Ok(Reply::Done { message: format!("the API key {} ({id}) counts no more", key.name) })
+    }
+}
+
+/// Users named when one is not found.
+const NAMED: u32 = 20;
+
+fn some(limit: u32) -> List {
+    List { limit, ..List::default() }
+}
+
+fn everybody() -> List {
+    some(lists::MOST)
+}
+
+/// The password, and whether it was given: then there is no need to tell it.
+fn given_or_random(password: Option<Password>) -> Result<(Password, bool)> {
+    match password {
+        Some(password) => Ok((password, true)),
+        None => Ok((Password(random_password()?), false)),
+    }
+}
+
+fn told(message: String, password: Password, given: bool) -> Reply {
+    if given { Reply::Done { message } } else { Reply::Password { message, password } }
+}
