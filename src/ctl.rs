@@ -33,7 +33,7 @@ pub enum CtlError {
     Moving(#[from] moving::CtlMovingError),
     #[error(transparent)]
     People(#[from] people::PeopleError),
-    #[error("{0}; if it is stopped, say --store URL, such as --store sqlite:{}/store", .1.display())]
+    #[error("{0}; if it is stopped, say --store URL, such as --store sqlite:{data}/store", data = .1.display())]
     NotRunning(AskError, std::path::PathBuf),
     /// Nobody was there to ask, or the answer was no.
     #[error("{0}: not done; --yes does it")]

@@ -186,7 +186,7 @@ impl Trial {
         self.cluster.start_worker(index);
         self.cluster.ready(index).await;
         self.pause(4_000, 6_000).await;
-        self.cluster.done(&Request::drain(name, true)).await;
+        self.cluster.done(&Request::drain(&name, true)).await;
         eventually(&format!("{name} to have nothing left"), async || {
             let servers = self.cluster.servers().await;
             let worker = servers.into_iter().find(|server| server.name == name)?;

@@ -46,7 +46,10 @@ pub struct Join<'a> {
     pub request: &'a JoinRequest,
     pub context: &'a DeviceContext,
     pub state: &'a DeviceState,
+    /// The region that it was received in.
     pub region: &'a Region,
+    /// The region configuration that the device is to be in, of the same band: what its profile names, else [`Self::region`].
+    pub home: &'a Region,
     /// All receptions of this transmission; at least one.
     pub receptions: &'a [Reception],
     /// Of the cluster, 24 bits.
@@ -110,16 +113,16 @@ fn new_session(join: &Join<'_>, received_at: UnixMicros) -> Session {
     let app_key = join.context.device.app_key.unwrap_or_default();
     let keys = session_keys(&app_key, state.next_join_nonce, join.net_id, request.dev_nonce);
     let keys = SessionKeys { nwk_s_key: keys.nwk_s_key, app_s_key: keys.app_s_key };
-    let mut session = session::begin(key, received_at, true, join.region, keys);
+    let mut session = session::begin(key, received_at, true, join.home, keys);
     session.queue_done = join.queue_done;
     // A device that took the CFList knows its channels; the others are told by LinkADRReq.
-    session.mac.channels_set = takes_cf_list(join) && join.region.cf_list().is_some();
+    session.mac.channels_set = takes_cf_list(join) && join.home.cf_list().is_some();
     session
 }
 
 /// A fixed plan's CFList (type 1) came with the regional parameters of LoRaWAN 1.0.3.
 fn takes_cf_list(join: &Join<'_>) -> bool {
-    let dynamic_plan = join.region.channel_mask_requests(0).is_empty();
+    let dynamic_plan = join.home.channel_mask_requests(0).is_empty();
     dynamic_plan || join.context.profile.mac_version >= MacVersion::V1_0_3
 }
 
@@ -131,7 +134,7 @@ fn accept_bytes(join: &Join<'_>, session: &Session) -> alloc::vec::Vec<u8> {
         rx1_dr_offset: session.mac.rx1_dr_offset,
         rx2_data_rate: session.mac.rx2_data_rate,
         rx_delay: session.mac.rx1_delay,
-        cf_list: join.region.cf_list().filter(|_| takes_cf_list(join)),
+        cf_list: join.home.cf_list().filter(|_| takes_cf_list(join)),
     };
     accept.build(&join.context.device.app_key.unwrap_or_default())
 }
@@ -146,7 +149,7 @@ fn first_slot(join: &Join<'_>, session: &Session, accept: PlannedDownlink, recei
         id: ident::event_id("join", &session.key, 0, 0),
         at: received_at,
         device: join.context.info(),
-        kind: EventKind::Join(JoinEvent { dev_addr: session.key.dev_addr, region: join.region.name().into() }),
+        kind: EventKind::Join(JoinEvent { dev_addr: session.key.dev_addr, region: join.home.name().into() }),
     };
     Slot {
         number: 1,

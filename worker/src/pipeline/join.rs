@@ -30,6 +30,7 @@ impl Pipeline {
         if let Err(reason) = permitted(request, &context, region) {
             return Ok(self.refuse(reason, request));
         }
+        let Some(home) = self.home(&context, region) else { return Ok(self.refuse("region_mismatch", request)) };
         if let Some(row) = self.store.join_row(request.dev_eui, request.dev_nonce, freshness).await? {
             return self.finish_join(&row, region).await;
         }
@@ -40,6 +41,7 @@ impl Pipeline {
             context: &context,
             state: &state,
             region,
+            home,
             receptions,
             net_id: self.net_id,
             random: self.surroundings.random(),
@@ -50,6 +52,15 @@ impl Pipeline {
         match accepted {
             Err(drop) => Ok(self.refuse(drop.reason(), request)),
             Ok((next, row)) => self.commit_join(&state, &next, &row, &context, region).await,
+        }
+    }
+
+    /// The region configuration that the device's profile names; without one, the one it was heard in. `None`: the network
+    /// has it no more.
+    fn home(&self, context: &DeviceContext, heard: &'static Region) -> Option<&'static Region> {
+        match &context.profile.region_config_id {
+            Some(id) => self.regions.by_name(id).filter(|home| home.band() == heard.band()),
+            None => Some(heard),
         }
     }
 

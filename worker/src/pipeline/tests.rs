@@ -105,6 +105,8 @@ struct Net {
     clock: Arc<Clock>,
     workers: Vec<Arc<Pipeline>>,
     region: &'static Region,
+    /// Regions that are configured too.
+    besides: Vec<&'static Region>,
     seq: AtomicU32,
 }
 
@@ -119,6 +121,7 @@ impl Net {
             clock: Arc::new(Clock(Instant::now(), AtomicU32::new(1))),
             workers: Vec::new(),
             region,
+            besides: Vec::new(),
             seq: AtomicU32::new(0),
         };
         net.workers = (0..workers).map(|i| net.worker(&format!("w{i}"))).collect();
@@ -137,7 +140,7 @@ impl Net {
             self.webhook.clone(),
             self.edge.clone(),
             self.clock.clone(),
-            Regions::new(vec![self.region], false),
+            Regions::new([&[self.region][..], &self.besides].concat(), false),
             Metrics::new().unwrap(),
             name.into(),
             0,
@@ -461,6 +464,22 @@ async fn a_fixed_plan_tells_its_sub_band() {
     assert_eq!((accept.freq, accept.datr), (923_300_000, Datr::Lora { spreading_factor: 10, bandwidth_khz: 500 }));
     let opened = lorawan::JoinAccept::open(&accept.data, &APP_KEY).unwrap();
     let list = opened.cf_list.unwrap();
+    assert_eq!((&list[..10], list[15]), (&[0, 0xff, 0, 0, 0, 0, 0, 0, 2, 0][..], 1), "channels 8 to 15 and 65");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_is_told_the_sub_band_of_its_profile_wherever_it_was_heard() {
+    let mut net = Net::new("us915_0", 0).await;
+    net.besides.push(Region::by_name("us915_1").unwrap());
+    let mut profile = net.store.device_profile(Uuid::from_u128(3)).await.unwrap().unwrap();
+    profile.region_config_id = Some("us915_1".into());
+    net.store.update_device_profile(&profile).await.unwrap();
+    net.workers = vec![net.worker("w0")];
+    let phy = JoinRequest::build(Eui64(9), DEVICE, 1, &APP_KEY);
+    net.give(0, net.frame(1, 902_300_000, &phy, 7)).await.unwrap();
+    let accept = txpk(&net.downlinks()[0], 0);
+    assert_eq!(accept.freq, 923_300_000, "the window of the channel that it was heard on");
+    let list = lorawan::JoinAccept::open(&accept.data, &APP_KEY).unwrap().cf_list.unwrap();
     assert_eq!((&list[..10], list[15]), (&[0, 0xff, 0, 0, 0, 0, 0, 0, 2, 0][..], 1), "channels 8 to 15 and 65");
 }
 

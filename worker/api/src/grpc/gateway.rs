@@ -22,31 +22,43 @@ use crate::{
     error::Result,
     fields::{self, refuse, required},
     lists,
+    regions::Regions,
 };
 
 /// Seconds between two stats of a gateway that says nothing else: the default of ChirpStack's clients.
 pub(crate) const STATS_INTERVAL: u32 = 30;
 
+/// What ChirpStack's clients send for a gateway that is like all others.
+const USUAL_PRIORITY: u32 = 10;
+/// The tag that ties a gateway's frames to one region.
+const REGION_TAG: &str = "region";
+
 /// What a gateway is set to, besides its tenant and times.
-fn read(given: api::Gateway) -> Result<Gateway> {
-    refuse("downlink_priority", given.downlink_priority != 0, "is not served yet: use 0")?;
+fn read(given: api::Gateway, regions: &Regions) -> Result<Gateway> {
+    let usual = matches!(given.downlink_priority, 0 | USUAL_PRIORITY);
+    refuse("downlink_priority", !usual, &format!("all gateways have the same: use 0 or {USUAL_PRIORITY}"))?;
     Ok(Gateway {
         eui: fields::eui("gateway_id", &given.gateway_id)?,
         name: fields::name("name", &given.name)?,
         description: fields::text("description", given.description)?,
         location: given.location.map(read_location).transpose()?,
         stats_interval_secs: given.stats_interval,
-        tags: read_tags(given.tags)?,
+        tags: read_tags(given.tags, regions)?,
         metadata: fields::tags("metadata", given.metadata)?,
+        downlink_priority: given.downlink_priority,
         ..Gateway::default()
     })
 }
 
 /// Tags, of which one is no mere remark.
-fn read_tags(given: HashMap<String, String>) -> Result<Tags> {
+fn read_tags(given: HashMap<String, String>, regions: &Regions) -> Result<Tags> {
     if let Some(policy) = given.get(policy::TAG) {
         let refused = |why| ApiError::invalid("tags", format!("{}: {why}", policy::TAG));
         policy.parse::<AddressPolicy>().map_err(refused)?;
+    }
+    if let Some(name) = given.get(REGION_TAG).filter(|name| regions.by_name(name).is_none()) {
+        let why = format!("{REGION_TAG}: {name:?} is no region of this network, which has {}", regions.names());
+        return Err(ApiError::invalid("tags", why));
     }
     fields::tags("tags", given)
 }
@@ -89,7 +101,7 @@ fn write(gateway: &Gateway, seen: &GatewaySeen) -> api::Gateway {
         tags: fields::map(&gateway.tags),
         metadata: fields::map(&gateway.metadata),
         stats_interval: gateway.stats_interval_secs,
-        downlink_priority: 0,
+        downlink_priority: gateway.downlink_priority,
     }
 }
 
@@ -115,7 +127,7 @@ fn list_item((gateway, seen): &(Gateway, GatewaySeen), now: UnixMicros) -> api::
         updated_at: Some(clock::timestamp(gateway.updated_at)),
         last_seen_at: seen.last_seen_at.map(clock::timestamp),
         state: state(gateway, seen, now).into(),
-        downlink_priority: 0,
+        downlink_priority: gateway.downlink_priority,
     }
 }
 
@@ -157,7 +169,7 @@ impl GatewayService for Grpc {
         let tenant_id = fields::id("tenant_id", &given.tenant_id)?;
         caller.of_tenant(tenant_id, Access::Write)?;
         let now = clock::now();
-        let gateway = Gateway { created_at: now, updated_at: now, tenant_id, ..read(given)? };
+        let gateway = Gateway { created_at: now, updated_at: now, tenant_id, ..read(given, &self.0.regions)? };
         self.0.create_gateway(&gateway).await?;
         reply(())
     }
@@ -183,7 +195,7 @@ impl GatewayService for Grpc {
             created_at: known.created_at,
             updated_at: clock::now(),
             tenant_id: known.tenant_id,
-            ..read(given)?
+            ..read(given, &self.0.regions)?
         };
         self.0.store.update_gateway(&gateway).await.map_err(ApiError::from)?;
         self.0.tell_balancers().await;

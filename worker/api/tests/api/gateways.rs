@@ -58,6 +58,7 @@ async fn a_gateway_that_cannot_be_is_refused() {
         ("gateway_id", api::Gateway { gateway_id: "0016c001".into(), ..good.clone() }),
         ("name", api::Gateway { name: String::new(), ..good.clone() }),
         ("tags", api::Gateway { tags: [("address_policy".into(), "lock:10.0.0.1/8".into())].into(), ..good.clone() }),
+        ("tags", api::Gateway { tags: [("region".into(), "eu686".into())].into(), ..good.clone() }),
         ("tenant_id", api::Gateway { tenant_id: "Limpet".into(), ..good.clone() }),
         ("downlink_priority", api::Gateway { downlink_priority: 1, ..good.clone() }),
         (
@@ -67,6 +68,12 @@ async fn a_gateway_that_cannot_be_is_refused() {
     ] {
         assert_eq!(refused_field(create(&server, bad).await), field);
     }
+    let usual =
+        api::Gateway { downlink_priority: 10, tags: [("region".into(), "EU868".into())].into(), ..good.clone() };
+    create(&server, usual).await.unwrap();
+    let get = api::GetGatewayRequest { gateway_id: GATEWAY.into() };
+    let found = server.gateways().await.get(server.ask(get)).await.unwrap().into_inner().gateway.unwrap();
+    assert_eq!(found.downlink_priority, 10, "as clients send it");
     let orphan = api::Gateway { tenant_id: "11111111-2222-4333-8444-555555555555".into(), ..good };
     assert_eq!(code(create(&server, orphan).await), Code::NotFound);
 }

@@ -154,6 +154,9 @@ pub struct Gateway {
     /// The tag `region` ties its frames to one region.
     pub tags: Tags,
     pub metadata: Tags,
+    /// As clients set it; all gateways have the same.
+    #[serde(default)]
+    pub downlink_priority: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -282,6 +282,7 @@ impl Samples {
             stats_interval_secs: 30,
             tags: tags("region", "eu868"),
             metadata: tags("serial", "1234"),
+            downlink_priority: 10,
         }
     }
 
