@@ -114,7 +114,7 @@ async fn frame(worker: &mut BalancerLink) -> UplinkFrame {
 fn keep_alive(worker: &BalancerLink) -> JoinHandle<()> {
     let control = worker.control_tx.clone();
     tokio::spawn(async move {
-        while control.send(Kind::Alive(Alive { in_flight: 0 })).await.is_ok() {
+        while control.send(Kind::Alive(Alive::default())).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     })

@@ -312,11 +312,11 @@ async fn messages_of_any_size_cross_in_both_directions() {
     let gateways = (0..200_000).map(|eui| KnownGateway { eui, ..KnownGateway::default() }).collect();
     let cluster = Cluster { version: 3, gateways, ..Cluster::default() };
     client.control_tx.try_send(to_balancer::Kind::Cluster(cluster.clone())).unwrap();
-    client.control_tx.try_send(to_balancer::Kind::Alive(Alive { in_flight: 5 })).unwrap();
+    client.control_tx.try_send(to_balancer::Kind::Alive(Alive { in_flight: 5, asked_at: 0 })).unwrap();
     let got = timeout(PATIENCE, server.control_rx.recv()).await.unwrap().unwrap().unwrap();
     assert!(got.kind == Some(to_balancer::Kind::Cluster(cluster)));
     let got = timeout(PATIENCE, server.control_rx.recv()).await.unwrap().unwrap().unwrap();
-    assert_eq!(got.kind, Some(to_balancer::Kind::Alive(Alive { in_flight: 5 })));
+    assert_eq!(got.kind, Some(to_balancer::Kind::Alive(Alive { in_flight: 5, asked_at: 0 })));
 
     outgoing.control.try_send(to_worker::Kind::Drain(Drain { on: true, remembered: false })).unwrap();
     let got = timeout(PATIENCE, client.control_rx.recv()).await.unwrap().unwrap().unwrap();
@@ -518,7 +518,7 @@ async fn a_restarted_balancer_is_noticed_by_its_reset() {
     saved.save(&identity::folder(folder.path(), Role::Balancer)).unwrap();
     let restarted = Balancer::start_in(folder, balancer.authority.clone(), "127.0.0.1:0".parse().unwrap());
     *relay.to.lock().unwrap() = Some(restarted.server.local_addr());
-    client.control_tx.send(to_balancer::Kind::Alive(Alive { in_flight: 0 })).await.unwrap();
+    client.control_tx.send(to_balancer::Kind::Alive(Alive { in_flight: 0, asked_at: 0 })).await.unwrap();
     assert_eq!(timeout(PATIENCE, client.link.closed()).await.unwrap(), Ended::Reset);
 }
 

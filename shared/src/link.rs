@@ -151,7 +151,7 @@ pub mod to_balancer {
 /// Balancer to worker, on the control stream.
 #[derive(Clone, PartialEq, Message)]
 pub struct ToWorker {
-    #[prost(oneof = "to_worker::Kind", tags = "1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "to_worker::Kind", tags = "1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub kind: Option<to_worker::Kind>,
 }
 pub mod to_worker {
@@ -185,6 +185,8 @@ pub mod to_worker {
         Sightings(Sightings),
         #[prost(message, tag = "14")]
         Spare(Spare),
+        #[prost(message, tag = "15")]
+        Clock(Clock),
     }
 }
 
@@ -381,6 +383,21 @@ pub struct Alive {
     /// Frames in work.
     #[prost(uint32, tag = "1")]
     pub in_flight: u32,
+    /// Not 0: the worker asks what time it is, at this moment of a clock of its own. Answered by [`Clock`].
+    #[prost(uint64, tag = "2")]
+    pub asked_at: u64,
+}
+
+/// Answer to a worker's question what time it is: from question, answer and what passed between them it knows how far its
+/// clock is from the balancer's, whose times are in frames and windows.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Clock {
+    /// [`Alive::asked_at`].
+    #[prost(uint64, tag = "1")]
+    pub asked_at: u64,
+    /// The balancer's clock (Unix, us).
+    #[prost(uint64, tag = "2")]
+    pub now: u64,
 }
 
 /// A downlink, with every window that could carry it. The balancer sends the first window in time, and the next

@@ -28,7 +28,7 @@ fn what_a_newer_version_adds_to_a_message_is_passed_over() {
         B::Cluster(link::Cluster { version: 4, gateways: vec![known.clone()], ..Default::default() }),
         B::ClusterDelta(link::ClusterDelta { from: 1, to: 2, add: vec![known], remove: vec![5] }),
         B::Weight(weight),
-        B::Alive(link::Alive { in_flight: 3 }),
+        B::Alive(link::Alive { in_flight: 3, asked_at: 9 }),
         B::Downlink(link::Downlink { key: 1, gateway: 2, windows: vec![window], ..Default::default() }),
         B::Drain(link::Drain { on: true, ..Default::default() }),
         B::Renew(link::Renew { csr: Bytes::from_static(b"csr") }),
@@ -53,6 +53,7 @@ fn what_a_newer_version_adds_to_a_message_is_passed_over() {
         W::AdminReply(link::AdminReply { id: 1, reply: "{}".into() }),
         W::Sightings(link::Sightings { gateways: vec![1, 2], ages: vec![0, 9] }),
         W::Spare(link::Spare { names: vec!["a".into()] }),
+        W::Clock(link::Clock { asked_at: 9, now: 5 }),
     ];
     for message in to_worker.map(ToWorker::from) {
         let (tag, content) = parts(&message);

@@ -155,7 +155,7 @@ async fn a_balancer_works_with_a_worker_of_the_next_version() {
     let alive = tokio::spawn(async move {
         loop {
             control.unheard_of().await;
-            control.tell_balancer(to_balancer::Kind::Alive(Alive { in_flight: 0 })).await;
+            control.tell_balancer(to_balancer::Kind::Alive(Alive::default())).await;
             tokio::time::sleep(millis(100)).await;
         }
     });

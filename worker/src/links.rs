@@ -1,6 +1,7 @@
 //! The worker's links: one to every balancer, dialled again whenever it ends; and which of them a downlink takes.
 
 mod acks;
+mod clocks;
 mod dialling;
 mod routes;
 mod session;
@@ -17,7 +18,7 @@ use std::{
 
 use limpet_link::{ControlSender, DialError, Identity};
 use limpet_shared::{
-    Eui64,
+    Eui64, UnixMicros,
     admin::{ErrorKind, Reply, Request},
     link::{self, Admin, Cluster, Drain, Hello, ToBalancer, Weight, to_balancer},
 };
@@ -33,6 +34,7 @@ use crate::{
     pipeline::{Pipeline, Sweep},
     seams,
 };
+use clocks::Clocks;
 use routes::{Routes, Spread};
 use told::Told;
 
@@ -87,6 +89,7 @@ pub struct Links {
     peers: Mutex<HashMap<String, Peer>>,
     routes: Mutex<Routes>,
     spread: Mutex<Spread>,
+    clocks: Mutex<Clocks>,
     told: Mutex<Told>,
     /// How long frames take until they are stored.
     pub stored_after: StoredAfter,
@@ -126,6 +129,7 @@ impl Links {
             peers: Mutex::default(),
             routes: Mutex::default(),
             spread: Mutex::default(),
+            clocks: Mutex::new(Clocks::new()),
             told,
             stored_after: StoredAfter::default(),
             draining: AtomicBool::new(false),
@@ -354,16 +358,25 @@ impl Links {
     }
 
     /// Hands it to the best balancer that takes it; false if there is none.
-    fn send_by_route(&self, downlink: &link::Downlink) -> bool {
+    fn send_by_route(&self, downlink: &link::Downlink, clock: u64) -> bool {
         let routes: Vec<u64> = self.routes.lock().to(Eui64(downlink.gateway)).collect();
         let peers = self.peers.lock();
-        let known = routes.iter().filter_map(|balancer| peers.values().find(|peer| peer.instance == *balancer));
-        let message = || ToBalancer::from(to_balancer::Kind::Downlink(downlink.clone()));
-        known.into_iter().any(|peer| peer.control.try_send(message()).is_ok())
+        let mut known = routes.iter().filter_map(|balancer| peers.values().find(|peer| peer.instance == *balancer));
+        known.any(|peer| peer.control.try_send(self.downlink_for(peer, downlink, clock)).is_ok())
+    }
+
+    /// As that balancer's clock has it. `clock` is the one that its windows are on.
+    fn downlink_for(&self, peer: &Peer, downlink: &link::Downlink, clock: u64) -> ToBalancer {
+        let mut downlink = downlink.clone();
+        let clocks = self.clocks.lock();
+        for window in &mut downlink.windows {
+            window.at = clocks.between(clock, peer.instance, UnixMicros(window.at)).0;
+        }
+        ToBalancer::from(to_balancer::Kind::Downlink(downlink))
     }
 
     /// Without a way any balancer may have one: the others answer NO_ROUTE.
-    fn send_by_all(&self, downlink: &link::Downlink) {
+    fn send_by_all(&self, downlink: &link::Downlink, clock: u64) {
         let gateway = Eui64(downlink.gateway);
         let peers = self.peers.lock();
         if peers.is_empty() {
@@ -372,8 +385,8 @@ impl Links {
         }
         // An answer may come before the last one is asked.
         let mut spread = self.spread.lock();
-        let message = || ToBalancer::from(to_balancer::Kind::Downlink(downlink.clone()));
-        let asked = peers.values().filter(|peer| peer.control.try_send(message()).is_ok()).count();
+        let send = |peer: &&Peer| peer.control.try_send(self.downlink_for(peer, downlink, clock)).is_ok();
+        let asked = peers.values().filter(send).count();
         if asked == 0 {
             tracing::warn!(%gateway, "a downlink was not sent: the links are full");
             self.metrics.dropped("downlink_link_full");
@@ -384,10 +397,19 @@ impl Links {
 }
 
 impl seams::Link for Links {
-    fn send(&self, downlink: link::Downlink) {
-        if !self.send_by_route(&downlink) {
-            self.send_by_all(&downlink);
+    fn send(&self, downlink: link::Downlink, clock: u64) {
+        if !self.send_by_route(&downlink, clock) {
+            self.send_by_all(&downlink, clock);
         }
+    }
+
+    fn now_at(&self, balancer: u64) -> Option<UnixMicros> {
+        self.clocks.lock().now_at(balancer)
+    }
+
+    fn asks(&self, gateway: Eui64) -> bool {
+        let linked = |balancer| self.is_linked_to(balancer);
+        self.routes.lock().asks(gateway, seams::Surroundings::now(&seams::Machine), linked)
     }
 
     fn is_suspect(&self, worker: &str) -> bool {

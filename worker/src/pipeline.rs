@@ -28,7 +28,10 @@ use limpet_shared::{
     lorawan::{self, Frame},
 };
 use limpet_store::{Store, StoreError};
-use limpet_worker_core::model::{DedupKey, Reception};
+use limpet_worker_core::{
+    downlink::Way,
+    model::{DedupKey, Reception},
+};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -129,10 +132,35 @@ impl Pipeline {
         })
     }
 
-    /// One datagram, from the link to *done*. Ends only when everything in it needs nothing more, however long the
+    /// What time it is at that balancer; by this machine's clock if no link says. A balancer of 0 is any.
+    fn now_at(&self, balancer: u64) -> UnixMicros {
+        self.link.now_at(balancer).unwrap_or_else(|| self.surroundings.now())
+    }
+
+    /// What time it is on the clock that the reception's time is of. This machine's own may be another.
+    fn now_of(&self, reception: &Reception) -> UnixMicros {
+        self.now_at(reception.balancer)
+    }
+
+    /// The same for all copies of a transmission: the first one's.
+    fn now_of_first(&self, copies: &Transmission) -> UnixMicros {
+        copies.receptions.first().map_or_else(|| self.surroundings.now(), |first| self.now_of(first))
+    }
+
+    /// The way back of each copy.
+    fn ways(&self, copies: &Transmission) -> Vec<Way> {
+        copies.receptions.iter().map(|r| Way { asks: self.link.asks(r.gateway), now: self.now_of(r) }).collect()
+    }
+
+    /// How long ago it was received.
+    fn age(&self, reception: &Reception) -> Duration {
+        self.now_of(reception).since(reception.received_at)
+    }
+
+    /// One datagram, from the link of a balancer to *done*. Ends only when everything in it needs nothing more, however long the
     /// store is away: until then the balancer retains it.
-    pub async fn datagram(self: &Arc<Self>, frame: UplinkFrame, report: impl Fn(Stage)) {
-        let receptions = self.parse(&frame).await;
+    pub async fn datagram(self: &Arc<Self>, balancer: u64, frame: UplinkFrame, report: impl Fn(Stage)) {
+        let receptions = self.parse(balancer, &frame).await;
         // Before they are stored, which may take as long as the store is away, and not in this order.
         let turns: Vec<_> = receptions.iter().map(|reception| self.line_up(reception)).collect();
         let puts = receptions
@@ -165,7 +193,7 @@ impl Pipeline {
             let (pipeline, key) = (self.clone(), reception.key);
             tokio::spawn(async move { pipeline.transmission(key, turn).await });
         } else if let Some(turn) = turn {
-            turn.pass(self.surroundings.now().since(reception.received_at));
+            turn.pass(self.age(reception));
         }
         done
     }
@@ -175,7 +203,7 @@ impl Pipeline {
         loop {
             let held = self.works.held(key);
             let window_ends = self.on_grid(held.latest + WINDOW, WINDOW_GRID);
-            tokio::time::sleep(window_ends.since(self.surroundings.now()).min(WINDOW + WINDOW_GRID)).await;
+            tokio::time::sleep(window_ends.since(self.now_at(held.balancer)).min(WINDOW + WINDOW_GRID)).await;
             let held = self.works.held(key);
             let asked = tokio::time::Instant::now();
             let receptions = self.until_stored("receptions", || self.store.receptions(key)).await;
@@ -183,7 +211,7 @@ impl Pipeline {
             let copies = Transmission::of(receptions, &held);
             self.let_others_go_first(follow_after * copies.rank(&held).min(2)).await;
             if let Some(turn) = &mut turn {
-                turn.come(self.surroundings.now().since(copies.received_at())).await;
+                turn.come(copies.receptions.first().map(|first| self.age(first)).unwrap_or_default()).await;
             }
             self.settle(&copies).await;
             if self.works.finish(key, &held) {

@@ -3,12 +3,17 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use limpet_shared::{UnixMicros, link};
+use limpet_shared::{Eui64, UnixMicros, link};
 
 /// The way back to the gateways.
 pub trait Link: Send + Sync + 'static {
-    /// Sends it by the balancer that saw the gateway last. The balancer reports what became of it.
-    fn send(&self, downlink: link::Downlink);
+    /// Sends it by the balancer that saw the gateway last. The balancer reports what became of it. `clock`: the balancer
+    /// that the times of its windows are of.
+    fn send(&self, downlink: link::Downlink, clock: u64);
+    /// What time it is at that balancer, or at another one if there is no link to it; `None` without any link.
+    fn now_at(&self, balancer: u64) -> Option<UnixMicros>;
+    /// Whether the gateway asks a balancer that is linked for downlinks.
+    fn asks(&self, gateway: Eui64) -> bool;
     /// A balancer finds that worker silent at the moment.
     fn is_suspect(&self, worker: &str) -> bool;
 }

@@ -4,7 +4,7 @@
 use prost::Message;
 
 /// A kind that this version does not know.
-pub const UNKNOWN: u8 = 15;
+pub const UNKNOWN: u8 = 31;
 
 /// One field of each wire type, under numbers that a later version may give.
 #[derive(Clone, PartialEq, Message)]
@@ -35,8 +35,8 @@ pub fn added() -> Added {
 pub fn newer_of_kind(tag: u8, content: &[u8]) -> Vec<u8> {
     let content = [content, &added().encode_to_vec()].concat();
     let mut wire = Vec::new();
-    // Field number and wire type 2 in one byte: all our numbers are below 16.
-    wire.push(tag << 3 | 2);
+    // Field number and wire type 2.
+    prost::encoding::encode_varint(u64::from(tag) << 3 | 2, &mut wire);
     prost::encoding::encode_varint(content.len() as u64, &mut wire);
     wire.extend(content);
     newer(&wire)
@@ -51,8 +51,9 @@ pub fn newer(message: &[u8]) -> Vec<u8> {
 /// The number of a kind, and its content, taken from what this version writes.
 pub fn parts(message: &impl Message) -> (u8, Vec<u8>) {
     let wire = message.encode_to_vec();
-    let mut rest = &wire[1..];
+    let mut rest = &wire[..];
+    let key = prost::encoding::decode_varint(&mut rest).unwrap();
     let len = prost::encoding::decode_varint(&mut rest).unwrap() as usize;
     assert_eq!(rest.len(), len, "one kind and nothing else");
-    (wire[0] >> 3, rest.to_vec())
+    ((key >> 3) as u8, rest.to_vec())
 }

@@ -53,6 +53,7 @@ mod tests {
             gateway: Eui64(gateway),
             context: u64::from(frequency) + u64::from(antenna),
             received_at: UnixMicros(1),
+            balancer: 0,
             region: "eu868".into(),
             frequency,
             data_rate: 5,

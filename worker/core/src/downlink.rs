@@ -5,11 +5,23 @@ use core::time::Duration;
 
 use limpet_shared::{UnixMicros, region::Region};
 
-use crate::model::{MacState, PlannedWindow, Reception};
+use crate::model::{MacState, PlannedGateway, PlannedWindow, Reception};
 
 /// A window that opens sooner than this cannot be met any more: the way to the gateway, and the 42.5 ms that
 /// Semtech's forwarder wants ahead.
 pub const LEAD: Duration = Duration::from_millis(120);
+
+/// Gateways that a downlink is planned for at most.
+const MOST_GATEWAYS: usize = 3;
+
+/// What the deciding worker knows of the way back of a reception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The gateway asks for downlinks (PULL_DATA).
+    pub asks: bool,
+    /// What time it is on the clock of the balancer that received it: this machine's may be another.
+    pub now: UnixMicros,
+}
 
 /// Receive windows of a Class A device, and where they fall for one uplink.
 #[derive(Clone, Copy, Debug)]
@@ -38,10 +50,29 @@ impl Timing {
     }
 }
 
-/// The reception to answer: of a gateway whose counter is known, with the best SNR, then RSSI; the lowest EUI decides a tie,
-/// so that every worker chooses alike.
-pub fn answer_to(receptions: &[Reception]) -> Option<&Reception> {
-    receptions.iter().filter(|r| r.rx.tmst.is_some()).min_by(|a, b| better(a, b))
+/// The gateways that can answer, the best first, each with the windows that it can still meet. Only gateways that ask for
+/// downlinks are chosen, if any is known to. `ways` are those of the receptions, in their order.
+pub fn plan(receptions: &[Reception], ways: &[Way], timing: Timing, region: &Region) -> Vec<PlannedGateway> {
+    let mut able: Vec<(&Reception, &Way)> = receptions.iter().zip(ways).filter(|(r, _)| r.rx.tmst.is_some()).collect();
+    if able.iter().any(|(_, way)| way.asks) {
+        able.retain(|(_, way)| way.asks);
+    }
+    able.sort_by(|(a, _), (b, _)| better(a, b));
+    let mut plan: Vec<PlannedGateway> = Vec::new();
+    for (sender, way) in able {
+        let windows = windows(sender, timing, region, way.now);
+        let known = plan.iter().any(|planned| planned.gateway == sender.gateway);
+        if !known && !windows.is_empty() && plan.len() < MOST_GATEWAYS {
+            plan.push(PlannedGateway { gateway: sender.gateway, balancer: sender.balancer, windows });
+        }
+    }
+    plan
+}
+
+/// What of the plan can carry a MACPayload of `length` bytes.
+pub fn fitting_plan(plan: &[PlannedGateway], length: usize, region: &Region) -> Vec<PlannedGateway> {
+    let fit = plan.iter().map(|p| PlannedGateway { windows: fitting(&p.windows, length, region), ..p.clone() });
+    fit.filter(|planned| !planned.windows.is_empty()).collect()
 }
 
 /// Orders receptions best first.
@@ -49,17 +80,17 @@ pub fn better(a: &Reception, b: &Reception) -> core::cmp::Ordering {
     b.rx.snr.total_cmp(&a.rx.snr).then(b.rx.rssi.cmp(&a.rx.rssi)).then(a.gateway.cmp(&b.gateway))
 }
 
-/// The windows after `uplink` that can still be met at `now`, RX1 first.
-pub fn windows(uplink: &Reception, timing: Timing, region: &Region, now: UnixMicros) -> Vec<PlannedWindow> {
-    let Some(tmst) = uplink.rx.tmst else { return Vec::new() };
-    let rx1 = region.rx1(uplink.frequency, uplink.data_rate, timing.rx1_dr_offset);
+/// The windows that the gateway of this reception can still meet at `now`, RX1 first.
+fn windows(sender: &Reception, timing: Timing, region: &Region, now: UnixMicros) -> Vec<PlannedWindow> {
+    let Some(tmst) = sender.rx.tmst else { return Vec::new() };
+    let rx1 = region.rx1(sender.frequency, sender.data_rate, timing.rx1_dr_offset);
     let rx2 = Some((timing.rx2_frequency, timing.rx2_data_rate));
     let rx2_delay = timing.rx1_delay + Duration::from_secs(1);
     [(1, timing.rx1_delay, rx1), (2, rx2_delay, rx2)]
         .into_iter()
         .filter_map(|(number, delay, channel)| {
             let (frequency, data_rate) = channel?;
-            let at = uplink.received_at + delay;
+            let at = sender.received_at + delay;
             (at >= now + LEAD).then(|| PlannedWindow {
                 number,
                 at,
@@ -67,15 +98,15 @@ pub fn windows(uplink: &Reception, timing: Timing, region: &Region, now: UnixMic
                 frequency,
                 data_rate,
                 power: region.downlink_power(frequency),
-                board: uplink.rx.board,
-                antenna: uplink.rx.antenna,
+                board: sender.rx.board,
+                antenna: sender.rx.antenna,
             })
         })
         .collect()
 }
 
 /// Keeps the windows whose data rate can carry a MACPayload of `length` bytes.
-pub fn fitting(windows: &[PlannedWindow], length: usize, region: &Region) -> Vec<PlannedWindow> {
+fn fitting(windows: &[PlannedWindow], length: usize, region: &Region) -> Vec<PlannedWindow> {
     let fits = |w: &&PlannedWindow| region.max_mac_payload(w.data_rate).is_some_and(|max| length <= max);
     windows.iter().filter(fits).cloned().collect()
 }

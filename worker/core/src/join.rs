@@ -9,7 +9,7 @@ use limpet_shared::{
 };
 
 use crate::{
-    downlink::{self, Timing},
+    downlink::{self, Timing, Way},
     ident,
     model::*,
     session,
@@ -52,6 +52,8 @@ pub struct Join<'a> {
     pub home: &'a Region,
     /// All receptions of this transmission; at least one.
     pub receptions: &'a [Reception],
+    /// The way back of each.
+    pub ways: &'a [Way],
     /// Of the cluster, 24 bits.
     pub net_id: u32,
     /// 32 random bits: the device part of the DevAddr.
@@ -59,6 +61,7 @@ pub struct Join<'a> {
     /// Queue items up to this number were seen to in the session before.
     pub queue_done: u64,
     pub worker: &'a str,
+    /// On the clock of the balancer that received it first.
     pub now: UnixMicros,
 }
 
@@ -76,19 +79,18 @@ pub fn accept(join: &Join<'_>) -> Result<(DeviceState, JoinRow), JoinDrop> {
     if state.next_join_nonce >= 1 << 24 {
         return Err(JoinDrop::JoinNoncesUsedUp);
     }
-    let uplink = downlink::answer_to(join.receptions).ok_or(JoinDrop::TooLate)?;
-    let windows = downlink::windows(uplink, Timing::of_join(join.region), join.region, join.now);
-    if windows.is_empty() {
-        return Err(JoinDrop::TooLate);
-    }
+    let mut plan = downlink::plan(join.receptions, join.ways, Timing::of_join(join.region), join.region).into_iter();
+    let first = plan.next().ok_or(JoinDrop::TooLate)?;
     let mut session = new_session(join, received_at);
     let accept = PlannedDownlink {
         key: ident::accept_key(&session.key),
-        gateway: uplink.gateway,
+        gateway: first.gateway,
         fcnt_down: 0,
         phy: accept_bytes(join, &session),
-        windows,
+        windows: first.windows,
+        balancer: first.balancer,
         item: None,
+        others: plan.collect(),
     };
     session.slot = first_slot(join, &session, accept.clone(), received_at);
     let current = CurrentSession { key: session.key, since: received_at, dev_nonce: Some(join.request.dev_nonce) };

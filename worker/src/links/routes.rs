@@ -73,6 +73,14 @@ impl Routes {
     }
 }
 
+impl Routes {
+    /// Whether the gateway has asked one of the balancers that are linked for downlinks.
+    pub fn asks(&self, gateway: Eui64, now: UnixMicros, is_linked: impl Fn(u64) -> bool) -> bool {
+        let asked = self.asked.get(&gateway).copied().unwrap_or_default();
+        asked.iter().flatten().any(|known| now.since(known.at) < EXPIRES && is_linked(known.balancer))
+    }
+}
+
 /// Downlinks that all balancers were asked for, as nobody knew which one the gateway listens to. All but one of them say
 /// NO_ROUTE, and that is no answer before the last one has said it.
 #[derive(Debug, Default)]
@@ -142,6 +150,17 @@ mod tests {
         assert_eq!(to(&routes), [3, 2], "what is known of a balancer does not get older");
         routes.frame(1, GATEWAY);
         assert_eq!(to(&routes), [3, 2], "frames may come by another way than PULL_DATA");
+    }
+
+    #[test]
+    fn a_gateway_asks_for_downlinks_while_its_pull_data_is_fresh_and_its_balancer_linked() {
+        let mut routes = Routes::default();
+        routes.frame(1, GATEWAY);
+        assert!(!routes.asks(GATEWAY, NOW, |_| true), "one that only pushes cannot be sent anything");
+        routes.sightings(1, &told(30_000), NOW);
+        assert!(routes.asks(GATEWAY, NOW + Duration::from_secs(59), |balancer| balancer == 1));
+        assert!(!routes.asks(GATEWAY, NOW, |balancer| balancer == 2));
+        assert!(!routes.asks(GATEWAY, NOW + Duration::from_secs(60), |_| true));
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub(super) async fn run(
         suspects: HashSet::new(),
         spare: Vec::new(),
     };
+    links.clocks.lock().welcomed(balancer, UnixMicros(welcome.now));
     links.peers.lock().insert(address.to_owned(), peer);
     links.metrics.links().set(links.peers.lock().len() as i64);
     links.catch_up(&control_tx);
@@ -68,6 +69,7 @@ pub(super) async fn run(
         () = stop.cancelled() => "this worker stops".into(),
     };
     links.peers.lock().remove(address);
+    links.clocks.lock().forget(balancer);
     links.metrics.links().set(links.peers.lock().len() as i64);
     drop(control_tx);
     acks.abort();
@@ -111,7 +113,7 @@ async fn frames(
                     }
                     reports.report(seq, stage);
                 };
-                pipeline.datagram(frame, report).await;
+                pipeline.datagram(balancer, frame, report).await;
                 in_flight.dec();
                 drop(permit);
             });
@@ -120,13 +122,16 @@ async fn frames(
 }
 
 async fn alive(links: &Links, control: &ControlSender<ToBalancer>, acks: acks::Reports) {
-    let mut unsaid = ALIVE_ANYWAY;
+    let (mut unsaid, mut unasked) = (ALIVE_ANYWAY, ALIVE_ANYWAY);
     loop {
-        unsaid += 1;
+        (unsaid, unasked) = (unsaid + 1, unasked + 1);
         if !acks.were_sent() || unsaid >= ALIVE_ANYWAY {
             unsaid = 0;
             let in_flight = u32::try_from(links.metrics.in_flight().get()).unwrap_or_default();
-            let alive = ToBalancer::from(to_balancer::Kind::Alive(Alive { in_flight }));
+            let asks = unasked >= ALIVE_ANYWAY;
+            let asked_at = if asks { links.clocks.lock().question() } else { 0 };
+            unasked = if asks { 0 } else { unasked };
+            let alive = ToBalancer::from(to_balancer::Kind::Alive(Alive { in_flight, asked_at }));
             if matches!(control.try_send(alive), Err(limpet_link::SendError::Closed)) {
                 return;
             }
@@ -168,6 +173,10 @@ fn take(
         Kind::GatewaySeen(seen) => Some(Notice::GatewaySeen(seen)),
         Kind::Sightings(sightings) => {
             links.routes.lock().sightings(balancer, &sightings, Machine.now());
+            None
+        }
+        Kind::Clock(clock) => {
+            links.clocks.lock().answered(balancer, clock.asked_at, UnixMicros(clock.now));
             None
         }
         Kind::ClusterHave(have) => {

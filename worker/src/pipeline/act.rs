@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use limpet_shared::{
+    Eui64,
     gwmp::Txpk,
     link::{self, Window},
     region::Region,
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{EMIT_LIMIT, Pipeline};
 
 /// What a TX_ACK hands back: all that any worker needs to act on it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct TxContext {
     pub session: SessionKey,
     pub since: limpet_shared::UnixMicros,
@@ -25,6 +26,14 @@ pub(crate) struct TxContext {
     pub item: Option<SentItem>,
     pub region: String,
     pub windows: Vec<PlannedWindow>,
+    /// The balancer whose clock they are on.
+    #[serde(default)]
+    pub balancer: u64,
+    /// The gateways to ask next, and the bytes for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<PlannedGateway>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phy: Vec<u8>,
 }
 
 impl Pipeline {
@@ -40,7 +49,7 @@ impl Pipeline {
     /// Sends the slot's bytes unless they are known to be on air. The balancer forwards each window once.
     pub(super) fn send_again(&self, row: &SessionRow, region: &Region) {
         let Some(planned) = &row.session.slot.downlink else { return };
-        let now = self.surroundings.now();
+        let now = self.now_at(planned.balancer);
         let in_time = planned.windows.iter().any(|w| w.at > now);
         if in_time && row.marks.sent <= u64::from(planned.fcnt_down) {
             self.send_downlink(&row.session, planned, region);
@@ -48,7 +57,7 @@ impl Pipeline {
     }
 
     fn send_downlink(&self, session: &Session, planned: &PlannedDownlink, region: &Region) {
-        let windows: Vec<Window> = planned.windows.iter().filter_map(|w| window(w, &planned.phy, region)).collect();
+        let others = planned.others.clone();
         let context = TxContext {
             session: session.key,
             since: session.since,
@@ -58,15 +67,20 @@ impl Pipeline {
             item: planned.item.clone(),
             region: session.region.clone(),
             windows: planned.windows.clone(),
+            balancer: planned.balancer,
+            phy: if others.is_empty() { Vec::new() } else { planned.phy.clone() },
+            others,
         };
-        let Ok(context) = serde_json::to_vec(&context) else { return };
+        self.transmit(planned.key, planned.gateway, &planned.phy, &context, region);
+    }
+
+    /// Sends the bytes to a gateway, for the windows in the context.
+    pub(super) fn transmit(&self, key: u64, gateway: Eui64, phy: &[u8], context: &TxContext, region: &Region) {
+        let windows: Vec<Window> = context.windows.iter().filter_map(|w| window(w, phy, region)).collect();
+        let Ok(told) = serde_json::to_vec(context) else { return };
         self.metrics.downlink();
-        self.link.send(link::Downlink {
-            key: planned.key,
-            gateway: planned.gateway.0,
-            windows,
-            context: context.into(),
-        });
+        let downlink = link::Downlink { key, gateway: gateway.0, windows, context: told.into() };
+        self.link.send(downlink, context.balancer);
     }
 
     /// The slot's events, to every integration or to the pending table, then `out`.
@@ -89,7 +103,7 @@ impl Pipeline {
         }
         let (key, number) = (&session.key, session.slot.number);
         self.until_stored("mark_out", || self.store.mark_out(key, number, through_pending)).await;
-        self.metrics.out(self.surroundings.now().since(session.slot.received_at));
+        self.metrics.out(self.now_at(0).since(session.slot.received_at));
     }
 
     async fn deliver(&self, http: &HttpIntegration, event: &Event) -> Result<(), ()> {

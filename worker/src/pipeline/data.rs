@@ -36,7 +36,7 @@ impl Pipeline {
             Verdict::Outdated => return Ok(self.verdict("outdated", &row)),
             Verdict::Finish => {
                 drop(decision);
-                return self.finish_slot(&row).await;
+                return self.finish_slot(&row, copies).await;
             }
             Verdict::Replay | Verdict::Retransmission | Verdict::Accept(_) => {}
         }
@@ -123,10 +123,10 @@ impl Pipeline {
             Acceptance::Overtaken | Acceptance::AckAgain => Vec::new(),
             _ => self.store.queue(row.session.key.dev_eui, row.session.queue_done, QUEUE_GLANCE).await?,
         };
-        let now = self.surroundings.now();
         let receptions = &copies.receptions;
+        let (now, ways) = (self.now_of_first(copies), self.ways(copies));
         let worker = &self.name;
-        let uplink = Uplink { row, context, region, frame, fcnt, receptions, queue: &queue, worker, now };
+        let uplink = Uplink { row, context, region, frame, fcnt, receptions, ways: &ways, queue: &queue, worker, now };
         let next = uplink::accept(&uplink, how);
         let acting = self.acting.begin(&next.key, next.slot.number);
         let committed = self.store.commit_session(&next).await;
@@ -153,7 +153,7 @@ impl Pipeline {
 
     /// Case a of step 4: the slot holds this uplink (or join), unfinished. Bytes that a window can still take go out at
     /// once; its event too, if nobody else is at it.
-    pub(super) async fn finish_slot(&self, row: &SessionRow) -> Outcome {
+    pub(super) async fn finish_slot(&self, row: &SessionRow, copies: &Transmission) -> Outcome {
         let Some(region) = self.regions.by_name(&row.session.region) else {
             return Ok(self.verdict("no_region", row));
         };
@@ -162,7 +162,7 @@ impl Pipeline {
             return Ok(Flow::Wait(LOOK_AGAIN / 4));
         }
         self.send_again(row, region);
-        let age = self.surroundings.now().since(slot.accepted_at);
+        let age = self.now_of_first(copies).since(slot.accepted_at);
         let gone = age >= SUSPECT_AFTER && self.link.is_suspect(&slot.worker);
         if !(age >= TAKE_OVER_AFTER || gone || slot.worker == self.name) {
             return Ok(Flow::Wait(LOOK_AGAIN));

@@ -16,7 +16,7 @@ use super::Pipeline;
 
 impl Pipeline {
     /// The receptions in a datagram that are worth storing.
-    pub(super) async fn parse(&self, frame: &UplinkFrame) -> Vec<Reception> {
+    pub(super) async fn parse(&self, balancer: u64, frame: &UplinkFrame) -> Vec<Reception> {
         let pushed = match gwmp::parse_upstream(&frame.datagram) {
             Ok(up) if up.kind == UpKind::PushData => gwmp::parse_push_data(up.json).map_err(|e| e.reason()),
             Ok(_) => Err("not_push_data"),
@@ -38,16 +38,16 @@ impl Pipeline {
         for rxpk in pushed.rxpk {
             self.metrics.rxpk();
             match rxpk {
-                Ok(rxpk) => receptions.extend(self.reception(frame, rxpk).await),
+                Ok(rxpk) => receptions.extend(self.reception(balancer, frame, rxpk).await),
                 Err(error) => self.dropped(error.reason(), frame.gateway),
             }
         }
         receptions
     }
 
-    async fn reception(&self, frame: &UplinkFrame, rxpk: Rxpk) -> Option<Reception> {
+    async fn reception(&self, balancer: u64, frame: &UplinkFrame, rxpk: Rxpk) -> Option<Reception> {
         match self.judge_rxpk(frame.gateway, &rxpk).await {
-            Ok((region, data_rate)) => Some(to_reception(frame, rxpk, region, data_rate)),
+            Ok((region, data_rate)) => Some(to_reception((balancer, frame), rxpk, region, data_rate)),
             Err(reason) => {
                 self.dropped(reason, frame.gateway);
                 None
@@ -92,7 +92,7 @@ impl Pipeline {
     }
 }
 
-fn to_reception(frame: &UplinkFrame, rxpk: Rxpk, region: &Region, data_rate: u8) -> Reception {
+fn to_reception((balancer, frame): (u64, &UplinkFrame), rxpk: Rxpk, region: &Region, data_rate: u8) -> Reception {
     let signal = rxpk.signal();
     // The antenna is handed back with a downlink only if the gateway named it.
     let antenna = rxpk.ant.or(rxpk.ants.first().copied()).or(rxpk.rsig.first().map(|_| signal.antenna));
@@ -113,6 +113,7 @@ fn to_reception(frame: &UplinkFrame, rxpk: Rxpk, region: &Region, data_rate: u8)
         gateway: frame.gateway,
         context: ident::reception_context(frame.received_at.0, (rxpk.freq, data_rate), &rx),
         received_at: frame.received_at,
+        balancer,
         region: region.name().into(),
         frequency: rxpk.freq,
         data_rate,

@@ -32,7 +32,7 @@ impl Pipeline {
         }
         let Some(home) = self.home(&context, region) else { return Ok(self.refuse("region_mismatch", request)) };
         if let Some(row) = self.store.join_row(request.dev_eui, request.dev_nonce, freshness).await? {
-            return self.finish_join(&row, region).await;
+            return self.finish_join(&row, region, copies).await;
         }
         let state = self.store.device_state(request.dev_eui, freshness).await?;
         let receptions = &copies.receptions;
@@ -43,11 +43,12 @@ impl Pipeline {
             region,
             home,
             receptions,
+            ways: &self.ways(copies),
             net_id: self.net_id,
             random: self.surroundings.random(),
             queue_done: self.queue_done(&state).await?,
             worker: &self.name,
-            now: self.surroundings.now(),
+            now: self.now_of_first(copies),
         });
         match accepted {
             Err(drop) => Ok(self.refuse(drop.reason(), request)),
@@ -101,11 +102,13 @@ impl Pipeline {
     }
 
     /// The join was accepted, by whomever: what is missing of it is done from its row, with the same bytes.
-    async fn finish_join(&self, row: &JoinRow, region: &Region) -> Result<Flow, StoreError> {
+    async fn finish_join(&self, row: &JoinRow, region: &Region, copies: &Transmission) -> Result<Flow, StoreError> {
         let session = &row.session;
         match self.store.session(&session.key, Freshness::Serial).await? {
             Some(stored) if stored.slot_is_out() => Ok(self.verdict("duplicate", &stored)),
-            Some(stored) if stored.session.slot.number == session.slot.number => self.finish_slot(&stored).await,
+            Some(stored) if stored.session.slot.number == session.slot.number => {
+                self.finish_slot(&stored, copies).await
+            }
             Some(stored) => Ok(self.verdict("duplicate", &stored)),
             None if self.acting.contains(&session.key, session.slot.number) => Ok(Flow::Wait(BEING_MADE)),
             None => {

@@ -1,16 +1,21 @@
 //! What a gateway said of a downlink.
 
 use limpet_shared::{Eui64, UnixMicros, link::TxAck};
-use limpet_store::PendingEvent;
+use limpet_store::{Commit, Freshness, PendingEvent};
 use limpet_worker_core::{
-    ident,
-    model::{Event, EventKind, LogEvent, Tags, TxAckEvent},
+    downlink, ident,
+    model::{Event, EventKind, LogEvent, PlannedGateway, Tags, TxAckEvent},
 };
 
 use super::{
     Pipeline,
     act::{TxContext, integrations},
 };
+
+/// Ours for a silent gateway: the bytes may have been on air.
+const NO_ANSWER: &str = "NO_ANSWER";
+/// How often the row of a refused item is written, if others write it too.
+const TAKE_BACK_TRIES: u32 = 3;
 
 /// Parts of a slot's events that come after it: a txack or its failure.
 const PART_AFTER: u32 = 1000;
@@ -28,7 +33,14 @@ impl Pipeline {
             Ok(context) => context,
             Err(error) => return tracing::warn!(%error, "a TX_ACK with a context that is not ours"),
         };
+        let refused = !on_air && ack.error != NO_ANSWER;
+        if refused && self.ask_another(&ack, &context) {
+            return;
+        }
         let Some(item) = &context.item else { return };
+        if refused {
+            self.take_back(&context, item.seq).await;
+        }
         if on_air {
             self.until_stored("mark_sent", || self.store.mark_sent(&context.session, context.fcnt_down)).await;
             let dev_eui = context.session.dev_eui;
@@ -36,6 +48,39 @@ impl Pipeline {
         }
         let kind = event_kind(&ack, on_air, &context, item.id.clone());
         self.emit_after(&ack, on_air, &context, kind).await;
+    }
+
+    /// The gateway does not transmit: the same bytes go to the next one that heard the uplink, while a window is left.
+    fn ask_another(&self, ack: &TxAck, context: &TxContext) -> bool {
+        let Some(region) = self.regions.by_name(&context.region) else { return false };
+        let in_time = |planned: &PlannedGateway| {
+            let earliest = self.now_at(planned.balancer) + downlink::LEAD;
+            planned.windows.iter().any(|w| w.at >= earliest)
+        };
+        let Some(at) = context.others.iter().position(in_time) else { return false };
+        let mut others = context.others.get(at..).unwrap_or_default().iter().cloned();
+        let Some(PlannedGateway { gateway, balancer, windows }) = others.next() else { return false };
+        let others = others.collect();
+        tracing::debug!(refused_by = %Eui64(ack.gateway), error = ack.error, %gateway, "another gateway is asked");
+        let context = TxContext { windows, balancer, others, ..context.clone() };
+        self.transmit(ack.key, gateway, &context.phy, &context, region);
+        true
+    }
+
+    /// An item that certainly was not on air may be offered again without counting. If this gets lost it counts.
+    async fn take_back(&self, tx: &TxContext, seq: u64) {
+        for _ in 0..TAKE_BACK_TRIES {
+            let Ok(Some(row)) = self.store.session(&tx.session, Freshness::Serial).await else { return };
+            let mut next = row.session;
+            let item = next.item.as_mut().filter(|item| item.seq == seq);
+            if !item.is_some_and(|item| item.take_back(tx.fcnt_down)) {
+                return;
+            }
+            next.rev += 1;
+            if !matches!(self.store.commit_session(&next).await, Ok(Commit::Refused)) {
+                return;
+            }
+        }
     }
 
     /// An event after the slot's own. Lost with this worker if it dies now: the application then learns less of its

@@ -129,7 +129,7 @@ impl Pipeline {
                 for key in keys {
                     let stored = Transmission::all(self.store.receptions(key).await?);
                     let latest = stored.last().map(Transmission::latest).unwrap_or_default();
-                    if young.len() < YOUNG && self.surroundings.now() < latest + settled_after {
+                    if young.len() < YOUNG && self.now_at(0) < latest + settled_after {
                         young.push(key);
                     } else {
                         found += self.collect(stored, &mut sessions, &mut unresolved).await?;
@@ -232,7 +232,7 @@ impl Pipeline {
                 };
                 let finished = stored.is_some_and(|s| s.session.slot.number > 1 || s.slot_is_out());
                 // Without a row it was not accepted: worth a look only while its device still listens.
-                let missed = row.is_none() && self.surroundings.now() > copies.received_at() + JOIN_LISTENS;
+                let missed = row.is_none() && self.age(first) > JOIN_LISTENS;
                 if finished || missed {
                     return Ok(None);
                 }

@@ -3,6 +3,7 @@
 mod copies;
 mod counters;
 mod crashes;
+mod downlinks;
 mod foreign;
 
 use std::{
@@ -59,10 +60,20 @@ impl Surroundings for Clock {
 struct Edge {
     downlinks: Mutex<Vec<Downlink>>,
     suspects: Mutex<Vec<String>>,
+    /// Gateways that ask for downlinks.
+    asking: Mutex<Vec<u64>>,
+    /// The balancer's clock, if the workers know it.
+    clock: Mutex<Option<Arc<Clock>>>,
 }
 impl Link for Edge {
-    fn send(&self, downlink: Downlink) {
+    fn send(&self, downlink: Downlink, _: u64) {
         self.downlinks.lock().push(downlink);
+    }
+    fn now_at(&self, _: u64) -> Option<UnixMicros> {
+        self.clock.lock().as_ref().map(|clock| clock.now())
+    }
+    fn asks(&self, gateway: Eui64) -> bool {
+        self.asking.lock().contains(&gateway.0)
     }
     fn is_suspect(&self, worker: &str) -> bool {
         self.suspects.lock().iter().any(|s| s == worker)
@@ -199,7 +210,7 @@ impl Net {
 fn give(worker: Arc<Pipeline>, frame: UplinkFrame) -> tokio::task::JoinHandle<Vec<Stage>> {
     tokio::spawn(async move {
         let stages = Mutex::new(Vec::new());
-        worker.datagram(frame, |stage| stages.lock().push(stage)).await;
+        worker.datagram(1, frame, |stage| stages.lock().push(stage)).await;
         stages.into_inner()
     })
 }

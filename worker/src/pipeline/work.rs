@@ -34,8 +34,9 @@ const KEPT_COPIES: usize = 64;
 /// The copies of one frame that this worker was handed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
-    /// Receive time of the latest copy.
+    /// Receive time of the latest copy, and the balancer whose clock it is on.
     pub latest: UnixMicros,
+    pub balancer: u64,
     gateways: HashSet<Eui64>,
     copies: Vec<Reception>,
 }
@@ -65,7 +66,9 @@ impl Works {
         if held.copies.len() < KEPT_COPIES {
             held.copies.push(reception.clone());
         }
-        held.latest = held.latest.max(reception.received_at);
+        if reception.received_at >= held.latest {
+            (held.latest, held.balancer) = (reception.received_at, reception.balancer);
+        }
         work.waiting.push(sender);
         (first, receiver)
     }

@@ -6,7 +6,7 @@ use core::{net::SocketAddr, time::Duration};
 use limpet_shared::{
     Now,
     link::{
-        ClusterHave, Hello, Refused, Remove, Spare, Suspects, VERSION, Weight, Welcome,
+        Clock, ClusterHave, Hello, Refused, Remove, Spare, Suspects, VERSION, Weight, Welcome,
         to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker,
     },
 };
@@ -141,6 +141,9 @@ impl Balancer {
             ToBalancer::Weight(weight) => self.weigh(now, id, weight),
             ToBalancer::Alive(alive) => {
                 worker.in_flight = alive.in_flight;
+                if alive.asked_at > 0 {
+                    self.control(id, ToWorker::Clock(Clock { asked_at: alive.asked_at, now: now.unix.0 }));
+                }
                 self.alive(now, id);
             }
             ToBalancer::Downlink(downlink) => self.downlink(now, id, downlink),

@@ -230,7 +230,7 @@ impl World {
         let ids: Vec<WorkerId> = self.workers.iter().filter(|(_, worker)| !worker.frozen).map(|(id, _)| *id).collect();
         for id in ids {
             let in_flight = self.workers[&id].undone.len() as u32;
-            self.control(id, ToBalancer::Alive(Alive { in_flight }));
+            self.control(id, ToBalancer::Alive(Alive { in_flight, ..Alive::default() }));
         }
         for (after, from, bytes) in datagrams {
             self.datagram_read(began + after.min(&ms), *from, bytes.clone());
@@ -268,7 +268,7 @@ impl World {
             self.ack(id, &ack);
         }
         if now.is_multiple_of(100) {
-            self.control(id, ToBalancer::Alive(Alive { in_flight }));
+            self.control(id, ToBalancer::Alive(Alive { in_flight, ..Alive::default() }));
         }
     }
 

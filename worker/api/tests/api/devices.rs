@@ -174,7 +174,7 @@ async fn an_item_in_flight_is_pending_until_a_gateway_has_sent_it() {
         server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap().remove(0).session;
     row.rev += 1;
     row.queue_done = 1;
-    row.item = Some(ItemInFlight { seq: 2, first_fcnt_down: 9 });
+    row.item = Some(ItemInFlight::new(2, 9));
     row.next_fcnt_down = 10;
     server.store.commit_session(&row).await.unwrap();
     let shown: Vec<_> = queue(&server).await.into_iter().map(|i| (i.data[0], i.is_pending, i.f_cnt_down)).collect();

@@ -18,8 +18,11 @@ pub struct Reception {
     /// Hash of what tells two receptions of equal bytes at one gateway apart: receive time, channel, `tmst`, board,
     /// antenna.
     pub context: u64,
-    /// When the balancer received the datagram.
+    /// When the balancer received the datagram, on its clock.
     pub received_at: UnixMicros,
+    /// Which run of which balancer that was: whose clock tells how old the reception is. 0 if it is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub balancer: u64,
     /// The region that the frame was matched to, such as `eu868`.
     pub region: String,
     /// Hz.
@@ -29,6 +32,10 @@ pub struct Reception {
     /// PHYPayload.
     pub phy: Vec<u8>,
     pub rx: RxInfo,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How a gateway heard it.

@@ -81,6 +81,37 @@ pub struct ItemInFlight {
     pub seq: u64,
     /// The FCntDown it was first sent under: a mark `sent` at or above it means it was transmitted.
     pub first_fcnt_down: u32,
+    /// How often it was sent without a word of what became of it.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub offers: u8,
+    /// The last FCntDown whose bytes a gateway has certainly not transmitted: that was no offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u32>,
+}
+
+fn once() -> u8 {
+    1
+}
+
+fn is_once(offers: &u8) -> bool {
+    *offers == 1
+}
+
+impl ItemInFlight {
+    /// An item that goes out for the first time.
+    pub fn new(seq: u64, fcnt_down: u32) -> Self {
+        Self { seq, first_fcnt_down: fcnt_down, offers: 1, refused: None }
+    }
+
+    /// Takes back the offer under that FCntDown, whoever says how often that nobody transmitted it. False if that is no news.
+    pub fn take_back(&mut self, fcnt_down: u32) -> bool {
+        let news = self.offers > 0 && self.refused.is_none_or(|last| last < fcnt_down);
+        if news {
+            self.offers -= 1;
+            self.refused = Some(fcnt_down);
+        }
+        news
+    }
 }
 
 /// A confirmed downlink that waits for the device's ACK bit.
@@ -121,7 +152,7 @@ pub struct Slot {
     pub received_at: UnixMicros,
     /// Name of the worker that accepted it.
     pub worker: String,
-    /// When that worker accepted it, on its own clock.
+    /// When that worker accepted it, on the clock that `received_at` is on: two workers' own clocks may differ.
     pub accepted_at: UnixMicros,
     /// Its events, in order. Empty for a repeated ACK.
     pub events: Vec<Event>,
@@ -157,8 +188,28 @@ pub struct PlannedDownlink {
     pub phy: Vec<u8>,
     /// In order of preference; at least one.
     pub windows: Vec<PlannedWindow>,
+    /// The balancer whose clock the windows are on ([`super::Reception::balancer`]).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub balancer: u64,
     /// The queue item that it carries.
     pub item: Option<SentItem>,
+    /// Gateways that are asked one after the other if this one does not transmit the bytes, while a window is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<PlannedGateway>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A gateway that can transmit a downlink, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedGateway {
+    pub gateway: Eui64,
+    /// The balancer whose clock the windows are on.
+    pub balancer: u64,
+    /// In order of preference; at least one.
+    pub windows: Vec<PlannedWindow>,
 }
 
 /// The queue item in a downlink.

@@ -10,13 +10,16 @@ use limpet_shared::{
 
 use super::{Acceptance, answers, behind_pending};
 use crate::{
-    downlink::{self, Timing},
+    downlink::{self, Timing, Way},
     ident,
     model::*,
 };
 
 /// MACPayload without FOpts, FPort and FRMPayload: DevAddr, FCtrl, FCnt.
 const FHDR: usize = 7;
+
+/// An item is sent so often without a sign of what became of it.
+const MOST_OFFERS: u8 = 3;
 
 /// An uplink and all that deciding about it needs.
 #[derive(Clone, Debug)]
@@ -29,10 +32,13 @@ pub struct Uplink<'a> {
     pub fcnt: u32,
     /// All receptions of this transmission; at least one.
     pub receptions: &'a [Reception],
+    /// The way back of each.
+    pub ways: &'a [Way],
     /// The device's queue after `session.queue_done`, oldest first: two items are enough.
     pub queue: &'a [QueueItem],
     /// Name of the deciding worker.
     pub worker: &'a str,
+    /// On the clock of the balancer that received it first.
     pub now: UnixMicros,
 }
 
@@ -164,6 +170,16 @@ impl Uplink<'_> {
         }
     }
 
+    /// Drops an item that was sent and may never have been on air; of a confirmed one nobody will acknowledge any more.
+    fn give_up(&self, next: &mut Session, item: &QueueItem, description: String) {
+        let fcnt_down = next.item.map_or(0, |sent| sent.first_fcnt_down);
+        self.drop_item(next, item, "DOWNLINK_GATEWAY", description);
+        if item.confirmed {
+            let nack = AckEvent { queue_item: item.id.clone(), acknowledged: false, fcnt_down };
+            next.slot.events.push(self.event("ack", next.resets, fcnt_down, EventKind::Ack(nack)));
+        }
+    }
+
     fn drop_item(&self, next: &mut Session, item: &QueueItem, code: &str, description: String) {
         next.queue_done = next.queue_done.max(item.seq);
         next.item = None;
@@ -175,22 +191,19 @@ impl Uplink<'_> {
 
 /// Decides the downlink: an ACK, answers, a queue item, or nothing. FCntDown moves on only if there is one.
 fn answer(uplink: &Uplink<'_>, next: &mut Session, answers: Vec<mac::DownlinkCommand>) {
-    let Some(reception) = downlink::answer_to(uplink.receptions) else { return };
-    let windows = downlink::windows(reception, Timing::of(&next.mac), uplink.region, uplink.now);
-    if windows.is_empty() || next.next_fcnt_down == u32::MAX {
+    let plan = downlink::plan(uplink.receptions, uplink.ways, Timing::of(&next.mac), uplink.region);
+    if plan.is_empty() || next.next_fcnt_down == u32::MAX {
         return;
     }
     let fopts = answers::encode(&answers);
-    let (item, fopts) = choose_item(uplink, next, &windows, fopts);
+    let (item, fopts) = choose_item(uplink, next, &plan, fopts);
     let must = uplink.frame.confirmed || uplink.frame.fctrl.adr_ack_req || !fopts.is_empty();
     if item.is_none() && !must {
         return;
     }
     let length = FHDR + fopts.len() + item.map_or(0, |i| 1 + i.data.len());
-    let windows = downlink::fitting(&windows, length, uplink.region);
-    if windows.is_empty() {
-        return;
-    }
+    let mut plan = downlink::fitting_plan(&plan, length, uplink.region).into_iter();
+    let Some(first) = plan.next() else { return };
     let more = uplink.queue.iter().any(|i| i.seq > item.map_or(next.queue_done, |item| item.seq));
     let fcnt_down = next.next_fcnt_down;
     let spec = DataSpec {
@@ -207,11 +220,13 @@ fn answer(uplink: &Uplink<'_>, next: &mut Session, answers: Vec<mac::DownlinkCom
     next.next_fcnt_down += 1;
     next.slot.downlink = Some(PlannedDownlink {
         key: ident::downlink_key(&next.key, fcnt_down),
-        gateway: reception.gateway,
+        gateway: first.gateway,
         fcnt_down,
         phy,
-        windows,
+        windows: first.windows,
+        balancer: first.balancer,
         item: item.map(|i| SentItem { seq: i.seq, id: i.id.clone() }),
+        others: plan.collect(),
     });
     if let Some(item) = item {
         note_item(next, item, fcnt_down);
@@ -222,26 +237,33 @@ fn answer(uplink: &Uplink<'_>, next: &mut Session, answers: Vec<mac::DownlinkCom
 /// for any of its downlinks settles it.
 fn note_item(next: &mut Session, item: &QueueItem, fcnt_down: u32) {
     let again = next.item.filter(|i| i.seq == item.seq);
-    next.item = Some(again.unwrap_or(ItemInFlight { seq: item.seq, first_fcnt_down: fcnt_down }));
+    let offered = again.map(|item| ItemInFlight { offers: item.offers.saturating_add(1), ..item });
+    next.item = Some(offered.unwrap_or(ItemInFlight::new(item.seq, fcnt_down)));
     if item.confirmed {
         next.awaiting_ack = Some(AwaitingAck { queue_item: item.id.clone(), fcnt_down });
     }
 }
 
 /// The queue item that goes along, and the FOpts that leave room for it. An item that no window can carry even alone is
-/// dropped with a word to the application: waiting for a better data rate would hold up all behind it.
+/// dropped with a word to the application: waiting for a better data rate would hold up all behind it. So is one that was
+/// sent [`MOST_OFFERS`] times, and nobody knows whether it was transmitted.
 fn choose_item<'a>(
     uplink: &Uplink<'a>,
     next: &mut Session,
-    windows: &[PlannedWindow],
+    plan: &[PlannedGateway],
     fopts: Vec<u8>,
 ) -> (Option<&'a QueueItem>, Vec<u8>) {
-    let fits = |length| !downlink::fitting(windows, length, uplink.region).is_empty();
+    let fits = |length| !downlink::fitting_plan(plan, length, uplink.region).is_empty();
     // A repeated ACK promises nothing about the queue: its item, if it had one, is offered with the next new uplink.
     if matches!(next.slot.kind, SlotKind::AckAgain(_)) {
         return (None, fopts);
     }
     while let Some(item) = uplink.queue.iter().find(|i| i.seq > next.queue_done) {
+        if next.item.is_some_and(|sent| sent.seq == item.seq && sent.offers >= MOST_OFFERS) {
+            let description = format!("sent {MOST_OFFERS} times, and no gateway has said whether it was transmitted");
+            uplink.give_up(next, item, description);
+            continue;
+        }
         let alone = FHDR + 1 + item.data.len();
         if fits(alone + fopts.len()) {
             return (Some(item), fopts);

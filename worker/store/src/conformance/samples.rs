@@ -62,6 +62,7 @@ impl Samples {
             gateway: self.eui(),
             context: u64::MAX - self.number(),
             received_at: NOON,
+            balancer: u64::MAX,
             region: "eu868".into(),
             frequency: 868_100_000,
             data_rate: 5,
@@ -127,7 +128,9 @@ impl Samples {
                 board: Some(1),
                 antenna: Some(1),
             }],
+            balancer: u64::MAX - 1,
             item: Some(SentItem { seq: 3, id: self.uuid().to_string() }),
+            others: vec![PlannedGateway { gateway: self.eui(), balancer: 7, windows: Vec::new() }],
         }
     }
 
@@ -155,7 +158,7 @@ impl Samples {
                 behind_pending: true,
                 mic: Some([1, 2, 3, 4]),
             },
-            item: Some(ItemInFlight { seq: 3, first_fcnt_down: 70_000 }),
+            item: Some(ItemInFlight { seq: 3, first_fcnt_down: 70_000, offers: 2, refused: Some(70_001) }),
             queue_done: 2,
             awaiting_ack: Some(AwaitingAck { queue_item: self.uuid().to_string(), fcnt_down: 69_999 }),
         }

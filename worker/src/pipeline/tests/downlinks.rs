@@ -1,0 +1,170 @@
+//! Downlinks: by a gateway that can send, on the balancer's clock, and a bounded number of times.
+
+use super::*;
+
+/// This machine's clock is wrong by so many milliseconds.
+struct Off(Arc<Clock>, i64);
+impl Surroundings for Off {
+    fn now(&self) -> UnixMicros {
+        UnixMicros(self.0.now().0.saturating_add_signed(self.1 * 1_000))
+    }
+    fn random(&self) -> u32 {
+        self.0.random()
+    }
+}
+
+impl Net {
+    /// A copy that the gateway heard at this SNR.
+    fn copy(&self, gateway: u64, snr: f32, frequency: u32, phy: &[u8]) -> UplinkFrame {
+        let mut frame = self.frame(gateway, frequency, phy, 1_000_000 * gateway as u32);
+        let mut pushed = gwmp::parse_push_data(&frame.datagram[12..]).unwrap();
+        let mut rxpk = pushed.rxpk.remove(0).unwrap();
+        rxpk.lsnr = Some(snr);
+        frame.datagram = gwmp::push_data(2, 1, Eui64(gateway), &gwmp::push_data_json(&[rxpk], None)).into();
+        frame
+    }
+
+    async fn heard_at(&self, phy: &[u8], copies: &[(u64, f32)]) {
+        let given: Vec<_> = copies.iter().map(|&(gateway, snr)| self.copy(gateway, snr, CHANNEL, phy)).collect();
+        for done in given.into_iter().map(|frame| self.give(0, frame)).collect::<Vec<_>>() {
+            assert_eq!(done.await.unwrap(), DONE);
+        }
+    }
+
+    /// What the balancer tells of the downlink sent last.
+    async fn told(&self, error: &str) {
+        let Downlink { key, gateway, context, .. } = self.downlinks().pop().unwrap();
+        let at = self.clock.now().0;
+        self.workers[0]
+            .tx_ack(TxAck { key, gateway, window: 1, error: error.into(), context, at, assumed: false })
+            .await;
+    }
+
+    fn gateways_asked(&self) -> Vec<u64> {
+        self.downlinks().iter().map(|d| d.gateway).collect()
+    }
+
+    /// Receptions in the first event.
+    fn copies(&self) -> usize {
+        let events = self.webhook.events.lock();
+        let EventKind::Up(up) = &events[0].kind else { panic!("no up event") };
+        up.receptions.len()
+    }
+
+    fn logs(&self, code: &str) -> usize {
+        let logged = |e: &&Event| matches!(&e.kind, EventKind::Log(log) if log.code == code);
+        self.webhook.events.lock().iter().filter(logged).count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_best_gateway_that_asks_for_downlinks_sends_them() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    *net.edge.asking.lock() = vec![2, 3];
+    net.heard_at(&uplink(0, true), &[(1, 9.0), (2, 1.0), (3, -4.0)]).await;
+    assert_eq!(net.gateways_asked(), [2], "gateway 1 hears best and never sends PULL_DATA");
+    assert_eq!(txpk(&net.downlinks()[0], 0).tmst, Some(3_000_000));
+    let join = JoinRequest::build(Eui64(9), DEVICE, 1, &APP_KEY);
+    net.heard_at(&join, &[(1, 9.0), (3, -4.0)]).await;
+    assert_eq!(net.gateways_asked(), [2, 3], "nor does it send a JoinAccept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_gateway_refuses_another_sends_with_the_same_bytes_while_a_window_is_left() {
+    let net = Net::new("eu868", 1).await;
+    let key = net.personalize().await;
+    net.enqueue("one", b"first").await;
+    *net.edge.asking.lock() = vec![1, 2, 3];
+    net.heard_at(&uplink(0, false), &[(3, -4.0), (1, 9.0), (2, 1.0)]).await;
+    for error in ["TX_FREQ", "NO_ROUTE"] {
+        net.told(error).await;
+    }
+    let downlinks = net.downlinks();
+    assert_eq!(net.gateways_asked(), [1, 2, 3]);
+    for (downlink, tmst) in downlinks.iter().zip([2_000_000, 3_000_000, 4_000_000]) {
+        assert_eq!(downlink.key, downlinks[0].key);
+        let (rx1, rx2) = (txpk(downlink, 0), txpk(downlink, 1));
+        assert_eq!((rx1.tmst, rx2.tmst), (Some(tmst), Some(tmst + 1_000_000)), "each on its own counter");
+        assert_eq!((&rx1.data, &rx2.data), (&txpk(&downlinks[0], 0).data, &rx1.data));
+    }
+    assert_eq!(net.logs("DOWNLINK_GATEWAY"), 0, "nothing has failed yet");
+    net.told("").await;
+    assert_eq!(net.session(&key).await.marks.sent, 1, "the third gateway has transmitted the item");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_else_is_asked_after_silence_or_when_the_windows_are_over() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    net.heard_at(&uplink(0, true), &[(1, 9.0), (2, 1.0)]).await;
+    net.told("NO_ANSWER").await;
+    assert_eq!(net.gateways_asked(), [1], "the bytes may have been on air");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    net.told("COLLISION_PACKET").await;
+    assert_eq!(net.gateways_asked(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_of_which_nothing_is_heard_goes_out_three_times_and_a_refused_one_until_it_is_sent() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    for item in ["one", "two", "three"] {
+        net.enqueue(item, item.as_bytes()).await;
+    }
+    let mut carried = Vec::new();
+    for fcnt in 0..11 {
+        net.heard_at(&uplink(fcnt, false), &[(1, 9.0)]).await;
+        let txpk = txpk(&net.downlinks()[fcnt as usize], 0);
+        let Ok(Frame::Data(frame)) = lorawan::parse(&txpk.data) else { panic!("not a data frame") };
+        let text = String::from_utf8(frame.decrypt(&KEYS, fcnt)).unwrap();
+        if text == "two" {
+            net.told("COLLISION_PACKET").await;
+            // Another worker is told too.
+            net.told("COLLISION_PACKET").await;
+        } else {
+            net.told("NO_ANSWER").await;
+        }
+        if fcnt == 7 {
+            net.told("").await;
+        }
+        carried.push(text);
+    }
+    assert_eq!(carried[..3], ["one"; 3], "three times without a word");
+    assert_eq!(carried[3..8], ["two"; 5], "a refusal is a word: it certainly was not on air");
+    assert_eq!(carried[8..], ["three"; 3]);
+    net.heard_at(&uplink(11, false), &[(1, 9.0)]).await;
+    assert_eq!((net.downlinks().len(), net.logs("DOWNLINK_GATEWAY")), (11, 2), "both are told of, and nothing waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_clock_is_off_meets_both_windows_and_waits_for_copies() {
+    for off in [-20_000, -650, 650, 20_000] {
+        let mut net = Net::new("eu868", 1).await;
+        *net.edge.clock.lock() = Some(net.clock.clone());
+        let pipeline = Pipeline::new(
+            net.store.clone(),
+            net.webhook.clone(),
+            net.edge.clone(),
+            Arc::new(Off(net.clock.clone(), off)),
+            Regions::new(vec![net.region], false),
+            Metrics::new().unwrap(),
+            "off".into(),
+            0,
+        );
+        net.workers = vec![pipeline];
+        net.personalize().await;
+        let phy = uplink(0, true);
+        let first = net.give(0, net.frame(1, CHANNEL, &phy, 5));
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        let second = net.give(0, net.frame(2, CHANNEL, &phy, 5));
+        assert_eq!((first.await.unwrap(), second.await.unwrap()), (DONE.to_vec(), DONE.to_vec()));
+        let downlinks = net.downlinks();
+        let windows: Vec<u32> = downlinks.iter().flat_map(|d| d.windows.iter().map(|w| w.number)).collect();
+        assert_eq!(windows, [1, 2], "{off} ms");
+        assert_eq!(net.copies(), 2, "{off} ms: a copy that came 120 ms later belongs to it");
+        let join = JoinRequest::build(Eui64(9), DEVICE, 1, &APP_KEY);
+        net.heard_at(&join, &[(1, 9.0)]).await;
+        assert_eq!(net.downlinks()[1].windows.len(), 2, "{off} ms: JoinAccept");
+    }
+}
