@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use axum::serve::ListenerExt;
 use limpet_balancer_core::{Balancer, Config};
 use limpet_link::{Authority, LinkServer, ServerConfig, ServerError, files, files::FileError};
 use tokio::{
@@ -155,6 +156,8 @@ async fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 }
 
 async fn serve_http(listener: TcpListener, pages: Pages, stopped: CancellationToken) {
+    // An answer of several pieces would wait for the client's delayed acknowledgement otherwise, some 40 ms.
+    let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
     let served = axum::serve(listener, http::router(pages)).with_graceful_shutdown(stopped.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the admin HTTP has ended");

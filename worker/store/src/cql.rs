@@ -34,7 +34,7 @@ use self::{
     db::Db,
     entities::{Entities, Kind},
     gate::Gate,
-    listing::Listing,
+    listing::{Listing, Mark},
     membership::Servers,
     moving::Moves,
     parents::Parents,
@@ -44,7 +44,7 @@ use self::{
     sessions::Sessions,
     url::CqlUrl,
 };
-use crate::{OpenError, Result, Store, notes::Notes};
+use crate::{OpenError, Result, Store, lists::Lists, notes::Notes};
 
 /// How often what was heard is written down.
 const NOTES_EVERY: Duration = Duration::from_secs(2);
@@ -58,6 +58,8 @@ pub struct CqlStore {
     flow: Gate,
     entities: Entities,
     listing: Listing,
+    /// By owner.
+    lists: Lists<Mark>,
     parents: Parents,
     servers: Servers,
     sessions: Sessions,
@@ -80,6 +82,7 @@ impl CqlStore {
         let store = Arc::new(Self {
             entities: Entities::prepare(&db).await?,
             listing: Listing::prepare(&db).await?,
+            lists: Lists::default(),
             parents: Parents::default(),
             servers: Servers::prepare(&db).await?,
             sessions: Sessions::prepare(&db).await?,
@@ -96,6 +99,7 @@ impl CqlStore {
             db,
         });
         tokio::spawn(write_notes(Arc::downgrade(&store)));
+        tokio::spawn(listing::renew(Arc::downgrade(&store)));
         Ok(store)
     }
 

@@ -8,6 +8,7 @@ pub mod conformance;
 mod cql;
 mod error;
 pub mod fault;
+mod lists;
 mod memory;
 pub mod moving;
 mod notes;

@@ -12,6 +12,7 @@ mod error;
 mod folder;
 mod frame_store;
 mod keeper;
+mod lists;
 mod membership;
 mod moving;
 mod notes;
@@ -33,7 +34,7 @@ use self::{
     readers::Readers,
     writer::Writer,
 };
-use crate::{OpenError, Result, Store, notes::Notes};
+use crate::{OpenError, Result, Store, lists::Lists, notes::Notes};
 
 /// Threads that read.
 const READERS: usize = 3;
@@ -44,6 +45,8 @@ pub struct SqliteStore {
     writer: Writer,
     readers: Readers,
     notes: Arc<Notes>,
+    /// By the number of the last change that they hold.
+    lists: Lists<i64>,
     _keeper: Keeper,
 }
 
@@ -72,7 +75,7 @@ impl SqliteStore {
             notes: notes.clone(),
             bell: writer.notes_bell(),
         };
-        Ok(Arc::new(Self { writer, readers, notes, _keeper: Keeper::start(tools)?, folder }))
+        Ok(Arc::new(Self { writer, readers, notes, lists: Lists::default(), _keeper: Keeper::start(tools)?, folder }))
     }
 
     /// Brings the schema up to date. Returns the version it had (0: none) and the one it has. Blocks.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub(super) use self::cascade::GATEWAY_CHANGES;
 use self::cascade::owner;
 use super::{CqlStore, entities::Kind, listing::AT_ONCE};
-use crate::{Directory, List, Page, Result, StoreError, words};
+use crate::{Directory, List, Page, Result, StoreError, lists::Entry, words};
 
 #[async_trait]
 impl Directory for CqlStore {
@@ -32,8 +32,9 @@ impl Directory for CqlStore {
     }
     async fn tenants(&self, list: &List) -> Result<Page<Tenant>> {
         let only = list.tenant.map(|id| id.to_string());
-        let keep = |id: &str| only.as_deref().is_none_or(|only| only == id);
-        self.page(Kind::Tenant, vec![owner::TENANTS.into()], list, |entry| keep(&entry.id)).await
+        let narrowed = |entry: &Entry| only.as_deref().is_none_or(|only| *only == *entry.id);
+        let keep = only.as_ref().map(|_| &narrowed as &(dyn Fn(&Entry) -> bool + Sync));
+        self.page(Kind::Tenant, vec![owner::TENANTS.into()], list, keep).await
     }
 
     async fn create_user(&self, user: &User) -> Result<()> {
@@ -55,7 +56,7 @@ impl Directory for CqlStore {
         self.delete_account(id).await
     }
     async fn users(&self, list: &List) -> Result<Page<User>> {
-        self.page(Kind::Account, vec![owner::USERS.into()], list, |_| true).await
+        self.page(Kind::Account, vec![owner::USERS.into()], list, None).await
     }
 
     async fn create_api_key(&self, key: &ApiKey) -> Result<()> {
@@ -75,7 +76,7 @@ impl Directory for CqlStore {
             (false, Some(tenant)) => vec![owner::api_keys(Some(tenant))],
             (false, None) => Vec::new(),
         };
-        self.page(Kind::ApiKey, owners, list, |_| true).await
+        self.page(Kind::ApiKey, owners, list, None).await
     }
 
     async fn create_application(&self, application: &Application) -> Result<()> {
@@ -95,7 +96,7 @@ impl Directory for CqlStore {
     }
     async fn applications(&self, list: &List) -> Result<Page<Application>> {
         let owners = self.owners_of_tenants(list, owner::applications).await?;
-        self.page(Kind::Application, owners, list, |_| true).await
+        self.page(Kind::Application, owners, list, None).await
     }
 
     async fn create_device_profile(&self, profile: &DeviceProfile) -> Result<()> {
@@ -115,7 +116,7 @@ impl Directory for CqlStore {
     }
     async fn device_profiles(&self, list: &List) -> Result<Page<DeviceProfile>> {
         let owners = self.owners_of_tenants(list, owner::profiles).await?;
-        self.page(Kind::DeviceProfile, owners, list, |_| true).await
+        self.page(Kind::DeviceProfile, owners, list, None).await
     }
 
     async fn create_gateway(&self, gateway: &Gateway) -> Result<()> {
@@ -143,7 +144,7 @@ impl Directory for CqlStore {
             Some(tenant) => vec![owner::gateways(tenant)],
             None => vec![owner::GATEWAYS.into()],
         };
-        let page: Page<Gateway> = self.page(Kind::Gateway, owners, list, |_| true).await?;
+        let page: Page<Gateway> = self.page(Kind::Gateway, owners, list, None).await?;
         let reads = page.items.into_iter().map(|gateway| async move {
             let seen = self.heard.gateway(&self.db, &gateway.eui.to_string()).await?;
             Ok::<_, StoreError>((gateway, seen))

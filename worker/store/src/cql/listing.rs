@@ -1,32 +1,54 @@
 //! What is listed under what, and in which order.
 //!
 //! A row here is written before the thing that it lists and deleted after it, so that a crash in between leaves a row too
-//! many, which reading skips, and never a thing that no list shows.
+//! many, which reading skips, and never a thing that no list shows. After each such write comes a note of it, which the
+//! lists in memory follow; see [`crate::lists`]. A crash between row and note leaves nothing that was ever answered for.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Weak,
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use scylla::statement::prepared::PreparedStatement;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use super::{
+    CqlStore,
     db::{Db, How},
-    entities::{Entities, Kind},
+    entities::Kind,
+    now,
 };
-use crate::{List, OpenError, Page, Result, StoreError};
+use crate::{
+    List, OpenError, Page, Result, StoreError,
+    lists::{Ask, Changes, Entry, Row, Source},
+};
 
 /// Partitions that one owner's rows are spread over.
 const SHARDS: i32 = 8;
 /// Reads of listed things at one moment.
 pub(super) const AT_ONCE: usize = 32;
+/// How far the clocks of two servers may be apart, us: notes are read again from so long before the last look.
+const SKEW: i64 = 10_000_000;
+/// Notes end after an hour (in the table); who looked longer ago than this, us, reads the list anew.
+const FORGOTTEN: i64 = 3_000_000_000;
+/// Lists that are in use are read anew so often, beside their use: for what a server of the version before has written
+/// without a note, or one whose clock is wrong.
+const RENEW: Duration = Duration::from_secs(300);
 
 /// One row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry {
+pub(super) struct Place {
+    pub owner: String,
     pub name: String,
     pub id: String,
     /// Another thing that lists may be narrowed to.
     pub also: String,
+    /// What is searched, in lower case.
+    pub search: String,
 }
 
 /// See the module.
@@ -34,68 +56,154 @@ pub(super) struct Listing {
     put: PreparedStatement,
     take: PreparedStatement,
     walk: PreparedStatement,
+    row: PreparedStatement,
+    note: PreparedStatement,
+    notes: PreparedStatement,
 }
 
 type Columns = (String, Option<String>, Option<String>, Option<String>);
+
+/// Up to where the changes of a list are known.
+pub(crate) struct Mark {
+    /// When its notes were read last (Unix, us).
+    looked: i64,
+    /// Those of them that will be met again.
+    known: HashSet<Uuid>,
+}
 
 impl Listing {
     pub async fn prepare(db: &Db) -> std::result::Result<Self, OpenError> {
         let put = "INSERT INTO $.listing (owner, shard, id, name, search, also) VALUES (?, ?, ?, ?, ?, ?)";
         let take = "DELETE FROM $.listing WHERE owner = ? AND shard = ? AND id = ?";
         let walk = "SELECT id, name, search, also FROM $.listing WHERE owner = ? AND shard = ?";
+        let note = "INSERT INTO $.listing_change (owner, at, n, id) VALUES (?, ?, ?, ?)";
+        let notes = "SELECT at, n, id FROM $.listing_change WHERE owner = ? AND at > ?";
         Ok(Self {
             put: db.prepare(How::Write, put).await?,
             take: db.prepare(How::Write, take).await?,
             walk: db.prepare(How::Scan, walk).await?,
+            row: db.prepare(How::Read, &format!("{walk} AND id = ?")).await?,
+            note: db.prepare(How::Write, note).await?,
+            notes: db.prepare(How::Scan, notes).await?,
         })
     }
 
-    pub async fn put(&self, db: &Db, owner: &str, entry: &Entry, search: &str) -> Result<()> {
-        let Entry { name, id, also } = entry;
-        db.write(&self.put, (owner, shard(id), id, name, search, also)).await
+    pub async fn put(&self, db: &Db, Place { owner, name, id, also, search }: &Place) -> Result<()> {
+        db.write(&self.put, (owner, shard(id), id, name, search, also)).await?;
+        self.note(db, owner, id).await
     }
 
     pub async fn take(&self, db: &Db, owner: &str, id: &str) -> Result<()> {
-        db.write(&self.take, (owner, shard(id), id)).await
+        db.write(&self.take, (owner, shard(id), id)).await?;
+        self.note(db, owner, id).await
     }
 
-    /// All that these owners list and whose search text holds `needle` (in lower case), by name, then identity.
-    pub async fn entries(&self, db: &Db, owners: &[String], needle: &str) -> Result<Vec<Entry>> {
-        let partitions = owners.iter().cloned().flat_map(|owner| (0..SHARDS).map(move |shard| (owner.clone(), shard)));
-        let walks = partitions.map(|(owner, shard)| async move {
+    async fn note(&self, db: &Db, owner: &str, id: &str) -> Result<()> {
+        db.write(&self.note, (owner, now(), Uuid::new_v4(), id)).await
+    }
+
+    async fn rows(&self, db: &Db, owner: &str) -> Result<Vec<Row>> {
+        let walks = (0..SHARDS).map(|shard| async move {
             let mut found = Vec::new();
-            let take = |(id, name, search, also): Columns| {
-                if needle.is_empty() || search.is_some_and(|text| text.contains(needle)) {
-                    found.push(Entry { name: name.unwrap_or_default(), id, also: also.unwrap_or_default() });
-                }
+            let take = |columns: Columns| {
+                found.push(row_of(columns));
                 Ok(true)
             };
             db.scan(&self.walk, (owner, shard), take).await?;
             Ok::<_, StoreError>(found)
         });
-        let found: Vec<Vec<Entry>> = stream::iter(walks).buffer_unordered(AT_ONCE).try_collect().await?;
-        Ok(found.into_iter().flatten().collect::<BTreeSet<_>>().into_iter().collect())
+        let found: Vec<Vec<Row>> = stream::iter(walks).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
-    /// The part of the entries that was asked for, read.
-    pub async fn page<T: DeserializeOwned>(
+    async fn row(&self, db: &Db, owner: &str, id: &str) -> Result<Option<Row>> {
+        Ok(db.row::<Columns>(&self.row, (owner, shard(id), id)).await?.map(row_of))
+    }
+
+    /// Identities of all that it lists, read from the database.
+    pub async fn ids(&self, db: &Db, owner: &str) -> Result<BTreeSet<String>> {
+        Ok(self.rows(db, owner).await?.into_iter().map(|row| row.id).collect())
+    }
+
+    /// What has been noted since, `most` things at most; `None` if that is more.
+    async fn noted(&self, db: &Db, owner: &str, mark: &Mark, most: usize) -> Result<Option<(Mark, BTreeSet<String>)>> {
+        let (looked, since) = (now(), mark.looked.saturating_sub(SKEW));
+        if looked.saturating_sub(mark.looked) > FORGOTTEN {
+            return Ok(None);
+        }
+        let (mut known, mut ids) = (HashSet::new(), BTreeSet::new());
+        let note = |(at, n, id): (i64, Uuid, Option<String>)| {
+            if at > looked.saturating_sub(SKEW) {
+                known.insert(n);
+            }
+            if !mark.known.contains(&n) {
+                ids.extend(id);
+            }
+            Ok(ids.len() <= most)
+        };
+        db.scan(&self.notes, (owner, since), note).await?;
+        Ok((ids.len() <= most).then_some((Mark { looked, known }, ids)))
+    }
+}
+
+fn row_of((id, name, search, also): Columns) -> Row {
+    Row { name: name.unwrap_or_default(), id, also: also.unwrap_or_default(), search: search.unwrap_or_default() }
+}
+
+#[async_trait]
+impl Source for CqlStore {
+    type Key = String;
+    type Mark = Mark;
+
+    async fn load(&self, owner: &String) -> Result<(Mark, Vec<Row>)> {
+        let mark = Mark { looked: now(), known: HashSet::new() };
+        Ok((mark, self.listing.rows(&self.db, owner).await?))
+    }
+    async fn changes(&self, owner: &String, mark: &Mark, most: usize) -> Result<Option<(Mark, Changes)>> {
+        let Some((mark, ids)) = self.listing.noted(&self.db, owner, mark, most).await? else { return Ok(None) };
+        let reads = ids.into_iter().map(|id| async move {
+            let row = self.listing.row(&self.db, owner, &id).await?;
+            Ok::<_, StoreError>((id, row))
+        });
+        Ok(Some((mark, stream::iter(reads).buffer_unordered(AT_ONCE).try_collect().await?)))
+    }
+}
+
+impl CqlStore {
+    /// The part of the lists that was asked for, read.
+    pub(super) async fn page<T: DeserializeOwned>(
         &self,
-        db: &Db,
-        entities: &Entities,
         kind: Kind,
-        owners: &[String],
+        owners: Vec<String>,
         list: &List,
-        keep: impl Fn(&Entry) -> bool,
+        keep: Option<&(dyn Fn(&Entry) -> bool + Sync)>,
     ) -> Result<Page<T>> {
-        let mut entries = self.entries(db, owners, &list.search.to_lowercase()).await?;
-        entries.retain(|entry| keep(entry));
-        let total = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        let part = entries.into_iter().skip(list.offset as usize).take(list.limit as usize);
-        let reads = part.map(|entry| async move { entities.get(db, kind, &entry.id).await });
+        let needle = list.search.to_lowercase();
+        let ask = Ask { needle: &needle, keep, skip: list.offset as usize, take: list.limit as usize };
+        let lists: Vec<(String, String)> = owners.into_iter().map(|owner| (owner.clone(), owner)).collect();
+        let (total, found) = self.lists.find_in(self, &lists, &ask).await?;
+        let reads = found.into_iter().map(|entry| async move { self.entities.get(&self.db, kind, &entry.id).await });
         let items: Vec<Option<T>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
         let missing = items.iter().filter(|item| item.is_none()).count();
-        let total = total.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX));
+        let total = u32::try_from(total.saturating_sub(missing)).unwrap_or(u32::MAX);
         Ok(Page { total, items: items.into_iter().flatten().collect() })
+    }
+}
+
+/// Reads the lists that are in use anew, now and then, as long as the store is in use.
+pub(super) async fn renew(store: Weak<CqlStore>) {
+    let mut question = 0;
+    loop {
+        tokio::time::sleep(RENEW).await;
+        let Some(store) = store.upgrade() else { return };
+        let (last, names) = store.lists.asked_since(question);
+        question = last;
+        for name in names {
+            match store.load(&name).await {
+                Ok(list) => store.lists.renew(&name, list).await,
+                Err(error) => tracing::debug!(list = name, %error, "a list was not read anew"),
+            }
+        }
     }
 }
 

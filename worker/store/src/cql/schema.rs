@@ -11,7 +11,8 @@ use super::{
 use crate::OpenError;
 
 /// Each has the version that it leads to, a name for people, and its statements.
-const STEPS: [(i32, &str, &str); 1] = [(1, "the cluster", include_str!("schema/1.cql"))];
+const STEPS: [(i32, &str, &str); 2] =
+    [(1, "the cluster", include_str!("schema/1.cql")), (2, "lists that are followed", include_str!("schema/2.cql"))];
 
 /// The schema that this version writes. It also runs on the next one, so that a rolling upgrade can migrate first.
 pub(super) const VERSION: i32 = STEPS[STEPS.len() - 1].0;

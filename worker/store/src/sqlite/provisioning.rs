@@ -5,7 +5,7 @@ use limpet_shared::{AesKey, Eui64};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
-use super::{SqliteStore, directory};
+use super::{SqliteStore, directory, lists::Listed};
 use crate::{Directory, List, Page, Result};
 
 #[async_trait]
@@ -115,8 +115,9 @@ impl Directory for SqliteStore {
         self.writer.write(move |conn| directory::delete_gateway(conn, eui)).await
     }
     async fn gateways(&self, list: &List) -> Result<Page<(Gateway, GatewaySeen)>> {
-        let list = list.clone();
-        self.readers.read(move |conn| directory::gateways(conn, &list)).await
+        let (total, euis) = self.listed(Listed::Gateways, list).await?;
+        let items = self.readers.read(move |conn| directory::gateways(conn, &euis)).await?;
+        Ok(Page { total, items })
     }
     async fn gateway_set(&self) -> Result<(u64, Vec<Eui64>)> {
         self.readers.read(directory::gateway_set).await
@@ -142,8 +143,9 @@ impl Directory for SqliteStore {
         self.writer.write(move |conn| directory::delete_device(conn, dev_eui)).await
     }
     async fn devices(&self, list: &List) -> Result<Page<(Device, DeviceSeen)>> {
-        let list = list.clone();
-        self.readers.read(move |conn| directory::devices(conn, &list)).await
+        let (total, euis) = self.listed(Listed::Devices, list).await?;
+        let items = self.readers.read(move |conn| directory::devices(conn, &euis)).await?;
+        Ok(Page { total, items })
     }
     async fn device_context(&self, dev_eui: Eui64) -> Result<Option<DeviceContext>> {
         self.readers.read(move |conn| directory::device_context(conn, dev_eui)).await

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use limpet_store::{Directory, MemoryStore, OpenError, SqliteStore, conformance::Samples, open};
+use limpet_store::{Directory, List, MemoryStore, OpenError, SqliteStore, Store, conformance::Samples, open};
 use rusqlite::Connection;
 
 fn schema(dir: &Path, version: i64, name: &str) {
@@ -64,16 +64,80 @@ async fn what_is_stored_is_there_after_reopening_and_only_its_owner_reads_it() {
 async fn the_next_schema_is_run_on_and_a_later_one_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     drop(SqliteStore::open(dir.path()).unwrap());
-    schema(dir.path(), 2, "class B");
+    schema(dir.path(), 3, "class B");
     let store = SqliteStore::open(dir.path()).unwrap();
     store.create_tenant(&Samples::new().tenant()).await.unwrap();
     drop(store);
-    schema(dir.path(), 3, "multicast");
+    schema(dir.path(), 4, "multicast");
     let words = refused(SqliteStore::open(dir.path()));
-    assert!(words.contains("schema 3 (\"multicast\")") && words.contains("at most 2"), "{words}");
+    assert!(words.contains("schema 4 (\"multicast\")") && words.contains("at most 3"), "{words}");
     let conn = Connection::open(dir.path().join("state.db")).unwrap();
     let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 3, "and nothing was changed");
+    assert_eq!(version, 4, "and nothing was changed");
+}
+
+/// What version 1 left behind: no change was ever noted.
+#[tokio::test]
+async fn a_store_of_the_first_schema_is_listed_and_followed_after_its_migration() {
+    let (dir, new) = (tempfile::tempdir().unwrap(), Samples::new());
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let tenant = new.tenant();
+    store.create_tenant(&tenant).await.unwrap();
+    store.create_gateway(&new.gateway(tenant.id)).await.unwrap();
+    drop(store);
+    let conn = Connection::open(dir.path().join("state.db")).unwrap();
+    let triggers: Vec<String> = conn
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%list_change%'")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for trigger in triggers {
+        conn.execute_batch(&format!("DROP TRIGGER {trigger}")).unwrap();
+    }
+    conn.execute_batch("DROP TABLE list_change; DELETE FROM schema WHERE version > 1; PRAGMA user_version = 1")
+        .unwrap();
+    drop(conn);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let all = List { limit: 9, ..List::default() };
+    assert_eq!(store.gateways(&all).await.unwrap().total, 1);
+    store.create_gateway(&new.gateway(tenant.id)).await.unwrap();
+    assert_eq!(store.gateways(&all).await.unwrap().total, 2);
+}
+
+#[tokio::test]
+async fn a_list_holds_what_another_process_has_written_before() {
+    let (dir, new) = (tempfile::tempdir().unwrap(), Samples::new());
+    let (one, two) = (SqliteStore::open(dir.path()).unwrap(), SqliteStore::open(dir.path()).unwrap());
+    lists_agree(&*one, &*two, &new).await;
+}
+
+/// What is written through one is listed by the other at once.
+pub async fn lists_agree(one: &dyn Store, two: &dyn Store, new: &Samples) {
+    let tenant = new.tenant();
+    one.create_tenant(&tenant).await.unwrap();
+    let (mut mine, mut theirs) = (new.gateway(tenant.id), new.gateway(tenant.id));
+    (mine.name, theirs.name) = ("Roof".into(), "Tower".into());
+    let list = |search: &str| List { limit: 9, tenant: Some(tenant.id), search: search.into(), ..List::default() };
+    let names = async |store: &dyn Store, search: &str| -> Vec<String> {
+        let page = store.gateways(&list(search)).await.unwrap();
+        assert_eq!(page.total as usize, page.items.len());
+        page.items.into_iter().map(|(gateway, _)| gateway.name).collect()
+    };
+    assert!(names(one, "").await.is_empty() && names(two, "").await.is_empty());
+    one.create_gateway(&mine).await.unwrap();
+    two.create_gateway(&theirs).await.unwrap();
+    for store in [one, two] {
+        assert_eq!(names(store, "").await, ["Roof", "Tower"]);
+    }
+    mine.name = "Wall".into();
+    two.update_gateway(&mine).await.unwrap();
+    assert_eq!((names(one, "").await, names(one, "roof").await.len()), (vec!["Tower".into(), "Wall".into()], 0));
+    two.delete_gateway(theirs.eui).await.unwrap();
+    for store in [one, two] {
+        assert_eq!(names(store, "").await, ["Wall"]);
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 //! The database has no transaction over several rows, so the order of writes does it: a thing is listed, then made, then
 //! its parents are looked at once more; a parent goes after its children, and what was made meanwhile goes after it.
 
+use std::collections::BTreeSet;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use limpet_shared::Eui64;
 use limpet_worker_core::model::*;
@@ -13,9 +15,13 @@ use super::super::{
     CqlStore,
     entities::Kind,
     json::parse,
-    listing::{AT_ONCE, Entry},
+    listing::{AT_ONCE, Place},
 };
-use crate::{Directory, List, Page, Result, StoreError, words};
+use crate::{
+    Directory, List, Page, Result, StoreError,
+    lists::{Ask, Entry},
+    words,
+};
 
 /// The setting that counts changes of the set of gateways.
 pub(in super::super) const GATEWAY_CHANGES: &str = "gateway_changes";
@@ -50,17 +56,9 @@ pub(super) mod owner {
     }
 }
 
-/// Where a thing is listed, and what is searched there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    owner: String,
-    entry: Entry,
-    search: String,
-}
-
 fn place(owner: String, id: String, name: &str, identity: bool) -> Place {
     let search = words::search_text(name, identity.then_some(id.as_str()));
-    Place { owner, entry: Entry { name: name.into(), id, also: String::new() }, search }
+    Place { owner, name: name.into(), id, also: String::new(), search }
 }
 
 pub(super) fn tenant_places(tenant: &Tenant) -> Vec<Place> {
@@ -93,8 +91,8 @@ pub(super) fn device_places(device: &Device) -> Vec<Place> {
         place(owner::devices(device.application_id), device.dev_eui.to_string(), &device.name, true),
         place(owner::devices_of_profile(device.device_profile_id), device.dev_eui.to_string(), &device.name, true),
     ];
-    places[0].entry.also = device.device_profile_id.to_string();
-    places[1].entry.also = device.application_id.to_string();
+    places[0].also = device.device_profile_id.to_string();
+    places[1].also = device.application_id.to_string();
     places
 }
 
@@ -206,31 +204,24 @@ impl CqlStore {
     }
 
     pub(super) async fn list(&self, places: &[Place]) -> Result<()> {
-        for place in places {
-            self.listing.put(&self.db, &place.owner, &place.entry, &place.search).await?;
-        }
-        Ok(())
+        let puts = places.iter().map(|place| self.listing.put(&self.db, place));
+        futures_util::future::try_join_all(puts).await.map(drop)
     }
 
     async fn unlist(&self, places: &[Place]) -> Result<()> {
-        for place in places {
-            self.listing.take(&self.db, &place.owner, &place.entry.id).await?;
-        }
-        Ok(())
+        let takes = places.iter().map(|place| self.listing.take(&self.db, &place.owner, &place.id));
+        futures_util::future::try_join_all(takes).await.map(drop)
     }
 
-    pub(super) async fn page<T: DeserializeOwned>(
-        &self,
-        kind: Kind,
-        owners: Vec<String>,
-        list: &List,
-        keep: impl Fn(&Entry) -> bool,
-    ) -> Result<Page<T>> {
-        self.listing.page(&self.db, &self.entities, kind, &owners, list, keep).await
+    async fn ids(&self, owner: String) -> Result<BTreeSet<String>> {
+        self.listing.ids(&self.db, &owner).await
     }
 
-    async fn ids(&self, owner: String) -> Result<Vec<String>> {
-        Ok(self.listing.entries(&self.db, &[owner], "").await?.into_iter().map(|entry| entry.id).collect())
+    /// The same from memory, for lists of lists.
+    async fn listed(&self, owner: String) -> Result<Vec<String>> {
+        let all = Ask { needle: "", keep: None, skip: 0, take: usize::MAX };
+        let (_, found) = self.lists.find(self, &owner.clone(), &owner, &all).await?;
+        Ok(found.iter().map(|entry| entry.id.to_string()).collect())
     }
 
     /// Lists of the tenant that was asked for, or of all tenants.
@@ -238,7 +229,7 @@ impl CqlStore {
         if let Some(tenant) = list.tenant {
             return Ok(vec![of(tenant)]);
         }
-        let tenants = self.ids(owner::TENANTS.into()).await?;
+        let tenants = self.listed(owner::TENANTS.into()).await?;
         tenants.iter().map(|id| Ok(of(parse(id, "tenant")?))).collect()
     }
 
@@ -340,12 +331,12 @@ impl CqlStore {
         self.need(&[(Kind::DeviceProfile, "device profile", id)]).await?;
         let mut users = Vec::new();
         let mut total = 0;
-        for entry in self.listing.entries(&self.db, &[owner::devices_of_profile(id)], "").await? {
+        for dev_eui in self.ids(owner::devices_of_profile(id)).await? {
             // A row too many, after a crash, holds nothing.
-            let device: Option<Device> = self.get(Kind::Device, &entry.id).await?;
+            let device: Option<Device> = self.get(Kind::Device, &dev_eui).await?;
             if device.is_some_and(|device| device.device_profile_id == id) {
                 total += 1;
-                users.push(entry.id);
+                users.push(dev_eui);
             }
         }
         if total > 0 {
@@ -400,7 +391,7 @@ impl CqlStore {
             (None, None) => {
                 let mut owners = Vec::new();
                 for list in self.owners_of_tenants(list, owner::applications).await? {
-                    for application in self.ids(list).await? {
+                    for application in self.listed(list).await? {
                         owners.push(owner::devices(parse(&application, "application")?));
                     }
                 }
@@ -414,7 +405,8 @@ impl CqlStore {
         };
         let owners = if of_tenant { owners } else { Vec::new() };
         let also = also.map(|id| id.to_string());
-        let keep = |entry: &Entry| also.as_ref().is_none_or(|also| *also == entry.also);
+        let narrowed = |entry: &Entry| also.as_deref().is_none_or(|also| *also == *entry.also);
+        let keep = also.as_ref().map(|_| &narrowed as &(dyn Fn(&Entry) -> bool + Sync));
         let page: Page<Device> = self.page(Kind::Device, owners, list, keep).await?;
         let reads = page.items.into_iter().map(|device| async move {
             let seen = self.heard.device(&self.db, &device.dev_eui.to_string()).await?;

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{
-    super::{CqlStore, entities::Kind},
-    cascade::{self, GATEWAY_CHANGES, Place},
+    super::{CqlStore, entities::Kind, listing::Place},
+    cascade::{self, GATEWAY_CHANGES},
 };
 use crate::{Membership, Result, moving::Record, words};
 

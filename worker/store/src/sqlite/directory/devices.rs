@@ -6,9 +6,9 @@ use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::{Filter, Listing, found, found_in_tenant, inserted, need_tenant, text, value};
+use super::{found, found_in_tenant, inserted, need_tenant};
 use crate::{
-    List, Page, Result, StoreError,
+    Result, StoreError,
     sqlite::{
         error::{all, check_wrap, decode, encode, execute, one},
         readers::snapshot,
@@ -78,11 +78,15 @@ pub fn delete_gateway(conn: &Connection, eui: Eui64) -> Result<()> {
     found(execute(conn, "DELETE FROM gateway WHERE eui = ?1", [eui.to_string()])?, "gateway", eui)
 }
 
-pub fn gateways(conn: &Connection, list: &List) -> Result<Page<(Gateway, GatewaySeen)>> {
-    let listing = Listing { columns: GATEWAY, from: GATEWAY_FROM, search: "g.search", order: "g.name, g.eui" };
-    let tenant = text(list.tenant);
-    let filter: Option<Filter<'_>> = value(&tenant).map(|tenant| ("g.tenant_id = ?", Some(tenant)));
-    listing.page(conn, list, filter.as_slice(), gateway_row)
+/// Those of them that are there, in this order.
+pub fn gateways(conn: &Connection, euis: &[String]) -> Result<Vec<(Gateway, GatewaySeen)>> {
+    let sql = format!("SELECT {GATEWAY} FROM {GATEWAY_FROM} WHERE eui = ?1");
+    each(conn, euis, |eui| one(conn, &sql, [eui], gateway_row))
+}
+
+/// What is found of each, in one state of the database.
+fn each<T>(conn: &Connection, ids: &[String], find: impl Fn(&String) -> Result<Option<T>>) -> Result<Vec<T>> {
+    snapshot(conn, |_| ids.iter().filter_map(|id| find(id).transpose()).collect())
 }
 
 pub fn gateway_set(conn: &Connection) -> Result<(u64, Vec<Eui64>)> {
@@ -151,19 +155,10 @@ pub fn delete_device(conn: &Connection, dev_eui: Eui64) -> Result<()> {
     found(execute(conn, "DELETE FROM device WHERE dev_eui = ?1", [dev_eui.to_string()])?, "device", dev_eui)
 }
 
-pub fn devices(conn: &Connection, list: &List) -> Result<Page<(Device, DeviceSeen)>> {
-    let listing = Listing { columns: DEVICE, from: DEVICE_FROM, search: "d.search", order: "d.name, d.dev_eui" };
-    let (application, profile, tenant) = (text(list.application), text(list.device_profile), text(list.tenant));
-    let of_tenant = "d.application_id IN (SELECT id FROM application WHERE tenant_id = ?)";
-    let filters: Vec<Filter<'_>> = [
-        ("d.application_id = ?", value(&application)),
-        ("d.device_profile_id = ?", value(&profile)),
-        (of_tenant, value(&tenant)),
-    ]
-    .into_iter()
-    .filter(|(_, value)| value.is_some())
-    .collect();
-    listing.page(conn, list, &filters, device_row)
+/// Those of them that are there, in this order.
+pub fn devices(conn: &Connection, euis: &[String]) -> Result<Vec<(Device, DeviceSeen)>> {
+    let sql = format!("SELECT {DEVICE} FROM {DEVICE_FROM} WHERE dev_eui = ?1");
+    each(conn, euis, |eui| one(conn, &sql, [eui], device_row))
 }
 
 pub fn device_context(conn: &Connection, dev_eui: Eui64) -> Result<Option<DeviceContext>> {
