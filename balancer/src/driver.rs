@@ -91,6 +91,8 @@ pub fn is_removed(cluster: &Cluster, key: &str) -> bool {
 /// A worker's connection.
 struct Linked {
     name: String,
+    /// The key of its certificate.
+    key: String,
     outbox: Outbox,
 }
 
@@ -194,7 +196,7 @@ impl Driver {
         let now = self.parts.clock.now();
         match input {
             Input::Hello { id, address, hello, outbox } => {
-                self.workers.insert(id, Linked { name: hello.name.clone(), outbox });
+                self.workers.insert(id, Linked { name: hello.name.clone(), key: hello.key.clone(), outbox });
                 self.parts.core.on_worker_connected(now, id, address, hello);
             }
             Input::Control { id, message } => self.control(id, *message),
@@ -256,7 +258,7 @@ impl Driver {
         if linked.outbox.outgoing.control.try_send(message) != Err(SendError::Full) {
             return;
         }
-        if let Some(Linked { name, outbox }) = self.workers.remove(&worker) {
+        if let Some(Linked { name, outbox, .. }) = self.workers.remove(&worker) {
             let why = "it does not read what it is told";
             tracing::warn!(worker = name, "closing a worker's link: {why}");
             let _ = outbox.close.send(why.into());

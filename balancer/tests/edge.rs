@@ -8,7 +8,7 @@ use limpet_balancer::{AdminHandle, BalancerConfig, Edge};
 use limpet_link::{Authority, BalancerLink, dial};
 use limpet_shared::{
     Eui64, UnixMicros,
-    admin::{ErrorKind, Reply, Request, Role},
+    admin::{ErrorKind, Reply, Request, RevokedServer, Role},
     link::{
         Ack, AdminReply, Alive, Cluster, Downlink, Hello, KnownGateway, ToBalancer, UplinkFrame, VERSION, Weight,
         Window, to_balancer::Kind, to_worker,
@@ -319,4 +319,67 @@ async fn a_worker_that_reads_too_slowly_gets_little_and_nothing_that_another_one
     }
     // Those that the stream's window had room for.
     assert!(left < 50, "{left} frames of {FRAMES} for nothing");
+}
+
+/// What the balancer answers to a worker's question.
+async fn asked(worker: &mut BalancerLink, id: u64, request: &Request) -> Reply {
+    let request = serde_json::to_string(request).unwrap();
+    worker.control_tx.send(Kind::Admin(limpet_shared::link::Admin { id, request })).await.unwrap();
+    let mine = |m: &to_worker::Kind| matches!(m, to_worker::Kind::AdminReply(reply) if reply.id == id);
+    let to_worker::Kind::AdminReply(reply) = told(worker, mine).await else { panic!() };
+    serde_json::from_str(&reply.reply).unwrap()
+}
+
+fn why(reply: Reply) -> String {
+    match reply {
+        Reply::Error { message, .. } => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_workers_certificate_does_not_buy_the_keys_of_the_cluster() {
+    let balancer = start().await;
+    let mut worker = balancer.worker("w1", 1).await;
+    let token = |role, expires_in_secs, uses| Request::JoinToken { role, expires_in_secs, uses };
+    let refused = why(asked(&mut worker, 1, &token(Role::Balancer, 60, 1)).await);
+    let command = format!("limpet ctl --data {} join-token --role balancer", balancer.folder.path().display());
+    assert!(refused.contains("on the machine of edge") && refused.contains(&command), "{refused}");
+    for (life, uses) in [(365 * 86_400, 1), (60, 10_000)] {
+        let refused = why(asked(&mut worker, 2, &token(Role::Worker, life, uses)).await);
+        assert!(refused.contains("at most 7d and 100 servers"), "{refused}");
+    }
+    let good = asked(&mut worker, 3, &token(Role::Worker, 86_400, 100)).await;
+    assert!(matches!(good, Reply::JoinToken { .. }), "{good:?}");
+    // Beside the balancer, and nowhere else.
+    let own = balancer.admin.ask(token(Role::Balancer, 60, 1)).await;
+    assert!(matches!(own, Reply::JoinToken { .. }), "{own:?}");
+}
+
+#[tokio::test]
+async fn a_removed_worker_gets_neither_a_certificate_nor_an_answer() {
+    let balancer = start().await;
+    let identity =
+        |name: &str| balancer.authority.identity(&balancer.folder.path().join(name), name, Role::Worker).unwrap();
+    let mut worker = balancer.worker("w1", 1).await;
+    let _alive = keep_alive(&worker);
+    let renew = |csr: Vec<u8>| Kind::Renew(limpet_shared::link::Renew { csr: csr.into() });
+    // Another key than that of its certificate: what follows is the answer to the second request.
+    worker.control_tx.send(renew(identity("v").csr().unwrap())).await.unwrap();
+    worker.control_tx.send(renew(identity("w1").csr().unwrap())).await.unwrap();
+    let renewed = told(&mut worker, |m| matches!(m, to_worker::Kind::Renewed(_))).await;
+    let to_worker::Kind::Renewed(renewed) = renewed else { panic!() };
+    identity("w1").renewed(&renewed.certificate).unwrap();
+
+    let key = identity("w1").key_id().to_owned();
+    let revoked = vec![RevokedServer { name: "w1".into(), key, ..RevokedServer::default() }];
+    let roll = Request::RollCall { revoked, tokens: vec![], balancers: vec![], store_note: String::new() };
+    assert!(matches!(asked(&mut worker, 1, &roll).await, Reply::RollCall { .. }));
+    worker.control_tx.send(renew(identity("w1").csr().unwrap())).await.unwrap();
+    let request = serde_json::to_string(&Request::JoinToken { role: Role::Worker, expires_in_secs: 60, uses: 1 });
+    let ask = limpet_shared::link::Admin { id: 2, request: request.unwrap() };
+    worker.control_tx.send(Kind::Admin(ask)).await.unwrap();
+    let either = |m: &to_worker::Kind| matches!(m, to_worker::Kind::Renewed(_) | to_worker::Kind::AdminReply(_));
+    let to_worker::Kind::AdminReply(reply) = told(&mut worker, either).await else { panic!("it was renewed") };
+    assert!(reply.reply.contains("was removed from this cluster"), "{}", reply.reply);
 }

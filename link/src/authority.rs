@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObj
 
 use crate::{
     files::{self, FileError},
-    identity::{Identity, IdentityError},
+    identity::{self, Identity, IdentityError},
     name::{self, NameError},
     time,
     token::{Fingerprint, NewToken, Token, TokenError, TokenKey, role_name},
@@ -127,14 +127,17 @@ impl Authority {
 
     /// Issues a certificate (PEM) for the public key of a PKCS#10 request (DER). Nothing else of the request is used.
     pub fn issue(&self, csr: &[u8], name: &str, role: Role) -> Result<String, AuthorityError> {
-        let csr = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))
-            .map_err(|e| AuthorityError::Csr(e.to_string()))?;
-        self.certify(&csr.public_key, name, role)
+        self.certify(&request(csr)?.public_key, name, role)
     }
 
-    /// Issues a new certificate (PEM) to a connected worker, for the name that its present certificate shows.
-    pub fn renew(&self, csr: &[u8], peer_name: &str) -> Result<String, AuthorityError> {
-        self.issue(csr, peer_name, Role::Worker)
+    /// Issues a new certificate (PEM) to a connected worker, for the name and the key ([`identity::PeerName::key`]) that
+    /// its present certificate shows: for another key, a revocation of the present one would not hold.
+    pub fn renew(&self, csr: &[u8], peer_name: &str, key: &str) -> Result<String, AuthorityError> {
+        let csr = request(csr)?;
+        if identity::key_id(&csr.public_key.subject_public_key_info()) != key {
+            return Err(AuthorityError::Csr("it is for another key than that of the present certificate".into()));
+        }
+        self.certify(&csr.public_key, peer_name, Role::Worker)
     }
 
     fn certify(&self, key: &impl PublicKeyData, name: &str, role: Role) -> Result<String, AuthorityError> {
@@ -197,6 +200,12 @@ impl Authority {
     pub fn verify(&self, token: &str, now: UnixMicros) -> Result<Token, TokenError> {
         self.tokens.verify(token, now)
     }
+}
+
+/// Reads a PKCS#10 request, signed with the key that it is for.
+fn request(csr: &[u8]) -> Result<CertificateSigningRequestParams, AuthorityError> {
+    CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))
+        .map_err(|e| AuthorityError::Csr(e.to_string()))
 }
 
 /// The keys of a new cluster.

@@ -9,9 +9,9 @@ use limpet_shared::{
 use quinn::{ClientConfig, Connection, Endpoint};
 
 use crate::{
-    connection::{Ended, Link},
+    connection::{CODE_REFUSED, Ended, Link},
     endpoint,
-    identity::Identity,
+    identity::{Identity, PeerName},
     stream::{
         ACK_QUEUE, AckSender, CONTROL_PRIORITY, CONTROL_QUEUE, ControlReceiver, ControlSender, FrameReceiver, Receiver,
         write_one, writer,
@@ -61,6 +61,9 @@ pub enum DialError {
         /// When the cluster's network began (Unix, s).
         began: u64,
     },
+    /// The balancer's certificate counts no more.
+    #[error("{address} is {name}, which was removed from this cluster: its certificate is revoked")]
+    Revoked { address: String, name: String },
     /// The balancer said no, for good: an operator has taken this server out of the cluster.
     #[error("{address} refuses this server: {reason}")]
     Removed { address: String, reason: String },
@@ -76,6 +79,8 @@ pub enum DialError {
 /// A balancer that has let this worker in.
 pub struct BalancerLink {
     pub welcome: Welcome,
+    /// Whom TLS has verified.
+    pub peer: PeerName,
     pub control_tx: ControlSender<ToBalancer>,
     pub control_rx: ControlReceiver<ToWorker>,
     pub frame_rx: FrameReceiver,
@@ -86,6 +91,16 @@ pub struct BalancerLink {
 
 /// Links up with the balancer at `address` (`host:port`; of several addresses of a name, the first that answers).
 pub async fn dial(address: &str, identity: &Identity, hello: Hello) -> Result<BalancerLink, DialError> {
+    dial_unless(address, identity, hello, |_| false).await
+}
+
+/// The same, unless the certificate of the balancer there is revoked: then it hears nothing of this server.
+pub async fn dial_unless(
+    address: &str,
+    identity: &Identity,
+    hello: Hello,
+    is_revoked: impl Fn(&PeerName) -> bool,
+) -> Result<BalancerLink, DialError> {
     let now = time::now();
     let out_of_time = |what: &str| DialError::Time {
         from: identity.valid_from(),
@@ -102,7 +117,14 @@ pub async fn dial(address: &str, identity: &Identity, hello: Hello) -> Result<Ba
     let config = tls::client(identity)?;
     let dialled = async {
         let (connection, endpoint) = connect(address, config, identity.reset_key()).await?;
-        let introduced = tokio::time::timeout(DIAL_TIMEOUT, introduce(address, connection, endpoint, hello)).await;
+        let peer = PeerName::shown(&connection)
+            .ok_or_else(|| DialError::Protocol(address.to_owned(), "its certificate names no server".into()))?;
+        if is_revoked(&peer) {
+            connection.close(CODE_REFUSED, b"its certificate is revoked");
+            return Err(DialError::Revoked { address: address.to_owned(), name: peer.name });
+        }
+        let introduced =
+            tokio::time::timeout(DIAL_TIMEOUT, introduce((address, peer), connection, endpoint, hello)).await;
         introduced.map_err(|_| DialError::Timeout(address.to_owned()))?
     };
     match dialled.await {
@@ -151,7 +173,7 @@ async fn connect_one(
 }
 
 async fn introduce(
-    address: &str,
+    (address, peer): (&str, PeerName),
     connection: Connection,
     endpoint: Endpoint,
     hello: Hello,
@@ -193,5 +215,5 @@ async fn introduce(
     let (control_tx, control_writer) = writer(control, CONTROL_QUEUE);
     let (ack_tx, ack_writer) = writer(acks, ACK_QUEUE);
     let link = Link::new(connection, vec![control_writer, ack_writer], Some(endpoint));
-    Ok(BalancerLink { welcome, control_tx, control_rx, frame_rx, ack_tx, link })
+    Ok(BalancerLink { welcome, peer, control_tx, control_rx, frame_rx, ack_tx, link })
 }

@@ -83,6 +83,12 @@ impl PeerName {
         Self::of_parsed(&parsed)
     }
 
+    /// Whose certificate the other side of a connection has shown, and TLS has verified.
+    pub(crate) fn shown(connection: &quinn::Connection) -> Option<Self> {
+        let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        Self::of(chain.first()?)
+    }
+
     fn of_parsed(certificate: &X509Certificate<'_>) -> Option<Self> {
         let alternatives = certificate.subject_alternative_name().ok()??;
         let name = alternatives.value.general_names.iter().find_map(|name| match name {
@@ -95,8 +101,7 @@ impl PeerName {
             "balancer" => Role::Balancer,
             _ => return None,
         };
-        let key = digest::digest(&digest::SHA256, certificate.public_key().raw);
-        Some(Self { name, role, key: hex(key.as_ref()) })
+        Some(Self { name, role, key: key_id(certificate.public_key().raw) })
     }
 }
 
@@ -218,6 +223,11 @@ impl Identity {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.key.secret_der());
         hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, b"limpet stateless reset").as_ref())
     }
+}
+
+/// [`PeerName::key`] of a public key (SubjectPublicKeyInfo, DER).
+pub(crate) fn key_id(public_key: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, public_key).as_ref())
 }
 
 fn hex(bytes: &[u8]) -> String {

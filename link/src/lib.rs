@@ -21,7 +21,7 @@ mod tls;
 pub mod token;
 
 pub use authority::Authority;
-pub use client::{BalancerLink, DialError, dial};
+pub use client::{BalancerLink, DialError, dial, dial_unless};
 pub use connection::{Ended, Link};
 pub use identity::Identity;
 pub use join::{JoinError, Membership, ensure_balancer, ensure_worker};

@@ -14,7 +14,6 @@ use limpet_shared::{
     link::{Ack, Hello, Refused, ToBalancer, ToWorker, VERSION, Welcome, to_balancer, to_worker},
 };
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
-use rustls_pki_types::CertificateDer;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use crate::{
@@ -255,7 +254,7 @@ async fn introduce(stranger: quinn::Incoming, door: &Door) -> Result<(), String>
     if protocol.as_deref() == Some(limpet_shared::link::ALPN_JOIN) {
         return door.joins.serve(connection).await;
     }
-    let peer = match peer(&connection) {
+    let peer = match PeerName::shown(&connection) {
         Some(peer) if peer.role == Role::Worker => peer,
         Some(_) => return Err(turn_away(&connection, "only workers link up with balancers")),
         None => {
@@ -282,12 +281,6 @@ pub fn removed(name: &str) -> String {
 fn turn_away(connection: &Connection, reason: &str) -> String {
     connection.close(CODE_REFUSED, reason.as_bytes());
     reason.to_owned()
-}
-
-/// Whom TLS has verified.
-fn peer(connection: &Connection) -> Option<PeerName> {
-    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    PeerName::of(chain.first()?)
 }
 
 /// A worker at the door: its certificate is of this cluster, its name is the one in it and not revoked.

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use limpet_link::{
     Authority, BalancerLink, DialError, Ended, Identity, Incoming, JoinError, LinkServer, NameState, Outgoing,
-    ServerConfig, Token, WorkerLink, dial, ensure_balancer, ensure_worker, identity, join, outgoing, time,
+    ServerConfig, Token, WorkerLink, dial, dial_unless, ensure_balancer, ensure_worker, identity, join, outgoing, time,
     token::{Fingerprint, NewToken, TokenKey},
 };
 use limpet_shared::{
@@ -223,7 +223,8 @@ async fn a_removed_server_joins_again_only_when_somebody_asks_for_it() {
     let later = ensure_worker(data.path(), None, "w", true).await.unwrap().identity;
     assert_eq!(later.key_id(), again.key_id());
     // A renewed certificate is the same server's.
-    let renewed = again.renewed(&balancer.authority.renew(&again.csr().unwrap(), "w").unwrap()).unwrap();
+    let renewed =
+        again.renewed(&balancer.authority.renew(&again.csr().unwrap(), "w", again.key_id()).unwrap()).unwrap();
     assert_eq!(renewed.key_id(), again.key_id());
 }
 
@@ -542,14 +543,30 @@ async fn a_cut_cable_is_noticed_by_silence() {
 async fn a_certificate_is_renewed_for_the_same_name_only() {
     let balancer = Balancer::start();
     let worker = balancer.worker("w");
-    let renewed = balancer.authority.renew(&worker.csr().unwrap(), "w").unwrap();
+    let renew = |csr: &[u8], name: &str| balancer.authority.renew(csr, name, worker.key_id());
+    let renewed = renew(&worker.csr().unwrap(), "w").unwrap();
     let renewed = worker.renewed(&renewed).unwrap();
     assert_eq!(renewed.name(), "w");
     let (name, _) = tokio::join!(async { balancer.accept().await.name }, dial(&balancer.address, &renewed, hello("w")));
     assert_eq!(name, "w");
-    let other = balancer.authority.renew(&worker.csr().unwrap(), "v").unwrap();
+    let other = renew(&worker.csr().unwrap(), "v").unwrap();
     assert!(worker.renewed(&other).is_err());
-    assert!(balancer.authority.renew(b"no request", "w").is_err());
-    let stranger = balancer.authority.renew(&balancer.worker("v").csr().unwrap(), "w").unwrap();
-    assert!(worker.renewed(&stranger).is_err(), "a certificate for another key");
+    assert!(renew(b"no request", "w").is_err());
+    // A key of its own choice would outlive the revocation of the one that it has.
+    let refused = renew(&balancer.worker("v").csr().unwrap(), "w").unwrap_err().to_string();
+    assert!(refused.contains("another key"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_revoked_balancer_is_not_even_greeted() {
+    let balancer = Balancer::start();
+    let worker = balancer.worker("w");
+    let key = balancer.server.key().to_owned();
+    let refused = dial_unless(&balancer.address, &worker, hello("w"), |peer| peer.key == key).await.err().unwrap();
+    assert!(matches!(&refused, DialError::Revoked { name, .. } if name == "edge-1"), "{refused}");
+    // The next one at its door is another worker: the first has said nothing.
+    let second = balancer.worker("v");
+    let dialled = dial_unless(&balancer.address, &second, hello("v"), |peer| peer.key == "another");
+    let (name, _) = tokio::join!(async { balancer.accept().await.name }, dialled);
+    assert_eq!(name, "v");
 }

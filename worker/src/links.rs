@@ -19,7 +19,7 @@ use std::{
 use limpet_link::{ControlSender, DialError, Identity};
 use limpet_shared::{
     Eui64, UnixMicros,
-    admin::{ErrorKind, Reply, Request},
+    admin::{ErrorKind, Reply, Request, RevokedServer},
     link::{self, Admin, Cluster, Drain, Hello, ToBalancer, Weight, to_balancer},
 };
 use limpet_worker_core::load::Advice;
@@ -40,6 +40,9 @@ use told::Told;
 
 /// An operator's question to a balancer is answered within this.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// A balancer that was removed has this long to answer what it holds and to end.
+const REMOVAL: Duration = Duration::from_secs(20);
 
 /// Why a worker cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +101,8 @@ pub struct Links {
     answers: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
     /// Told of everything that balancers send and that is not a frame.
     notices: mpsc::Sender<Notice>,
+    /// Keys of certificates that count no more.
+    revoked: watch::Sender<HashSet<String>>,
 }
 
 /// What a balancer tells besides frames.
@@ -136,7 +141,32 @@ impl Links {
             asked: AtomicU64::new(0),
             answers: Mutex::default(),
             notices,
+            revoked: watch::Sender::default(),
         })
+    }
+
+    /// Servers that were taken out of the cluster: no balancer among them is dialled, obeyed, or kept for long.
+    pub fn revoke(&self, servers: &[RevokedServer]) {
+        let new = |known: &HashSet<String>| servers.iter().any(|server| !known.contains(&server.key));
+        self.revoked.send_if_modified(|known| {
+            let changed = new(known);
+            known.extend(servers.iter().map(|server| server.key.clone()));
+            changed
+        });
+    }
+
+    /// Whether the certificate with this key is revoked.
+    fn is_revoked(&self, key: &str) -> bool {
+        self.revoked.borrow().contains(key)
+    }
+
+    /// Returns when the certificate with this key is revoked, and its server has had time to end by itself.
+    async fn removal(&self, key: &str) {
+        let mut revoked = self.revoked.subscribe();
+        if revoked.wait_for(|revoked| revoked.contains(key)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(REMOVAL).await;
     }
 
     /// Who this worker says that it is.

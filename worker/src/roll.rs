@@ -189,7 +189,10 @@ impl Roll {
             Ok((self.store.servers().await?, self.store.revoked_servers().await?, self.store.tokens().await?))
         };
         match within(read).await {
-            Some((servers, revoked, tokens)) => self.known.lock().learn(servers, revoked, tokens),
+            Some((servers, revoked, tokens)) => {
+                self.links.revoke(&revoked);
+                self.known.lock().learn(servers, revoked, tokens);
+            }
             None => tracing::debug!("the store does not tell of the other servers now"),
         }
     }

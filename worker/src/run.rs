@@ -153,6 +153,8 @@ async fn wire(
     let network = Network::open(&*store, &Machine).await?;
     let me = introduction(config, http, network);
     let links = Links::new(me, config.identity.clone(), metrics.clone(), notices);
+    // Before the first dial.
+    links.revoke(&store.revoked_servers().await?);
     let feed = Arc::new(Feed::new(store.clone(), links.clone()));
     let pipeline = Pipeline::new(
         store.clone(),

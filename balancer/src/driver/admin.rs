@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use limpet_balancer_core::WorkerId;
-use limpet_link::{LinkServer, time};
+use limpet_link::{LinkServer, NameState, server::removed, time};
 use limpet_shared::{
     admin::{ErrorKind, Reply, Request, RevokedServer, Role, Server, TokenInfo},
     link::{Admin, AdminReply, Renewed, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
@@ -12,12 +12,17 @@ use tokio::sync::oneshot;
 
 use super::Driver;
 
+/// The longest life (s) and the most uses of a token that a worker asks for: what the console offers.
+const MOST_FOR_WORKERS: (u64, u32) = (7 * 86_400, 100);
 /// Questions that wait for a worker's answer.
 const MAX_ASKED: usize = 1_000;
 
 impl Driver {
     /// A message on a worker's control stream.
     pub(super) fn control(&mut self, id: WorkerId, message: ToBalancer) {
+        if self.is_removed(id) && !finishes_work(&message) {
+            return self.turn_down(id, message);
+        }
         match message {
             ToBalancer::Admin(Admin { id: question, request }) => {
                 let Some(linked) = self.workers.get(&id) else { return };
@@ -31,7 +36,8 @@ impl Driver {
                     Ok(Request::RollCall { revoked, tokens, balancers, store_note }) => {
                         reply(self.roll_call(&revoked, tokens, &balancers, store_note));
                     }
-                    Ok(request) => match self.on_disk(&request) {
+                    Ok(request) => match self.refused_to_workers(&request).map_or_else(|| self.on_disk(&request), told)
+                    {
                         Some(work) => drop(tokio::task::spawn_blocking(move || reply(work()))),
                         None => reply(self.answer(&request).unwrap_or_else(not_here)),
                     },
@@ -50,9 +56,48 @@ impl Driver {
         }
     }
 
+    /// An operator took this worker out of the cluster, and its link is still there for what it holds.
+    fn is_removed(&self, id: WorkerId) -> bool {
+        let linked = self.workers.get(&id);
+        linked.is_some_and(|linked| self.parts.view.name(&linked.name, Some(&linked.key)) == NameState::Revoked)
+    }
+
+    fn turn_down(&mut self, id: WorkerId, message: ToBalancer) {
+        let Some(linked) = self.workers.get(&id) else { return };
+        tracing::debug!(worker = linked.name, "a removed worker has asked for something that it has no right to");
+        let reply = failed(ErrorKind::Invalid, removed(&linked.name));
+        if let ToBalancer::Admin(Admin { id: question, .. }) = message {
+            let reply = serde_json::to_string(&reply).unwrap_or_default();
+            self.tell(id, ToWorker::AdminReply(AdminReply { id: question, reply }));
+        }
+    }
+
+    /// What is answered only beside a balancer: a worker's certificate must not buy the keys of the cluster, nor a way in
+    /// that outlasts it.
+    fn refused_to_workers(&self, request: &Request) -> Option<Reply> {
+        let Request::JoinToken { role, expires_in_secs, uses } = *request else { return None };
+        let modest = expires_in_secs <= MOST_FOR_WORKERS.0 && uses <= MOST_FOR_WORKERS.1;
+        let data = std::path::absolute(&self.parts.data).unwrap_or_else(|_| self.parts.data.clone());
+        let command = |arguments: &str| format!("limpet ctl --data {} join-token {arguments}", data.display());
+        let name = self.parts.core.name();
+        let message = match role {
+            Role::Balancer => format!(
+                "a token for a balancer hands over the keys of the cluster, so it is made only beside a balancer: on the \
+                 machine of {name} run {}",
+                command("--role balancer --uses 1 --expires 1h")
+            ),
+            Role::Worker if modest => return None,
+            Role::Worker => format!(
+                "from here a token is good for at most 7d and 100 servers; for more, on the machine of {name} run {}",
+                command(&format!("--uses {uses} --expires {expires_in_secs}s"))
+            ),
+        };
+        Some(failed(ErrorKind::Invalid, message))
+    }
+
     fn renew(&mut self, id: WorkerId, csr: &[u8]) {
         let Some(linked) = self.workers.get(&id) else { return };
-        match self.parts.server.authority().renew(csr, &linked.name) {
+        match self.parts.server.authority().renew(csr, &linked.name, &linked.key) {
             Ok(certificate) => self.tell(id, ToWorker::Renewed(Renewed { certificate })),
             Err(error) => tracing::warn!(worker = linked.name, %error, "cannot renew a worker's certificate"),
         }
@@ -161,7 +206,7 @@ impl Driver {
     }
 
     /// What waits for the disk, which the driver must not: to be run elsewhere.
-    fn on_disk(&self, request: &Request) -> Option<Box<dyn FnOnce() -> Reply + Send>> {
+    fn on_disk(&self, request: &Request) -> Option<Work> {
         let (server, note) = (self.parts.server.clone(), self.store_note.clone());
         match request.clone() {
             Request::JoinToken { role, expires_in_secs, uses } => {
@@ -171,6 +216,20 @@ impl Driver {
             _ => None,
         }
     }
+}
+
+/// What is done to answer.
+type Work = Box<dyn FnOnce() -> Reply + Send>;
+
+/// Nothing to be done: the answer is there.
+fn told(reply: Reply) -> Option<Work> {
+    Some(Box::new(move || reply))
+}
+
+/// What a worker still may send while it finishes what it holds.
+fn finishes_work(message: &ToBalancer) -> bool {
+    use ToBalancer::{Admin, AdminReply, Cluster, ClusterDelta, Renew};
+    !matches!(message, Admin(_) | AdminReply(_) | Cluster(_) | ClusterDelta(_) | Renew(_))
 }
 
 fn token(server: &LinkServer, role: Role, expires_in_secs: u64, uses: u32, note: String) -> Reply {

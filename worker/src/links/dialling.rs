@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use limpet_link::{DialError, dial};
+use limpet_link::{DialError, dial_unless};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +83,8 @@ impl Dialler {
             let identity = self.links.identity();
             let hello = self.links.hello();
             let text = address.to_string();
-            let Some(dialled) = self.stop.run_until_cancelled(dial(&text, &identity, hello)).await else { break };
+            let dialling = dial_unless(&text, &identity, hello, |balancer| self.links.is_revoked(&balancer.key));
+            let Some(dialled) = self.stop.run_until_cancelled(dialling).await else { break };
             match dialled {
                 Ok(link) => {
                     (pause, refused, failed) = (REDIAL.0, 0, false);

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use limpet_link::{BalancerLink, ControlReceiver, ControlSender, FrameReceiver, time};
+use limpet_link::{BalancerLink, ControlReceiver, ControlSender, FrameReceiver, identity::PeerName, time};
 use limpet_shared::{
     UnixMicros,
     admin::Reply,
@@ -37,7 +37,7 @@ pub(super) async fn run(
     pipeline: &Arc<Pipeline>,
     stop: &CancellationToken,
 ) -> String {
-    let BalancerLink { welcome, control_tx, control_rx, frame_rx, ack_tx, link } = link;
+    let BalancerLink { welcome, peer: PeerName { key, .. }, control_tx, control_rx, frame_rx, ack_tx, link } = link;
     let (have, _) = watch::channel(welcome.cluster_version);
     let skew = Some(welcome.now).filter(|now| *now > 0).and_then(|now| time::skew(time::now(), UnixMicros(now)));
     if let Some(skew) = &skew {
@@ -64,7 +64,8 @@ pub(super) async fn run(
     let ended = tokio::select! {
         ended = link.closed() => ended.to_string(),
         ended = frames => ended,
-        ended = control(links, (address, balancer), control_rx, &control_tx) => ended,
+        ended = control(links, (address, balancer, &key), control_rx, &control_tx) => ended,
+        () = links.removal(&key) => "the balancer was removed from the cluster, and has not ended by itself".into(),
         () = alive => "the link's queue is gone".into(),
         () = stop.cancelled() => "this worker stops".into(),
     };
@@ -142,7 +143,7 @@ async fn alive(links: &Links, control: &ControlSender<ToBalancer>, acks: acks::R
 
 async fn control(
     links: &Arc<Links>,
-    (address, balancer): (&str, u64),
+    (address, balancer, key): (&str, u64, &str),
     mut control_rx: ControlReceiver<ToWorker>,
     control_tx: &ControlSender<ToBalancer>,
 ) -> String {
@@ -154,10 +155,20 @@ async fn control(
         };
         // A kind that this version does not know is left alone: the balancer may be newer.
         let Some(kind) = message.kind else { continue };
+        if commands(&kind) && links.is_revoked(key) {
+            tracing::warn!(%address, "a balancer that was removed from the cluster has asked for something: ignored");
+            continue;
+        }
         if let Some(notice) = take(links, (address, balancer), kind, control_tx) {
             forward(&links.notices, notice).await;
         }
     }
+}
+
+/// Whether it wants something of this worker besides the work on frames.
+fn commands(kind: &to_worker::Kind) -> bool {
+    use to_worker::Kind::{Admin, Drain, Remove, Renewed};
+    matches!(kind, Admin(_) | Drain(_) | Remove(_) | Renewed(_))
 }
 
 /// What concerns the link is dealt with here; the rest is passed on.

@@ -9,7 +9,7 @@ use limpet_shared::{
 };
 
 use super::Balancer;
-use crate::{action::WorkerId, health::Verdict};
+use crate::{action::WorkerId, health::Verdict, workers::Worker};
 
 /// Gateways named in one answer.
 const MAX_LISTED: usize = 10_000;
@@ -30,9 +30,17 @@ impl Balancer {
         }
     }
 
+    /// This balancer's name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
     /// The worker to pass a question on to.
     pub fn admin_worker(&self) -> Option<WorkerId> {
-        let ready = |verdict| self.workers.iter().find(move |(_, w)| w.weight.ready && w.vitals.verdict == verdict);
+        let ready = |verdict| {
+            let may = move |w: &Worker| w.weight.ready && w.removed_by.is_none() && w.vitals.verdict == verdict;
+            self.workers.iter().find(move |(_, w)| may(w))
+        };
         ready(Verdict::Well).or_else(|| ready(Verdict::Suspect)).map(|(id, _)| id)
     }
 
