@@ -19,9 +19,28 @@ pub const SOCKET_BUFFER: usize = 4 << 20;
 /// Bytes in flight per stream: at 10 ms of round trip enough for 200 MB/s.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes that a stranger may send before it is known: more than the longest introduction.
+const STRANGERS_WINDOW: u32 = 32 << 10;
 
 /// The QUIC parameters of every connection.
 pub(crate) fn transport() -> Arc<TransportConfig> {
+    Arc::new(parameters())
+}
+
+/// The same at a balancer, where anyone may knock: until [`trust`], little is kept of what comes.
+pub(crate) fn transport_for_strangers() -> Arc<TransportConfig> {
+    let mut config = parameters();
+    config.receive_window(VarInt::from_u32(STRANGERS_WINDOW));
+    config.max_concurrent_bidi_streams(VarInt::from_u32(1));
+    Arc::new(config)
+}
+
+/// The connection is that of a server of the cluster.
+pub(crate) fn trust(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
+}
+
+fn parameters() -> TransportConfig {
     let mut config = TransportConfig::default();
     // QUIC counts in milliseconds and 3 s fit; there is no error to report.
     config.max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
@@ -34,7 +53,7 @@ pub(crate) fn transport() -> Arc<TransportConfig> {
     config.send_window(u64::from(CONNECTION_WINDOW));
     // Links are inside a data centre or a country; the default of 333 ms would delay the first retransmission.
     config.initial_rtt(Duration::from_millis(100));
-    Arc::new(config)
+    config
 }
 
 /// Binds a UDP socket and starts a QUIC endpoint on it. `server` lets it accept connections.

@@ -7,6 +7,7 @@ pub mod admin_socket;
 pub mod authority;
 pub mod client;
 pub mod connection;
+mod door;
 pub mod endpoint;
 pub mod files;
 pub mod identity;

@@ -1,11 +1,12 @@
 //! The balancer's side of the link: one UDP port on which workers link up and servers join.
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use limpet_shared::{
@@ -14,11 +15,15 @@ use limpet_shared::{
     link::{Ack, Hello, Refused, ToBalancer, ToWorker, VERSION, Welcome, to_balancer, to_worker},
 };
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::AbortHandle,
+};
 
 use crate::{
     authority::{Authority, AuthorityError},
     connection::{CODE_DONE, CODE_REFUSED, Ended, Link},
+    door::{Admission, Door},
     endpoint,
     identity::{self, Identity, PeerName},
     join::server::Joins,
@@ -31,8 +36,10 @@ use crate::{
 
 /// A stranger has this long from its first packet to a whole Hello or join request.
 const INTRODUCTION: Duration = Duration::from_secs(5);
-/// Strangers that introduce themselves at the same time; more wait in the kernel or are dropped.
-const STRANGERS: usize = 64;
+/// Handshakes that were asked for and not looked at yet, and the bytes that are kept of each and of all.
+const UNSEEN: (usize, u64, u64) = (4_096, 4 << 10, 4 << 20);
+/// Workers that were let in and that the balancer has not taken up yet.
+const ARRIVALS: usize = 256;
 /// The longest first message of a stranger.
 const INTRODUCTION_MAX: usize = 16 << 10;
 /// Other balancers that a join token names.
@@ -108,8 +115,8 @@ impl LinkServer {
         };
         let joins = Arc::new(joins);
         let newcomers = joins.clone();
-        let (sender, incoming) = mpsc::channel(STRANGERS);
-        tokio::spawn(accept_all(endpoint.clone(), Door { names, joins, incoming: sender }));
+        let (sender, incoming) = mpsc::channel(ARRIVALS);
+        tokio::spawn(accept_all(endpoint.clone(), Hall { names, joins, incoming: sender }));
         let renewal = tokio::spawn(renew(endpoint.clone(), authority.clone(), folder, identity));
         let (incoming, others) = (Mutex::new(incoming), Default::default());
         Ok(Self { endpoint, authority, advertise, local, key, ledger, others, joins: newcomers, incoming, renewal })
@@ -189,10 +196,10 @@ impl Drop for LinkServer {
 
 fn quic_config(identity: &Identity) -> Result<quinn::ServerConfig, tls::TlsError> {
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls::server(identity)?));
-    config.transport_config(endpoint::transport());
-    config.max_incoming(4 * STRANGERS);
-    config.incoming_buffer_size(64 << 10);
-    config.incoming_buffer_size_total(4 << 20);
+    config.transport_config(endpoint::transport_for_strangers());
+    config.max_incoming(UNSEEN.0);
+    config.incoming_buffer_size(UNSEEN.1);
+    config.incoming_buffer_size_total(UNSEEN.2);
     Ok(config)
 }
 
@@ -215,36 +222,55 @@ async fn renew(endpoint: Endpoint, authority: Arc<Authority>, folder: PathBuf, m
 
 /// Where strangers go.
 #[derive(Clone)]
-struct Door {
+struct Hall {
     names: Names,
     joins: Arc<Joins>,
     incoming: mpsc::Sender<Incoming>,
 }
 
-async fn accept_all(endpoint: Endpoint, door: Door) {
-    let strangers = Arc::new(Semaphore::new(STRANGERS));
+/// Introductions that go on, by their number at the door.
+type Guests = std::sync::Mutex<(Door, HashMap<u64, AbortHandle>)>;
+
+/// Nothing here waits for a stranger.
+async fn accept_all(endpoint: Endpoint, hall: Hall) {
+    let guests = Arc::new(Guests::new((Door::new(Instant::now()), HashMap::new())));
     while let Some(stranger) = endpoint.accept().await {
-        // Busy: whoever asks must first show that it owns its address, so that forged ones cost nothing.
-        if strangers.available_permits() < STRANGERS / 2 && !stranger.remote_address_validated() && stranger.may_retry()
-        {
+        // Whoever asks must first show that it owns its address: forged ones cost a packet and no memory.
+        if !stranger.remote_address_validated() && stranger.may_retry() {
             let _ = stranger.retry();
             continue;
         }
-        let Ok(permit) = strangers.clone().acquire_owned().await else { return };
-        let door = door.clone();
-        tokio::spawn(async move {
-            let address = stranger.remote_address();
-            match tokio::time::timeout(INTRODUCTION, introduce(stranger, &door)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(reason)) => tracing::debug!(%address, reason, "a server was not let in"),
-                Err(_) => tracing::debug!(%address, reason = "it took too long", "a server was not let in"),
-            }
-            drop(permit);
+        let (door, going_on) = &mut *guests.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Admission { id, evicted }) = door.knock(Instant::now(), stranger.remote_address()) else {
+            // It sends again if it is serious.
+            stranger.ignore();
+            continue;
+        };
+        evicted.and_then(|evicted| going_on.remove(&evicted)).iter().for_each(AbortHandle::abort);
+        let (hall, over) = (hall.clone(), guests.clone());
+        let task = tokio::spawn(async move {
+            let good = receive(stranger, &hall).await;
+            let (door, going_on) = &mut *over.lock().unwrap_or_else(PoisonError::into_inner);
+            door.ended(Instant::now(), id, good);
+            going_on.remove(&id);
         });
+        going_on.insert(id, task.abort_handle());
     }
 }
 
-async fn introduce(stranger: quinn::Incoming, door: &Door) -> Result<(), String> {
+/// Whether it was a server of the cluster, or has become one.
+async fn receive(stranger: quinn::Incoming, hall: &Hall) -> bool {
+    let address = stranger.remote_address();
+    let reason = match tokio::time::timeout(INTRODUCTION, introduce(stranger, hall)).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(reason)) => reason,
+        Err(_) => "it took too long".into(),
+    };
+    tracing::debug!(%address, reason, "a server was not let in");
+    false
+}
+
+async fn introduce(stranger: quinn::Incoming, hall: &Hall) -> Result<(), String> {
     let connection = stranger.accept().map_err(|e| Ended::from(e).to_string())?;
     let connection = connection.await.map_err(|e| Ended::from(e).to_string())?;
     let protocol = connection
@@ -252,7 +278,7 @@ async fn introduce(stranger: quinn::Incoming, door: &Door) -> Result<(), String>
         .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
         .and_then(|data| data.protocol);
     if protocol.as_deref() == Some(limpet_shared::link::ALPN_JOIN) {
-        return door.joins.serve(connection).await;
+        return hall.joins.serve(connection).await;
     }
     let peer = match PeerName::shown(&connection) {
         Some(peer) if peer.role == Role::Worker => peer,
@@ -265,12 +291,13 @@ async fn introduce(stranger: quinn::Incoming, door: &Door) -> Result<(), String>
         }
     };
     let incoming = Incoming::hear(connection, peer).await?;
-    if let Some(refused) = incoming.objection(&door.names) {
+    if let Some(refused) = incoming.objection(&hall.names) {
         let reason = refused.reason.clone();
         incoming.refuse(refused).await;
         return Err(reason);
     }
-    door.incoming.send(incoming).await.map_err(|_| "the balancer is stopping".to_owned())
+    endpoint::trust(&incoming.connection);
+    hall.incoming.send(incoming).await.map_err(|_| "the balancer is stopping".to_owned())
 }
 
 /// Why a server with a revoked certificate is refused.
