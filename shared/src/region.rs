@@ -129,6 +129,20 @@ impl Region {
         }
     }
 
+    /// The frequency that was meant: some gateways write it as a 32-bit float (902.299987), which is no channel's. That of the
+    /// plan's channel within 10 kHz or a tenth of the width, whichever is less; else the nearest multiple of the 100 Hz in
+    /// which LoRaWAN gives frequencies, if the band lets a network choose any.
+    pub fn snap(&self, frequency_hz: u32, modulation: &Modulation) -> u32 {
+        let reach = (modulation.width_hz() / 10).min(10_000);
+        let near = |channel: &Channel| channel.frequency.abs_diff(frequency_hz) <= reach;
+        let nearest = self.plan.channels().filter(near).min_by_key(|channel| channel.frequency.abs_diff(frequency_hz));
+        match nearest {
+            Some(channel) => channel.frequency,
+            None if self.plan.free_range.is_some() => frequency_hz.saturating_add(50) / 100 * 100,
+            None => frequency_hz,
+        }
+    }
+
     /// The channels of the plan that the mask has, in order of their index.
     fn channels_in(&self, mask: u128) -> impl Iterator<Item = Channel> {
         self.plan.channels().filter(move |channel| mask >> channel.index & 1 == 1)

@@ -19,6 +19,22 @@ fn lora(spreading_factor: u8, bandwidth_khz: u16) -> Modulation {
 }
 
 #[test]
+fn a_frequency_written_as_a_32_bit_float_is_its_channels() {
+    let (us, eu) = (region("us915"), region("eu868"));
+    for (written, meant) in [(902_299_987, 902_300_000), (903_000_000, 903_000_000), (902_310_001, 902_310_001)] {
+        assert_eq!(us.snap(written, &lora(7, 125)), meant);
+    }
+    assert_eq!(us.snap(914_199_999, &lora(8, 500)), 914_200_000);
+    for (written, meant) in [(868_099_976, 868_100_000), (868_109_999, 868_100_000), (868_849_976, 868_850_000)] {
+        assert_eq!(
+            eu.snap(written, &lora(7, 125)),
+            meant,
+            "of 868.85 the network knows nothing, but it is in the band"
+        );
+    }
+}
+
+#[test]
 fn regions_have_the_names_of_chirpstack() {
     assert_eq!(
         Region::names(),

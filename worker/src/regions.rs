@@ -92,7 +92,7 @@ impl Regions {
         let mut fitting = self.configured.iter().filter_map(|region| {
             let data_rate = region.uplink_data_rate(modulation)?;
             let tagged = tag.region.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(region.name()));
-            (tagged && region.accepts(frequency, data_rate)).then_some((*region, data_rate))
+            (tagged && region.accepts(region.snap(frequency, modulation), data_rate)).then_some((*region, data_rate))
         });
         let first = fitting.next().ok_or(RegionError::NoRegion)?;
         if fitting.next().is_some() { Err(RegionError::Ambiguous) } else { Ok(first) }

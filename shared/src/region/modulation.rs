@@ -47,6 +47,15 @@ impl Modulation {
         })
     }
 
+    /// How wide a channel it needs, Hz.
+    pub fn width_hz(&self) -> u32 {
+        match *self {
+            Self::Lora { bandwidth_khz, .. } | Self::LrFhss { bandwidth_khz, .. } => u32::from(bandwidth_khz) * 1_000,
+            // Carson's rule with LoRaWAN's deviation of half the bit rate.
+            Self::Fsk { bit_rate } => bit_rate.saturating_mul(2),
+        }
+    }
+
     /// `modu` and `datr` of a txpk or rxpk.
     pub fn to_gwmp(&self) -> Datr {
         match *self {

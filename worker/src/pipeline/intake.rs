@@ -45,9 +45,15 @@ impl Pipeline {
         receptions
     }
 
-    async fn reception(&self, balancer: u64, frame: &UplinkFrame, rxpk: Rxpk) -> Option<Reception> {
+    async fn reception(&self, balancer: u64, frame: &UplinkFrame, mut rxpk: Rxpk) -> Option<Reception> {
         match self.judge_rxpk(frame.gateway, &rxpk).await {
-            Ok((region, data_rate)) => Some(to_reception((balancer, frame), rxpk, region, data_rate)),
+            Ok((region, data_rate)) => {
+                // Once, so that all that follows agrees: copies, RX1 and events.
+                if let Some(modulation) = region.modulation(data_rate) {
+                    rxpk.freq = region.snap(rxpk.freq, &modulation);
+                }
+                Some(to_reception((balancer, frame), rxpk, region, data_rate))
+            }
             Err(reason) => {
                 self.dropped(reason, frame.gateway);
                 None
@@ -72,7 +78,9 @@ impl Pipeline {
     }
 
     async fn note_stat(&self, frame: &UplinkFrame, stat: &Stat) {
-        let location = stat.lati.zip(stat.long).map(|(latitude, longitude)| Location {
+        // A receiver without a fix writes 0/0: no place, and none that replaces a known one.
+        let place = stat.lati.zip(stat.long).filter(|(north, east)| *north != 0.0 || *east != 0.0);
+        let location = place.map(|(latitude, longitude)| Location {
             latitude,
             longitude,
             altitude: stat.alti.map_or(0.0, f64::from),

@@ -168,3 +168,16 @@ async fn a_worker_whose_clock_is_off_meets_both_windows_and_waits_for_copies() {
         assert_eq!(net.downlinks()[1].windows.len(), 2, "{off} ms: JoinAccept");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_frequency_that_is_a_32_bit_float_is_answered_on_its_channel() {
+    let net = Net::new("us915_1", 1).await;
+    net.personalize().await;
+    let phy = uplink(0, true);
+    // 903.9 MHz as one gateway writes it, and as the other does.
+    let copies = [net.give(0, net.frame(1, 903_900_024, &phy, 7)), net.give(0, net.frame(2, 903_900_000, &phy, 7))];
+    for copy in copies {
+        assert_eq!(copy.await.unwrap(), DONE);
+    }
+    assert_eq!((net.copies(), txpk(&net.downlinks()[0], 0).freq), (2, 923_300_000));
+}
