@@ -6,10 +6,12 @@
 mod act;
 mod data;
 mod deciding;
+mod foreign;
 mod intake;
 mod join;
 mod lines;
 mod outcome;
+mod owners;
 mod pending;
 mod sweep;
 #[cfg(test)]
@@ -95,6 +97,9 @@ pub struct Pipeline {
     turns: Turns,
     acting: act::Acting,
     deciding: deciding::Deciding,
+    foreign: foreign::Foreign,
+    owners: owners::Owners,
+    accepted_joins: lines::Lines,
     refused_joins: lines::Lines,
     store_errors: lines::Lines,
 }
@@ -127,6 +132,9 @@ impl Pipeline {
             turns,
             acting,
             deciding: deciding::Deciding::default(),
+            foreign: foreign::Foreign::default(),
+            owners: owners::Owners::default(),
+            accepted_joins: lines::Lines::default(),
             refused_joins: lines::Lines::default(),
             store_errors: lines::Lines::default(),
         })
@@ -163,6 +171,9 @@ impl Pipeline {
         let receptions = self.parse(balancer, &frame).await;
         // Before they are stored, which may take as long as the store is away, and not in this order.
         let turns: Vec<_> = receptions.iter().map(|reception| self.line_up(reception)).collect();
+        let ours = futures_util::future::join_all(receptions.iter().map(|r| self.may_be_ours(r))).await;
+        let mine = receptions.into_iter().zip(turns).zip(ours).filter_map(|(both, ours)| ours.then_some(both));
+        let (receptions, turns): (Vec<_>, Vec<_>) = mine.unzip();
         let puts = receptions
             .iter()
             .map(|reception| self.until_stored("put_reception", move || self.store.put_reception(reception.clone())));

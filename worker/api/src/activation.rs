@@ -1,20 +1,22 @@
 //! Activation by personalization (ABP), and its end.
 
-use limpet_shared::region::Region;
-use limpet_store::{Commit, Freshness, Store, StoreError};
+use limpet_shared::{AesKey, region::Region};
+use limpet_store::{Commit, Freshness, IntegrationId, PendingEvent, Store, StoreError};
 use limpet_worker_core::{
     model::{Activation, CurrentSession, DeviceContext, DeviceProfile, DeviceState, Session, SessionKeys, SessionRow},
     session::{Personalization, personalized},
 };
 
 use crate::{
-    Api, clock,
+    Api,
+    auth::random,
+    clock,
     error::{ApiError, Result},
     queue,
 };
 
 /// How often a compare-and-set is tried again when a join or another activation comes in between.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 8;
 
 /// Puts the device into a session of these keys and counters, in place of any it had.
 pub(crate) async fn activate(api: &Api, context: &DeviceContext, wanted: &Activation) -> Result<()> {
@@ -23,22 +25,24 @@ pub(crate) async fn activate(api: &Api, context: &DeviceContext, wanted: &Activa
     if context.profile.flush_queue_on_activate {
         store.flush_queue(wanted.dev_eui).await?;
     }
-    let (before, session) = replace_current(store, wanted.dev_eui, |state, queue_done| {
+    let keys = SessionKeys { nwk_s_key: wanted.nwk_s_key, app_s_key: wanted.app_s_key };
+    let session = replace_current(store, context, |next, queue_done| {
         let abp = Personalization {
             dev_eui: wanted.dev_eui,
             dev_addr: wanted.dev_addr,
-            keys: SessionKeys { nwk_s_key: wanted.nwk_s_key, app_s_key: wanted.app_s_key },
+            keys,
             fcnt_up: wanted.fcnt_up,
-            fcnt_down: wanted.n_fcnt_down,
+            // Keys that were in use go on counting: what was sent under them must not be sent again with other content.
+            fcnt_down: wanted.n_fcnt_down.max(next.unused_fcnt_down(&keys)),
             queue_done,
         };
-        Some(personalized(&abp, &context.profile, region, state.rev + 1, clock::now()))
+        Some(personalized(&abp, &context.profile, region, next.rev, clock::now()))
     })
     .await?;
-    if let Some(session) = &session {
-        begin(store, session).await?;
+    match &session {
+        Some(session) => begin(store, session).await,
+        None => Ok(()),
     }
-    forget_sessions(store, &before, session.as_ref()).await
 }
 
 /// Writes the session's row, and takes it back if another activation or a join has replaced the session meanwhile: that
@@ -57,9 +61,8 @@ async fn begin(store: &dyn Store, session: &Session) -> Result<()> {
 }
 
 /// Takes the device out of its session.
-pub(crate) async fn deactivate(store: &dyn Store, dev_eui: limpet_shared::Eui64) -> Result<()> {
-    let (before, _) = replace_current(store, dev_eui, |_, _| None).await?;
-    forget_sessions(store, &before, None).await
+pub(crate) async fn deactivate(store: &dyn Store, context: &DeviceContext) -> Result<()> {
+    replace_current(store, context, |_, _| None).await.map(drop)
 }
 
 /// The session that the device should be in.
@@ -81,43 +84,99 @@ pub(crate) fn region_of(api: &Api, profile: &DeviceProfile) -> Result<&'static R
 }
 
 /// Changes the device's state by compare-and-set to the session that `make` gives for it (and for how far the queue is
-/// done). First the state, then the session row: the state's revision is in the session's identity, so only the winner
-/// of a race has a row to write. Returns the state before.
+/// done), and ends the sessions that it had. First the state, then the session row: the state's revision is in the session's
+/// identity, so only the winner of a race has a row to write. How far the old keys have counted is written down before they go.
 async fn replace_current(
     store: &dyn Store,
-    dev_eui: limpet_shared::Eui64,
+    context: &DeviceContext,
     make: impl Fn(&DeviceState, u64) -> Option<Session> + Send + Sync,
-) -> Result<(DeviceState, Option<Session>)> {
+) -> Result<Option<Session>> {
+    let dev_eui = context.device.dev_eui;
     for _ in 0..ATTEMPTS {
         let before = store.device_state(dev_eui, Freshness::Serial).await?;
-        let session = match &before.current {
-            Some(current) => store.session(&current.key, Freshness::Serial).await?,
-            None => None,
-        };
-        let done = queue::progress(session.as_ref()).done;
-        let session = make(&before, done);
-        let current = session.as_ref().map(|s| CurrentSession { key: s.key, since: s.since, dev_nonce: None });
-        let next = DeviceState { rev: before.rev + 1, current, previous: None, ..before.clone() };
-        let applied = match store.commit_join(&next, None).await {
-            Ok(commit) => commit == Commit::Applied,
-            Err(StoreError::Unknown(_)) => {
-                let now = store.device_state(dev_eui, Freshness::Serial).await?;
-                now.rev == next.rev && now.current == current
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if applied {
+        let old = sessions_of(store, &before).await?;
+        let done = old.iter().map(|row| queue::progress(Some(row)).done).max().unwrap_or_default();
+        // If this is broken off, the next activation finds the session that still has a row.
+        let previous = old.first().map(|row| row.session.key);
+        let mut next = DeviceState { rev: before.rev + 1, current: None, previous, ..before.clone() };
+        old.iter().for_each(|row| next.remember_counter(row));
+        let session = make(&next, done);
+        next.current = session.as_ref().map(|s| CurrentSession { key: s.key, since: s.since, dev_nonce: None });
+        if !commit_state(store, &next).await? {
+            continue;
+        }
+        // Another activation's row may have come since they were read, and have been found in use.
+        let mut all = sessions_of(store, &before).await?;
+        all.retain(|row| old.iter().all(|known| known.session.key != row.session.key));
+        if end_all(store, context, &old).await? && end_all(store, context, &all).await? {
             queue::forget_done(store, dev_eui, done).await?;
-            return Ok((before, session));
+            return Ok(session);
         }
     }
     Err(ApiError::Conflict(format!("device {dev_eui}")))
 }
 
-async fn forget_sessions(store: &dyn Store, before: &DeviceState, keep: Option<&Session>) -> Result<()> {
-    let old = before.current.map(|c| c.key).into_iter().chain(before.previous);
-    for key in old.filter(|key| keep.is_none_or(|session| session.key != *key)) {
-        store.delete_session(&key).await?;
+async fn commit_state(store: &dyn Store, next: &DeviceState) -> Result<bool> {
+    match store.commit_join(next, None).await {
+        Ok(commit) => Ok(commit == Commit::Applied),
+        Err(StoreError::Unknown(_)) => Ok(store.device_state(next.dev_eui, Freshness::Serial).await? == *next),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The sessions that a device may be in, the one that it should be in first.
+async fn sessions_of(store: &dyn Store, state: &DeviceState) -> Result<Vec<SessionRow>> {
+    let mut rows = Vec::new();
+    for key in state.current.map(|c| c.key).into_iter().chain(state.previous) {
+        rows.extend(store.session(&key, Freshness::Serial).await?);
+    }
+    Ok(rows)
+}
+
+async fn end_all(store: &dyn Store, context: &DeviceContext, old: &[SessionRow]) -> Result<bool> {
+    for row in old {
+        if !end(store, context, row).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Ends a session as it was read: false if an uplink was faster, whose downlink has counted on. Its last event is kept, and
+/// keys that nobody knows make sure that nothing is decided in it any more.
+async fn end(store: &dyn Store, context: &DeviceContext, row: &SessionRow) -> Result<bool> {
+    keep_events(store, context, row).await?;
+    let keys = SessionKeys { nwk_s_key: AesKey(random()?), app_s_key: AesKey(random()?) };
+    let ended = Session { rev: row.session.rev + 1, keys, ..row.session.clone() };
+    let applied = match store.commit_session(&ended).await {
+        Ok(Commit::Applied) => true,
+        // A session's keys do not change: with others, or without a row, another activation has ended it.
+        Ok(Commit::Refused) | Err(StoreError::Unknown(_)) => {
+            let now = store.session(&ended.key, Freshness::Serial).await?;
+            now.is_none_or(|now| now.session.keys != row.session.keys)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if applied {
+        store.delete_session(&ended.key).await?;
+    }
+    Ok(applied)
+}
+
+async fn keep_events(store: &dyn Store, context: &DeviceContext, row: &SessionRow) -> Result<()> {
+    if row.slot_is_out() || context.application.http.is_none() {
+        return Ok(());
+    }
+    for (part, event) in (0..).zip(&row.session.slot.events) {
+        let pending = PendingEvent {
+            integration: IntegrationId(context.application.id),
+            device: row.session.key.dev_eui,
+            session_since: row.session.since,
+            slot: row.session.slot.number,
+            part,
+            event: event.clone(),
+        };
+        store.put_pending(pending).await?;
     }
     Ok(())
 }

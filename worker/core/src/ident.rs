@@ -1,6 +1,6 @@
 //! Identities that any worker computes alike: hashes of what they stand for.
 
-use limpet_shared::{DevAddr, Eui64, UnixMicros};
+use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros};
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
@@ -76,9 +76,21 @@ pub fn event_id(what: &str, key: &SessionKey, resets: u32, number: u32) -> Uuid 
     Builder::from_custom_bytes(first(digest)).into_uuid()
 }
 
+/// `deduplicationId` of a log event about a transmission of a device that made no other event.
+pub fn log_id(dev_eui: Eui64, cause: &str, frame: DedupKey, received_at: UnixMicros) -> Uuid {
+    let (device, at) = (dev_eui.0.to_be_bytes(), received_at.0.to_be_bytes());
+    let digest = hash(&[b"log", cause.as_bytes(), &device, &frame.0.to_be_bytes(), &at]);
+    Builder::from_custom_bytes(first(digest)).into_uuid()
+}
+
 /// Identity of a downlink's bytes: one FCntDown of one session has one (promise 3).
 pub fn downlink_key(key: &SessionKey, fcnt_down: u32) -> u64 {
     u64::from_be_bytes(first(hash(&[b"down", &session_bytes(key), &fcnt_down.to_be_bytes()])))
+}
+
+/// Tells keys apart without telling them.
+pub fn key_print(key: &AesKey) -> u64 {
+    u64::from_be_bytes(first(hash(&[b"key", &key.0])))
 }
 
 /// Identity of a JoinAccept's bytes.

@@ -1,7 +1,5 @@
 //! OTAA: what a JoinRequest is to its device, and the session that accepting it makes.
 
-use alloc::vec;
-
 use limpet_shared::{
     DevAddr, UnixMicros,
     lorawan::{JoinAccept, JoinRequest, session_keys},
@@ -58,8 +56,8 @@ pub struct Join<'a> {
     pub net_id: u32,
     /// 32 random bits: the device part of the DevAddr.
     pub random: u32,
-    /// Queue items up to this number were seen to in the session before.
-    pub queue_done: u64,
+    /// The session that the device was in so far.
+    pub before: Option<&'a SessionRow>,
     pub worker: &'a str,
     /// On the clock of the balancer that received it first.
     pub now: UnixMicros,
@@ -94,14 +92,19 @@ pub fn accept(join: &Join<'_>) -> Result<(DeviceState, JoinRow), JoinDrop> {
     };
     session.slot = first_slot(join, &session, accept.clone(), received_at);
     let current = CurrentSession { key: session.key, since: received_at, dev_nonce: Some(join.request.dev_nonce) };
-    let next = DeviceState {
+    let mut next = DeviceState {
         dev_eui: state.dev_eui,
         rev: state.rev + 1,
         next_join_nonce: state.next_join_nonce + 1,
         highest_dev_nonce: state.highest_dev_nonce.max(Some(join.request.dev_nonce)),
         current: Some(current),
         previous: state.current.map(|c| c.key),
+        down_counters: state.down_counters.clone(),
     };
+    // Keys of a join never come again.
+    if let Some(row) = join.before.filter(|row| !row.session.joined) {
+        next.remember_counter(row);
+    }
     Ok((next, JoinRow { dev_eui: state.dev_eui, dev_nonce: join.request.dev_nonce, session, accept }))
 }
 
@@ -116,7 +119,7 @@ fn new_session(join: &Join<'_>, received_at: UnixMicros) -> Session {
     let keys = session_keys(&app_key, state.next_join_nonce, join.net_id, request.dev_nonce);
     let keys = SessionKeys { nwk_s_key: keys.nwk_s_key, app_s_key: keys.app_s_key };
     let mut session = session::begin(key, received_at, true, join.home, keys);
-    session.queue_done = join.queue_done;
+    session.queue_done = join.before.map_or(0, queue_done);
     // A device that took the CFList knows its channels; the others are told by LinkADRReq.
     session.mac.channels_set = takes_cf_list(join) && join.home.cf_list().is_some();
     session
@@ -146,6 +149,26 @@ fn dev_addr(net_id: u32, random: u32) -> DevAddr {
     DevAddr((net_id & 0x3f) << 25 | random & 0x01ff_ffff)
 }
 
+/// Which queue items the session so far has seen to.
+fn queue_done(row: &SessionRow) -> u64 {
+    let sent = |first: u32| row.marks.sent > u64::from(first);
+    let item = row.session.item.filter(|i| sent(i.first_fcnt_down)).map_or(0, |i| i.seq);
+    row.session.queue_done.max(item)
+}
+
+/// A confirmed downlink that was transmitted in the session so far: a device that has started anew acknowledges it no more.
+fn unacknowledged(join: &Join<'_>, session: &Session, at: UnixMicros) -> Option<Event> {
+    let row = join.before?;
+    let awaiting = row.session.awaiting_ack.as_ref().filter(|a| row.marks.sent > u64::from(a.fcnt_down))?;
+    let AwaitingAck { queue_item, fcnt_down } = awaiting.clone();
+    Some(Event {
+        id: ident::event_id("ack at join", &session.key, 0, fcnt_down),
+        at,
+        device: join.context.info(),
+        kind: EventKind::Ack(AckEvent { queue_item, acknowledged: false, fcnt_down }),
+    })
+}
+
 fn first_slot(join: &Join<'_>, session: &Session, accept: PlannedDownlink, received_at: UnixMicros) -> Slot {
     let event = Event {
         id: ident::event_id("join", &session.key, 0, 0),
@@ -159,7 +182,7 @@ fn first_slot(join: &Join<'_>, session: &Session, accept: PlannedDownlink, recei
         received_at,
         worker: join.worker.into(),
         accepted_at: join.now,
-        events: vec![event],
+        events: core::iter::once(event).chain(unacknowledged(join, session, received_at)).collect(),
         downlink: Some(accept),
         behind_pending: false,
         mic: None,

@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod copies;
+pub mod down_counters;
 pub mod downlink;
 pub mod ident;
 pub mod join;

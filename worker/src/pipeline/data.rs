@@ -9,7 +9,7 @@ use limpet_worker_core::{
     uplink::{self, Acceptance, Heard, Uplink, Verdict},
 };
 
-use super::{EMIT_LIMIT, Flow, Pipeline, TAKE_OVER_AFTER, deciding::Decision, work::Transmission};
+use super::{EMIT_LIMIT, Flow, Pipeline, TAKE_OVER_AFTER, deciding::Decision, owners::Word, work::Transmission};
 
 /// A worker that only seems silent has its event out by then: taken over sooner, it would be delivered twice.
 const SUSPECT_AFTER: Duration = EMIT_LIMIT.saturating_add(Duration::from_millis(50));
@@ -43,7 +43,16 @@ impl Pipeline {
         let Some(context) = self.device(&row).await? else { return Ok(Flow::Done) };
         match judge(context.device.skip_fcnt_check) {
             Verdict::Accept(how) => self.accept(copies, frame, (&row, fcnt), &context, how, decision).await,
-            Verdict::Retransmission => Ok(self.verdict("duplicate", &row)),
+            Verdict::Retransmission => {
+                drop(decision);
+                self.tell_owner(copies, &context, retransmitted(fcnt)).await;
+                Ok(self.verdict("duplicate", &row))
+            }
+            Verdict::Replay => {
+                drop(decision);
+                self.tell_owner(copies, &context, counted_back(fcnt, row.session.seen.next)).await;
+                Ok(self.verdict("replay", &row))
+            }
             _ => Ok(self.verdict("replay", &row)),
         }
     }
@@ -72,19 +81,23 @@ impl Pipeline {
         frame: &DataFrame<'_>,
         freshness: Freshness,
     ) -> Result<Option<(SessionRow, u32)>, StoreError> {
-        let mut known = false;
         for freshness in [freshness, Freshness::Serial] {
             let rows = self.store.sessions_by_addr(frame.dev_addr, freshness).await?;
             if let Some((row, fcnt)) = uplink::pick(&rows, frame) {
                 return Ok(Some((row.clone(), fcnt)));
             }
-            known = !rows.is_empty();
+            // Nobody can use an address before its row is there for everyone to see.
+            if rows.is_empty() {
+                self.foreign.note_unused(frame.dev_addr);
+                self.drop_unknown("unknown_dev_addr", frame.dev_addr);
+                return Ok(None);
+            }
         }
-        self.drop_unknown(if known { "bad_mic" } else { "unknown_dev_addr" }, frame.dev_addr);
+        self.drop_unknown("bad_mic", frame.dev_addr);
         Ok(None)
     }
 
-    fn drop_unknown(&self, reason: &'static str, dev_addr: DevAddr) {
+    pub(super) fn drop_unknown(&self, reason: &'static str, dev_addr: DevAddr) {
         self.metrics.dropped(reason);
         tracing::debug!(%dev_addr, reason, "dropped");
     }
@@ -135,6 +148,7 @@ impl Pipeline {
         match committed {
             Ok(Commit::Applied) => {
                 self.metrics.accepted(how);
+                tracing::debug!(dev_eui = %next.key.dev_eui, fcnt, ?how, downlink = next.slot.downlink.is_some(), "uplink accepted");
                 self.act(&next, context, region).await;
                 drop(acting);
                 Ok(Flow::Done)
@@ -173,6 +187,18 @@ impl Pipeline {
         self.emit_slot(&row.session, &context).await;
         Ok(Flow::Again)
     }
+}
+
+fn retransmitted(fcnt: u32) -> Word {
+    let description = format!("the device sent the uplink with frame counter {fcnt} again");
+    Word { cause: "retransmission", code: "UPLINK_F_CNT_RETRANSMISSION", error: false, description }
+}
+
+fn counted_back(fcnt: u32, next: u32) -> Word {
+    let description = format!(
+        "an uplink with frame counter {fcnt} was dropped, since {next} is next: the device has lost its counter and must join or be activated again, or somebody replays its frames"
+    );
+    Word { cause: "replay", code: "UPLINK_F_CNT_RESET", error: true, description }
 }
 
 type Outcome = Result<Flow, StoreError>;

@@ -6,10 +6,11 @@ use limpet_shared::{lorawan::JoinRequest, region::Region};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
     join::{self, Join},
-    model::{DeviceContext, DeviceState, JoinRow, SessionKey},
+    model::{DeviceContext, DeviceState, JoinRow, SessionKey, SessionRow},
+    uplink::REPEAT_AFTER,
 };
 
-use super::{Flow, Pipeline, work::Transmission};
+use super::{Flow, Pipeline, owners::Word, work::Transmission};
 
 /// How often a session that another task of this worker is creating is looked for.
 const BEING_MADE: Duration = Duration::from_millis(10);
@@ -28,13 +29,18 @@ impl Pipeline {
             return Ok(self.refuse("unknown_dev_eui", request));
         };
         if let Err(reason) = permitted(request, &context, region) {
-            return Ok(self.refuse(reason, request));
+            return Ok(self.refuse_and_tell(reason, request, copies, &context).await);
         }
         let Some(home) = self.home(&context, region) else { return Ok(self.refuse("region_mismatch", request)) };
         if let Some(row) = self.store.join_row(request.dev_eui, request.dev_nonce, freshness).await? {
-            return self.finish_join(&row, region, copies).await;
+            let anew = !copies.swept && copies.received_at() >= row.session.since + REPEAT_AFTER;
+            return match self.finish_join(&row, region, copies).await {
+                Ok(Flow::Done) if anew => Ok(self.refuse_and_tell("dev_nonce_used", request, copies, &context).await),
+                other => other,
+            };
         }
         let state = self.store.device_state(request.dev_eui, freshness).await?;
+        let before = self.session_before(&state).await?;
         let receptions = &copies.receptions;
         let accepted = join::accept(&Join {
             request,
@@ -46,12 +52,12 @@ impl Pipeline {
             ways: &self.ways(copies),
             net_id: self.net_id,
             random: self.surroundings.random(),
-            queue_done: self.queue_done(&state).await?,
+            before: before.as_ref(),
             worker: &self.name,
             now: self.now_of_first(copies),
         });
         match accepted {
-            Err(drop) => Ok(self.refuse(drop.reason(), request)),
+            Err(drop) => Ok(self.refuse_and_tell(drop.reason(), request, copies, &context).await),
             Ok((next, row)) => self.commit_join(&state, &next, &row, &context, region).await,
         }
     }
@@ -86,6 +92,7 @@ impl Pipeline {
             Err(error) => return Err(error),
         }
         self.metrics.joined();
+        self.note_joined(row);
         if context.profile.flush_queue_on_activate {
             self.until_stored("flush_queue", || self.store.flush_queue(next.dev_eui)).await;
         }
@@ -148,25 +155,63 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Which queue items the session so far has seen to.
-    async fn queue_done(&self, state: &DeviceState) -> Result<u64, StoreError> {
-        let Some(current) = state.current else { return Ok(0) };
-        let row = self.store.session(&current.key, Freshness::Quorum).await?;
-        Ok(row.map_or(0, |row| {
-            let sent = |first: u32| row.marks.sent > u64::from(first);
-            let item = row.session.item.filter(|i| sent(i.first_fcnt_down)).map_or(0, |i| i.seq);
-            row.session.queue_done.max(item)
-        }))
+    async fn session_before(&self, state: &DeviceState) -> Result<Option<SessionRow>, StoreError> {
+        let Some(current) = state.current else { return Ok(None) };
+        self.store.session(&current.key, Freshness::Quorum).await
     }
 
-    fn refuse(&self, reason: &'static str, request: &JoinRequest) -> Flow {
+    async fn refuse_and_tell(
+        &self,
+        reason: &'static str,
+        request: &JoinRequest,
+        copies: &Transmission,
+        context: &DeviceContext,
+    ) -> Flow {
+        if let Some(word) = word(reason, request) {
+            self.tell_owner(copies, context, word).await;
+        }
+        self.refuse(reason, request)
+    }
+
+    fn note_joined(&self, row: &JoinRow) {
+        if let Some(unsaid) = self.accepted_joins.admit(self.surroundings.now()) {
+            let (dev_eui, dev_nonce) = (row.dev_eui, row.dev_nonce);
+            let (dev_addr, gateway) = (row.session.key.dev_addr, row.accept.gateway);
+            let region = &row.session.region;
+            tracing::info!(%dev_eui, dev_nonce, %dev_addr, %gateway, region, unsaid, "join accepted");
+        }
+    }
+
+    pub(super) fn refuse(&self, reason: &'static str, request: &JoinRequest) -> Flow {
         self.metrics.dropped(reason);
         let JoinRequest { dev_eui, join_eui, dev_nonce, .. } = request;
         if let Some(unsaid) = self.refused_joins.admit(self.surroundings.now()) {
-            tracing::info!(%dev_eui, %join_eui, dev_nonce, reason, unsaid, "no join");
+            tracing::info!(%dev_eui, %join_eui, dev_nonce, reason, unsaid, "join refused");
         }
         Flow::Done
     }
+}
+
+/// What its owner can do something about.
+fn word(cause: &'static str, request: &JoinRequest) -> Option<Word> {
+    let nonce = request.dev_nonce;
+    let (code, description) = match cause {
+        "bad_mic" => {
+            ("UPLINK_MIC", "a JoinRequest has a wrong MIC: the device's AppKey is not the one entered here".into())
+        }
+        "no_app_key" => ("OTAA", "a JoinRequest came, but no AppKey is entered for the device".into()),
+        "dev_nonce_used" => ("OTAA", format!("a JoinRequest has DevNonce {nonce}, which was used before")),
+        "dev_nonce_not_ascending" => {
+            ("OTAA", format!("a JoinRequest has DevNonce {nonce}, which is not above the highest used"))
+        }
+        "join_nonces_used_up" => ("OTAA", "the device has used up its 2^24 JoinNonces".into()),
+        "otaa_unsupported" => ("OTAA", "a JoinRequest came, but the device's profile does not support OTAA".into()),
+        "region_mismatch" => {
+            ("OTAA", "a JoinRequest was heard in a region other than that of the device's profile".into())
+        }
+        _ => return None,
+    };
+    Some(Word { cause, code, error: true, description })
 }
 
 /// What a JoinRequest must satisfy before its DevNonce is looked at.

@@ -5,6 +5,7 @@ mod counters;
 mod crashes;
 mod downlinks;
 mod foreign;
+mod refusals;
 
 use std::{
     sync::{

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 /// Equal bytes that are heard this much apart are two transmissions, on whatever channel: a device waits at least for
 /// RX1 before it repeats, while the copies of one transmission arrive within the time networks differ by.
-const APART: Duration = Duration::from_secs(1);
+pub(crate) const APART: Duration = Duration::from_secs(1);
 
 /// A frame waits at most this long for those of its device that came before.
 const TURN_LIMIT: Duration = Duration::from_millis(500);

@@ -127,8 +127,8 @@ impl DeviceService for Grpc {
 
     async fn deactivate(&self, request: Request<api::DeactivateDeviceRequest>) -> Reply<()> {
         let (caller, request) = self.admit(request).await?;
-        let device = self.device_of(&caller, &request.dev_eui, Access::Write).await?.device;
-        reply(crate::activation::deactivate(self.0.store.as_ref(), device.dev_eui).await?)
+        let context = self.device_of(&caller, &request.dev_eui, Access::Write).await?;
+        reply(crate::activation::deactivate(self.0.store.as_ref(), &context).await?)
     }
 
     async fn get_activation(

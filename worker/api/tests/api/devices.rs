@@ -223,3 +223,42 @@ async fn a_random_dev_addr_is_of_the_private_network() {
     let nonces = api::FlushDevNoncesRequest { dev_eui: DEVICE.into() };
     devices.flush_dev_nonces(server.ask(nonces)).await.unwrap();
 }
+
+/// What was sent under a key is not sent again with other content, whatever its owner says and whatever was between.
+#[tokio::test]
+async fn keys_that_come_again_go_on_counting_down() {
+    let server = Server::start().await;
+    server.device(DEVICE).await;
+    let of_keys = |keys: &str| api::DeviceActivation {
+        nwk_s_enc_key: keys.into(),
+        s_nwk_s_int_key: keys.into(),
+        f_nwk_s_int_key: keys.into(),
+        app_s_key: keys.into(),
+        f_cnt_up: 0,
+        n_f_cnt_down: 0,
+        ..activation("01020304")
+    };
+    let next = async || session(&server).await.unwrap().n_f_cnt_down;
+    let sent = async |fcnt_down: u32| {
+        let rows = server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap();
+        assert_eq!(rows.len(), 1);
+        let mut session = rows[0].session.clone();
+        (session.rev, session.slot.number, session.next_fcnt_down) = (session.rev + 1, 1, fcnt_down);
+        assert_eq!(server.store.commit_session(&session).await.unwrap(), limpet_store::Commit::Applied);
+    };
+    activate(&server, of_keys(KEY)).await.unwrap();
+    activate(&server, of_keys(KEY)).await.unwrap();
+    assert_eq!(next().await, 0, "nothing was sent");
+    sent(40).await;
+    activate(&server, of_keys(KEY)).await.unwrap();
+    assert_eq!(next().await, 40);
+    activate(&server, api::DeviceActivation { n_f_cnt_down: 50, ..of_keys(KEY) }).await.unwrap();
+    assert_eq!(next().await, 50, "up is as its owner says");
+    sent(60).await;
+    activate(&server, of_keys(OTHER_KEY)).await.unwrap();
+    assert_eq!(next().await, 0, "other keys");
+    let mut devices = server.devices().await;
+    devices.deactivate(server.ask(api::DeactivateDeviceRequest { dev_eui: DEVICE.into() })).await.unwrap();
+    activate(&server, of_keys(KEY)).await.unwrap();
+    assert_eq!(next().await, 60);
+}

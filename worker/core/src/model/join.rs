@@ -1,6 +1,6 @@
 //! What is stored of a device's joins.
 
-use alloc::collections::BTreeMap;
+use alloc::{collections::BTreeMap, vec::Vec};
 
 use limpet_shared::{Eui64, UnixMicros};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,17 @@ pub struct DeviceState {
     pub current: Option<CurrentSession>,
     /// The session before it: a device goes on using it until it has heard the JoinAccept.
     pub previous: Option<SessionKey>,
+    /// How far the keys of earlier sessions have counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub down_counters: Vec<DownCounter>,
+}
+
+/// A session key of the past, and the FCntDown that it would go on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownCounter {
+    /// A hash of the key.
+    pub key: u64,
+    pub next: u32,
 }
 
 /// The session that a device should be in.
@@ -35,7 +46,15 @@ pub struct CurrentSession {
 impl DeviceState {
     /// A device that never joined.
     pub fn new(dev_eui: Eui64) -> Self {
-        Self { dev_eui, rev: 0, next_join_nonce: 1, highest_dev_nonce: None, current: None, previous: None }
+        Self {
+            dev_eui,
+            rev: 0,
+            next_join_nonce: 1,
+            highest_dev_nonce: None,
+            current: None,
+            previous: None,
+            down_counters: Vec::new(),
+        }
     }
 }
 

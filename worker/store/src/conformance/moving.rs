@@ -4,7 +4,9 @@ use limpet_shared::{
     UnixMicros,
     admin::{RevokedServer, TokenInfo},
 };
-use limpet_worker_core::model::{CurrentSession, DeviceSeen, DeviceState, GatewaySeen, Marks, SessionKey, SessionRow};
+use limpet_worker_core::model::{
+    CurrentSession, DeviceSeen, DeviceState, DownCounter, GatewaySeen, Marks, SessionKey, SessionRow,
+};
 
 use super::{
     Bench,
@@ -49,6 +51,7 @@ async fn full_device(Bench { store, new }: &Bench, many: u16) -> Result<DeviceRe
         highest_dev_nonce: Some(u16::MAX),
         current: Some(CurrentSession { key, since: NOON, dev_nonce: Some(7) }),
         previous: Some(sessions[1].session.key),
+        down_counters: vec![DownCounter { key: u64::MAX, next: u32::MAX }],
     };
     // The last DevNonce is among them.
     let joins = (0..many).map(|n| new.join(dev_eui, n * (u16::MAX / (many - 1).max(1)))).collect();

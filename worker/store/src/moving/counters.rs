@@ -54,6 +54,9 @@ fn skip_session(session: &mut Session, by: u32) -> bool {
 
 fn skip_joins(state: &mut DeviceState, by: u32) -> bool {
     state.next_join_nonce = state.next_join_nonce.saturating_add(by).min(JOIN_NONCES);
+    for counter in &mut state.down_counters {
+        counter.next = counter.next.saturating_add(by);
+    }
     state.next_join_nonce == JOIN_NONCES
 }
 
@@ -76,7 +79,11 @@ pub(super) fn content(record: &Record) -> Option<Record> {
             row.session = without(&row.session);
             Some(Record::Join(row))
         }
-        Record::DeviceState(state) => Some(Record::DeviceState(DeviceState { next_join_nonce: 0, ..state.clone() })),
+        Record::DeviceState(state) => {
+            let mut state = DeviceState { next_join_nonce: 0, ..state.clone() };
+            state.down_counters.iter_mut().for_each(|counter| counter.next = 0);
+            Some(Record::DeviceState(state))
+        }
         Record::Setting(setting) if setting.name == NETWORK_BEGAN => {
             let mut setting = setting.clone();
             setting.value.clear();
