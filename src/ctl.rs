@@ -42,6 +42,14 @@ pub enum CtlError {
     Print(#[from] serde_json::Error),
 }
 
+/// With `--json` an error is a document too; the same words go to standard error.
+pub fn error_document(json: bool, error: &CtlError) -> String {
+    if !json {
+        return String::new();
+    }
+    format!("{:#}\n", serde_json::json!({ "answer": "error", "message": error.to_string() }))
+}
+
 /// Asks, and returns what is to be printed.
 pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
     let asked = Asked { data: args.data, server: args.server.zip(args.token), json: args.json };

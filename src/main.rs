@@ -31,7 +31,10 @@ fn main() -> ExitCode {
         Command::Up(_) => role(config::Up::load(flags, environment), |up| &up.common, roles::up),
         Command::Balancer(_) => role(config::Balancer::load(flags, environment), |b| &b.common, roles::balancer),
         Command::Worker(_) => role(config::Worker::load(flags, environment), |w| &w.common, roles::worker),
-        Command::Ctl(args) => once(async { ctl::run(args).await.map_err(|e| ToldError::new(e.to_string())) }),
+        Command::Ctl(args) => once(async {
+            let json = args.json;
+            ctl::run(args).await.map_err(|e| ToldError::after(ctl::error_document(json, &e), e.to_string()))
+        }),
         Command::Simulate(args) => once(simulate::run(args)),
     }
 }

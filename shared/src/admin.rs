@@ -376,6 +376,9 @@ pub struct Gateway {
     pub known: bool,
     pub address: Option<String>,
     pub last_seen: Option<UnixMicros>,
+    /// Of a known gateway that was heard at some time: whether it is there now.
+    #[serde(default)]
+    pub online: Option<bool>,
     pub worker: Option<String>,
     /// The ring's epoch of that choice.
     pub epoch: Option<u64>,

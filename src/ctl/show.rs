@@ -150,9 +150,10 @@ fn gateways_text(request: &Request, gateways: &[Gateway], now: UnixMicros) -> St
         let policy = policy.as_deref().map_or_else(String::new, super::address::shown);
         let seen = last_seen.map_or_else(|| "never".into(), |at| format!("{} ago", ago(Some(at), now)));
         let (address, worker) = (address.clone().unwrap_or_default(), worker.clone().unwrap_or_default());
-        vec![eui.to_string(), name.clone(), seen, address, policy, worker]
+        let state = gateway.online.map_or("", |online| if online { "online" } else { "offline" });
+        vec![eui.to_string(), name.clone(), state.into(), seen, address, policy, worker]
     });
-    let mut out = table(&["EUI", "NAME", "LAST SEEN", "ADDRESS", "POLICY", "WORKER"], rows.collect());
+    let mut out = table(&["EUI", "NAME", "STATE", "LAST SEEN", "ADDRESS", "POLICY", "WORKER"], rows.collect());
     if unknown && let Some(first) = gateways.first() {
         let _ = writeln!(out, "Add one with `limpet ctl gateway add {}`.", first.eui);
     }

@@ -33,7 +33,9 @@ const EVERY: Duration = Duration::from_millis(2_500);
 const GONE_AFTER: Duration = Duration::from_secs(10);
 /// A balancer's line that another worker wrote so lately need not be written again.
 const FRESH: Duration = Duration::from_secs(2);
-/// Servers that went are listed for so long, and expired tokens.
+/// Servers that went are listed for so long.
+const LISTED: Duration = Duration::from_secs(3600);
+/// Expired tokens are kept for so long.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// A balancer has this long to answer.
 const BALANCER_LIMIT: Duration = Duration::from_secs(1);
@@ -237,7 +239,7 @@ impl Roll {
                 }
             }
             for server in known.servers.iter().filter(|server| !known.is_alive(server)) {
-                if known.is_revoked(server) || server.seen_at + KEPT < now {
+                if known.is_revoked(server) || server.seen_at + LISTED < now {
                     forgotten.push((server.kind(), server.name.clone()));
                 }
             }

@@ -4,6 +4,8 @@
 mod device_add;
 mod devices;
 
+use std::{collections::HashMap, time::Duration};
+
 use limpet_shared::{
     Eui64,
     admin::{self, ErrorKind, GatewayAdd, Reply, Request},
@@ -14,6 +16,9 @@ use limpet_worker_core::model::{Gateway, Tenant};
 use uuid::Uuid;
 
 use crate::{Api, ApiError, bootstrap, clock, error::Result, fields, grpc::STATS_INTERVAL, lists};
+
+/// A balancer has this long to say which worker has which gateway.
+const HEARD_LIMIT: Duration = Duration::from_secs(1);
 
 /// Whether a worker answers this; else a balancer does.
 pub(crate) fn is_for_worker(request: &Request) -> bool {
@@ -61,16 +66,32 @@ impl Api {
 
     async fn known_gateways(&self) -> Result<Reply> {
         let page = self.store.gateways(&List { limit: lists::MOST, ..List::default() }).await?;
-        let gateways = page.items.into_iter().map(|(gateway, seen)| admin::Gateway {
-            eui: gateway.eui,
-            name: gateway.name,
-            known: true,
-            address: seen.address,
-            last_seen: seen.last_seen_at,
-            policy: gateway.tags.get(policy::TAG).cloned(),
-            ..Default::default()
+        let (heard, now) = (self.heard().await, clock::now());
+        let gateways = page.items.into_iter().map(|(gateway, seen)| {
+            let fresh = heard.get(&gateway.eui);
+            let last_seen = seen.last_seen_at.max(fresh.and_then(|fresh| fresh.last_seen));
+            admin::Gateway {
+                eui: gateway.eui,
+                known: true,
+                address: fresh.and_then(|fresh| fresh.address.clone()).or(seen.address),
+                last_seen,
+                online: gateway.is_online(last_seen, now),
+                worker: fresh.and_then(|fresh| fresh.worker.clone()),
+                epoch: fresh.and_then(|fresh| fresh.epoch),
+                policy: gateway.tags.get(policy::TAG).cloned(),
+                name: gateway.name,
+            }
         });
         Ok(Reply::Gateways { gateways: gateways.collect() })
+    }
+
+    /// What a balancer knows of gateways at the moment; nothing if none answers soon.
+    async fn heard(&self) -> HashMap<Eui64, admin::Gateway> {
+        let asked = self.cluster.ask(Request::GatewaysHeard { unknown: false });
+        match tokio::time::timeout(HEARD_LIMIT, asked).await {
+            Ok(Reply::Gateways { gateways }) => gateways.into_iter().map(|gateway| (gateway.eui, gateway)).collect(),
+            _ => HashMap::new(),
+        }
     }
 
     async fn add_gateway(&self, wanted: GatewayAdd) -> Result<Reply> {

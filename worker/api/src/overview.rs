@@ -43,6 +43,8 @@ pub struct Counts {
     pub gateways: u32,
     /// Known gateways that were ever heard.
     pub heard: u32,
+    /// Of these, the ones that are there now.
+    pub online: u32,
     pub applications: u32,
     pub devices: u32,
     /// Events that wait for their endpoint.
@@ -103,7 +105,12 @@ async fn count(store: &dyn Store) -> Result<Counts> {
         pending += store.pending_size(integration).await?.0;
     }
     let heard = gateways.items.iter().filter(|(_, seen)| seen.last_seen_at.is_some()).count();
+    let now = crate::clock::now();
+    let online =
+        gateways.items.iter().filter(|(gateway, seen)| gateway.is_online(seen.last_seen_at, now) == Some(true));
+    let online = u32::try_from(online.count()).unwrap_or(u32::MAX);
     Ok(Counts {
+        online,
         gateways: gateways.total,
         heard: u32::try_from(heard).unwrap_or(u32::MAX),
         applications: store.applications(&totals).await?.total,

@@ -60,7 +60,8 @@ impl Balancer {
         for (name, _, share) in self.routing.ring().shares() {
             let connected = servers.iter_mut().find(|s| s.name == name && s.state != "gone");
             if let Some(server) = connected {
-                server.share = share;
+                // A sum of many parts may come out a little above one.
+                server.share = share.min(1.0);
             }
         }
         servers.insert(0, itself);
@@ -119,6 +120,7 @@ impl Balancer {
         let heard = self.gateways.heard().take(MAX_LISTED);
         heard
             .map(|(eui, entry, known)| Gateway {
+                online: None,
                 eui,
                 name: String::new(),
                 known,

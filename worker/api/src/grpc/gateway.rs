@@ -1,6 +1,6 @@
 //! Gateways. A change is answered once the balancers know it, or half a second later.
 
-use std::{cmp::Ordering, collections::HashMap, time::Duration};
+use std::{cmp::Ordering, collections::HashMap};
 
 use chirpstack_api::{
     api::{self, gateway_service_server::GatewayService, list_gateways_request::OrderBy},
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Seconds between two stats of a gateway that says nothing else: the default of ChirpStack's clients.
-pub(crate) const STATS_INTERVAL: u32 = 30;
+pub(crate) const STATS_INTERVAL: u32 = Gateway::STATS_INTERVAL;
 
 /// What ChirpStack's clients send for a gateway that is like all others.
 const USUAL_PRIORITY: u32 = 10;
@@ -107,11 +107,10 @@ fn write(gateway: &Gateway, seen: &GatewaySeen) -> api::Gateway {
 
 /// Online until two of its stats are missing.
 fn state(gateway: &Gateway, seen: &GatewaySeen, now: UnixMicros) -> api::GatewayState {
-    let interval = if gateway.stats_interval_secs == 0 { STATS_INTERVAL } else { gateway.stats_interval_secs };
-    match seen.last_seen_at {
+    match gateway.is_online(seen.last_seen_at, now) {
         None => api::GatewayState::NeverSeen,
-        Some(at) if now.since(at) <= Duration::from_secs(2 * u64::from(interval)) => api::GatewayState::Online,
-        Some(_) => api::GatewayState::Offline,
+        Some(true) => api::GatewayState::Online,
+        Some(false) => api::GatewayState::Offline,
     }
 }
 

@@ -103,7 +103,7 @@ fn figures(overview: &Overview, admin: bool) -> Vec<Figure> {
     let figure = |name, value: String, note: String| Figure { name, long: value.chars().count() > 10, value, note };
     let unknown = overview.unknown.len();
     let mut figures = vec![
-        figure("Gateways", of(|c| c.gateways.into()), format!("{} heard so far", of(|c| c.heard.into()))),
+        figure("Gateways", of(|c| c.gateways.into()), online(counts)),
         figure(
             "Devices",
             of(|c| c.devices.into()),
@@ -118,6 +118,13 @@ fn figures(overview: &Overview, admin: bool) -> Vec<Figure> {
     }
     figures.push(figure("Regions", overview.regions.join(", "), String::new()));
     figures
+}
+
+/// How many are there, and how many were there once.
+fn online(counts: Option<Counts>) -> String {
+    counts.map_or_else(String::new, |counts| {
+        format!("{} online, {} silent", counts.online, counts.gateways.saturating_sub(counts.online))
+    })
 }
 
 fn steps(overview: &Overview) -> Vec<Step> {

@@ -159,6 +159,18 @@ pub struct Gateway {
     pub downlink_priority: u32,
 }
 
+impl Gateway {
+    /// Seconds between two stats of a gateway of which nothing else is said: the default of ChirpStack's clients.
+    pub const STATS_INTERVAL: u32 = 30;
+
+    /// Whether it is online: until two of its stats are missing. `None` if it was never heard. The one rule for everybody
+    /// who shows gateways.
+    pub fn is_online(&self, last_seen: Option<UnixMicros>, now: UnixMicros) -> Option<bool> {
+        let interval = if self.stats_interval_secs == 0 { Self::STATS_INTERVAL } else { self.stats_interval_secs };
+        last_seen.map(|at| now.since(at).as_secs() <= 2 * u64::from(interval))
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Location {
     pub latitude: f64,

@@ -1,6 +1,6 @@
 //! Gateways as the page shows them.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use limpet_shared::{Eui64, UnixMicros, admin::Gateway};
 
@@ -8,10 +8,6 @@ use crate::{page::Tone, words::ago};
 
 /// Lines on one page; who looks for another one searches.
 const SHOWN: usize = 200;
-/// A forwarder sends something at least every half minute: one that was heard within this time is there.
-const THERE: Duration = Duration::from_secs(90);
-/// After this it is called silent.
-const SILENT: Duration = Duration::from_secs(600);
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -72,10 +68,10 @@ fn page(gateways: &[Gateway], now: UnixMicros) -> Found {
 }
 
 fn row(gateway: &Gateway, now: UnixMicros) -> Row {
-    let tone = match gateway.last_seen.map(|seen| now.since(seen)) {
-        Some(since) if since < THERE => Tone::Good,
-        Some(since) if since < SILENT => Tone::Warn,
-        _ => Tone::Bad,
+    let tone = match gateway.online {
+        Some(true) => Tone::Good,
+        Some(false) => Tone::Bad,
+        None => Tone::Warn,
     };
     Row {
         name: gateway.name.clone(),
@@ -103,6 +99,7 @@ mod tests {
             eui: Eui64(eui),
             name: name.into(),
             last_seen,
+            online: last_seen.map(|at| NOW.since(at).as_secs() <= 60),
             ..Gateway::default()
         };
         let heard = Gateway { eui: Eui64(1), last_seen: before(5), worker: Some("w1".into()), ..Gateway::default() };
@@ -114,7 +111,7 @@ mod tests {
             lines,
             [
                 ("mast", "5 s ago", "w1", Tone::Good),
-                ("new", "never", "", Tone::Bad),
+                ("new", "never", "", Tone::Warn),
                 ("roof", "60 min ago", "", Tone::Bad)
             ]
         );
