@@ -4,8 +4,10 @@
 //! write that could be overtaken carries a timestamp of its own, so that its place in the order is what it says and not
 //! when it arrived. Every request has a deadline of ours.
 
+mod datacenters;
 mod db;
 mod directory;
+mod engine;
 mod entities;
 mod frames;
 mod gate;
@@ -17,6 +19,7 @@ mod parents;
 mod pending;
 mod queue;
 mod receptions;
+mod routing;
 mod schema;
 mod sessions;
 #[cfg(feature = "cql-tls")]

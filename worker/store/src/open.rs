@@ -26,6 +26,13 @@ pub enum OpenError {
     #[error("the database did not do what was needed of {what}: {why}")]
     Cql { what: &'static str, why: String },
     #[error(
+        "keyspace {keyspace} refuses conditional writes (LWT), and Limpet cannot do without: {why}. ScyllaDB before 2025.4 has \
+         none in keyspaces with tablets: use another keyspace, made by Limpet or with tablets = {{'enabled': false}}"
+    )]
+    CqlNoConditionalWrites { keyspace: String, why: String },
+    #[error("keyspace {keyspace}: {why}")]
+    CqlDatacenter { keyspace: String, why: String },
+    #[error(
         "keyspace {keyspace} has schema {found} ({name:?}); this version of Limpet knows {known} and runs on at most {}: \
          start a newer version",
         known + 1

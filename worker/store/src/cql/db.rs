@@ -1,11 +1,12 @@
 //! The connection: how statements are prepared and run, with deadlines of our own, and what their errors mean.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use scylla::{
     client::{
-        execution_profile::{ExecutionProfile, ExecutionProfileHandle},
+        PoolSize,
+        execution_profile::{ExecutionProfile, ExecutionProfileBuilder, ExecutionProfileHandle},
         session::Session,
         session_builder::SessionBuilder,
     },
@@ -25,12 +26,14 @@ use scylla::{
     value::{CqlValue, Row},
 };
 
-use super::url::{CqlUrl, Level};
+use super::{
+    datacenters::Home,
+    engine::Engine,
+    routing::{InOrder, by_replica},
+    url::{CqlUrl, Level},
+};
 use crate::{OpenError, Result, StoreError};
 
-/// A node that says nothing for so long is not asked again until it does. The driver's own 30 s would let a frozen node
-/// take every third conditional write with it all that time.
-const KEEPALIVE: Duration = Duration::from_millis(500);
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// A read or a plain write: one more replica is asked beside the first after `SPECULATE`. Not earlier and not more: where the
 /// whole database is slow, asking again makes it slower.
@@ -43,6 +46,9 @@ const SCAN_LIMIT: Duration = Duration::from_secs(5);
 const SCAN_PAGE: i32 = 1_000;
 /// Tables are made and changed at the pace of the slowest node.
 const SCHEMA_LIMIT: Duration = Duration::from_secs(30);
+/// Who makes a keyspace owns it a moment later, and nodes remember for a while what a role may not do.
+const OWNED_AFTER: Duration = Duration::from_millis(500);
+const OWNED_TRIES: u32 = 10;
 
 /// How a statement is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +68,8 @@ pub(super) enum How {
 pub(super) struct Db {
     pub session: Session,
     pub keyspace: String,
+    pub engine: Engine,
+    pub home: Home,
     level: Level,
     hot: ExecutionProfileHandle,
     cas: ExecutionProfileHandle,
@@ -69,57 +77,36 @@ pub(super) struct Db {
 }
 
 impl Db {
-    /// Connects; nothing is read or made yet.
+    /// Connects, and looks what database it is and where copies are; nothing is made yet.
     pub async fn connect(url: &CqlUrl) -> std::result::Result<Self, OpenError> {
-        let level = url.level;
-        let hot = ExecutionProfile::builder()
-            .consistency(level.plain())
-            .request_timeout(Some(HOT_LIMIT))
-            .retry_policy(Arc::new(DefaultRetryPolicy::new()))
-            .speculative_execution_policy(Some(Arc::new(SimpleSpeculativeExecutionPolicy {
-                max_retry_count: 1,
-                retry_interval: SPECULATE,
-            })))
-            .build()
-            .into_handle();
-        let careful = |limit| {
-            ExecutionProfile::builder()
-                .consistency(level.plain())
-                .serial_consistency(Some(level.conditional()))
-                .request_timeout(Some(limit))
-                .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
-                .build()
-                .into_handle()
-        };
-        let mut builder = SessionBuilder::new()
-            .known_nodes(&url.hosts)
+        let look = builder(url)?.pool_size(PoolSize::PerHost(NonZeroUsize::MIN)).fetch_schema_metadata(false);
+        let look = look.build().await.map_err(|e| not_connected(url, &e))?;
+        let (engine, home) = (Engine::ask(&look).await?, Home::find(&look, url).await?);
+        let replicas = by_replica(home.datacenter.as_deref(), url.level == Level::Quorum);
+        let hot = hot(url.level).load_balancing_policy(replicas.clone()).build().into_handle();
+        let mut builder = builder(url)?
             .default_execution_profile_handle(hot.clone())
-            .keepalive_interval(KEEPALIVE)
-            .keepalive_timeout(KEEPALIVE)
+            .keepalive_interval(engine.keepalive())
+            .keepalive_timeout(engine.keepalive())
             // What waits is sent together anyway; waiting for more costs a turn of the event loop for each request.
             .write_coalescing(false)
-            .connection_timeout(CONNECT_LIMIT)
             .fetch_schema_metadata(true)
             .keyspaces_to_fetch([url.keyspace.clone()]);
-        if let Some((user, password)) = &url.login {
-            builder = builder.user(user, password);
-        }
-        #[cfg(feature = "cql-tls")]
-        if let Some(ca) = &url.ca {
-            builder = builder.tls_context(Some(super::tls::trusting(ca)?));
-        }
-        #[cfg(not(feature = "cql-tls"))]
-        if url.ca.is_some() {
-            return Err(OpenError::CqlTls);
+        if let Some(name) = &home.datacenter {
+            builder = builder.prefer_datacenter(name.clone());
         }
         let session = builder.build().await.map_err(|e| not_connected(url, &e))?;
+        let scan = careful(url.level, SCAN_LIMIT).load_balancing_policy(replicas.clone());
+        let cas = careful(url.level, CAS_LIMIT).load_balancing_policy(Arc::new(InOrder(replicas)));
         Ok(Self {
             session,
             keyspace: url.keyspace.clone(),
-            level,
+            engine,
+            home,
+            level: url.level,
             hot,
-            cas: careful(CAS_LIMIT),
-            scan: careful(SCAN_LIMIT),
+            cas: cas.build().into_handle(),
+            scan: scan.build().into_handle(),
         })
     }
 
@@ -161,8 +148,25 @@ impl Db {
         let mut statement = Statement::new(cql.replace('$', &self.keyspace));
         statement.set_request_timeout(Some(SCHEMA_LIMIT));
         statement.set_execution_profile_handle(Some(self.scan.clone()));
-        let done = self.session.query_unpaged(statement, ()).await;
-        done.map(drop).map_err(|e| OpenError::Cql { what: "its schema", why: e.to_string() })
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.session.query_unpaged(statement.clone(), ()).await {
+                Ok(_) => return Ok(()),
+                Err(e) if tries < OWNED_TRIES && is_forbidden(&e) => tokio::time::sleep(OWNED_AFTER).await,
+                Err(e) => return Err(OpenError::Cql { what: "its schema", why: e.to_string() }),
+            }
+        }
+    }
+
+    /// Reads at the level of conditional writes, whatever it finds.
+    pub async fn touch(&self, cql: &str) -> std::result::Result<(), OpenError> {
+        let mut statement = Statement::new(cql.replace('$', &self.keyspace));
+        statement.set_request_timeout(Some(SCHEMA_LIMIT));
+        statement.set_consistency(self.level.serial());
+        statement.set_execution_profile_handle(Some(self.cas.clone()));
+        let touched = self.session.query_unpaged(statement, ()).await;
+        touched.map(drop).map_err(|e| OpenError::Cql { what: "its schema", why: e.to_string() })
     }
 
     /// All rows that it gives; for what is known to be few.
@@ -219,6 +223,57 @@ impl Db {
     pub async fn cas_batch(&self, batch: &Batch, values: impl BatchValues) -> Result<bool> {
         applied(self.session.batch(batch, values).await.map_err(conditional)?)
     }
+
+    /// A conditional statement, and with it plain rows of the same partition: all or nothing. True if it was applied.
+    pub async fn cas_partition(
+        &self,
+        (head, values): (&PreparedStatement, Vec<CqlValue>),
+        row: &PreparedStatement,
+        rows: &[Vec<CqlValue>],
+    ) -> Result<bool> {
+        if rows.is_empty() {
+            return self.cas(head, values).await;
+        }
+        let batch = self.conditional_batch(&[&[head][..], &vec![row; rows.len()]].concat());
+        self.cas_batch(&batch, [&[values][..], rows].concat()).await
+    }
+}
+
+/// What every session has in common.
+fn builder(url: &CqlUrl) -> std::result::Result<SessionBuilder, OpenError> {
+    let mut builder = SessionBuilder::new().known_nodes(&url.hosts).connection_timeout(CONNECT_LIMIT);
+    if let Some((user, password)) = &url.login {
+        builder = builder.user(user, password);
+    }
+    #[cfg(feature = "cql-tls")]
+    if let Some(ca) = &url.ca {
+        builder = builder.tls_context(Some(super::tls::trusting(ca)?));
+    }
+    #[cfg(not(feature = "cql-tls"))]
+    if url.ca.is_some() {
+        return Err(OpenError::CqlTls);
+    }
+    Ok(builder)
+}
+
+fn hot(level: Level) -> ExecutionProfileBuilder {
+    ExecutionProfile::builder()
+        .consistency(level.plain())
+        .request_timeout(Some(HOT_LIMIT))
+        .retry_policy(Arc::new(DefaultRetryPolicy::new()))
+        .speculative_execution_policy(Some(Arc::new(SimpleSpeculativeExecutionPolicy {
+            max_retry_count: 1,
+            retry_interval: SPECULATE,
+        })))
+}
+
+/// Asks once.
+fn careful(level: Level, limit: Duration) -> ExecutionProfileBuilder {
+    ExecutionProfile::builder()
+        .consistency(level.plain())
+        .serial_consistency(Some(level.conditional()))
+        .request_timeout(Some(limit))
+        .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
 }
 
 /// A pause that is longer after each lost race, and different for each writer.
@@ -268,6 +323,10 @@ fn conditional(error: ExecutionError) -> StoreError {
         ) => StoreError::Unavailable(text),
         _ => StoreError::Unknown(text),
     }
+}
+
+fn is_forbidden(error: &ExecutionError) -> bool {
+    matches!(error, ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Unauthorized, _)))
 }
 
 /// The statement itself is wrong for this database: its schema is not ours.

@@ -282,11 +282,11 @@ impl CqlStore {
         let mut chunk = chunks.next().unwrap_or_default();
         loop {
             let made = match first.take() {
-                Some((statement, values)) => self.batch(statement, values, row, chunk).await?,
+                Some(first) => self.db.cas_partition(first, row, chunk).await?,
                 None => false,
             };
             // It is there if this was broken off before; the rest is written beside it, on the condition that it stays.
-            if !made && !chunk.is_empty() && !self.batch(same.0, same.1.clone(), row, chunk).await? {
+            if !made && !chunk.is_empty() && !self.db.cas_partition((same.0, same.1.clone()), row, chunk).await? {
                 // All of it was there once, and the device has gone on since.
                 return Ok(());
             }
@@ -295,19 +295,6 @@ impl CqlStore {
                 None => return Ok(()),
             }
         }
-    }
-
-    /// One conditional statement, and with it rows of the same partition: all or nothing.
-    async fn batch(
-        &self,
-        head: &PreparedStatement,
-        values: Vec<CqlValue>,
-        row: &PreparedStatement,
-        rows: &[Vec<CqlValue>],
-    ) -> Result<bool> {
-        let statements = [&[head][..], &vec![row; rows.len()]].concat();
-        let batch = self.db.conditional_batch(&statements);
-        self.db.cas_batch(&batch, [&[values][..], rows].concat()).await
     }
 }
 

@@ -20,6 +20,7 @@ const LONGEST: i32 = 10_000;
 /// Statements about queues.
 pub(super) struct Queues {
     head: PreparedStatement,
+    head_serial: PreparedStatement,
     last: PreparedStatement,
     ids: PreparedStatement,
     items: PreparedStatement,
@@ -41,7 +42,8 @@ impl Queues {
         let items = "SELECT body FROM $.downlink_queue WHERE dev_eui = ? AND seq > ? LIMIT ?";
         let delete = "DELETE FROM $.downlink_queue WHERE dev_eui = ? AND seq = ? IF EXISTS";
         Ok(Self {
-            head: db.prepare(How::Serial, head).await?,
+            head: db.prepare(How::Read, head).await?,
+            head_serial: db.prepare(How::Serial, head).await?,
             last: db.prepare(How::Read, last).await?,
             ids: db.prepare(How::Serial, ids).await?,
             items: db.prepare(How::Read, items).await?,
@@ -51,14 +53,14 @@ impl Queues {
         })
     }
 
-    async fn head(&self, db: &Db, device: &str) -> Result<Option<(i64, i64)>> {
-        let head: Option<(i64, Option<i64>)> = db.row(&self.head, (device,)).await?;
+    async fn head(&self, db: &Db, device: &str, statement: &PreparedStatement) -> Result<Option<(i64, i64)>> {
+        let head: Option<(i64, Option<i64>)> = db.row(statement, (device,)).await?;
         Ok(head.map(|(last, low)| (last, low.unwrap_or_default())))
     }
 
     /// The last number that was given, and up to which number nothing waits.
     pub async fn numbers(&self, db: &Db, dev_eui: Eui64) -> Result<(u64, u64)> {
-        let (last, low) = self.head(db, &dev_eui.to_string()).await?.unwrap_or_default();
+        let (last, low) = self.head(db, &dev_eui.to_string(), &self.head_serial).await?.unwrap_or_default();
         Ok((last.cast_unsigned(), low.cast_unsigned()))
     }
 
@@ -68,12 +70,14 @@ impl Queues {
         Ok(last.map_or(0, |(last,)| last.cast_unsigned()))
     }
 
-    /// The number and the item in one batch, on the condition that nobody took that number meanwhile.
+    /// The number and the item in one batch, on the condition that nobody took that number meanwhile. So the last number may
+    /// be an old one: it is read before the items are, and that read settles all writes begun before it. Then either no item
+    /// is missing among them, or the batch is refused.
     pub async fn enqueue(&self, db: &Db, mut item: QueueItem) -> Result<QueueItem> {
         let device = item.dev_eui.to_string();
         let mut uncertain = false;
         for tries in 0..TRIES {
-            let head = self.head(db, &device).await?;
+            let head = self.head(db, &device, &self.head).await?;
             let (last, low) = head.unwrap_or_default();
             // Nothing waits up to `low`, so that what was delivered long ago is not walked through each time.
             let ids: Vec<(i64, Option<String>)> = db.rows(&self.ids, (&device, low.max(HEAD), LONGEST)).await?;

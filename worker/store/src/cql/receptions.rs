@@ -7,6 +7,7 @@ use scylla::statement::prepared::PreparedStatement;
 use super::{
     db::{Db, How},
     json::{decode, encode},
+    now,
 };
 use crate::{MOST_COPIES, OpenError, Result, StoreError};
 
@@ -50,7 +51,8 @@ impl Receptions {
     pub async fn put(&self, db: &Db, reception: &Reception) -> Result<()> {
         let at = i64::try_from(reception.received_at.0).unwrap_or(i64::MAX);
         let (key, gateway) = (reception.key.0.to_be_bytes(), reception.gateway.to_string());
-        let values = (&key[..], gateway, reception.context.cast_signed(), at, encode(reception)?, at, at);
+        let context = reception.context.cast_signed();
+        let values = (&key[..], gateway, context, at, encode(reception)?, at, stamp(reception.received_at));
         db.write(&self.put, values).await
     }
 
@@ -119,6 +121,8 @@ pub(super) struct Heard {
     device: PreparedStatement,
     put_gateway: PreparedStatement,
     gateway: PreparedStatement,
+    device_written: PreparedStatement,
+    gateway_written: PreparedStatement,
     forget_device: PreparedStatement,
     forget_gateway: PreparedStatement,
 }
@@ -130,6 +134,10 @@ impl Heard {
                           USING TIMESTAMP ?";
         let put_gateway = "INSERT INTO $.gateway_seen (id, last_seen_at, address, location) VALUES (?, ?, ?, ?)
                            USING TIMESTAMP ?";
+        let device_written = "SELECT WRITETIME(last_seen_at), WRITETIME(data_rate), WRITETIME(battery), WRITETIME(margin)
+                              FROM $.device_seen WHERE id = ?";
+        let gateway_written = "SELECT WRITETIME(last_seen_at), WRITETIME(address), WRITETIME(location)
+                               FROM $.gateway_seen WHERE id = ?";
         let device = "SELECT last_seen_at, data_rate, battery, margin FROM $.device_seen WHERE id = ?";
         let gateway = "SELECT last_seen_at, address, location FROM $.gateway_seen WHERE id = ?";
         Ok(Self {
@@ -137,13 +145,15 @@ impl Heard {
             device: db.prepare(How::Read, device).await?,
             put_gateway: db.prepare(How::Write, put_gateway).await?,
             gateway: db.prepare(How::Read, gateway).await?,
+            device_written: db.prepare(How::Read, device_written).await?,
+            gateway_written: db.prepare(How::Read, gateway_written).await?,
             forget_device: db.prepare(How::Write, "DELETE FROM $.device_seen USING TIMESTAMP ? WHERE id = ?").await?,
             forget_gateway: db.prepare(How::Write, "DELETE FROM $.gateway_seen USING TIMESTAMP ? WHERE id = ?").await?,
         })
     }
 
     pub async fn put_device(&self, db: &Db, dev_eui: Eui64, seen: &DeviceSeen) -> Result<()> {
-        let at = stamp(seen.last_seen_at);
+        let at = seen.last_seen_at.map_or(0, stamp);
         let small = |value: Option<u8>| set(value.map(i32::from));
         let values = (
             dev_eui.to_string(),
@@ -172,7 +182,8 @@ impl Heard {
     pub async fn put_gateway(&self, db: &Db, eui: Eui64, seen: &GatewaySeen) -> Result<()> {
         let location = seen.location.as_ref().map(encode).transpose()?;
         let at = set(seen.last_seen_at.map(|at| at.0.cast_signed()));
-        let values = (eui.to_string(), at, set(seen.address.clone()), set(location), stamp(seen.last_seen_at));
+        let written = seen.last_seen_at.map_or(0, stamp);
+        let values = (eui.to_string(), at, set(seen.address.clone()), set(location), written);
         db.write(&self.put_gateway, values).await
     }
 
@@ -185,13 +196,19 @@ impl Heard {
 
     /// Of a device that is gone; up to the last note, for a deletion at today's time would hide notes of its successor.
     pub async fn forget_device(&self, db: &Db, dev_eui: &str) -> Result<()> {
-        let last = stamp(self.device(db, dev_eui).await?.last_seen_at);
-        db.write(&self.forget_device, (last, dev_eui)).await
+        type Columns = (Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+        let found: Option<Columns> = db.row(&self.device_written, (dev_eui,)).await?;
+        let Some((at, data_rate, battery, margin)) = found else { return Ok(()) };
+        let last = at.max(data_rate).max(battery).max(margin);
+        db.write(&self.forget_device, (last.unwrap_or_default(), dev_eui)).await
     }
 
     pub async fn forget_gateway(&self, db: &Db, eui: &str) -> Result<()> {
-        let last = stamp(self.gateway(db, eui).await?.last_seen_at);
-        db.write(&self.forget_gateway, (last, eui)).await
+        type Columns = (Option<i64>, Option<i64>, Option<i64>);
+        let found: Option<Columns> = db.row(&self.gateway_written, (eui,)).await?;
+        let Some((at, address, location)) = found else { return Ok(()) };
+        let last = at.max(address).max(location);
+        db.write(&self.forget_gateway, (last.unwrap_or_default(), eui)).await
     }
 }
 
@@ -200,7 +217,11 @@ fn set<T>(value: Option<T>) -> scylla::value::MaybeUnset<T> {
     value.map_or(scylla::value::MaybeUnset::Unset, scylla::value::MaybeUnset::Set)
 }
 
-/// The later note wins, column by column; one without a time is older than all.
-fn stamp(at: Option<UnixMicros>) -> i64 {
-    at.map_or(0, |at| i64::try_from(at.0).unwrap_or(i64::MAX))
+/// Databases refuse timestamps that are days ahead, and one that is ahead at all hides what is written until then.
+const AHEAD: i64 = 60_000_000;
+
+/// A time that another's clock told, as the timestamp of a write: the later one wins, column by column, but none is later than
+/// our own clock allows.
+fn stamp(at: UnixMicros) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX).min(now().saturating_add(AHEAD))
 }

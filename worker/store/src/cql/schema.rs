@@ -5,13 +5,15 @@ use std::time::Duration;
 use limpet_shared::UnixMicros;
 
 use super::{
+    datacenters,
     db::{Db, How},
     url::{CqlUrl, Replication},
 };
-use crate::OpenError;
+use crate::{OpenError, StoreError};
 
-/// Each has the version that it leads to, a name for people, and its statements.
-const STEPS: [(i32, &str, &str); 2] =
+/// The version that it leads to, a name for people, and its statements.
+type Step = (i32, &'static str, &'static str);
+const STEPS: [Step; 2] =
     [(1, "the cluster", include_str!("schema/1.cql")), (2, "lists that are followed", include_str!("schema/2.cql"))];
 
 /// The schema that this version writes. It also runs on the next one, so that a rolling upgrade can migrate first.
@@ -22,6 +24,33 @@ const LEASE: &str = "migrate";
 const LEASE_FOR: Duration = Duration::from_secs(60);
 const WAIT: Duration = Duration::from_millis(500);
 const PATIENCE: u32 = 240;
+const TOO_LONG: &str = "another server has been changing it for two minutes";
+/// Writes that are not answered: a new keyspace may not be ready everywhere, and one that was in time may have got the turn.
+const FAILURES: u32 = 40;
+
+const TABLES_OF_MIGRATION: [&str; 2] = [
+    "CREATE TABLE IF NOT EXISTS $.migration_lease (name text PRIMARY KEY, holder uuid, until bigint)",
+    "CREATE TABLE IF NOT EXISTS $.schema_version (id int, version int, name text, applied_at bigint, PRIMARY KEY (id, version))",
+];
+
+/// Tables with conditional writes, each with a partition that is not there.
+const CONDITIONAL: [(&str, &str); 15] = [
+    ("setting", "id = '-'"),
+    ("tenant", "id = '-'"),
+    ("account", "id = '-'"),
+    ("account_email", "id = '-'"),
+    ("api_key", "id = '-'"),
+    ("application", "id = '-'"),
+    ("device_profile", "id = '-'"),
+    ("gateway", "id = '-'"),
+    ("device", "id = '-'"),
+    ("revoked_server", "id = '-'"),
+    ("join_token", "id = '-'"),
+    ("session", "dev_addr = -1"),
+    ("device_state", "dev_eui = '-'"),
+    ("downlink_queue", "dev_eui = '-'"),
+    ("lease", "name = '-'"),
+];
 
 /// Makes the tables of a new network. An older schema is left to `limpet ctl migrate`; a newer one may be one step ahead.
 pub(super) async fn check_or_make(db: &Db, url: &CqlUrl) -> Result<(), OpenError> {
@@ -32,7 +61,10 @@ pub(super) async fn check_or_make(db: &Db, url: &CqlUrl) -> Result<(), OpenError
         Some((found, _)) if found < VERSION => {
             Err(OpenError::CqlSchemaTooOld { keyspace: url.keyspace.clone(), found, known: VERSION })
         }
-        Some(_) => Ok(()),
+        Some(_) => {
+            lets_write_conditionally(db).await?;
+            datacenters::agree(db).await
+        }
         None => migrate(db, url).await.map(drop),
     }
 }
@@ -40,24 +72,42 @@ pub(super) async fn check_or_make(db: &Db, url: &CqlUrl) -> Result<(), OpenError
 /// Brings the keyspace to [`VERSION`]. Returns the version it had (0: none) and the one it has.
 pub(super) async fn migrate(db: &Db, url: &CqlUrl) -> Result<(i32, i32), OpenError> {
     make_keyspace(db, url).await?;
-    for table in [
-        "CREATE TABLE IF NOT EXISTS $.migration_lease (name text PRIMARY KEY, holder uuid, until bigint)",
-        "CREATE TABLE IF NOT EXISTS $.schema_version (id int, version int, name text, applied_at bigint, PRIMARY KEY (id, version))",
-    ] {
-        db.define(table).await?;
+    for table in TABLES_OF_MIGRATION {
+        db.define(&db.engine.table(table)).await?;
     }
     let turn = Turn::take(db).await?;
-    let found = version(db).await?.map_or(0, |(version, _)| version);
-    let done = step_up(db, found).await;
+    let done = bring_up_to_date(db).await;
     turn.give_back(db).await;
-    done.map(|()| (found, found.max(VERSION)))
+    let found = done?;
+    datacenters::agree(db).await?;
+    Ok((found, found.max(VERSION)))
+}
+
+/// Returns the version that it had.
+async fn bring_up_to_date(db: &Db) -> Result<i32, OpenError> {
+    let found = version(db).await?.map_or(0, |(version, _)| version);
+    for step in STEPS.into_iter().filter(|(version, ..)| *version <= found) {
+        alter(db, step).await?;
+    }
+    step_up(db, found).await?;
+    warm_up(db).await;
+    Ok(found)
+}
+
+/// Tables that an earlier version made, or an earlier version of the database.
+async fn alter(db: &Db, (_, _, statements): Step) -> Result<(), OpenError> {
+    let of_migration = ["migration_lease", "schema_version"].map(str::to_owned);
+    for statement in of_migration.into_iter().chain(names(statements)).filter_map(|name| db.engine.alter(&name)) {
+        db.define(&statement).await?;
+    }
+    Ok(())
 }
 
 async fn step_up(db: &Db, found: i32) -> Result<(), OpenError> {
     let note = "INSERT INTO $.schema_version (id, version, name, applied_at) VALUES (0, ?, ?, ?)";
     for (version, name, statements) in STEPS.into_iter().filter(|(version, ..)| *version > found) {
         for statement in tables(statements) {
-            db.define(&statement).await?;
+            db.define(&db.engine.table(&statement)).await?;
         }
         let note = db.prepare(How::Write, note).await?;
         let at = now().0.cast_signed();
@@ -65,6 +115,32 @@ async fn step_up(db: &Db, found: i32) -> Result<(), OpenError> {
         tracing::info!(version, name, "migrated the store");
     }
     Ok(())
+}
+
+/// ScyllaDB makes what conditional writes of a table need at the first of them, which may take longer than an uplink can
+/// wait. Reads at that level do as well.
+async fn warm_up(db: &Db) {
+    let warmed = CONDITIONAL.map(|(table, key)| async move {
+        let warmed = db.touch(&format!("SELECT * FROM $.{table} WHERE {key} LIMIT 1")).await;
+        if let Err(error) = warmed {
+            tracing::debug!(table, %error, "the first conditional writes may take a while");
+        }
+    });
+    futures_util::future::join_all(warmed).await;
+}
+
+/// A conditional write that changes nothing; that it is not answered in time says nothing.
+async fn lets_write_conditionally(db: &Db) -> Result<(), OpenError> {
+    let none = "UPDATE $.migration_lease SET until = 0 WHERE name = ? IF holder = ?";
+    let none = db.prepare(How::Cas, none).await?;
+    match db.cas(&none, (LEASE, uuid::Uuid::new_v4())).await {
+        Err(StoreError::Corrupt(why)) => Err(refused(db, why)),
+        _ => Ok(()),
+    }
+}
+
+fn refused(db: &Db, why: String) -> OpenError {
+    OpenError::CqlNoConditionalWrites { keyspace: db.keyspace.clone(), why }
 }
 
 /// The statements of a step, each of which may be run again after a migration that was broken off.
@@ -75,6 +151,12 @@ fn tables(text: &str) -> Vec<String> {
     statements.map(|s| s.replacen("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS $.", 1)).collect()
 }
 
+/// The tables that the statements of a step make.
+fn names(text: &str) -> Vec<String> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
+    lines.filter_map(|rest| rest.split(' ').next()).map(str::to_owned).collect()
+}
+
 async fn make_keyspace(db: &Db, url: &CqlUrl) -> Result<(), OpenError> {
     let state = db.session.get_cluster_state();
     if state.get_keyspace(&url.keyspace).is_some() {
@@ -83,15 +165,17 @@ async fn make_keyspace(db: &Db, url: &CqlUrl) -> Result<(), OpenError> {
     let replication = match &url.replication {
         Replication::PerDatacenter(copies) => copies.iter().map(|(dc, n)| format!(", '{dc}': {n}")).collect(),
         Replication::Unsaid => {
-            let copies = if state.get_nodes_info().len() >= 3 { 3 } else { 1 };
+            let home = url.datacenter.as_deref();
+            let here = state.get_nodes_info().iter().filter(|node| home.is_none() || node.datacenter.as_deref() == home);
+            let copies = if here.count() >= 3 { 3 } else { 1 };
             tracing::info!(copies, "the keyspace is made; ?replication=DATACENTER:COPIES says otherwise");
-            format!(", 'replication_factor': {copies}")
+            format!(", '{}': {copies}", home.unwrap_or("replication_factor"))
         }
     };
-    db.define(&format!(
+    let statement = format!(
         "CREATE KEYSPACE IF NOT EXISTS $ WITH replication = {{'class': 'NetworkTopologyStrategy'{replication}}}"
-    ))
-    .await
+    );
+    db.define(&db.engine.keyspace(&statement)).await
 }
 
 /// The highest version that was reached, with its name; `None` in a keyspace without our tables.
@@ -128,17 +212,29 @@ impl Turn {
         let first = "INSERT INTO $.migration_lease (name, holder, until) VALUES (?, ?, ?) IF NOT EXISTS";
         let after = "UPDATE $.migration_lease SET holder = ?, until = ? WHERE name = ? IF until < ?";
         let (first, after) = (db.prepare(How::Cas, first).await?, db.prepare(How::Cas, after).await?);
-        for _ in 0..PATIENCE {
+        let (mut tries, mut failures) = (0, 0);
+        loop {
             let (now, until) = (now().0.cast_signed(), (now() + LEASE_FOR).0.cast_signed());
-            // An unknown outcome is asked for again: whoever has it then, has it for a minute at most.
-            if db.cas(&first, (LEASE, holder, until)).await.unwrap_or(false)
-                || db.cas(&after, (holder, until, LEASE, now)).await.unwrap_or(false)
-            {
-                return Ok(Self { holder });
+            let taken = match db.cas(&first, (LEASE, holder, until)).await {
+                Ok(false) => db.cas(&after, (holder, until, LEASE, now)).await,
+                other => other,
+            };
+            tries += 1;
+            match taken {
+                Ok(true) => return Ok(Self { holder }),
+                Ok(false) if tries < PATIENCE => {}
+                Ok(false) => return Err(OpenError::Cql { what: "its schema", why: TOO_LONG.into() }),
+                // Asking again does not heal it.
+                Err(StoreError::Corrupt(why)) => return Err(refused(db, why)),
+                Err(error) => {
+                    failures += 1;
+                    if failures == FAILURES {
+                        return Err(failed(&error));
+                    }
+                }
             }
             tokio::time::sleep(WAIT).await;
         }
-        Err(OpenError::Cql { what: "its schema", why: "another server has been changing it for two minutes".into() })
     }
 
     async fn give_back(self, db: &Db) {

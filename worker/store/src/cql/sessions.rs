@@ -2,7 +2,10 @@
 
 use limpet_shared::{DevAddr, Eui64};
 use limpet_worker_core::model::{DeviceState, JoinRow, Marks, SessionId, SessionKey, SessionRow};
-use scylla::statement::{batch::Batch, prepared::PreparedStatement};
+use scylla::{
+    statement::{batch::Batch, prepared::PreparedStatement},
+    value::CqlValue::{BigInt, Int, Text},
+};
 
 use super::{
     db::{Db, How},
@@ -38,12 +41,11 @@ pub(super) struct Sessions {
     join_row: PreparedStatement,
     join_row_serial: PreparedStatement,
     nonces: PreparedStatement,
-    first_state: Batch,
+    first_state: PreparedStatement,
     first_state_with_join: Batch,
-    next_state: Batch,
+    next_state: PreparedStatement,
     next_state_with_join: Batch,
     forget_nonce: PreparedStatement,
-    replace_state: PreparedStatement,
     delete_state: PreparedStatement,
 }
 
@@ -93,12 +95,11 @@ impl Sessions {
             nonces: db
                 .prepare(Serial, "SELECT dev_nonce FROM $.device_state WHERE dev_eui = ? AND dev_nonce >= 0 LIMIT ?")
                 .await?,
-            first_state: db.conditional_batch(&[&first]),
             first_state_with_join: db.conditional_batch(&[&first, &join]),
-            next_state: db.conditional_batch(&[&next]),
             next_state_with_join: db.conditional_batch(&[&next, &join]),
+            first_state: first,
+            next_state: next,
             forget_nonce: db.prepare(Cas, "DELETE FROM $.device_state WHERE dev_eui = ? AND dev_nonce = ?").await?,
-            replace_state: next,
             delete_state: db
                 .prepare(Cas, "DELETE FROM $.device_state WHERE dev_eui = ? AND dev_nonce = -1 IF EXISTS")
                 .await?,
@@ -180,9 +181,9 @@ impl Sessions {
         let (rev, body) = (next.rev.cast_signed(), encode(next)?);
         let join = join.map(|join| encode(join).map(|body| (&device, i32::from(join.dev_nonce), body))).transpose()?;
         let applied = match (expected, join) {
-            (0, None) => db.cas_batch(&self.first_state, ((&device, rev, body),)).await?,
+            (0, None) => db.cas(&self.first_state, (&device, rev, body)).await?,
             (0, Some(join)) => db.cas_batch(&self.first_state_with_join, ((&device, rev, body), join)).await?,
-            (_, None) => db.cas_batch(&self.next_state, ((rev, body, &device, expected.cast_signed()),)).await?,
+            (_, None) => db.cas(&self.next_state, (rev, body, &device, expected.cast_signed())).await?,
             (_, Some(join)) => {
                 let state = (rev, body, &device, expected.cast_signed());
                 db.cas_batch(&self.next_state_with_join, (state, join)).await?
@@ -206,10 +207,9 @@ impl Sessions {
             let expected = state.rev.cast_signed();
             state.rev += 1;
             state.highest_dev_nonce = None;
-            let forget = vec![&self.forget_nonce; nonces.len()];
-            let batch = db.conditional_batch(&[&[&self.replace_state], &*forget].concat());
-            let values = Forget { state: (expected + 1, encode(&state)?, device.clone(), expected), nonces };
-            match values.run(db, &batch).await {
+            let state = vec![BigInt(expected + 1), Text(encode(&state)?), Text(device.clone()), BigInt(expected)];
+            let nonces = nonces.iter().map(|(nonce,)| vec![Text(device.clone()), Int(*nonce)]).collect::<Vec<_>>();
+            match db.cas_partition((&self.next_state, state), &self.forget_nonce, &nonces).await {
                 // More may be left, or another was faster: the next round sees.
                 Ok(_) | Err(StoreError::Unknown(_)) => {}
                 Err(error) => return Err(error),
@@ -244,22 +244,6 @@ impl Sessions {
             self.flush_dev_nonces(db, dev_eui).await?;
         }
         db.cas(&self.delete_state, (device,)).await.map(drop)
-    }
-}
-
-/// A batch whose length is not known beforehand.
-struct Forget {
-    state: (i64, String, String, i64),
-    nonces: Vec<(i32,)>,
-}
-
-impl Forget {
-    async fn run(&self, db: &Db, batch: &Batch) -> Result<bool> {
-        use scylla::value::CqlValue::{BigInt, Int, Text};
-        let (rev, body, device, expected) = &self.state;
-        let state = vec![BigInt(*rev), Text(body.clone()), Text(device.clone()), BigInt(*expected)];
-        let nonces = self.nonces.iter().map(|(nonce,)| vec![Text(device.clone()), Int(*nonce)]);
-        db.cas_batch(batch, std::iter::once(state).chain(nonces).collect::<Vec<_>>()).await
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) struct CqlUrl {
     /// How a keyspace that has to be made is replicated.
     pub replication: Replication,
     pub level: Level,
+    /// Whose nodes are asked, and whose replicas decide at [`Level::LocalQuorum`].
+    pub datacenter: Option<String>,
     /// Talk TLS, and trust the certificates in this file (PEM).
     pub ca: Option<PathBuf>,
 }
@@ -79,6 +81,7 @@ impl CqlUrl {
             keyspace: read_keyspace(keyspace)?,
             replication: Replication::Unsaid,
             level: Level::LocalQuorum,
+            datacenter: None,
             ca: None,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -98,9 +101,13 @@ impl CqlUrl {
                     _ => return Err(format!("consistency={value}: it may be local_quorum (the default) or quorum")),
                 }
             }
+            "datacenter" if is_datacenter(value) => self.datacenter = Some(value.into()),
+            "datacenter" => {
+                return Err(format!("datacenter={value}: it must be a data centre's name, as in datacenter=datacenter1"));
+            }
             "ca" if !value.is_empty() => self.ca = Some(value.into()),
             "ca" => return Err("ca= needs the path of a PEM file".into()),
-            _ => return Err(format!("it knows no setting {name:?}: there are replication, consistency and ca")),
+            _ => return Err(format!("it knows no setting {name:?}: there are replication, consistency, datacenter and ca")),
         }
         Ok(())
     }
@@ -149,12 +156,17 @@ fn read_keyspace(keyspace: &str) -> Result<String, String> {
     }
 }
 
+/// It stands in statements, between quotes.
+fn is_datacenter(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-.".contains(&c))
+}
+
 fn read_replication(value: &str) -> Result<Replication, String> {
     let allowed =
         || format!("replication={value}: it must be DATACENTER:COPIES, as in datacenter1:3, several with commas");
     let read = |part: &str| {
         let (name, copies) = part.split_once(':')?;
-        let named = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-.".contains(&c));
+        let named = is_datacenter(name);
         let copies = copies.parse::<u8>().ok().filter(|copies| (1..=9).contains(copies))?;
         named.then(|| (name.to_owned(), copies))
     };
@@ -167,13 +179,14 @@ mod tests {
 
     #[test]
     fn a_whole_url_is_read() {
-        let url = "cql://limpet:p%40ss%3aword@db1,db2:9142,[2001:db8::1]/field?replication=east:3,west:2&consistency=quorum&ca=/etc/ca.pem";
+        let url = "cql://limpet:p%40ss%3aword@db1,db2:9142,[2001:db8::1]/field?replication=east:3,west:2&consistency=quorum&datacenter=east&ca=/etc/ca.pem";
         let url = CqlUrl::parse(url).unwrap();
+        assert!(!url.describe().contains("p@ss"));
         assert_eq!(url.hosts, ["db1:9042", "db2:9142", "[2001:db8::1]:9042"]);
         assert_eq!(url.login, Some(("limpet".into(), "p@ss:word".into())));
         assert_eq!(url.replication, Replication::PerDatacenter(vec![("east".into(), 3), ("west".into(), 2)]));
         assert_eq!((url.level, url.keyspace.as_str()), (Level::Quorum, "field"));
-        assert!(!url.describe().contains("p@ss"));
+        assert_eq!((url.datacenter.as_deref(), url.ca), (Some("east"), Some("/etc/ca.pem".into())));
         let short = CqlUrl::parse("cql://127.0.0.1").unwrap();
         assert_eq!(
             (short.keyspace.as_str(), short.replication, short.level),
@@ -194,6 +207,8 @@ mod tests {
             ("cql://a/x?consistency=one", "local_quorum"),
             ("cql://a/x?replication=3", "datacenter1:3"),
             ("cql://a/x?replication=dc'1:3", "datacenter1:3"),
+            ("cql://a/x?datacenter=", "datacenter"),
+            ("cql://a/x?datacenter=dc'1", "datacenter"),
             ("cql://a/x?colour=blue", "colour"),
         ] {
             let error = CqlUrl::parse(url).err().unwrap();
