@@ -94,6 +94,13 @@ impl Engine {
         number.unwrap_or_default()
     }
 
+    /// Sets a limit of a node of Cassandra while it runs, by its name among the guardrails. False if this is no Cassandra of
+    /// ours.
+    pub fn limit(&self, name: &str, value: &str) -> bool {
+        let bean = ["sjk", "mx", "-b", "org.apache.cassandra.db:type=Guardrails", "-ms", "-f", name, "-v", value];
+        self.is_ours() && self.script(&[&["nodetool", "1"][..], &bean].concat()).status.success()
+    }
+
     /// The processes of its nodes.
     pub fn pids(&self) -> Vec<u32> {
         let status = self.script(&["status"]);

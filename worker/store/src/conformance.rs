@@ -51,6 +51,7 @@ macro_rules! properties {
 properties![
     receptions::the_same_reception_again_changes_nothing,
     receptions::a_key_gives_its_own_receptions_in_order,
+    receptions::a_clock_years_ahead_loses_no_reception,
     receptions::the_sweep_walks_all_keys,
     receptions::what_has_expired_is_gone,
     sessions::a_session_comes_back_as_it_was_written,

@@ -34,6 +34,15 @@ pub(super) async fn a_key_gives_its_own_receptions_in_order(Bench { store, new }
     Ok(())
 }
 
+pub(super) async fn a_clock_years_ahead_loses_no_reception(Bench { store, new }: Bench) -> Result<()> {
+    let mut reception = new.reception(new.dedup_key());
+    reception.received_at = UnixMicros(NOON.0 * 2);
+    store.put_reception(reception.clone()).await?;
+    store.put_reception(reception.clone()).await?;
+    assert_eq!(store.receptions(reception.key).await?, [reception]);
+    Ok(())
+}
+
 pub(super) async fn the_sweep_walks_all_keys(Bench { store, new }: Bench) -> Result<()> {
     let keys: Vec<DedupKey> = (0..5).map(|_| new.dedup_key()).collect();
     for (n, key) in keys.iter().enumerate() {

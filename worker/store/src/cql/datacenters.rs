@@ -188,6 +188,9 @@ mod tests {
         assert!(error.contains("datacenter=north") && error.contains("east, west"), "{error}");
         let error = home("?datacenter=west", "east,west", "east").unwrap_err();
         assert!(error.contains("no copies in datacenter=west"), "{error}");
-        assert!(home("?datacenter=west&consistency=quorum", "east,west", "east").is_ok(), "its nodes can ask the others");
+        assert!(
+            home("?datacenter=west&consistency=quorum", "east,west", "east").is_ok(),
+            "its nodes can ask the others"
+        );
     }
 }

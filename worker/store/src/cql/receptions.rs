@@ -134,7 +134,8 @@ impl Heard {
                           USING TIMESTAMP ?";
         let put_gateway = "INSERT INTO $.gateway_seen (id, last_seen_at, address, location) VALUES (?, ?, ?, ?)
                            USING TIMESTAMP ?";
-        let device_written = "SELECT WRITETIME(last_seen_at), WRITETIME(data_rate), WRITETIME(battery), WRITETIME(margin)
+        let device_written =
+            "SELECT WRITETIME(last_seen_at), WRITETIME(data_rate), WRITETIME(battery), WRITETIME(margin)
                               FROM $.device_seen WHERE id = ?";
         let gateway_written = "SELECT WRITETIME(last_seen_at), WRITETIME(address), WRITETIME(location)
                                FROM $.gateway_seen WHERE id = ?";

@@ -32,8 +32,7 @@ impl LoadBalancingPolicy for InOrder {
     fn fallback<'a>(&'a self, request: &'a RoutingInfo, cluster: &'a ClusterState) -> FallbackPlan<'a> {
         let mut conditional = request.clone();
         conditional.is_confirmed_lwt = true;
-        let plan: Vec<_> =
-            self.0.fallback(&conditional, cluster).map(|(node, shard)| (node.host_id, shard)).collect();
+        let plan: Vec<_> = self.0.fallback(&conditional, cluster).map(|(node, shard)| (node.host_id, shard)).collect();
         let known = move |(host, shard)| Some((cluster.get_node_by_host_id(host)?, shard));
         Box::new(plan.into_iter().filter_map(known))
     }

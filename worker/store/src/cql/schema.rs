@@ -166,7 +166,8 @@ async fn make_keyspace(db: &Db, url: &CqlUrl) -> Result<(), OpenError> {
         Replication::PerDatacenter(copies) => copies.iter().map(|(dc, n)| format!(", '{dc}': {n}")).collect(),
         Replication::Unsaid => {
             let home = url.datacenter.as_deref();
-            let here = state.get_nodes_info().iter().filter(|node| home.is_none() || node.datacenter.as_deref() == home);
+            let here =
+                state.get_nodes_info().iter().filter(|node| home.is_none() || node.datacenter.as_deref() == home);
             let copies = if here.count() >= 3 { 3 } else { 1 };
             tracing::info!(copies, "the keyspace is made; ?replication=DATACENTER:COPIES says otherwise");
             format!(", '{}': {copies}", home.unwrap_or("replication_factor"))

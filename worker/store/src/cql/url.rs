@@ -103,11 +103,17 @@ impl CqlUrl {
             }
             "datacenter" if is_datacenter(value) => self.datacenter = Some(value.into()),
             "datacenter" => {
-                return Err(format!("datacenter={value}: it must be a data centre's name, as in datacenter=datacenter1"));
+                return Err(format!(
+                    "datacenter={value}: it must be a data centre's name, as in datacenter=datacenter1"
+                ));
             }
             "ca" if !value.is_empty() => self.ca = Some(value.into()),
             "ca" => return Err("ca= needs the path of a PEM file".into()),
-            _ => return Err(format!("it knows no setting {name:?}: there are replication, consistency, datacenter and ca")),
+            _ => {
+                return Err(format!(
+                    "it knows no setting {name:?}: there are replication, consistency, datacenter and ca"
+                ));
+            }
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ async fn cql_keeps_the_promises_of_the_trait() {
     many_servers_make_the_tables_of_a_new_network_together(&engine).await;
     a_schema_of_another_version_is_refused_by_name(&engine).await;
     a_network_moves_in_and_out(&engine).await;
+    a_database_without_conditional_writes_is_refused_by_name(&engine).await;
     let url = engine.store("gone");
     drop(engine);
     a_database_that_is_away_is_named(&url).await;
@@ -128,6 +129,20 @@ async fn a_network_moves_in_and_out(engine: &Engine) {
     let checked = moving::check(&second, &|_| {}).unwrap();
     moving::import(&*sqlite, &checked, Counters::Keep, &|_| {}).await.unwrap();
     assert_eq!(crate::moving::exported(&*sqlite, folder.path(), "third").await.1.summary, original.summary);
+}
+
+/// As ScyllaDB before 2025.4 does it in keyspaces with tablets: plain writes pass, conditional ones are Invalid.
+async fn a_database_without_conditional_writes_is_refused_by_name(engine: &Engine) {
+    let (known, new) = (engine.store("conforms?consistency=quorum"), engine.store("refused?consistency=quorum"));
+    if !engine.limit("WriteConsistencyLevelsDisallowedCSV", "SERIAL") {
+        return println!("skipped: this engine cannot be told to refuse them");
+    }
+    for (url, keyspace) in [(known, "conforms"), (new, "refused")] {
+        let refused = open(&url).await.err().unwrap();
+        assert!(matches!(&refused, OpenError::CqlNoConditionalWrites { .. }), "{refused}");
+        assert!(refused.to_string().contains(&format!("keyspace {keyspace} refuses conditional writes")), "{refused}");
+    }
+    assert!(engine.limit("WriteConsistencyLevelsDisallowedCSV", ""));
 }
 
 async fn a_database_that_is_away_is_named(url: &str) {
