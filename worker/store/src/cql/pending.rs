@@ -1,13 +1,14 @@
 //! Events that an integration has not taken yet.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use limpet_shared::{Eui64, UnixMicros};
+use parking_lot::Mutex;
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{
@@ -17,9 +18,13 @@ use super::{
 };
 use crate::{IntegrationId, OpenError, PendingEvent, Result};
 
-/// From here timestamps count down with the time of writing, so that the first writer of an event wins. It is the year
-/// 2096: a deletion is made at this time, and so is never overtaken.
-const FIRST_WINS: i64 = 4_000_000_000_000_000;
+/// From here timestamps count down with the time of writing, so that the first writer of an event wins.
+const FIRST_WINS: i64 = 2_500_000_000_000_000;
+/// A deletion is made at this time, the year 2001. What was written from 2017 to 2049 is older, so that no later writer of the
+/// same event overtakes it. All of this lies in the past: ScyllaDB refuses what is days ahead.
+const DELETED_AT: i64 = 1_000_000_000_000_000;
+/// Events whose deletion needs a time of its own, as read last. More than that are read again first.
+const MOST_AHEAD: usize = 10_000;
 /// Devices whose oldest event is looked up at one moment, and in one call at most.
 const AT_ONCE: usize = 16;
 const MOST_DEVICES: usize = 100_000;
@@ -44,7 +49,12 @@ pub(super) struct Pending {
     search: PreparedStatement,
     /// When the table was searched last (Unix, us).
     searched: AtomicI64,
+    /// Events that an earlier version wrote, with timestamps that lie ahead: when each was written.
+    ahead: Mutex<HashMap<Key, i64>>,
 }
+
+/// Integration, device, session start, slot, part, as stored.
+type Key = (String, String, i64, i64, i64);
 
 /// A device in the list: since when something waits, and when that was written.
 type Listed = (String, String, i64, i64);
@@ -56,7 +66,7 @@ impl Pending {
         let key = &format!("{of} AND session_since = ? AND slot = ? AND part = ?");
         let put = "INSERT INTO $.pending (integration, device, session_since, slot, part, written_at, bytes, body)
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
-        let delete = &format!("DELETE FROM $.pending USING TIMESTAMP {FIRST_WINS} WHERE {key}");
+        let delete = &format!("DELETE FROM $.pending USING TIMESTAMP ? WHERE {key}");
         let list =
             "INSERT INTO $.pending_device (one, integration, device, since) VALUES (0, ?, ?, ?) USING TIMESTAMP ?";
         let unlist = &format!("DELETE FROM $.pending_device USING TIMESTAMP ? WHERE one = 0 AND {of}");
@@ -64,10 +74,18 @@ impl Pending {
             put: db.prepare(Write, put).await?,
             first: db.prepare(Read, &format!("SELECT slot FROM $.pending WHERE {of} LIMIT 1")).await?,
             events: db
-                .prepare(Read, &format!("SELECT session_since, slot, part, body FROM $.pending WHERE {of} LIMIT ?"))
+                .prepare(
+                    Read,
+                    &format!(
+                        "SELECT session_since, slot, part, body, WRITETIME(body) FROM $.pending WHERE {of} LIMIT ?"
+                    ),
+                )
                 .await?,
             keys: db
-                .prepare(Scan, &format!("SELECT session_since, slot, part, written_at FROM $.pending WHERE {of}"))
+                .prepare(
+                    Scan,
+                    &format!("SELECT session_since, slot, part, written_at, WRITETIME(body) FROM $.pending WHERE {of}"),
+                )
                 .await?,
             delete: db.prepare(Write, delete).await?,
             size: db.prepare(Read, &format!("SELECT count(*), sum(bytes) FROM $.pending WHERE {of}")).await?,
@@ -84,6 +102,7 @@ impl Pending {
                 .await?,
             search: db.prepare(Scan, "SELECT DISTINCT integration, device FROM $.pending").await?,
             searched: AtomicI64::new(now()),
+            ahead: Mutex::default(),
         })
     }
 
@@ -201,11 +220,29 @@ impl Pending {
             return Ok(Vec::new());
         }
         let values = (integration.0.to_string(), device.to_string(), limit);
-        read_events(integration, device, db.rows(&self.events, values).await?)
+        let found: Vec<(i64, i64, i64, String, i64)> = db.rows(&self.events, values).await?;
+        let mut ahead = self.ahead.lock();
+        for &(since, slot, part, _, written) in found.iter().filter(|row| row.4 > DELETED_AT) {
+            if ahead.len() >= MOST_AHEAD {
+                ahead.clear();
+            }
+            ahead.insert((integration.0.to_string(), device.to_string(), since, slot, part), written);
+        }
+        drop(ahead);
+        read_events(integration, device, found.into_iter().map(|(s, n, p, body, _)| (s, n, p, body)).collect())
     }
 
+    /// An event that an earlier version wrote was read before it is deleted, so it is known when that has to be.
     pub async fn delete(&self, db: &Db, event: &PendingEvent) -> Result<()> {
-        db.write(&self.delete, key_of(event)).await
+        let key = key_of(event);
+        let ahead = self.ahead.lock().remove(&key);
+        let at = ahead.unwrap_or(DELETED_AT);
+        let (integration, device, since, slot, part) = &key;
+        let deleted = db.write(&self.delete, (at, integration, device, since, slot, part)).await;
+        if let (Err(_), Some(written)) = (&deleted, ahead) {
+            self.ahead.lock().insert(key, written);
+        }
+        deleted
     }
 
     /// The integration's devices that are listed.
@@ -234,10 +271,10 @@ impl Pending {
             return Ok(0);
         }
         // Only the oldest are held: what is older than any of them pushes the youngest out.
-        let mut oldest: BTreeMap<(i64, String, i64, i64, i64), ()> = BTreeMap::new();
+        let mut oldest: BTreeMap<(i64, String, i64, i64, i64), i64> = BTreeMap::new();
         for device in self.of_integration(db, integration).await? {
-            let collect = |(since, slot, part, written_at): (i64, i64, i64, i64)| {
-                oldest.insert((written_at, device.clone(), since, slot, part), ());
+            let collect = |(since, slot, part, written_at, stamp): (i64, i64, i64, i64, i64)| {
+                oldest.insert((written_at, device.clone(), since, slot, part), stamp.max(DELETED_AT));
                 if oldest.len() as u64 > surplus {
                     oldest.pop_last();
                 }
@@ -245,8 +282,9 @@ impl Pending {
             };
             db.scan(&self.keys, (&name, &device), collect).await?;
         }
-        for (_, device, since, slot, part) in oldest.keys() {
-            db.write(&self.delete, (&name, device, since, slot, part)).await?;
+        // What is written now has a stamp below `DELETED_AT`; what an earlier version wrote goes at its own.
+        for ((_, device, since, slot, part), at) in &oldest {
+            db.write(&self.delete, (at, &name, device, since, slot, part)).await?;
         }
         Ok(oldest.len() as u64)
     }
@@ -273,8 +311,7 @@ pub(super) fn read_events(
     found.into_iter().map(read).collect()
 }
 
-/// Integration, device, session start, slot, part, as stored.
-fn key_of(event: &PendingEvent) -> (String, String, i64, i64, i64) {
+fn key_of(event: &PendingEvent) -> Key {
     let (integration, device) = (event.integration.0.to_string(), event.device.to_string());
     let since = i64::try_from(event.session_since.0).unwrap_or(i64::MAX);
     (integration, device, since, i64::try_from(event.slot).unwrap_or(i64::MAX), i64::from(event.part))
