@@ -20,7 +20,11 @@ const LIBRARIES: [(&str, &str); 8] = [
 /// Starts logging. `filter` was checked when the configuration was read.
 pub fn start(filter: &str, json: bool) {
     let filter = EnvFilter::new(with_libraries(filter));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // A line that nobody reads any more is no reason to panic, which telling it on standard error would be.
+        .log_internal_errors(false);
     // A second start in one process (there is none outside of tests) leaves the first as it is.
     let _ = if json {
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()

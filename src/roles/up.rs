@@ -15,9 +15,9 @@ use super::{
 };
 use crate::config::Up;
 
-/// The token of the printed line is good for so long, and for so many servers.
-const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
-const TOKEN_USES: u32 = 10;
+/// The token of the printed line is good for so long, and for so many servers: such lines end up in journals.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+const TOKEN_USES: u32 = 1;
 /// Between two uplinks of a device of `--demo`.
 const DEMO_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -166,7 +166,7 @@ async fn welcome(
          log in    {login}\n  \
          gateways  GWMP (Semtech UDP) on {}\n  \
          metrics   http://{}/metrics\n\n\
-         To add a worker on this machine (good until {} for {TOKEN_USES} workers):\n\n  \
+         To add a worker on this machine (good until {} for one worker; more with `limpet ctl join-token`):\n\n  \
          {line}\n\n",
         balancer.gwmp,
         nearby(balancer.admin),
