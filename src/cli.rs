@@ -106,10 +106,13 @@ pub struct EdgeArgs {
     /// Memory for frames that no worker has finished, MiB [default: 256]
     #[arg(long, value_name = "MIB")]
     pub retained_mib: Option<String>,
-    /// Datagrams per second that one known gateway may send, 0 for any number [default: 2000]
+    /// Datagrams, and packets in them, per second that one gateway may send, 0 for any number [default: 2000]
     #[arg(long, value_name = "N")]
     pub gateway_rate: Option<String>,
-    /// Datagrams per second of unknown gateways from one address, 0 for any number [default: 200]
+    /// KiB per second that one gateway may send, 0 for any number [default: 1024]
+    #[arg(long, value_name = "KIB")]
+    pub gateway_kib: Option<String>,
+    /// Datagrams, and packets in them, per second of unknown gateways from one address, 0 for any number [default: 200]
     #[arg(long, value_name = "N")]
     pub unknown_rate: Option<String>,
 }

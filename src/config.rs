@@ -55,6 +55,8 @@ pub struct Edge {
     pub retained_bytes: usize,
     /// Datagrams per second; 0 for any number.
     pub gateway_rate: u32,
+    /// Bytes per second.
+    pub gateway_bytes: u32,
     /// Datagrams per second; 0 for any number.
     pub unknown_rate: u32,
 }
@@ -262,6 +264,7 @@ fn edge(layers: &mut Layers) -> Edge {
         ack: layers.read("ack", ack).unwrap_or_default(),
         retained_bytes: (layers.read("retained-mib", parse::number(1, 65_536)).unwrap_or(256) as usize) << 20,
         gateway_rate: layers.read("gateway-rate", parse::number(0, 1_000_000)).unwrap_or(2_000),
+        gateway_bytes: layers.read("gateway-kib", parse::number(0, 1_000_000)).unwrap_or(1_024) << 10,
         unknown_rate: layers.read("unknown-rate", parse::number(0, 1_000_000)).unwrap_or(200),
     }
 }

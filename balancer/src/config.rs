@@ -23,9 +23,11 @@ pub struct BalancerConfig {
     pub ack: AckAt,
     /// Bytes of datagrams that may wait until a worker is done with them.
     pub retained_bytes: usize,
-    /// Datagrams per second of one known gateway; 0 for no limit.
+    /// Datagrams, and packets in them, per second of one gateway; 0 for no limit.
     pub gateway_rate: u32,
-    /// Datagrams per second of unknown gateways from one address; 0 for no limit.
+    /// Bytes per second of one gateway; 0 for no limit.
+    pub gateway_bytes: u32,
+    /// Datagrams, and packets in them, per second of unknown gateways from one address; 0 for no limit.
     pub unknown_rate: u32,
 }
 
@@ -44,6 +46,7 @@ impl BalancerConfig {
             ack: core.ack,
             retained_bytes: core.retained_bytes,
             gateway_rate: core.gateway_rate,
+            gateway_bytes: core.gateway_bytes,
             unknown_rate: core.unknown_rate,
         }
     }

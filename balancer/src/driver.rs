@@ -21,9 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
+    holds::Holds,
     links::Outbox,
     logs::{self, DropLog},
     metrics::Metrics,
+    muted::Mutes,
     udp::{Datagram, GatewaySocket},
     view::View,
 };
@@ -77,6 +79,8 @@ pub struct Parts {
     pub view: Arc<View>,
     pub ready: Arc<AtomicBool>,
     pub kept: watch::Sender<Cluster>,
+    pub holds: Holds,
+    pub muted: Arc<Mutes>,
     /// The folder of this balancer.
     pub data: PathBuf,
     pub inputs: mpsc::Receiver<Input>,
@@ -240,7 +244,14 @@ impl Driver {
                     }
                 }
                 Action::Publish { gateway, route } => self.parts.view.publish(gateway, route),
-                Action::Unpublish { gateway } => self.parts.view.unpublish(gateway),
+                Action::Unpublish { gateway } => {
+                    self.parts.view.unpublish(gateway);
+                    self.parts.holds.set(gateway, None);
+                }
+                Action::Hold { gateway, address } => self.parts.holds.set(gateway, address),
+                Action::Mute { gateway, address, until, reason } => {
+                    self.parts.muted.add((gateway, address), until, reason, self.parts.clock.now().mono);
+                }
                 Action::PersistCluster => self.keep(),
                 Action::Drop { reason, gateway, from } => {
                     self.parts.metrics.dropped(reason);

@@ -21,9 +21,11 @@ use crate::{
     clock::Clock,
     config::BalancerConfig,
     driver::{Driver, Input, Parts, is_removed},
+    holds,
     http::{self, Pages},
     keep, links,
     metrics::Metrics,
+    muted::Muted,
     udp::GatewaySocket,
     view::View,
 };
@@ -61,7 +63,7 @@ pub struct Edge {
     parts: Parts,
     inputs: mpsc::Sender<Input>,
     datagrams: mpsc::Sender<crate::udp::Datagram>,
-    keeper: tokio::task::JoinHandle<()>,
+    keepers: Vec<tokio::task::JoinHandle<()>>,
     http: Option<(TcpListener, SocketAddr)>,
 }
 
@@ -85,16 +87,21 @@ impl Edge {
         }
         view.revoke(&cluster.clone().unwrap_or_default());
         let admin = http.as_ref().map(|(_, address)| address.to_string());
-        let core = Balancer::new(core_config(&config, clock, admin.unwrap_or_default())?, cluster.as_ref());
+        let mut core = Balancer::new(core_config(&config, clock, admin.unwrap_or_default())?, cluster.as_ref());
+        let (holds, keeper) = holds::load(&config.data);
+        for (gateway, address) in holds.all() {
+            core.restore_hold(clock.now(), gateway, address);
+        }
         let (kept, versions) = watch::channel(cluster.unwrap_or_default());
-        let keeper = tokio::spawn(keep::keep(kept_at, versions));
+        let keepers = vec![tokio::spawn(keep::keep(kept_at, versions)), tokio::spawn(keeper.run())];
         let (input_sender, inputs) = mpsc::channel(INPUTS);
         let (datagram_sender, datagrams) = mpsc::channel(DATAGRAMS);
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
         let ready = Arc::new(AtomicBool::new(false));
-        let data = config.data.clone();
-        let parts = Parts { core, clock, socket, server, metrics, view, ready, kept, data, inputs, datagrams };
-        Ok(Self { parts, inputs: input_sender, datagrams: datagram_sender, keeper, http })
+        let (data, muted) = (config.data.clone(), Arc::default());
+        let parts =
+            Parts { core, clock, socket, server, metrics, view, ready, kept, holds, muted, data, inputs, datagrams };
+        Ok(Self { parts, inputs: input_sender, datagrams: datagram_sender, keepers, http })
     }
 
     /// Where gateways are heard.
@@ -133,7 +140,8 @@ impl Edge {
         };
         let stopped = CancellationToken::new();
         let http = self.http.map(|(listener, _)| tokio::spawn(serve_http(listener, pages, stopped.clone())));
-        let reader = tokio::spawn(self.parts.socket.clone().read(self.parts.clock, self.datagrams));
+        let shut = Muted::new(self.parts.muted.clone(), self.parts.metrics.clone());
+        let reader = tokio::spawn(self.parts.socket.clone().read(self.parts.clock, shut, self.datagrams));
         let server = self.parts.server.clone();
         let workers = tokio::spawn(links::accept_all(server.clone(), self.inputs, stopped.clone()));
         Driver::new(self.parts).run(stop).await;
@@ -145,7 +153,9 @@ impl Edge {
             let _ = tokio::time::timeout(HTTP_STOP, http).await;
         }
         // The driver's end was the end of what there is to keep.
-        let _ = self.keeper.await;
+        for keeper in self.keepers {
+            let _ = keeper.await;
+        }
     }
 }
 
@@ -189,6 +199,7 @@ fn core_config(config: &BalancerConfig, clock: Clock, admin: String) -> Result<C
         accept_unknown_gateways: config.accept_unknown_gateways,
         retained_bytes: config.retained_bytes,
         gateway_rate: config.gateway_rate,
+        gateway_bytes: config.gateway_bytes,
         unknown_rate: config.unknown_rate,
         ..defaults
     })

@@ -4,7 +4,7 @@
 //! ```text
 //! udp ──────► driver (owns the core) ◄──────► links (one task per worker)
 //!                  ▲        │
-//!    admin, http ──┘        └──► view (published routes), metrics, logs, keep (cluster.bin)
+//!    admin, http ──┘        └──► view (published routes), metrics, logs, keep (cluster.bin), holds (holds.txt)
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -13,11 +13,13 @@ mod clock;
 mod config;
 mod driver;
 mod edge;
+mod holds;
 mod http;
 mod keep;
 mod links;
 mod logs;
 mod metrics;
+mod muted;
 mod udp;
 mod view;
 

@@ -79,6 +79,8 @@ pub fn event(event: &Event) {
             tracing::debug!(%gateway, attempt, reason = why.label(), "gave a frame to another worker");
         }
         Event::Worker { name, state, reason } => match *state {
+            // Who said that it goes, as at every orderly stop, is nothing to worry about.
+            "gone" if reason == "it left" => tracing::info!(worker = name, state, reason, "worker"),
             "ready" | "joining" | "draining" | "overloaded" => tracing::info!(worker = name, state, reason, "worker"),
             _ => tracing::warn!(worker = name, state, reason, "worker"),
         },

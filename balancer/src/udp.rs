@@ -13,7 +13,7 @@ use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket, sync::mpsc};
 
-use crate::clock::Clock;
+use crate::{clock::Clock, muted::Muted};
 
 /// What is asked of the kernel for each direction.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -72,7 +72,7 @@ impl GatewaySocket {
 
     /// Reads until nobody takes the datagrams any more. When they are not taken fast enough, the kernel's buffer
     /// fills up, and what it drops is counted ([`Self::kernel_drops`]).
-    pub async fn read(self: Arc<Self>, clock: Clock, out: mpsc::Sender<Datagram>) {
+    pub async fn read(self: Arc<Self>, clock: Clock, muted: Muted, out: mpsc::Sender<Datagram>) {
         let mut memory = vec![0; RECEIVE_BUFFER * BATCH_SIZE];
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         loop {
@@ -80,7 +80,7 @@ impl GatewaySocket {
                 Ok(count) => {
                     let at = clock.now();
                     for (buffer, meta) in memory.chunks(RECEIVE_BUFFER).zip(&metas).take(count) {
-                        for datagram in self.split(buffer, meta, at) {
+                        for datagram in self.split(buffer, meta, at, &muted) {
                             if out.send(datagram).await.is_err() {
                                 return;
                             }
@@ -109,14 +109,21 @@ impl GatewaySocket {
         }
     }
 
-    fn split<'a>(&self, buffer: &'a [u8], meta: &RecvMeta, at: Now) -> impl Iterator<Item = Datagram> + use<'a> {
+    fn split<'a>(
+        &self,
+        buffer: &'a [u8],
+        meta: &RecvMeta,
+        at: Now,
+        muted: &'a Muted,
+    ) -> impl Iterator<Item = Datagram> + use<'a> {
         let address = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
         let source = Source { socket: self.number, address, local: meta.dst_ip };
         let filled = buffer.get(..meta.len).unwrap_or(buffer);
         // An empty datagram has no chunks; it is dropped where all others are, and counted.
         let empty = filled.is_empty().then_some(filled);
         // Copied to their own size: a frame may be retained for long, and must not hold the whole buffer.
-        filled.chunks(meta.stride.max(1)).chain(empty).map(move |bytes| Datagram {
+        let heard = move |bytes: &&[u8]| !muted.drops(bytes, address.ip(), at.mono);
+        filled.chunks(meta.stride.max(1)).chain(empty).filter(heard).map(move |bytes| Datagram {
             source,
             bytes: Bytes::copy_from_slice(bytes),
             at,
@@ -154,6 +161,7 @@ fn warn_if_clamped(socket: &Socket) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
 
     #[test]
     fn drops_are_found_by_inode() {
@@ -167,7 +175,8 @@ mod tests {
     async fn datagrams_of_any_size_come_in_and_answers_leave_from_the_address_that_was_asked() {
         let socket = GatewaySocket::bind(3, "[::]:0".parse().unwrap()).unwrap();
         let (sender, mut datagrams) = mpsc::channel(16);
-        let reader = tokio::spawn(socket.clone().read(Clock::start(), sender));
+        let muted = Muted::new(Arc::default(), Metrics::new("1").unwrap());
+        let reader = tokio::spawn(socket.clone().read(Clock::start(), muted, sender));
         let gateway = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         // A connected socket sees only answers from this very address.
         gateway.connect(("127.0.0.1", socket.local_addr().port())).await.unwrap();

@@ -45,8 +45,13 @@ async fn start() -> Running {
 async fn start_in(folder: TempDir) -> Running {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let authority = Arc::new(Authority::open(&folder.path().join("cluster")).unwrap());
-    let config =
-        BalancerConfig { gwmp: any, link: any, admin: Some(any), ..BalancerConfig::new("edge", folder.path()) };
+    let config = BalancerConfig {
+        gwmp: any,
+        link: any,
+        admin: Some(any),
+        gateway_bytes: 0,
+        ..BalancerConfig::new("edge", folder.path())
+    };
     let edge = Edge::bind(config, authority.clone()).await.unwrap();
     let (gwmp, link, http, admin) = (edge.gwmp(), edge.link(), edge.admin().unwrap(), edge.admin_handle());
     let stop = CancellationToken::new();
@@ -303,7 +308,8 @@ async fn a_worker_that_reads_too_slowly_gets_little_and_nothing_that_another_one
         gateway.send(&gwmp(token, 0, &[b' '; 60_000])).await.unwrap();
         // One after the other, for the kernel's buffer may be small.
         let held = format!("limpet_balancer_retained_frames {}\n", token + 1);
-        while !balancer.get("/metrics").await.1.contains(&held) {}
+        let taken = async { while !balancer.get("/metrics").await.1.contains(&held) {} };
+        timeout(PATIENCE, taken).await.unwrap();
     }
     let mut quick = balancer.worker("w2", 2).await;
     let _alive = keep_alive(&quick);

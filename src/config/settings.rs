@@ -36,6 +36,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("ack", "stored or received"),
     setting("retained-mib", "a number from 1 to 65536"),
     setting("gateway-rate", "a number from 0 to 1000000"),
+    setting("gateway-kib", "a number from 0 to 1000000"),
     setting("unknown-rate", "a number from 0 to 1000000"),
     setting("balancer", "HOST:PORT, several separated by commas"),
     // Not repeated in messages: it may hold a password.

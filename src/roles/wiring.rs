@@ -126,6 +126,7 @@ pub async fn start_balancer(
         ack: edge.ack,
         retained_bytes: edge.retained_bytes,
         gateway_rate: edge.gateway_rate,
+        gateway_bytes: edge.gateway_bytes,
         unknown_rate: edge.unknown_rate,
     };
     let bound = limpet_balancer::Edge::bind(config, authority).await.map_err(failed)?;

@@ -62,6 +62,19 @@ pub enum Action {
     Unpublish {
         gateway: Eui64,
     },
+    /// What this gateway sends from this address would be dropped until then (monotonic), for that reason: it need not be
+    /// handed in.
+    Mute {
+        gateway: Eui64,
+        address: IpAddr,
+        until: Duration,
+        reason: DropReason,
+    },
+    /// This address is held for the gateway, or none any more: keep that.
+    Hold {
+        gateway: Eui64,
+        address: Option<IpAddr>,
+    },
     /// [`crate::Balancer::cluster`] has changed: keep it.
     PersistCluster,
     /// A datagram or a downlink ends here.
@@ -101,9 +114,11 @@ pub enum DropReason {
     AddressLocked,
     #[error("this gateway was heard from another address, which is held for it")]
     AddressHeld,
-    #[error("more datagrams per second than one gateway may send")]
+    #[error("more datagrams or packets per second than one gateway may send")]
     GatewayRate,
-    #[error("more datagrams per second of unknown gateways than one address may send")]
+    #[error("more bytes per second than one gateway may send")]
+    GatewayBytes,
+    #[error("more datagrams or packets per second of unknown gateways than one address may send")]
     UnknownRate,
     #[error("the memory for unfinished frames is full")]
     RetentionFull,
@@ -117,6 +132,8 @@ pub enum DropReason {
     Stopping,
     #[error("a TX_ACK that cannot be read")]
     TxAckMalformed,
+    #[error("a TX_ACK from an address that is not this gateway's")]
+    TxAckAddress,
     #[error("a TX_ACK for no downlink in flight")]
     TxAckUnmatched,
     #[error("nobody is there to hear what became of a downlink")]
@@ -129,7 +146,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, so that a metric can show each from the start.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::TooShort,
         Self::GwmpVersion,
         Self::GwmpType,
@@ -137,6 +154,7 @@ impl DropReason {
         Self::AddressLocked,
         Self::AddressHeld,
         Self::GatewayRate,
+        Self::GatewayBytes,
         Self::UnknownRate,
         Self::RetentionFull,
         Self::RetentionShare,
@@ -144,6 +162,7 @@ impl DropReason {
         Self::Poison,
         Self::Stopping,
         Self::TxAckMalformed,
+        Self::TxAckAddress,
         Self::TxAckUnmatched,
         Self::TxAckUnheard,
         Self::DownlinkMalformed,
@@ -160,6 +179,7 @@ impl DropReason {
             Self::AddressLocked => "address_locked",
             Self::AddressHeld => "address_held",
             Self::GatewayRate => "gateway_rate",
+            Self::GatewayBytes => "gateway_bytes",
             Self::UnknownRate => "unknown_rate",
             Self::RetentionFull => "retention_full",
             Self::RetentionShare => "retention_share",
@@ -167,6 +187,7 @@ impl DropReason {
             Self::Poison => "poison",
             Self::Stopping => "stopping",
             Self::TxAckMalformed => "tx_ack_malformed",
+            Self::TxAckAddress => "tx_ack_address",
             Self::TxAckUnmatched => "tx_ack_unmatched",
             Self::TxAckUnheard => "tx_ack_unheard",
             Self::DownlinkMalformed => "downlink_malformed",

@@ -5,7 +5,10 @@ use alloc::{
     string::String,
     vec::Vec,
 };
-use core::{net::SocketAddr, time::Duration};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use limpet_shared::{Eui64, Now, link::Cluster};
 
@@ -130,6 +133,12 @@ impl Balancer {
         let action = self.actions.pop_front();
         debug_assert!(action.is_some() || self.retention.is_sound(self.steps), "{:#?}", self.retention);
         action
+    }
+
+    /// This address was held for a gateway when the balancer ran before ([`Action::Hold`]): so it is for the time that its
+    /// policy says, from now on.
+    pub fn restore_hold(&mut self, now: Now, gateway: Eui64, address: IpAddr) {
+        self.gateways.hold(gateway, address, now.mono);
     }
 
     /// What the balancer knows of the network, to be kept for its next start.

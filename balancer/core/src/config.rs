@@ -29,9 +29,11 @@ pub struct Config {
     /// Bytes of frames that a worker may have been sent and not read. A healthy one reads within milliseconds; more wait
     /// here, where they can still go to somebody else.
     pub unread_bytes: usize,
-    /// Datagrams per second of one known gateway; 0 for no limit.
+    /// Datagrams, and packets in them, per second of one gateway; 0 for no limit.
     pub gateway_rate: u32,
-    /// Datagrams per second of unknown gateways from one address; 0 for no limit.
+    /// Bytes per second of one gateway; 0 for no limit.
+    pub gateway_bytes: u32,
+    /// Datagrams, and packets in them, per second of unknown gateways from one address; 0 for no limit.
     pub unknown_rate: u32,
     /// A worker that holds frames which are not stored and acknowledges nothing for so long is suspect.
     pub suspect_after: Duration,
@@ -65,6 +67,7 @@ impl Default for Config {
             retained_bytes: 256 << 20,
             unread_bytes: 4 << 20,
             gateway_rate: 2_000,
+            gateway_bytes: 1 << 20,
             unknown_rate: 200,
             suspect_after: Duration::from_millis(30),
             suspect_after_stored: Duration::from_millis(150),

@@ -10,6 +10,7 @@ use limpet_shared::{Eui64, Now, UnixMicros, gwmp::UpKind, policy::AddressPolicy}
 
 use crate::{
     action::{DropReason, Source, WorkerId},
+    addresses::{Addresses, EXPIRES},
     bucket::Bucket,
     cluster::Knowledge,
     config::Config,
@@ -17,8 +18,6 @@ use crate::{
     lru::Lru,
 };
 
-/// A downlink needs a PULL_DATA not older than this: three keep-alives of 30 s missed.
-pub const ROUTE_EXPIRES: Duration = Duration::from_secs(90);
 /// How often a worker is told that a gateway is still there.
 pub const SEEN_EVERY: Duration = Duration::from_secs(30);
 /// How often all workers are told that a gateway has asked for downlinks here: at each PULL_DATA of most gateways, so
@@ -40,8 +39,8 @@ const REPORT_RATE: u32 = 20;
 pub struct Gateway {
     /// GWMP version of its last datagram.
     pub version: u8,
-    /// Source of the last PULL_DATA and when it came: where downlinks go.
-    pub pull: Option<(Source, Duration)>,
+    /// Where it is, and where downlinks go.
+    pub addresses: Addresses,
     /// Source of the last datagram.
     pub address: Option<SocketAddr>,
     pub last_seen: UnixMicros,
@@ -55,9 +54,36 @@ pub struct Gateway {
     told: Option<(Duration, SocketAddr)>,
     /// When all workers were told last that it asked for downlinks here.
     asked_told: Option<Duration>,
-    /// The address that is held for it, and when it was heard from there.
-    held: Option<(IpAddr, Duration)>,
-    bucket: Bucket,
+    /// What it may send: from where it has been all along, and in its name from anywhere else. So who speaks in its name
+    /// cannot silence it.
+    limits: [Limits; 2],
+}
+
+/// How much one may send.
+#[derive(Clone, Copy, Debug, Default)]
+struct Limits {
+    packets: Bucket,
+    bytes: Bucket,
+}
+
+/// What a datagram costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    pub packets: u32,
+    pub bytes: u32,
+}
+
+/// Why a datagram is not let in, and until when its like will not be, if that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: DropReason,
+    pub until: Option<Duration>,
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, until: None }
+    }
 }
 
 /// A gateway that the network does not know.
@@ -80,6 +106,8 @@ pub struct Heard {
     pub asked: bool,
     /// A guest that had to make room.
     pub evicted: Option<Eui64>,
+    /// Another address is held for it now, or none any more.
+    pub held: Option<Option<IpAddr>>,
 }
 
 /// Where a downlink goes, and what the gateway there understands.
@@ -98,6 +126,8 @@ pub struct Gateways {
     guests: Lru<Eui64, Gateway>,
     rejected: Lru<Eui64, Rejected>,
     strangers: Lru<IpAddr, Bucket>,
+    /// Addresses that an earlier run of the balancer has held, until their gateways are heard, and since when they count.
+    holds: BTreeMap<Eui64, (IpAddr, Duration)>,
     reports: Bucket,
 }
 
@@ -108,6 +138,7 @@ impl Default for Gateways {
             guests: Lru::new(MAX_GUESTS),
             rejected: Lru::new(MAX_REJECTED),
             strangers: Lru::new(MAX_STRANGERS),
+            holds: BTreeMap::new(),
             reports: Bucket::default(),
         }
     }
@@ -118,34 +149,38 @@ impl Gateways {
     pub fn hear(
         &mut self,
         now: Now,
-        header: &Header,
+        (header, cost): (&Header, Cost),
         source: Source,
         knowledge: &Knowledge,
         config: &Config,
-    ) -> Result<Heard, DropReason> {
+    ) -> Result<Heard, Refusal> {
         let policy = knowledge.policy(header.gateway);
         let known = policy.is_some();
         let mut heard = Heard::default();
         let gateway = if known {
-            self.known.entry(header.gateway).or_default()
+            let holds = &mut self.holds;
+            self.known.entry(header.gateway).or_insert_with(|| {
+                let held = holds.remove(&header.gateway).map(|(address, at)| Addresses::held_at(address, at));
+                Gateway { addresses: held.unwrap_or_default(), ..Gateway::default() }
+            })
         } else {
-            if !self.stranger_within_rate(source.address.ip(), now.mono, config.unknown_rate) {
-                return Err(DropReason::UnknownRate);
+            if !self.stranger_within_rate(source.address.ip(), now.mono, config.unknown_rate, cost.packets) {
+                return Err(DropReason::UnknownRate.into());
             }
             if knowledge.version() > 0 && !config.accept_unknown_gateways {
-                return Err(DropReason::UnknownGateway);
+                return Err(DropReason::UnknownGateway.into());
             }
             if self.guests.touch(&header.gateway).is_none() {
                 heard.evicted = self.guests.insert(header.gateway, Gateway::default()).map(|(eui, _)| eui);
             }
             self.guests.peek_mut(&header.gateway).ok_or(DropReason::UnknownGateway)?
         };
+        let address = source.address.ip();
         if let Some(policy) = policy {
-            gateway.keep_to(policy, source.address.ip(), now.mono)?;
+            gateway.addresses.permit(policy, address, now.mono)?;
         }
-        if known && !gateway.bucket.take(now.mono, config.gateway_rate) {
-            return Err(DropReason::GatewayRate);
-        }
+        gateway.within_limits(now.mono, address, cost, config)?;
+        heard.held = gateway.addresses.hold(policy, address, now.mono);
         gateway.hear(now, header, source, &mut heard);
         if policy == Some(&AddressPolicy::Off) {
             heard.moved_from = None;
@@ -153,12 +188,17 @@ impl Gateways {
         Ok(heard)
     }
 
-    fn stranger_within_rate(&mut self, address: IpAddr, now: Duration, rate: u32) -> bool {
+    /// An address that an earlier run has held: as if the gateway had been heard there now.
+    pub fn hold(&mut self, gateway: Eui64, address: IpAddr, now: Duration) {
+        self.holds.insert(gateway, (address, now));
+    }
+
+    fn stranger_within_rate(&mut self, address: IpAddr, now: Duration, rate: u32, packets: u32) -> bool {
         if let Some(bucket) = self.strangers.touch(&address) {
-            return bucket.take(now, rate);
+            return bucket.take(now, rate, packets);
         }
         let mut bucket = Bucket::default();
-        let within = bucket.take(now, rate);
+        let within = bucket.take(now, rate, packets);
         self.strangers.insert(address, bucket);
         within
     }
@@ -171,13 +211,14 @@ impl Gateways {
             return false;
         }
         self.rejected.insert(gateway, Rejected { address, last_seen: now.unix });
-        self.reports.take(now.mono, REPORT_RATE)
+        self.reports.take(now.mono, REPORT_RATE, 1)
     }
 
     /// Settles who is who after the network's knowledge has changed; the gateways that are out now.
     pub fn reconcile(&mut self, knowledge: &Knowledge, accept_unknown: bool) -> Vec<Eui64> {
         let mut out: Vec<Eui64> = self.known.keys().copied().filter(|&eui| !knowledge.knows(eui)).collect();
         self.known.retain(|&eui, _| knowledge.knows(eui));
+        self.holds.retain(|&eui, _| knowledge.knows(eui));
         let guests: Vec<Eui64> = self.guests.iter().map(|(&eui, _)| eui).collect();
         for eui in guests {
             if knowledge.knows(eui) {
@@ -210,14 +251,19 @@ impl Gateways {
     /// Where its downlinks go, if it has asked for them lately.
     pub fn via(&self, gateway: Eui64, now: Duration) -> Option<Via> {
         let entry = self.get(gateway)?;
-        let (source, at) = entry.pull?;
-        (now < at + ROUTE_EXPIRES).then_some(Via { source, version: entry.version, sends_tx_ack: entry.sends_tx_ack })
+        let source = entry.addresses.ways(now).next()?;
+        Some(Via { source, version: entry.version, sends_tx_ack: entry.sends_tx_ack })
+    }
+
+    /// Where its downlinks go besides: while it is not clear which address is the gateway's, each has a copy.
+    pub fn besides(&self, gateway: Eui64, now: Duration) -> impl Iterator<Item = Source> {
+        self.get(gateway).into_iter().flat_map(move |entry| entry.addresses.ways(now).skip(1))
     }
 
     /// Gateways whose downlinks can go out, and when they asked for them.
     pub fn asking(&self, now: Duration) -> impl Iterator<Item = (Eui64, Duration)> {
-        let asked = self.heard().filter_map(|(eui, gateway, _)| Some((eui, gateway.pull?.1)));
-        asked.filter(move |(_, at)| now < *at + ROUTE_EXPIRES)
+        let asked = self.heard().filter_map(|(eui, gateway, _)| Some((eui, gateway.addresses.asked_at()?)));
+        asked.filter(move |(_, at)| now < *at + EXPIRES)
     }
 
     /// Gateways that were let in, and whether the network knows them.
@@ -238,18 +284,19 @@ impl Gateways {
 }
 
 impl Gateway {
-    /// Whether it may be at that address. What is refused here costs a known gateway nothing of its rate.
-    fn keep_to(&mut self, policy: &AddressPolicy, address: IpAddr, now: Duration) -> Result<(), DropReason> {
-        if !policy.permits(address) {
-            return Err(DropReason::AddressLocked);
+    fn within_limits(&mut self, now: Duration, address: IpAddr, cost: Cost, config: &Config) -> Result<(), Refusal> {
+        let at_home = self.addresses.is_home(address, now);
+        let [home, elsewhere] = &mut self.limits;
+        let limits = if at_home { home } else { elsewhere };
+        let full = |until| Refusal { reason: DropReason::GatewayRate, until: Some(until) };
+        if let Some(until) = limits.packets.full_until(now, config.gateway_rate) {
+            return Err(full(until));
         }
-        self.held = match (policy, self.held) {
-            (AddressPolicy::Hold(time), Some((held, at))) if held != address && now < at + *time => {
-                return Err(DropReason::AddressHeld);
-            }
-            (AddressPolicy::Hold(_), _) => Some((address, now)),
-            _ => None,
-        };
+        if let Some(until) = limits.bytes.full_until(now, config.gateway_bytes) {
+            return Err(Refusal { reason: DropReason::GatewayBytes, ..full(until) });
+        }
+        limits.packets.add(now, config.gateway_rate, cost.packets);
+        limits.bytes.add(now, config.gateway_bytes, cost.bytes);
         Ok(())
     }
 
@@ -261,9 +308,11 @@ impl Gateway {
         if heard.tell {
             self.told = Some((now.mono, source.address));
         }
+        if header.kind == UpKind::PushData {
+            self.addresses.pushed(source.address.ip(), now.mono);
+        }
         if header.kind == UpKind::PullData {
-            heard.rerouted = self.pull.is_none_or(|(before, _)| before != source);
-            self.pull = Some((source, now.mono));
+            heard.rerouted = self.addresses.pulled(source, now.mono);
             let pause = if heard.rerouted { MOVED_EVERY } else { ASKED_EVERY };
             heard.asked = self.asked_told.is_none_or(|at| now.mono >= at + pause);
             if heard.asked {
@@ -271,7 +320,7 @@ impl Gateway {
             }
             // A TX_ACK may come in another version's clothes; only what asks for downlinks says which version it reads.
             self.version = header.version;
-        } else if self.pull.is_none() {
+        } else if self.addresses.last_asked().is_none() {
             self.version = header.version;
         }
         self.address = Some(source.address);

@@ -2,7 +2,7 @@
 
 use limpet_shared::{
     Eui64,
-    gwmp::{HeaderError, UpKind, parse_upstream},
+    gwmp::{HeaderError, MAX_RXPK, UpKind, parse_upstream},
 };
 
 use crate::action::DropReason;
@@ -16,6 +16,16 @@ pub struct Header {
     pub token: u16,
     pub kind: UpKind,
     pub gateway: Eui64,
+}
+
+/// At most so many packets are counted of one datagram: more are read by nobody.
+const MOST_PACKETS: usize = MAX_RXPK + 1;
+
+/// How many packets a PUSH_DATA can hold, without reading its JSON: each is an object, so that there is an opening brace
+/// for it. Whatever else has one (the whole, a `stat`, signals by antenna) is counted too, never too little.
+pub fn packets(datagram: &[u8]) -> u32 {
+    let braces = datagram.iter().skip(LEN).filter(|byte| **byte == b'{').count();
+    braces.saturating_sub(1).clamp(1, MOST_PACKETS) as u32
 }
 
 /// Length of the header.
@@ -47,6 +57,16 @@ pub fn label(kind: UpKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_are_counted_by_their_braces() {
+        let of = |json: &str| packets(&[&[0; LEN][..], json.as_bytes()].concat());
+        assert_eq!(of(""), 1);
+        assert_eq!(of(r#"{"rxpk":[]}"#), 1);
+        assert_eq!(of(r#"{"rxpk":[{"data":"AA=="},{"data":"AA=="}]}"#), 2);
+        assert_eq!(of(r#"{"rxpk":[{"data":"AA==","rsig":[{"ant":0}]}],"stat":{}}"#), 3);
+        assert_eq!(of(&"{".repeat(10_000)), 256);
+    }
 
     #[test]
     fn the_header_is_read_and_what_is_none_is_named() {

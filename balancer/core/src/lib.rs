@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod action;
+mod addresses;
 mod balancer;
 mod bucket;
 mod cluster;

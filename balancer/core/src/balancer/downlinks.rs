@@ -9,7 +9,7 @@ use limpet_shared::{
 
 use super::Balancer;
 use crate::{
-    action::{Action, DropReason, Event, WorkerId},
+    action::{Action, DropReason, Event, Source, WorkerId},
     downlink::Output,
     header::Header,
     health::Verdict,
@@ -20,10 +20,14 @@ impl Balancer {
         let via = self.gateways.via(Eui64(downlink.gateway), now.mono);
         let mut out = Vec::new();
         self.downlinks.on_downlink(now, worker, downlink, via, &mut out);
-        self.carry_out(out);
+        self.carry_out(now, out);
     }
 
-    pub(super) fn tx_ack(&mut self, now: Now, header: &Header, body: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn tx_ack(&mut self, now: Now, header: &Header, source: Source, body: &[u8]) -> Result<(), DropReason> {
+        let entry = self.gateways.get(header.gateway);
+        if entry.is_none_or(|entry| !entry.addresses.answers_from(source.address.ip(), now.mono)) {
+            return Err(DropReason::TxAckAddress);
+        }
         let via = self.gateways.via(header.gateway, now.mono);
         let mut out = Vec::new();
         self.downlinks.on_tx_ack(now, header.gateway, header.token, body, via, &mut out)?;
@@ -31,7 +35,7 @@ impl Balancer {
         if let Some(entry) = self.gateways.get_mut(header.gateway) {
             entry.sends_tx_ack = true;
         }
-        self.carry_out(out);
+        self.carry_out(now, out);
         Ok(())
     }
 
@@ -39,14 +43,17 @@ impl Balancer {
         let mut out = Vec::new();
         let gateways = &self.gateways;
         self.downlinks.on_timeout(now, |gateway| gateways.via(gateway, now.mono), &mut out);
-        self.carry_out(out);
+        self.carry_out(now, out);
     }
 
-    fn carry_out(&mut self, out: Vec<Output>) {
+    fn carry_out(&mut self, now: Now, out: Vec<Output>) {
         for output in out {
             match output {
                 Output::Send { gateway, window, to, bytes } => {
-                    self.push(Action::SendUdp { to, bytes });
+                    let besides: Vec<Source> = self.gateways.besides(gateway, now.mono).collect();
+                    for to in core::iter::once(to).chain(besides) {
+                        self.push(Action::SendUdp { to, bytes: bytes.clone() });
+                    }
                     self.event(Event::DownlinkSent { gateway, window });
                 }
                 Output::Settled { worker, ack } => self.report(worker, ack),

@@ -12,6 +12,7 @@ use limpet_shared::{
 use super::Balancer;
 use crate::{
     action::{Action, DropReason, Event, Route, Source, WorkerId},
+    gateways::{Cost, Refusal},
     header::{self, Header},
     retention::Frame,
 };
@@ -27,7 +28,11 @@ impl Balancer {
         };
         let taken = match header.kind {
             _ if self.stop_by.is_some() && header.kind != UpKind::TxAck => Err(DropReason::Stopping),
-            _ => self.hear(now, read, &header, source),
+            kind => {
+                let packets = if kind == UpKind::PushData { header::packets(&datagram) } else { 1 };
+                let bytes = u32::try_from(datagram.len()).unwrap_or(u32::MAX);
+                self.hear(now, read, (&header, Cost { packets, bytes }), source)
+            }
         };
         let taken = taken.and_then(|()| match header.kind {
             UpKind::PushData => self.push_data(now, read, &header, source, datagram),
@@ -38,7 +43,7 @@ impl Balancer {
                 });
                 Ok(())
             }
-            UpKind::TxAck => self.tx_ack(now, &header, datagram.get(header::LEN..).unwrap_or_default()),
+            UpKind::TxAck => self.tx_ack(now, &header, source, datagram.get(header::LEN..).unwrap_or_default()),
         });
         if let Err(reason) = taken {
             self.dropped(reason, Some(header.gateway), Some(source.address));
@@ -46,18 +51,19 @@ impl Balancer {
     }
 
     /// Lets the gateway in and tells whom it concerns.
-    fn hear(&mut self, now: Now, read: Now, header: &Header, source: Source) -> Result<(), DropReason> {
+    fn hear(&mut self, now: Now, read: Now, (header, cost): (&Header, Cost), source: Source) -> Result<(), DropReason> {
         let gateway = header.gateway;
-        let heard = match self.gateways.hear(read, header, source, &self.knowledge, &self.config) {
+        let heard = match self.gateways.hear(read, (header, cost), source, &self.knowledge, &self.config) {
             Ok(heard) => heard,
-            Err(reason) => {
-                if reason == DropReason::UnknownGateway {
-                    self.reject(read, gateway, source);
-                }
-                return Err(reason);
+            Err(refusal) => {
+                self.refused(read, gateway, source, refusal);
+                return Err(refusal.reason);
             }
         };
         self.event(Event::Received { kind: header::label(header.kind) });
+        if let Some(address) = heard.held {
+            self.push(Action::Hold { gateway, address });
+        }
         if let Some(evicted) = heard.evicted {
             self.push(Action::Unpublish { gateway: evicted });
         }
@@ -96,16 +102,20 @@ impl Balancer {
     fn publish(&mut self, gateway: Eui64, worker: Option<WorkerId>) {
         let epoch = self.routing.epoch();
         let Some(entry) = self.gateways.get_mut(gateway) else { return };
-        let Some(address) = entry.pull.map(|(source, _)| source.address).or(entry.address) else { return };
+        let Some(address) = entry.addresses.last_asked().map(|source| source.address).or(entry.address) else { return };
         entry.published = Some(epoch);
         let worker = worker.and_then(|id| self.workers.get(id)).map(|w| w.name.clone());
         let route = Route { address, worker, epoch, last_seen: entry.last_seen };
         self.push(Action::Publish { gateway, route });
     }
 
-    fn reject(&mut self, now: Now, gateway: Eui64, source: Source) {
-        if self.gateways.reject(now, gateway, source.address) {
+    fn refused(&mut self, now: Now, gateway: Eui64, source: Source, refusal: Refusal) {
+        let Refusal { reason, until } = refusal;
+        if reason == DropReason::UnknownGateway && self.gateways.reject(now, gateway, source.address) {
             self.event(Event::UnknownGateway { gateway, address: source.address });
+        }
+        if let Some(until) = until {
+            self.push(Action::Mute { gateway, address: source.address.ip(), until, reason });
         }
     }
 

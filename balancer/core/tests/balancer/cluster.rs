@@ -100,6 +100,58 @@ fn a_flood_is_cut_for_its_sender_only() {
 }
 
 #[test]
+fn packets_count_however_many_are_in_one_datagram() {
+    let mut w = World::with_workers(&["a"]);
+    let json = format!(r#"{{"rxpk":[{}]}}"#, vec![r#"{"data":"AA=="}"#; 255].join(","));
+    let full = |token| gwmp(2, token, 0, eui(1), json.as_bytes());
+    for token in 0..1_000 {
+        w.datagram(source(1_001), full(token));
+    }
+    let passed = 1_000 - w.drops.len();
+    assert_eq!(passed, 8, "2,000 packets");
+    assert!(w.drops.iter().all(|d| *d == (DropReason::GatewayRate, Some(eui(1)))));
+    w.run(1_000);
+    for token in 2_000..3_000 {
+        w.datagram(source(1_001), full(token));
+    }
+    assert_eq!(2_000 - w.drops.len(), 16);
+    // A real gateway whose EUI somebody else uses is heard.
+    for token in 0..100 {
+        w.datagram(at([203, 0, 113, 9]), full(4_000 + token));
+    }
+    w.run(1_000);
+    w.push(1, 7);
+    w.run(300);
+    assert!(w.push_acks().contains(&7));
+}
+
+#[test]
+fn bytes_count_whatever_they_are() {
+    let mut w = World::with_workers(&["a"]);
+    for token in 0..100 {
+        w.datagram(source(1_001), gwmp(2, token, 0, eui(1), &[b' '; 60_000]));
+    }
+    let cut = w.drops.iter().filter(|d| **d == (DropReason::GatewayBytes, Some(eui(1)))).count();
+    assert_eq!(cut, 100 - 18, "1 MiB and the rest of one datagram");
+}
+
+#[test]
+fn a_flood_in_a_gateways_name_does_not_silence_it() {
+    let mut w = World::with_workers(&["a"]);
+    w.push(1, 1);
+    w.pull(2, 1);
+    for token in 0..5_000 {
+        w.datagram(at([203, 0, 113, 9]), gwmp(2, 10_000 + token, 0, eui(1), b"{}"));
+    }
+    assert_eq!(w.drops.len(), 3_000);
+    w.push(1, 2);
+    w.pull(2, 1);
+    w.run(300);
+    assert_eq!(w.drops.len(), 3_000);
+    assert!(w.push_acks().contains(&2));
+}
+
+#[test]
 fn workers_hear_of_gateways_at_first_and_every_half_minute() {
     let mut w = World::with_workers(&["a"]);
     let a = *w.workers.keys().next().unwrap();
@@ -205,6 +257,31 @@ fn a_held_address_is_kept_until_it_was_silent_for_long_enough() {
     assert_eq!(heard(&mut w, [10, 0, 0, 2]), None);
     assert_eq!(heard(&mut w, [10, 0, 0, 1]), Some(DropReason::AddressHeld), "now this one is held");
     assert_eq!(moves(&w), 1);
+    assert_eq!(w.holds[&eui(1)], at([10, 0, 0, 2]).address.ip());
     let kept = w.balancer.cluster();
     assert!(kept.gateways.iter().any(|gateway| gateway.policy == "hold:60"), "the balancer's next start knows it");
+}
+
+#[test]
+fn a_held_address_is_held_after_a_restart() {
+    let mut before = with_policy("hold:60");
+    assert_eq!(heard(&mut before, [10, 0, 0, 1]), None);
+    let mut w = World::new(Config::default());
+    w.balancer = Balancer::new(Config::default(), Some(&before.balancer.cluster()));
+    w.run(5_000);
+    for (gateway, address) in before.holds {
+        let now = w.now();
+        w.balancer.restore_hold(now, gateway, address);
+    }
+    assert_eq!(heard(&mut w, [10, 0, 0, 2]), Some(DropReason::AddressHeld));
+    assert_eq!(heard(&mut w, [10, 0, 0, 1]), None);
+    assert_eq!(heard(&mut w, [10, 0, 0, 2]), Some(DropReason::AddressHeld));
+    w.run(60_000);
+    assert_eq!(heard(&mut w, [10, 0, 0, 2]), None);
+    // Without that policy nothing is kept.
+    let a = w.connect("a");
+    let add = vec![KnownGateway { eui: eui(1).0, policy: String::new() }];
+    w.control(a, ToBalancer::ClusterDelta(ClusterDelta { from: 2, to: 3, add, remove: vec![] }));
+    assert_eq!(heard(&mut w, [10, 0, 0, 3]), None);
+    assert_eq!(w.holds.get(&eui(1)), None);
 }

@@ -1,6 +1,6 @@
-use limpet_balancer_core::WorkerId;
+use limpet_balancer_core::{DropReason, Source, WorkerId};
 
-use super::world::{World, source};
+use super::world::{World, eui, gwmp, source};
 
 fn one_worker() -> (World, WorkerId) {
     let w = World::with_workers(&["a"]);
@@ -206,6 +206,46 @@ fn a_tx_ack_that_nobody_asked_for_is_counted() {
     w.tx_ack(source(1), 1, token, "{");
     w.tx_ack(source(2), 2, token, "");
     use limpet_balancer_core::DropReason::*;
-    assert_eq!(w.drops.iter().map(|d| d.0).collect::<Vec<_>>(), [TxAckUnmatched, TxAckMalformed, TxAckUnmatched]);
+    assert_eq!(w.drops.iter().map(|d| d.0).collect::<Vec<_>>(), [TxAckUnmatched, TxAckMalformed, TxAckAddress]);
     assert!(w.tx_acks(a).is_empty());
+}
+
+fn elsewhere(host: u8) -> Source {
+    Source { socket: 0, address: ([203, 0, 113, host], 1_700).into(), local: None }
+}
+
+#[test]
+fn a_pull_data_in_a_gateways_name_gets_a_copy_and_diverts_nothing() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    // However many there are, each as fresh as the other.
+    for host in 1..20 {
+        w.run(1_000);
+        w.datagram(elsewhere(host), gwmp(2, 1, 2, eui(1), b""));
+    }
+    let windows = two_windows(&w);
+    w.downlink(a, 42, 1, windows);
+    let resps = w.pull_resps();
+    let to: Vec<Source> = resps.iter().map(|resp| resp.1).collect();
+    assert_eq!(to, [elsewhere(19), source(20_001)], "two, and the gateway is one of them");
+    assert_eq!((resps[0].2, &resps[0].3), (resps[1].2, &resps[1].3), "the same bytes");
+    w.tx_ack(elsewhere(7), 1, resps[0].2, "");
+    assert_eq!(w.drops.last().unwrap().0, DropReason::TxAckAddress, "who has not asked for it answers nothing");
+    w.tx_ack(source(20_001), 1, resps[0].2, "");
+    assert_eq!(w.tx_acks(a).len(), 1);
+}
+
+#[test]
+fn a_gateway_that_moves_is_answered_where_it_is_now() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    w.run(10_000);
+    w.datagram(elsewhere(1), gwmp(2, 1, 2, eui(1), b""));
+    for _ in 0..9 {
+        w.run(10_000);
+        w.datagram(elsewhere(1), gwmp(2, 1, 2, eui(1), b""));
+    }
+    let windows = two_windows(&w);
+    w.downlink(a, 42, 1, windows);
+    assert_eq!(w.pull_resps().iter().map(|resp| resp.1).collect::<Vec<_>>(), [elsewhere(1)]);
 }

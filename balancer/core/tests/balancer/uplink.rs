@@ -205,7 +205,7 @@ fn no_gateway_takes_the_memory_of_others() {
 
 #[test]
 fn a_worker_that_reads_nothing_gets_little_and_what_others_did_is_taken_back() {
-    let mut w = World::with_workers(&["a", "b"]);
+    let mut w = World::with(Config { gateway_bytes: 0, ..Config::default() }, &["a", "b"]);
     let slow = w.owner(5);
     w.workers.get_mut(&slow).unwrap().reads = false;
     let mut most = 0;
@@ -228,7 +228,7 @@ fn a_worker_that_reads_nothing_gets_little_and_what_others_did_is_taken_back() {
 
 #[test]
 fn when_no_worker_reads_frames_wait_and_go_on_in_order() {
-    let mut w = World::with_workers(&["a"]);
+    let mut w = World::with(Config { gateway_bytes: 0, ..Config::default() }, &["a"]);
     let a = w.owner(1);
     w.workers.get_mut(&a).unwrap().reads = false;
     for token in 0..400 {

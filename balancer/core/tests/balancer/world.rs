@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use limpet_balancer_core::{Action, Balancer, Config, DropReason, Event, Route, Source, WorkerId};
@@ -46,6 +50,7 @@ pub struct World {
     pub events: Vec<Event>,
     pub routes: BTreeMap<Eui64, Route>,
     pub closed: Vec<(WorkerId, String)>,
+    pub holds: BTreeMap<Eui64, IpAddr>,
     next_id: u64,
 }
 
@@ -90,6 +95,7 @@ impl World {
             events: Vec::new(),
             routes: BTreeMap::new(),
             closed: Vec::new(),
+            holds: BTreeMap::new(),
             next_id: 0,
         };
         world.balancer.on_timeout(world.now());
@@ -98,7 +104,11 @@ impl World {
 
     /// With these workers, settled.
     pub fn with_workers(names: &[&str]) -> Self {
-        let mut world = Self::new(Config::default());
+        Self::with(Config::default(), names)
+    }
+
+    pub fn with(config: Config, names: &[&str]) -> Self {
+        let mut world = Self::new(config);
         for name in names {
             world.connect(name);
         }
@@ -303,6 +313,9 @@ impl World {
                     self.dropped_from.extend(from);
                 }
                 Action::Event(event) => self.events.push(event),
+                Action::Hold { gateway, address: Some(address) } => drop(self.holds.insert(gateway, address)),
+                Action::Hold { gateway, address: None } => drop(self.holds.remove(&gateway)),
+                Action::Mute { until, .. } => assert!(until > self.now().mono),
                 Action::PersistCluster => {}
             }
         }
