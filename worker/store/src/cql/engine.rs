@@ -70,7 +70,7 @@ impl Engine {
         if !self.is_scylla() || !statement.starts_with("CREATE TABLE ") {
             return statement.into();
         }
-        let word = if statement.contains(" WITH ") { "AND" } else { "WITH" };
+        let word = if statement.split_whitespace().any(|word| word == "WITH") { "AND" } else { "WITH" };
         format!("{statement} {word} {PURGE_BY_AGE}")
     }
 
@@ -119,6 +119,8 @@ mod tests {
         let (plain, with) = ("CREATE TABLE a (id int)", "CREATE TABLE a (id int) WITH gc_grace_seconds = 1");
         assert_eq!(scylla.table(plain), format!("{plain} WITH {PURGE_BY_AGE}"));
         assert_eq!(scylla.table(with), format!("{with} AND {PURGE_BY_AGE}"));
+        let broken = "CREATE TABLE a (id int)\nWITH gc_grace_seconds = 1";
+        assert_eq!(scylla.table(broken), format!("{broken} AND {PURGE_BY_AGE}"));
         assert_eq!(scylla.table("ALTER TABLE a ADD b int"), "ALTER TABLE a ADD b int");
         assert_eq!(scylla.alter("a"), Some(format!("ALTER TABLE $.a WITH {PURGE_BY_AGE}")));
         assert_eq!((Engine::Cassandra.table(with), Engine::Cassandra.alter("a")), (with.to_owned(), None));
