@@ -56,6 +56,14 @@ impl Network {
     }
 }
 
+/// The count that goes beyond a balancer's snapshot, if that is one of this network and `ours` does not reach it.
+fn beyond(began: u64, theirs: u64, ours: u64) -> Option<u64> {
+    let base = began << CHANGES_BITS;
+    // Of an older network that was replaced, or so far beyond that counting on would end: nothing to go beyond.
+    let count = theirs.checked_sub(base).filter(|count| *count < u64::from(u32::MAX))?;
+    (count > ours).then_some(count + 1)
+}
+
 /// Feeds balancers from the store.
 pub struct Feed {
     store: Arc<dyn Store>,
@@ -93,8 +101,25 @@ impl Feed {
         Ok(all.items.into_iter().filter_map(policy).collect())
     }
 
+    /// A balancer has a snapshot of this network that the store does not know of: the store was put back from a backup, or
+    /// counters were imported as they were. It would take nothing older, so the store's count goes beyond it.
+    async fn outgrow(&self) {
+        let Some(theirs) = self.links.newest_snapshot() else { return };
+        let Ok(ours) = self.store.gateway_set_version().await else { return };
+        let Some(least) = beyond(self.network.began, theirs, ours) else { return };
+        match self.store.raise_gateway_set_version(least).await {
+            Ok(()) => tracing::warn!(
+                version = least,
+                "a balancer knows a later state of the network's gateways than the store, which was put back: what the store has \
+                 counts from now on"
+            ),
+            Err(error) => tracing::warn!(%error, "balancers keep gateways of before the store was put back; trying again"),
+        }
+    }
+
     /// To one balancer that has just been linked.
     pub async fn greet(&self, address: &str) {
+        self.outgrow().await;
         match self.snapshot().await {
             Ok(cluster) => self.links.feed(&cluster, Some(address)),
             Err(error) => tracing::warn!(%address, %error, "a balancer has to wait for the network's gateways"),
@@ -120,6 +145,7 @@ impl Feed {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = stop.cancelled() => return,
             }
+            self.outgrow().await;
             let Ok(version) = self.store.gateway_set_version().await else { continue };
             if version != last {
                 last = version;
@@ -132,5 +158,21 @@ impl Feed {
                 self.links.feed(&cluster, None);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_put_back_goes_beyond_what_balancers_have() {
+        let (began, version) = (1_790_000_000_u64, |count: u64| (1_790_000_000 << CHANGES_BITS) + count);
+        assert_eq!(beyond(began, version(7), 5), Some(8));
+        assert_eq!(beyond(began, version(5), 5), None, "they have what the store has");
+        assert_eq!(beyond(began, version(4), 5), None);
+        assert_eq!(beyond(began, 0, 5), None, "a balancer that knows nothing yet");
+        assert_eq!(beyond(began, ((began - 1) << CHANGES_BITS) + 9, 5), None, "an older network's");
+        assert_eq!(beyond(began, u64::MAX, 5), None);
     }
 }

@@ -322,6 +322,11 @@ impl Links {
         }
     }
 
+    /// The highest version of the snapshot that a connected balancer has said that it has.
+    pub fn newest_snapshot(&self) -> Option<u64> {
+        self.peers.lock().values().map(|peer| *peer.have.borrow()).max()
+    }
+
     /// Has any connected balancer an older snapshot?
     pub fn anyone_behind(&self, version: u64) -> bool {
         self.peers.lock().values().any(|p| *p.have.borrow() < version)

@@ -92,6 +92,7 @@ properties![
     directory::a_device_comes_with_its_context,
     directory::the_first_value_of_a_setting_holds,
     directory::the_gateway_set_has_a_version,
+    directory::the_gateway_sets_version_is_raised_and_never_lowered,
     directory::notes_of_devices_and_gateways_are_kept,
     lists::names_may_repeat_and_order_is_by_name,
     lists::pages_cover_everything_once,

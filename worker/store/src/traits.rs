@@ -189,6 +189,9 @@ pub trait Directory: Send + Sync + 'static {
     /// set itself, in order.
     async fn gateway_set(&self) -> Result<(u64, Vec<Eui64>)>;
     async fn gateway_set_version(&self) -> Result<u64>;
+    /// From now on the version is at least this one, and counts on from there: a store that was put back from a backup must
+    /// not give numbers a second time.
+    async fn raise_gateway_set_version(&self, least: u64) -> Result<()>;
 
     async fn create_device(&self, device: &Device) -> Result<()>;
     async fn device(&self, dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>>;

@@ -256,6 +256,18 @@ pub(super) async fn the_first_value_of_a_setting_holds(Bench { store, new }: Ben
     Ok(())
 }
 
+pub(super) async fn the_gateway_sets_version_is_raised_and_never_lowered(Bench { store, new }: Bench) -> Result<()> {
+    let version = store.gateway_set_version().await? + 1_000;
+    store.raise_gateway_set_version(version).await?;
+    store.raise_gateway_set_version(1).await?;
+    assert!(store.gateway_set_version().await? >= version);
+    let tenant = new.tenant();
+    store.create_tenant(&tenant).await?;
+    store.create_gateway(&new.gateway(tenant.id)).await?;
+    assert!(store.gateway_set_version().await? > version, "and it counts on from there");
+    Ok(())
+}
+
 pub(super) async fn the_gateway_set_has_a_version(Bench { store, new }: Bench) -> Result<()> {
     let store: &dyn Store = &*store;
     let house = House::build(store, &new).await?;

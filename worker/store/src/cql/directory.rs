@@ -161,6 +161,10 @@ impl Directory for CqlStore {
         Ok(self.entities.get::<u64>(&self.db, Kind::Setting, cascade::GATEWAY_CHANGES).await?.unwrap_or_default() + 1)
     }
 
+    async fn raise_gateway_set_version(&self, least: u64) -> Result<()> {
+        self.raise_gateway_changes(least.saturating_sub(1)).await
+    }
+
     async fn create_device(&self, device: &Device) -> Result<()> {
         self.create_device_of_one_tenant(device).await?;
         self.heard.forget_device(&self.db, &device.dev_eui.to_string()).await

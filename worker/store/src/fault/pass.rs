@@ -94,6 +94,7 @@ pass_on! {
         read gateways(list: &List) -> Result<Page<(Gateway, GatewaySeen)>>;
         read gateway_set() -> Result<(u64, Vec<Eui64>)>;
         read gateway_set_version() -> Result<u64>;
+        write raise_gateway_set_version(least: u64) -> Result<()>;
         write create_device(device: &Device) -> Result<()>;
         read device(dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>>;
         write update_device(device: &Device) -> Result<()>;

@@ -151,6 +151,12 @@ impl Directory for MemoryStore {
         Ok(self.state.lock().gateway_changes + 1)
     }
 
+    async fn raise_gateway_set_version(&self, least: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        state.gateway_changes = state.gateway_changes.max(least.saturating_sub(1));
+        Ok(())
+    }
+
     async fn create_device(&self, device: &Device) -> Result<()> {
         self.state.lock().create_device(device)
     }

@@ -125,6 +125,9 @@ impl Directory for SqliteStore {
     async fn gateway_set_version(&self) -> Result<u64> {
         self.readers.read(directory::gateway_set_version).await
     }
+    async fn raise_gateway_set_version(&self, least: u64) -> Result<()> {
+        self.writer.write(move |conn| directory::raise_gateway_set_version(conn, least)).await
+    }
     async fn create_device(&self, device: &Device) -> Result<()> {
         let device = device.clone();
         self.writer.write(move |conn| directory::create_device(conn, &device)).await

@@ -425,6 +425,16 @@ impl CqlStore {
         Ok(euis)
     }
 
+    /// From now on there were so many changes at least.
+    pub(super) async fn raise_gateway_changes(&self, least: u64) -> Result<()> {
+        let raise = |n: u64| Ok(n.max(least));
+        let raised = self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, raise);
+        if raised.await?.is_none() && !self.entities.insert(&self.db, Kind::Setting, GATEWAY_CHANGES, &least).await? {
+            self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, raise).await?;
+        }
+        Ok(())
+    }
+
     /// After the change, so that who sees the new version sees the change.
     pub(super) async fn count_gateway_change(&self) -> Result<()> {
         let counted = self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, |n: u64| Ok(n + 1));

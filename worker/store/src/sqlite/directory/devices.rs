@@ -10,7 +10,7 @@ use super::{found, found_in_tenant, inserted, need_tenant};
 use crate::{
     Result, StoreError,
     sqlite::{
-        error::{all, check_wrap, decode, encode, execute, one},
+        error::{all, check_wrap, decode, encode, execute, int, one},
         readers::snapshot,
     },
     words,
@@ -101,6 +101,10 @@ pub fn gateway_set(conn: &Connection) -> Result<(u64, Vec<Eui64>)> {
 pub fn gateway_set_version(conn: &Connection) -> Result<u64> {
     let version = one(conn, "SELECT version FROM gateway_set", (), |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
     version.ok_or_else(|| StoreError::Corrupt("the version of the gateway set is gone".into()))
+}
+
+pub fn raise_gateway_set_version(conn: &Connection, least: u64) -> Result<()> {
+    execute(conn, "UPDATE gateway_set SET version = ?1 WHERE version < ?1", [int(least)]).map(drop)
 }
 
 /// Application and profile must exist, and belong to one tenant: else deleting that tenant would leave half a device.
