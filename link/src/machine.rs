@@ -11,11 +11,15 @@ use limpet_shared::admin::Server;
 /// Between two looks at the system: who asks more often gets the last answer.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// A disk with less room than a twentieth of it, and less than this many bytes, is said to be nearly full.
+const LITTLE: u64 = 1 << 30;
+
 /// Remembers the last look, since processor time is a difference between two.
 #[derive(Debug, Default)]
 pub struct Usage {
     last: Option<Look>,
     cpu: f64,
+    nearly_full: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +49,22 @@ impl Usage {
     pub fn fill(&mut self, server: &mut Server, folder: &Path) {
         server.cpu = self.cpu();
         server.memory = memory().unwrap_or_default();
-        server.disk_free = disk_free(folder).unwrap_or_default();
+        let disk = disk(folder);
+        // A full disk is not one that nobody knows of.
+        server.disk_free = disk.map_or(0, |(free, _)| free.max(1));
+        if let Some((free, size)) = disk {
+            self.tell_of_little_room(free, size, folder);
+        }
+    }
+
+    /// Once each time it becomes so: before nothing can be stored any more.
+    fn tell_of_little_room(&mut self, free: u64, size: u64, folder: &Path) {
+        let nearly_full = free < LITTLE.min(size / 20);
+        match (std::mem::replace(&mut self.nearly_full, nearly_full), nearly_full) {
+            (false, true) => tracing::warn!(free, size, folder = %folder.display(), "the disk is nearly full (bytes)"),
+            (true, false) => tracing::info!(free, folder = %folder.display(), "the disk has room again (bytes)"),
+            _ => {}
+        }
     }
 }
 
@@ -65,10 +84,10 @@ fn memory() -> Option<u64> {
     Some(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 
-/// Bytes that an ordinary user may still write there.
-fn disk_free(folder: &Path) -> Option<u64> {
+/// Bytes that an ordinary user may still write there, and of how many.
+fn disk(folder: &Path) -> Option<(u64, u64)> {
     let found = rustix::fs::statvfs(folder).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
+    Some((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
 }
 
 #[cfg(test)]
@@ -83,5 +102,16 @@ mod tests {
         assert!(server.memory > 0 && server.disk_free > 0);
         assert!((0.0..=1.0).contains(&server.cpu));
         assert!(processor_seconds().is_some());
+    }
+
+    #[test]
+    fn little_room_is_told_of_once_until_there_is_more() {
+        let mut usage = Usage::default();
+        let mut said = |free| {
+            let before = usage.nearly_full;
+            usage.tell_of_little_room(free, 1 << 34, Path::new("/"));
+            before != usage.nearly_full
+        };
+        assert_eq!([1 << 33, 1 << 29, 0, 1 << 33].map(&mut said), [false, true, false, true]);
     }
 }

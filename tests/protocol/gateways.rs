@@ -48,6 +48,9 @@ async fn a_source_port_may_change_at_any_time() {
     let (token, txpk) = other_pull.pull_resp().await;
     other_pull.tx_ack(token, b"").await;
     acknowledged(&mut device, &txpk.data, 2);
+    // Who asked a moment ago has a copy: anybody could have sent that PULL_DATA in the gateway's name.
+    let (_, copy) = pull.pull_resp().await;
+    assert_eq!(copy.data, txpk.data);
 
     for socket in [&pull, &push, &other_pull, &other_push] {
         socket.silent().await;

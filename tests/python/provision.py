@@ -328,7 +328,7 @@ def users(channel, admin):
     jwt = Client(channel).call("internal", "Login", api.LoginRequest(email=email, password=password)).jwt
     plain = Client(channel, jwt)
     plain.refused(grpc.StatusCode.PERMISSION_DENIED, "user", "List", api.ListUsersRequest(limit=1))
-    plain.call("user", "UpdatePassword", api.UpdateUserPasswordRequest(user_id=user_id, password="another"))
+    plain.call("user", "UpdatePassword", api.UpdateUserPasswordRequest(user_id=user_id, password="another one"))
     plain.refused(grpc.StatusCode.UNAUTHENTICATED, "internal", "Profile", empty())
     admin.call("user", "Delete", api.DeleteUserRequest(id=user_id))
     admin.refused(grpc.StatusCode.NOT_FOUND, "user", "Get", api.GetUserRequest(id=user_id))

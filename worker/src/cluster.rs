@@ -113,7 +113,9 @@ impl Feed {
                 "a balancer knows a later state of the network's gateways than the store, which was put back: what the store has \
                  counts from now on"
             ),
-            Err(error) => tracing::warn!(%error, "balancers keep gateways of before the store was put back; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, "balancers keep gateways of before the store was put back; trying again")
+            }
         }
     }
 

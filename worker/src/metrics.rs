@@ -31,6 +31,7 @@ pub struct Metrics {
     delivery_failures: IntCounter,
     pending: IntCounter,
     pending_dropped: IntCounterVec,
+    integrations_failing: IntGauge,
     store_errors: IntCounterVec,
     latency: Histogram,
     in_flight: IntGauge,
@@ -92,6 +93,10 @@ impl Metrics {
             )?,
             pending: counter("events_pended_total", "Events put into the pending table.")?,
             pending_dropped: by("pending_dropped_total", "Waiting events given up, by reason.", "reason")?,
+            integrations_failing: gauge(
+                "integrations_failing",
+                "Integrations that this worker has found not to take events, and not to take them again since.",
+            )?,
             store_errors: by(
                 "store_errors_total",
                 "Store operations that failed and are tried again, by operation.",
@@ -173,14 +178,7 @@ impl Metrics {
         self.tx_acks.with_label_values(&[*label]).inc();
     }
     pub fn delivered(&self, kind: &EventKind) {
-        let kind = match kind {
-            EventKind::Up(_) => "up",
-            EventKind::Join(_) => "join",
-            EventKind::Ack(_) => "ack",
-            EventKind::TxAck(_) => "txack",
-            EventKind::Log(_) => "log",
-        };
-        self.events.with_label_values(&[kind]).inc();
+        self.events.with_label_values(&[kind.name()]).inc();
     }
     pub fn delivery_failed(&self) {
         self.delivery_failures.inc();
@@ -190,6 +188,9 @@ impl Metrics {
     }
     pub fn pending_dropped(&self, reason: &str, count: u64) {
         self.pending_dropped.with_label_values(&[reason]).inc_by(count);
+    }
+    pub fn integrations_failing(&self, count: usize) {
+        self.integrations_failing.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     pub fn store_error(&self, operation: &str, _error: &StoreError) {
         self.store_errors.with_label_values(&[operation]).inc();

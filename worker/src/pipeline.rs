@@ -16,6 +16,7 @@ mod pending;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod troubles;
 mod work;
 
 pub use pending::run as run_pending;
@@ -101,6 +102,8 @@ pub struct Pipeline {
     owners: owners::Owners,
     accepted_joins: lines::Lines,
     refused_joins: lines::Lines,
+    refused_events: lines::Lines,
+    troubles: troubles::Troubles,
     store_errors: lines::Lines,
 }
 
@@ -136,6 +139,8 @@ impl Pipeline {
             owners: owners::Owners::default(),
             accepted_joins: lines::Lines::default(),
             refused_joins: lines::Lines::default(),
+            refused_events: lines::Lines::default(),
+            troubles: troubles::Troubles::default(),
             store_errors: lines::Lines::default(),
         })
     }

@@ -19,10 +19,10 @@ pub enum DeliveryError {
     /// The endpoint cannot be reached, or the connection broke before it answered.
     #[error("{origin} cannot be reached: {reason}")]
     Unreachable { origin: String, reason: String },
-    /// The endpoint answered, but cannot take the event now (408, 429, or neither 2xx nor 4xx).
+    /// The endpoint answered, but takes no event now: 401, 403, 404, 408, 425, 429, or neither 2xx nor 4xx.
     #[error("{origin} answered {status}")]
     NotNow { origin: String, status: u16 },
-    /// The endpoint does not want the event (4xx): most likely its URL or its credentials are wrong.
+    /// The endpoint does not want this event (any other 4xx).
     #[error("{origin} refused the event with {status}")]
     Refused { origin: String, status: u16 },
     /// The event cannot be written as the integration wants it.
@@ -46,6 +46,15 @@ impl DeliveryError {
 
     /// Whether trying again is unlikely to help before someone changes the integration.
     pub fn needs_operator(&self) -> bool {
-        matches!(self, Self::Url(_) | Self::Header(_) | Self::Refused { .. } | Self::Render(_))
+        match self {
+            Self::Url(_) | Self::Header(_) => true,
+            Self::NotNow { status, .. } => matches!(status, 401 | 403 | 404),
+            _ => false,
+        }
+    }
+
+    /// Whether it is about the event rather than the integration: the next event may be taken.
+    pub fn is_verdict(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Render(_))
     }
 }

@@ -49,8 +49,7 @@ impl Sender {
         Ok(Self { client })
     }
 
-    /// Posts the event to every URL of the integration at once. `Ok` when all of them answered 2xx; else the first
-    /// failure. Without a time limit of its own, except for opening connections.
+    /// Posts the event to every URL of the integration at once. `Ok` when all of them answered 2xx; else a failure. Without a time limit of its own, except for opening connections.
     pub async fn send(&self, integration: &HttpIntegration, event: &Event) -> Result<(), DeliveryError> {
         let rendered = render(event, integration.json)?;
         let headers = headers(integration, rendered.content_type)?;
@@ -65,7 +64,11 @@ impl Sender {
         let mut outcome = Ok(());
         while let Some(done) = posts.join_next().await {
             let done = done.unwrap_or_else(|e| Err(unreachable_at("the endpoint".into(), &e)));
-            outcome = outcome.and(done);
+            outcome = match (outcome, done) {
+                // What is away counts before what refused: the event is offered again.
+                (Err(verdict), Err(away)) if verdict.is_verdict() => Err(away),
+                (before, done) => before.and(done),
+            };
         }
         outcome
     }
@@ -91,7 +94,9 @@ async fn post(client: Client, url: Url, headers: HeaderMap, rendered: Rendered) 
     tokio::spawn(tokio::time::timeout(ANSWER_TIME, read_away(answer)));
     match status.as_u16() {
         200..=299 => Ok(()),
-        status @ 400..=499 if status != 408 && status != 429 => Err(DeliveryError::Refused { origin, status }),
+        // These say how the endpoint is, or what it was given; the others what it thinks of this event.
+        status @ (401 | 403 | 404 | 408 | 425 | 429) => Err(DeliveryError::NotNow { origin, status }),
+        status @ 400..=499 => Err(DeliveryError::Refused { origin, status }),
         status => Err(DeliveryError::NotNow { origin, status }),
     }
 }

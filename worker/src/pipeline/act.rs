@@ -110,10 +110,14 @@ impl Pipeline {
         match self.deliver.deliver(http, event, EMIT_LIMIT).await {
             Ok(()) => {
                 self.metrics.delivered(&event.kind);
+                self.troubles.took(&event.device);
                 Ok(())
             }
             Err(error) => {
                 self.metrics.delivery_failed();
+                if !error.is_verdict() {
+                    self.troubles.failed(&event.device, &error);
+                }
                 tracing::debug!(dev_eui = %event.device.dev_eui, %error, "an event waits: its integration did not take it");
                 Err(())
             }

@@ -1,14 +1,17 @@
 //! The pending table: events whose integration was away, sent in order, by one worker at a time.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod refusal;
+mod sending;
 
-use limpet_shared::Eui64;
-use limpet_store::{IntegrationId, StoreError};
+use std::{sync::Arc, time::Duration};
+
+use limpet_store::StoreError;
 use parking_lot::Mutex;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
+use sending::Sending;
 
 /// The lease that makes one worker the sender.
 const LEASE: &str = "pending-events";
@@ -17,26 +20,12 @@ const LEASE_FOR: Duration = Duration::from_secs(3);
 const SURE_FOR: Duration = Duration::from_secs(1);
 /// How often the table is looked at.
 const ROUND: Duration = Duration::from_millis(250);
-/// Devices served in one round, and at one moment.
-const DEVICES: u32 = 256;
-const AT_ONCE: usize = 16;
-/// Events of one device sent in one turn.
-const BATCH: u32 = 32;
-/// An integration has this long to take a waiting event.
-const LIMIT: Duration = Duration::from_secs(5);
-/// Pauses after an integration failed: doubled up to the second number.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// What one look gives of an integration's devices.
+const DEVICES: u32 = 512;
 /// Events kept for one integration at most; the oldest go first, counted and logged.
 const KEEP: u64 = 200_000;
 /// How often the tables' sizes are held to that.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
-
-/// An integration that failed, and when it is tried again.
-#[derive(Clone, Copy)]
-struct Backoff {
-    pause: Duration,
-    until: Instant,
-}
 
 /// The right to send.
 struct Lease {
@@ -65,97 +54,41 @@ impl Lease {
 pub async fn run(pipeline: Arc<Pipeline>, instance: u64, stop: CancellationToken) {
     let holder = format!("{}#{instance:016x}", pipeline.name);
     let lease = Arc::new(Lease { holder, sure_until: Mutex::new(Instant::now()) });
-    let mut backoff: HashMap<IntegrationId, Backoff> = HashMap::new();
+    let mut sending = Sending::new(pipeline.clone(), lease.clone(), stop.clone());
     let mut trimmed = Instant::now();
-    while !stop.is_cancelled() {
-        if let Err(error) = round(&pipeline, &lease, &mut backoff, &mut trimmed).await {
+    let mut rounds = tokio::time::interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let hungry = tokio::select! {
+            () = stop.cancelled() => break,
+            _ = rounds.tick() => true,
+            () = sending.one_ended() => sending.is_hungry(),
+        };
+        if hungry && let Err(error) = round(&pipeline, &lease, &mut sending, &mut trimmed).await {
             pipeline.metrics.store_error("pending", &error);
             tracing::debug!(%error, "could not look at the events that wait");
         }
-        tokio::select! {
-            () = tokio::time::sleep(ROUND) => {}
-            () = stop.cancelled() => {}
-        }
     }
+    sending.end().await;
 }
 
 async fn round(
     pipeline: &Arc<Pipeline>,
     lease: &Arc<Lease>,
-    backoff: &mut HashMap<IntegrationId, Backoff>,
+    sending: &mut Sending,
     trimmed: &mut Instant,
 ) -> Result<(), StoreError> {
+    pipeline.metrics.integrations_failing(pipeline.troubles.count());
     // As long as nothing waits, which is nearly always, nobody writes a lease; and only its holder looks at what waits.
     if !pipeline.store.may_have_pending().await? || !lease.is_held(pipeline).await? {
         return Ok(());
     }
-    let devices = pipeline.store.pending_devices(DEVICES).await?;
-    let now = Instant::now();
-    backoff.retain(|_, b| now < b.until + PAUSE.1);
-    let mut turns = JoinSet::new();
-    let mut waiting = devices.into_iter();
-    loop {
-        while turns.len() < AT_ONCE
-            && let Some((integration, device)) = waiting.next()
-        {
-            if backoff.get(&integration).is_none_or(|b| Instant::now() >= b.until) {
-                let (pipeline, lease) = (pipeline.clone(), lease.clone());
-                turns.spawn(async move { (integration, turn(&pipeline, &lease, integration, device).await) });
-            }
-        }
-        let Some(Ok((integration, result))) = turns.join_next().await else { break };
-        match result {
-            Ok(true) => drop(backoff.remove(&integration)),
-            Ok(false) => back_off(backoff, integration),
-            Err(error) => pipeline.metrics.store_error("pending", &error),
-        }
-    }
-    if now >= *trimmed + TRIM_EVERY {
-        *trimmed = now;
+    sending.begin(pipeline.store.pending_turns(DEVICES, sending.aside()).await?);
+    if trimmed.elapsed() >= TRIM_EVERY {
+        *trimmed = Instant::now();
         trim(pipeline).await?;
     }
     Ok(())
-}
-
-fn back_off(backoff: &mut HashMap<IntegrationId, Backoff>, integration: IntegrationId) {
-    let now = Instant::now();
-    let pause = match backoff.get(&integration) {
-        // Turns that were under way when the pause began fail with it; they do not lengthen it.
-        Some(b) if now < b.until => return,
-        Some(b) => (b.pause * 2).min(PAUSE.1),
-        None => PAUSE.0,
-    };
-    backoff.insert(integration, Backoff { pause, until: now + pause });
-}
-
-/// A device's turn: its events in order, each deleted by its key once it was taken. False if the integration failed.
-async fn turn(
-    pipeline: &Pipeline,
-    lease: &Lease,
-    integration: IntegrationId,
-    device: Eui64,
-) -> Result<bool, StoreError> {
-    let http = pipeline.store.application(integration.0).await?.and_then(|a| a.http);
-    for waiting in pipeline.store.pending(integration, device, BATCH).await? {
-        let Some(http) = &http else {
-            // The integration was removed: there is nobody to tell.
-            pipeline.metrics.pending_dropped("integration_removed", 1);
-            pipeline.store.delete_pending(&waiting).await?;
-            continue;
-        };
-        // Asked before each event: a pause of this process must not make two senders for longer than one event.
-        if !lease.is_held(pipeline).await? {
-            return Ok(true);
-        }
-        if let Err(error) = pipeline.deliver.deliver(http, &waiting.event, LIMIT).await {
-            pipeline.metrics.delivery_failed();
-            tracing::debug!(dev_eui = %device, %error, "an event goes on waiting");
-            return Ok(false);
-        }
-        pipeline.metrics.delivered(&waiting.event.kind);
-        pipeline.store.delete_pending(&waiting).await?;
-    }
-    Ok(true)
 }
 
 /// Holds every integration's waiting events to their bound.

@@ -6,6 +6,7 @@ mod crashes;
 mod downlinks;
 mod foreign;
 mod refusals;
+mod waiting;
 
 use std::{
     sync::{

@@ -75,6 +75,7 @@ properties![
     pending::the_same_event_again_changes_nothing,
     pending::events_come_in_the_order_of_their_keys,
     pending::the_longest_waiting_device_comes_first,
+    pending::integrations_take_turns_and_some_stand_aside,
     pending::an_integration_sees_its_own_events_only,
     pending::trimming_drops_the_oldest,
     pending::a_lease_has_one_holder,

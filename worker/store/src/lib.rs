@@ -24,4 +24,4 @@ pub use moving::Moving;
 pub use open::{Migrated, OpenError, migrate, open};
 pub use sqlite::SqliteStore;
 pub use traits::*;
-pub use words::MOST_COPIES;
+pub use words::{MOST_COPIES, MOST_TURNS};

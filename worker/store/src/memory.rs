@@ -167,6 +167,9 @@ impl FrameStore for MemoryStore {
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
         Ok(self.state.lock().pending_devices(limit))
     }
+    async fn pending_turns(&self, each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>> {
+        Ok(self.state.lock().pending_turns(each, &aside))
+    }
     async fn pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>> {
         let state = self.state.lock();
         Ok(state.pending_of(integration, device).take(limit as usize).map(|w| w.event.clone()).collect())

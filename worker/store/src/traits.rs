@@ -121,6 +121,9 @@ pub trait FrameStore: Send + Sync + 'static {
     async fn may_have_pending(&self) -> Result<bool>;
     /// Devices (with the integration) that have events waiting, at most `limit`, the longest waiting first.
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>>;
+    /// Whose events may be sent next: of each integration that is not `aside` at most `each` devices, the longest waiting
+    /// first. The first of each integration come before the second of any; [`crate::MOST_TURNS`] at most.
+    async fn pending_turns(&self, each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>>;
     /// A device's waiting events, in the order of their keys.
     async fn pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;
     /// Deletes by key.

@@ -10,6 +10,27 @@ use crate::{Result, StoreError};
 /// Receptions that one read gives at most. No frame has that many honest copies.
 pub const MOST_COPIES: usize = 1_000;
 
+/// Devices that one read gives turns to at most.
+pub const MOST_TURNS: usize = 1_024;
+
+/// Of each key at most `each` values, in their order; the first of each key come before the second of any, at most
+/// [`MOST_TURNS`].
+pub(crate) fn in_turn<T, K: Ord>(values: impl IntoIterator<Item = T>, key: impl Fn(&T) -> K, each: u32) -> Vec<T> {
+    let mut places = std::collections::BTreeMap::<K, u32>::new();
+    let mut placed = Vec::new();
+    for value in values {
+        let place = places.entry(key(&value)).or_default();
+        if *place < each {
+            placed.push((*place, value));
+        }
+        *place += 1;
+    }
+    // Stable: within a place they keep their order.
+    placed.sort_by_key(|(place, _)| *place);
+    placed.truncate(MOST_TURNS);
+    placed.into_iter().map(|(_, value)| value).collect()
+}
+
 /// `what id` is taken.
 pub(crate) fn exists(what: &str, id: impl Display) -> StoreError {
     StoreError::AlreadyExists(format!("{what} {id}"))

@@ -1,6 +1,6 @@
 //! Gateways and devices as operators list, rename and remove them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use limpet_shared::{
     Eui64,
@@ -37,13 +37,13 @@ impl Api {
         let mut devices = Vec::new();
         for (device, seen) in page.items {
             let (application, profile) = (device.application_id, device.device_profile_id);
-            if !applications.contains_key(&application) {
+            if let Entry::Vacant(unnamed) = applications.entry(application) {
                 let found = self.store.application(application).await?;
-                applications.insert(application, found.map(|found| found.name).unwrap_or_default());
+                unnamed.insert(found.map(|found| found.name).unwrap_or_default());
             }
-            if !profiles.contains_key(&profile) {
+            if let Entry::Vacant(unnamed) = profiles.entry(profile) {
                 let found = self.store.device_profile(profile).await?;
-                profiles.insert(profile, found.map(|found| found.name).unwrap_or_default());
+                unnamed.insert(found.map(|found| found.name).unwrap_or_default());
             }
             devices.push(admin::Device {
                 dev_eui: device.dev_eui,

@@ -43,6 +43,19 @@ pub enum EventKind {
     Log(LogEvent),
 }
 
+impl EventKind {
+    /// ChirpStack's name of it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Up(_) => "up",
+            Self::Join(_) => "join",
+            Self::Ack(_) => "ack",
+            Self::TxAck(_) => "txack",
+            Self::Log(_) => "log",
+        }
+    }
+}
+
 /// An uplink was accepted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpEvent {

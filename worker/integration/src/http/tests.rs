@@ -120,6 +120,12 @@ async fn every_url_must_take_the_event() {
     assert!(matches!(error, DeliveryError::NotNow { status: 502, .. }), "{error}");
     assert_eq!((good.seen().len(), bad.seen().len()), (1, 1));
 
+    // An event is not given up for what one endpoint thinks of it while another is only away.
+    let refusing = Endpoint::answering(StatusCode::BAD_REQUEST).await;
+    for urls in [format!("{},{}", refusing.url(), bad.url()), format!("{},{}", bad.url(), refusing.url())] {
+        assert!(!sender().send(&to(urls), &event()).await.unwrap_err().is_verdict());
+    }
+
     let other = Endpoint::answering(StatusCode::ACCEPTED).await;
     sender().send(&to(format!("{},{}", good.url(), other.url())), &event()).await.unwrap();
     assert_eq!((good.seen().len(), other.seen().len()), (2, 1));
@@ -128,8 +134,11 @@ async fn every_url_must_take_the_event() {
 #[tokio::test]
 async fn only_2xx_takes_an_event_and_a_refusal_is_told_apart_from_not_now() {
     for (answer, label, needs_operator) in [
-        (StatusCode::UNAUTHORIZED, "refused", true),
-        (StatusCode::NOT_FOUND, "refused", true),
+        (StatusCode::BAD_REQUEST, "refused", false),
+        (StatusCode::UNPROCESSABLE_ENTITY, "refused", false),
+        (StatusCode::UNAUTHORIZED, "not_now", true),
+        (StatusCode::FORBIDDEN, "not_now", true),
+        (StatusCode::NOT_FOUND, "not_now", true),
         (StatusCode::REQUEST_TIMEOUT, "not_now", false),
         (StatusCode::TOO_MANY_REQUESTS, "not_now", false),
         (StatusCode::SERVICE_UNAVAILABLE, "not_now", false),
@@ -139,6 +148,7 @@ async fn only_2xx_takes_an_event_and_a_refusal_is_told_apart_from_not_now() {
         let endpoint = Endpoint::answering(answer).await;
         let error = sender().send(&to(endpoint.url()), &event()).await.unwrap_err();
         assert_eq!((error.label(), error.needs_operator()), (label, needs_operator), "{answer}");
+        assert_eq!(error.is_verdict(), label == "refused", "{answer}");
         assert_eq!(endpoint.seen().len(), 1, "{answer} was not followed");
     }
 }

@@ -1,7 +1,7 @@
 use limpet_shared::UnixMicros;
 
 use super::{Bench, race, samples::NOON};
-use crate::{PendingEvent, Result};
+use crate::{IntegrationId, PendingEvent, Result};
 
 pub(super) async fn the_same_event_again_changes_nothing(Bench { store, new }: Bench) -> Result<()> {
     let (integration, device) = (new.integration(), new.eui());
@@ -58,6 +58,26 @@ pub(super) async fn the_longest_waiting_device_comes_first(Bench { store, new }:
     assert_eq!(mine().await?, [late, early, last], "what was delivered waits no longer");
     assert_eq!(store.pending_devices(1).await?.len(), 1);
     assert_eq!(store.pending_devices(0).await?, []);
+    Ok(())
+}
+
+pub(super) async fn integrations_take_turns_and_some_stand_aside(Bench { store, new }: Bench) -> Result<()> {
+    let (a, b, c) = (new.integration(), new.integration(), new.integration());
+    let devices = [new.eui(), new.eui(), new.eui(), new.eui()];
+    for (integration, device) in [(a, 0), (a, 1), (a, 2), (b, 3), (c, 3)] {
+        store.put_pending(new.pending(integration, devices[device], 1)).await?;
+    }
+    let mine = async |each, aside: &[IntegrationId]| -> Result<Vec<_>> {
+        let mut turns = store.pending_turns(each, aside.to_vec()).await?;
+        turns.retain(|(integration, _)| [a, b, c].contains(integration));
+        Ok(turns)
+    };
+    let all = [(a, devices[0]), (b, devices[3]), (c, devices[3]), (a, devices[1]), (a, devices[2])];
+    assert_eq!(mine(9, &[]).await?, all);
+    assert_eq!(mine(2, &[]).await?, all[..4]);
+    assert_eq!(mine(1, &[b]).await?, [all[0], all[2]]);
+    assert_eq!(mine(9, &[a, b, c]).await?, []);
+    assert_eq!(mine(0, &[]).await?, []);
     Ok(())
 }
 

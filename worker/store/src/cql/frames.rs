@@ -88,6 +88,9 @@ impl FrameStore for CqlStore {
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
         self.pending.devices(&self.db, limit).await
     }
+    async fn pending_turns(&self, each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>> {
+        self.pending.turns(&self.db, each, &aside).await
+    }
     async fn pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>> {
         self.flow.through(self.pending.events(&self.db, integration, device, limit)).await
     }

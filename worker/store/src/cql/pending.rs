@@ -16,7 +16,7 @@ use super::{
     json::{decode, encode, parse},
     now,
 };
-use crate::{IntegrationId, OpenError, PendingEvent, Result};
+use crate::{IntegrationId, OpenError, PendingEvent, Result, words::in_turn};
 
 /// From here timestamps count down with the time of writing, so that the first writer of an event wins.
 const FIRST_WINS: i64 = 2_500_000_000_000_000;
@@ -188,6 +188,23 @@ impl Pending {
         let mut listed = self.listed(db).await?;
         listed.sort_by_key(|(.., since, _)| *since);
         listed.truncate((limit as usize).saturating_mul(2).max(64));
+        let mut waiting = self.look(db, listed).await?;
+        waiting.truncate(limit as usize);
+        Ok(waiting)
+    }
+
+    /// As [`Self::devices`], of each integration that is not aside.
+    pub async fn turns(&self, db: &Db, each: u32, aside: &[IntegrationId]) -> Result<Vec<(IntegrationId, Eui64)>> {
+        let aside: BTreeSet<String> = aside.iter().map(|id| id.0.to_string()).collect();
+        let mut listed = self.listed(db).await?;
+        listed.sort_by_key(|(.., since, _)| *since);
+        let listed = listed.into_iter().filter(|(integration, ..)| !aside.contains(integration));
+        let waiting = self.look(db, in_turn(listed, |(integration, ..)| integration.clone(), each)).await?;
+        Ok(in_turn(waiting, |(integration, _)| *integration, each))
+    }
+
+    /// Which of those listed have something waiting, the oldest first; the others are listed no more.
+    async fn look(&self, db: &Db, listed: Vec<Listed>) -> Result<Vec<(IntegrationId, Eui64)>> {
         let looks = listed.into_iter().map(|row| async move {
             let oldest: Option<(Option<i64>,)> = db.row(&self.oldest, (&row.0, &row.1)).await?;
             Ok::<_, crate::StoreError>((oldest.and_then(|(at,)| at), row))
@@ -201,7 +218,6 @@ impl Pending {
             }
         }
         waiting.sort();
-        waiting.truncate(limit as usize);
         let read = |(_, integration, device): (i64, String, String)| {
             Ok((IntegrationId(parse(&integration, "integration")?), parse(&device, "DevEUI")?))
         };

@@ -50,6 +50,7 @@ pass_on! {
         read has_pending(integration: IntegrationId, device: Eui64) -> Result<bool>;
         read may_have_pending() -> Result<bool>;
         read pending_devices(limit: u32) -> Result<Vec<(IntegrationId, Eui64)>>;
+        read pending_turns(each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>>;
         read pending(integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;
         write delete_pending(event: &PendingEvent) -> Result<()>;
         read pending_size(integration: IntegrationId) -> Result<(u64, u64)>;

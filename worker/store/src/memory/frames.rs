@@ -78,6 +78,12 @@ impl State {
         devices.filter(|d| listed.insert(*d)).take(limit as usize).collect()
     }
 
+    pub(super) fn pending_turns(&self, each: u32, aside: &[IntegrationId]) -> Vec<(IntegrationId, Eui64)> {
+        let devices =
+            self.pending_devices(u32::MAX).into_iter().filter(|(integration, _)| !aside.contains(integration));
+        crate::words::in_turn(devices, |(integration, _)| *integration, each)
+    }
+
     pub(super) fn pending_size(&self, integration: IntegrationId) -> (u64, u64) {
         self.pending_for(integration).fold((0, 0), |(count, bytes), (_, w)| (count + 1, bytes + w.bytes))
     }

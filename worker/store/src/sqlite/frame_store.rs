@@ -104,6 +104,9 @@ impl FrameStore for SqliteStore {
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
         self.readers.read(move |conn| receptions::pending_devices(conn, limit)).await
     }
+    async fn pending_turns(&self, each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>> {
+        self.readers.read(move |conn| receptions::pending_turns(conn, each, &aside)).await
+    }
     async fn pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>> {
         self.readers.read(move |conn| receptions::pending_of(conn, integration, device, limit)).await
     }

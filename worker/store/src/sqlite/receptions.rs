@@ -72,12 +72,29 @@ pub(super) fn may_have_pending(conn: &Connection) -> Result<bool> {
 
 pub(super) fn pending_devices(conn: &Connection, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
     let sql = "SELECT integration, device FROM pending GROUP BY integration, device ORDER BY min(n) LIMIT ?1";
-    all(conn, sql, [limit], |row| {
-        let (integration, device): (String, String) = (row.get(0)?, row.get(1)?);
-        let integration = integration.parse().map_err(|e| StoreError::Corrupt(format!("an integration: {e}")))?;
-        let device = device.parse().map_err(|e| StoreError::Corrupt(format!("a device: {e}")))?;
-        Ok((IntegrationId(integration), device))
-    })
+    all(conn, sql, [limit], read_device)
+}
+
+fn read_device(row: &rusqlite::Row<'_>) -> Result<(IntegrationId, Eui64)> {
+    let (integration, device): (String, String) = (row.get(0)?, row.get(1)?);
+    let integration = integration.parse().map_err(|e| StoreError::Corrupt(format!("an integration: {e}")))?;
+    let device = device.parse().map_err(|e| StoreError::Corrupt(format!("a device: {e}")))?;
+    Ok((IntegrationId(integration), device))
+}
+
+pub(super) fn pending_turns(
+    conn: &Connection,
+    each: u32,
+    aside: &[IntegrationId],
+) -> Result<Vec<(IntegrationId, Eui64)>> {
+    let sql = "SELECT integration, device FROM (
+                   SELECT integration, device, min(n) AS oldest,
+                          row_number() OVER (PARTITION BY integration ORDER BY min(n)) AS place
+                   FROM pending WHERE integration NOT IN (SELECT value FROM json_each(?1))
+                   GROUP BY integration, device)
+               WHERE place <= ?2 ORDER BY place, oldest LIMIT ?3";
+    let aside: Vec<String> = aside.iter().map(|id| format!("\"{}\"", id.0)).collect();
+    all(conn, sql, (format!("[{}]", aside.join(",")), each, crate::MOST_TURNS as u32), read_device)
 }
 
 pub(super) fn pending_of(

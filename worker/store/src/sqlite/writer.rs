@@ -32,6 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A writer that waits this long for its turn or for the disk is not ready for more.
 const STALLED: Duration = Duration::from_secs(2);
 
+/// After a failure the disk must have taken writes for so long before the store counts as well again: it has room for a
+/// small write long before it has room for a batch.
+const WELL_AFTER: Duration = Duration::from_secs(3);
+/// What a probe writes (bytes): more than an ordinary batch needs.
+const PROBE: u32 = 1 << 18;
+/// The same failure is told once in this time, with how often it came.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
 /// The state of one write, shared by the one who waits and the one who does it.
 const QUEUED: u8 = 0;
 const TAKEN: u8 = 1;
@@ -41,6 +49,7 @@ const WITHDRAWN: u8 = 2;
 pub(super) struct Writer {
     jobs: mpsc::Sender<Box<dyn Job>>,
     health: Arc<Health>,
+    well_after: Duration,
 }
 
 /// How the thread is, for readiness.
@@ -48,8 +57,8 @@ pub(super) struct Writer {
 pub(super) struct Health {
     /// When it began with the batch that it is at.
     busy_since: Mutex<Option<Instant>>,
-    /// Why the last transaction failed, or a write in it for reasons of the machine.
-    failing: Mutex<Option<StoreError>>,
+    /// Why a transaction failed last, or a write in it for reasons of the machine, and when. Only a probe ends it.
+    failing: Mutex<Option<(StoreError, Instant)>>,
 }
 
 /// A write without its types.
@@ -92,10 +101,10 @@ impl Writer {
     pub fn start(conn: Connection, lock: WriteLock, notes: Arc<Notes>) -> std::result::Result<Self, OpenError> {
         let (jobs, queue) = mpsc::channel(WAITING);
         let health = Arc::new(Health::default());
-        let thread = Thread { conn, lock, notes, queue, health: health.clone() };
+        let thread = Thread { conn, lock, notes, queue, health: health.clone(), told: None, untold: 0 };
         let spawned = thread::Builder::new().name("store-writer".into()).spawn(move || thread.run());
         spawned.map_err(OpenError::Thread)?;
-        Ok(Self { jobs, health })
+        Ok(Self { jobs, health, well_after: WELL_AFTER })
     }
 
     /// Runs `work` inside a transaction and gives its answer once that is committed, durably. An error undoes what
@@ -129,7 +138,7 @@ impl Writer {
         self.jobs.downgrade()
     }
 
-    /// Whether writes get through. After a failure it tries one: nobody else would, if the worker is not ready.
+    /// Whether writes get through. After a failure it tries one that needs room: nobody else would, if the worker is not ready.
     pub async fn check(&self) -> Result<()> {
         if let Some(since) = *self.health.busy_since.lock()
             && since.elapsed() > STALLED
@@ -137,12 +146,26 @@ impl Writer {
             let stalled = format!("a write transaction has taken {} ms so far", since.elapsed().as_millis());
             return Err(StoreError::Unavailable(stalled));
         }
-        if self.health.failing.lock().is_some() {
-            let touch = "UPDATE gateway_set SET version = version";
-            self.write(move |conn| super::error::execute(conn, touch, ()).map(drop)).await?;
+        let Some((error, at)) = self.health.failing.lock().clone() else { return Ok(()) };
+        self.write(probe).await?;
+        if at.elapsed() < self.well_after {
+            return Err(error);
+        }
+        let mut failing = self.health.failing.lock();
+        // A failure since then stays.
+        if failing.as_ref().is_some_and(|(_, last)| *last == at) {
+            *failing = None;
+            tracing::info!("the store can write again");
         }
         Ok(())
     }
+}
+
+/// Writes what needs as much room as a large batch. It stays, for what a transaction deletes again needs no room; each
+/// probe takes the place of the one before.
+fn probe(conn: &Connection) -> Result<()> {
+    super::error::execute(conn, "CREATE TABLE IF NOT EXISTS write_probe (one INTEGER PRIMARY KEY, body BLOB)", ())?;
+    super::error::execute(conn, "REPLACE INTO write_probe (one, body) VALUES (1, randomblob(?1))", [PROBE]).map(drop)
 }
 
 /// A write of what was noted; see [`Notes`].
@@ -161,6 +184,9 @@ struct Thread {
     notes: Arc<Notes>,
     queue: mpsc::Receiver<Box<dyn Job>>,
     health: Arc<Health>,
+    /// When a failure was told last, and how many came since.
+    told: Option<Instant>,
+    untold: u64,
 }
 
 impl Thread {
@@ -178,14 +204,23 @@ impl Thread {
         let outcome = self.transact(&mut batch);
         *self.health.busy_since.lock() = None;
         let failing = outcome.as_ref().map_or_else(|error| Some(error.clone()), |odd| odd.clone());
-        if let Some(error) = &failing {
-            tracing::error!(%error, writes = batch.len(), "the store could not write");
+        if let Some(error) = failing {
+            self.tell(&error, batch.len());
+            *self.health.failing.lock() = Some((error, Instant::now()));
         }
-        *self.health.failing.lock() = failing;
         let outcome = outcome.map(drop);
         for job in batch {
             job.answer(&outcome);
         }
+    }
+
+    fn tell(&mut self, error: &StoreError, writes: usize) {
+        self.untold += 1;
+        if self.told.is_some_and(|told| told.elapsed() < TOLD_EVERY) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        tracing::error!(%error, writes, times = std::mem::take(&mut self.untold), "the store could not write");
     }
 
     /// One transaction. Takes in what has come while it waited for its turn. Gives what [`run_all`] gives.

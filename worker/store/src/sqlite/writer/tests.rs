@@ -79,3 +79,32 @@ async fn a_full_disk_is_told_and_outlived() {
     assert_eq!(writer.check().await, Ok(()));
     writer.write(set("again", vec![7; 20_000])).await.unwrap();
 }
+
+/// A disk that has room for so many more pages.
+async fn room(writer: &Writer, pages: i64) {
+    let set = move |conn: &Connection| {
+        let used: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        conn.query_row(&format!("PRAGMA max_page_count = {}", used + pages), [], |row| row.get::<_, i64>(0)).unwrap();
+        Ok(())
+    };
+    writer.write(set).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_not_well_because_something_small_still_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = writer(dir.path());
+    room(&writer, 8).await;
+    assert_eq!(writer.check().await, Ok(()), "nothing has failed yet");
+    assert!(writer.write(set("large", vec![1; 1 << 20])).await.is_err());
+    for n in 0..3 {
+        writer.write(set(&format!("small {n}"), vec![1])).await.unwrap();
+        assert!(writer.check().await.is_err(), "a large one would fail again");
+    }
+    room(&writer, 10_000).await;
+    assert!(writer.check().await.is_err(), "it was full a moment ago");
+    writer.well_after = Duration::ZERO;
+    assert_eq!(writer.check().await, Ok(()));
+    assert_eq!(writer.check().await, Ok(()));
+    writer.write(set("large", vec![1; 1 << 20])).await.unwrap();
+}

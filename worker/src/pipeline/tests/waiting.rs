@@ -1,0 +1,130 @@
+//! What waits, and for whom: one application's endpoint is no other's trouble.
+
+use super::*;
+use limpet_store::{IntegrationId, PendingEvent};
+use limpet_worker_core::model::{Application, DeviceInfo, JoinEvent, LogEvent};
+
+const FIRST: u128 = 2;
+const SECOND: u128 = 12;
+/// Refused for good, in tests where one event is.
+const UNWANTED: u128 = 7_000;
+
+/// The first application's endpoint answers as it is told to, the second's takes 0.4 s for each event.
+#[derive(Default)]
+struct Endpoints {
+    first_hangs: bool,
+    tries: Mutex<Vec<Uuid>>,
+    taken: Mutex<Vec<(Instant, Event)>>,
+}
+
+#[async_trait]
+impl Deliver for Endpoints {
+    async fn deliver(&self, http: &HttpIntegration, event: &Event, limit: Duration) -> Result<(), DeliveryError> {
+        let origin = http.url.clone();
+        self.tries.lock().push(event.id);
+        if event.id == Uuid::from_u128(UNWANTED) {
+            return Err(DeliveryError::Refused { origin, status: 400 });
+        }
+        if event.device.application_id == Uuid::from_u128(SECOND) {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        } else if self.first_hangs {
+            tokio::time::sleep(limit).await;
+            return Err(DeliveryError::TimedOut(limit));
+        } else if event.id < Uuid::from_u128(UNWANTED) {
+            return Err(DeliveryError::NotNow { origin, status: 404 });
+        }
+        self.taken.lock().push((Instant::now(), event.clone()));
+        Ok(())
+    }
+}
+
+fn waiting(application: u128, device: u64, id: u128, slot: u64) -> PendingEvent {
+    let id = Uuid::from_u128(id);
+    let application = Uuid::from_u128(application);
+    let device_info = DeviceInfo { application_id: application, dev_eui: Eui64(device), ..DeviceInfo::default() };
+    let kind = EventKind::Join(JoinEvent { dev_addr: ADDR, region: "eu868".into() });
+    PendingEvent {
+        integration: IntegrationId(application),
+        device: Eui64(device),
+        session_since: UnixMicros(1),
+        slot,
+        part: 0,
+        event: Event { id, at: UnixMicros(1), device: device_info, kind },
+    }
+}
+
+/// A worker that sends what waits to these endpoints, in a network of two applications.
+async fn sending(net: &Net, endpoints: Arc<Endpoints>) -> tokio_util::sync::CancellationToken {
+    let http = Some(HttpIntegration { json: true, url: "http://[::1]:2/".into(), ..HttpIntegration::default() });
+    let (id, tenant_id) = (Uuid::from_u128(SECOND), Uuid::from_u128(1));
+    let second = Application { id, tenant_id, name: "b".into(), http, ..Application::default() };
+    net.store.create_application(&second).await.unwrap();
+    let worker = Pipeline::new(
+        net.store.clone(),
+        endpoints,
+        net.edge.clone(),
+        net.clock.clone(),
+        Regions::new(vec![net.region], false),
+        Metrics::new().unwrap(),
+        "w0".into(),
+        0,
+    );
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(run_pending(worker, 1, stop.clone()));
+    stop
+}
+
+async fn the_second_is_served_while_the_first_fails(first_hangs: bool) {
+    let net = Net::new("eu868", 0).await;
+    for device in 0..300 {
+        net.store.put_pending(waiting(FIRST, 1_000 + device, u128::from(device), 1)).await.unwrap();
+    }
+    let endpoints = Arc::new(Endpoints { first_hangs, ..Endpoints::default() });
+    let stop = sending(&net, endpoints.clone()).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    for round in 0..5_u64 {
+        let put = Instant::now();
+        for device in 0..3 {
+            let id = 10_000 + u128::from(10 * round + device);
+            net.store.put_pending(waiting(SECOND, 5_000 + device, id, round)).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let taken: Vec<_> = std::mem::take(&mut *endpoints.taken.lock());
+        assert_eq!(taken.len(), 3, "in round {round}");
+        assert!(taken.iter().all(|(at, _)| at.duration_since(put) < Duration::from_secs(1)));
+    }
+    assert_eq!(net.store.pending_size(IntegrationId(Uuid::from_u128(FIRST))).await.unwrap().0, 300, "they wait");
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_answers_404_costs_no_other_a_moment() {
+    the_second_is_served_while_the_first_fails(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_costs_no_other_a_moment() {
+    the_second_is_served_while_the_first_fails(true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_refused_gives_way_to_those_behind_it_and_is_told_of() {
+    let net = Net::new("eu868", 0).await;
+    for (id, slot) in [(UNWANTED, 1), (UNWANTED + 1, 2), (UNWANTED + 2, 3)] {
+        net.store.put_pending(waiting(FIRST, 1_000, id, slot)).await.unwrap();
+    }
+    let endpoints = Arc::new(Endpoints::default());
+    let stop = sending(&net, endpoints.clone()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let unwanted = Uuid::from_u128(UNWANTED);
+    assert_eq!(endpoints.tries.lock().iter().filter(|id| **id == unwanted).count(), 3);
+    let told = |event: &Event| match &event.kind {
+        EventKind::Log(LogEvent { error: true, context, .. }) => context.get("refused_id").cloned(),
+        _ => None,
+    };
+    let taken: Vec<_> = endpoints.taken.lock().iter().map(|(_, event)| (told(event), event.id)).collect();
+    assert_eq!(taken[0].0, Some(unwanted.to_string()), "in the place of the refused one");
+    assert_eq!(taken[1..].iter().map(|(_, id)| id.as_u128()).collect::<Vec<_>>(), [UNWANTED + 1, UNWANTED + 2]);
+    assert!(!net.store.may_have_pending().await.unwrap());
+    stop.cancel();
+}
