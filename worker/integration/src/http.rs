@@ -61,7 +61,7 @@ impl Sender {
         for url in urls {
             posts.spawn(post(self.client.clone(), url, headers.clone(), rendered.clone()));
         }
-        let mut outcome = Ok(());
+        let mut outcome: Result<(), DeliveryError> = Ok(());
         while let Some(done) = posts.join_next().await {
             let done = done.unwrap_or_else(|e| Err(unreachable_at("the endpoint".into(), &e)));
             outcome = match (outcome, done) {
