@@ -62,7 +62,8 @@ async fn a_write_that_nobody_waits_for_is_not_done() {
 #[tokio::test]
 async fn a_full_disk_is_told_and_outlived() {
     let dir = tempfile::tempdir().unwrap();
-    let (writer, _) = writer(dir.path());
+    let (mut writer, _) = writer(dir.path());
+    writer.well_after = Duration::ZERO;
     let pages = |count: u32| move |conn: &Connection| Ok(conn.pragma_update(None, "max_page_count", count)?);
     writer.write(pages(80)).await.unwrap();
     let mut stored = Vec::new();
