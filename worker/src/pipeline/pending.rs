@@ -59,12 +59,12 @@ pub async fn run(pipeline: Arc<Pipeline>, instance: u64, stop: CancellationToken
     let mut rounds = tokio::time::interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let hungry = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => break,
-            _ = rounds.tick() => true,
-            () = sending.one_ended() => sending.is_hungry(),
-        };
-        if hungry && let Err(error) = round(&pipeline, &lease, &mut sending, &mut trimmed).await {
+            () = sending.one_ended() => continue,
+            _ = rounds.tick() => {}
+        }
+        if let Err(error) = round(&pipeline, &lease, &mut sending, &mut trimmed).await {
             pipeline.metrics.store_error("pending", &error);
             tracing::debug!(%error, "could not look at the events that wait");
         }

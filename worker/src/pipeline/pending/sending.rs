@@ -55,14 +55,14 @@ pub(super) struct Sending {
     under_way: HashSet<Device>,
     backoff: HashMap<IntegrationId, Backoff>,
     refused: HashMap<Device, Refusal>,
-    /// More waits than the last look could begin with.
-    more: bool,
+    /// Of the last look, those that had no turn yet.
+    waiting: Vec<Device>,
 }
 
 impl Sending {
     pub fn new(pipeline: Arc<Pipeline>, lease: Arc<Lease>, stop: CancellationToken) -> Self {
-        let (turns, under_way, backoff, refused) = Default::default();
-        Self { pipeline, lease, stop, turns, under_way, backoff, refused, more: false }
+        let (turns, under_way, backoff, refused, waiting) = Default::default();
+        Self { pipeline, lease, stop, turns, under_way, backoff, refused, waiting }
     }
 
     fn turns_of(&self, integration: IntegrationId) -> usize {
@@ -86,37 +86,49 @@ impl Sending {
         known.into_iter().filter(|of| !self.has_room(*of)).collect()
     }
 
-    /// Gives turns to as many as there is room for.
+    /// What a look has found: it begins with as many as there is room for, and goes on as turns end.
     pub fn begin(&mut self, waiting: Vec<Device>) {
         let now = Instant::now();
         self.backoff.retain(|_, backoff| now < backoff.until + 2 * PAUSE.1);
         self.refused.retain(|_, refusal| now < refusal.until + PAUSE.1);
-        self.more = false;
-        for device in waiting {
+        self.waiting = waiting;
+        self.fill();
+    }
+
+    fn fill(&mut self) {
+        let now = Instant::now();
+        for device in std::mem::take(&mut self.waiting) {
             let aside = self.refused.get(&device).is_some_and(|refusal| now < refusal.until);
-            if aside || self.under_way.contains(&device) || !self.has_room(device.0) {
+            if aside || self.under_way.contains(&device) {
                 continue;
             }
-            if self.turns.len() >= AT_ONCE {
-                self.more = true;
-                return;
+            if self.turns.len() < AT_ONCE && self.has_room(device.0) {
+                self.start(device);
+            } else {
+                self.waiting.push(device);
             }
-            self.under_way.insert(device);
-            let turn = Turn {
-                pipeline: self.pipeline.clone(),
-                lease: self.lease.clone(),
-                stop: self.stop.clone(),
-                device,
-                refused: self.refused.get(&device).cloned(),
-            };
-            self.turns.spawn(async move { (device, turn.run().await) });
         }
+    }
+
+    fn start(&mut self, device: Device) {
+        self.under_way.insert(device);
+        let turn = Turn {
+            pipeline: self.pipeline.clone(),
+            lease: self.lease.clone(),
+            stop: self.stop.clone(),
+            device,
+            refused: self.refused.get(&device).cloned(),
+        };
+        self.turns.spawn(async move { (device, turn.run().await) });
     }
 
     /// Waits until a turn has ended; for ever if there is none.
     pub async fn one_ended(&mut self) {
         match self.turns.join_next().await {
-            Some(Ok((device, ended))) => self.note(device, ended),
+            Some(Ok((device, ended))) => {
+                self.note(device, ended);
+                self.fill();
+            }
             Some(Err(error)) => {
                 // Whose turn it was is not known: they all begin anew.
                 tracing::error!(%error, "sending events broke off");
@@ -126,11 +138,6 @@ impl Sending {
             }
             None => std::future::pending().await,
         }
-    }
-
-    /// Whether it is worth looking for more before the next round.
-    pub fn is_hungry(&self) -> bool {
-        self.more && self.turns.len() <= AT_ONCE / 2
     }
 
     fn note(&mut self, device: Device, ended: Result<Ended, StoreError>) {

@@ -108,6 +108,19 @@ async fn an_endpoint_that_hangs_costs_no_other_a_moment() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_devices_of_one_application_do_not_wait_for_the_next_look() {
+    let net = Net::new("eu868", 0).await;
+    for device in 0..1_000 {
+        net.store.put_pending(waiting(FIRST, 1_000 + device, 10_000 + u128::from(device), 1)).await.unwrap();
+    }
+    let endpoints = Arc::new(Endpoints::default());
+    let stop = sending(&net, endpoints.clone()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(endpoints.taken.lock().len(), 1_000);
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_is_refused_gives_way_to_those_behind_it_and_is_told_of() {
     let net = Net::new("eu868", 0).await;
     for (id, slot) in [(UNWANTED, 1), (UNWANTED + 1, 2), (UNWANTED + 2, 3)] {
