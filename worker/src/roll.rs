@@ -3,6 +3,7 @@
 //! must know of it. So every server knows all others, and no balancer talks to another.
 
 mod asked;
+mod may;
 mod merge;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 use limpet_link::{machine::Usage, time};
 use limpet_shared::{
     UnixMicros,
-    admin::{Reply, Request, RevokedServer, Role, Server, TokenInfo},
+    admin::{Reply, Request, Role, Server, TokenInfo},
 };
 use limpet_store::Store;
 use parking_lot::Mutex;
@@ -25,6 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::may::May;
 use crate::links::Links;
 
 /// Between two calls.
@@ -71,8 +73,7 @@ pub struct Roll {
 struct Known {
     servers: Vec<Server>,
     signs: HashMap<(Role, String), Sign>,
-    revoked: Vec<RevokedServer>,
-    tokens: Vec<TokenInfo>,
+    may: May,
     /// Balancers that were found, by name, with the address and what ends the dialling.
     dialled: HashMap<String, (String, CancellationToken)>,
     /// Balancers of another cluster that were told of.
@@ -87,7 +88,7 @@ struct Sign {
 }
 
 impl Known {
-    fn learn(&mut self, servers: Vec<Server>, revoked: Vec<RevokedServer>, tokens: Vec<TokenInfo>) {
+    fn learn(&mut self, servers: Vec<Server>, may: Option<May>) {
         let now = Instant::now();
         let mut before = std::mem::take(&mut self.signs);
         for server in &servers {
@@ -103,7 +104,10 @@ impl Known {
             };
             self.signs.insert(key, sign);
         }
-        (self.servers, self.revoked, self.tokens) = (servers, revoked, tokens);
+        self.servers = servers;
+        if let Some(may) = may {
+            self.may = may;
+        }
     }
 
     /// How long ago there was a sign of this server; `None` if none was seen since this process started.
@@ -116,7 +120,7 @@ impl Known {
     }
 
     fn is_revoked(&self, server: &Server) -> bool {
-        !server.key.is_empty() && self.revoked.iter().any(|revoked| revoked.key == server.key)
+        !server.key.is_empty() && self.may.revoked.iter().any(|revoked| revoked.key == server.key)
     }
 
     /// The balancers that are there.
@@ -170,8 +174,8 @@ impl Roll {
         let request = {
             let known = self.known.lock();
             Request::RollCall {
-                revoked: known.revoked.clone(),
-                tokens: known.tokens.clone(),
+                revoked: known.may.revoked.clone(),
+                tokens: known.may.tokens.clone(),
                 balancers: known.balancers().cloned().collect(),
                 store_note: self.store_note(),
             }
@@ -187,13 +191,14 @@ impl Roll {
     }
 
     async fn read(&self) {
-        let read = async {
-            Ok((self.store.servers().await?, self.store.revoked_servers().await?, self.store.tokens().await?))
-        };
+        let mark = self.known.lock().may.mark();
+        let read = async { Ok((May::read(&*self.store, mark).await?, self.store.servers().await?)) };
         match within(read).await {
-            Some((servers, revoked, tokens)) => {
-                self.links.revoke(&revoked);
-                self.known.lock().learn(servers, revoked, tokens);
+            Some((may, servers)) => {
+                if let Some(may) = &may {
+                    self.links.revoke(&may.revoked);
+                }
+                self.known.lock().learn(servers, may);
             }
             None => tracing::debug!("the store does not tell of the other servers now"),
         }
@@ -204,7 +209,7 @@ impl Roll {
         for token in tokens {
             let news = {
                 let known = self.known.lock();
-                let mine = known.tokens.iter().find(|mine| mine.id == token.id);
+                let mine = known.may.tokens.iter().find(|mine| mine.id == token.id);
                 mine.is_none_or(|mine| {
                     let mut merged = mine.clone();
                     merged.merge(&token);

@@ -107,6 +107,7 @@ properties![
     membership::what_is_known_of_a_token_only_grows,
     membership::many_balancers_count_one_token,
     membership::a_token_is_revoked_and_expires,
+    membership::each_change_of_who_may_take_part_moves_the_version,
     moving::a_restored_device_is_as_it_was,
     moving::a_restored_device_goes_on,
     moving::a_long_device_is_moved_in_pieces,

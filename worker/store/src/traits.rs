@@ -239,6 +239,10 @@ pub trait Membership: Send + Sync + 'static {
     async fn revoke_token(&self, id: &str) -> Result<()>;
     /// Forgets tokens that expired before `before`. Returns how many.
     async fn expire_tokens(&self, before: UnixMicros) -> Result<u64>;
+
+    /// Another number after each change of revoked servers or tokens, which is cheap to ask for. It moves when the change can
+    /// be read, so ask before reading. A server of a version before this changes them without it.
+    async fn membership_version(&self) -> Result<u64>;
 }
 
 /// The whole store.

@@ -9,7 +9,7 @@ use super::{
     Bench, assert_missing, race,
     samples::{NOON, Samples},
 };
-use crate::{Result, Store};
+use crate::{Result, Store, moving::Record};
 
 fn server(new: &Samples, role: Role) -> Server {
     Server {
@@ -152,4 +152,39 @@ pub(super) async fn a_token_is_revoked_and_expires(Bench { store, new }: Bench) 
     assert_eq!(token_now(store, &old.id).await?, None);
     assert!(token_now(store, &young.id).await?.is_some());
     Ok(())
+}
+
+pub(super) async fn each_change_of_who_may_take_part_moves_the_version(bench: Bench) -> Result<()> {
+    let (store, new): (&dyn Store, _) = (&*bench.store, &bench.new);
+    let mut version = store.membership_version().await?;
+    let mut moved = async |what: &str| -> Result<()> {
+        let now = store.membership_version().await?;
+        assert_ne!(now, version, "{what}");
+        version = now;
+        Ok(())
+    };
+    let made = token(new, UnixMicros(2_000_000));
+    store.put_token(&made).await?;
+    moved("a token was made").await?;
+    store.put_token(&TokenInfo { used: [("east".into(), 1)].into(), ..made.clone() }).await?;
+    moved("a token was used").await?;
+    store.revoke_token(&made.id).await?;
+    moved("a token was revoked").await?;
+    store.expire_tokens(UnixMicros(made.expires_at.0 + 1)).await?;
+    moved("a token has expired").await?;
+    let revoked = RevokedServer { name: new.word(), role: Role::Worker, key: "c0".into(), at: NOON };
+    store.revoke_server(&revoked).await?;
+    moved("a server was revoked").await?;
+    let restored = RevokedServer { key: "c1".into(), ..revoked };
+    store.restore(&[Record::RevokedServer(restored)]).await?;
+    moved("a revocation came from a file").await?;
+    race(4, |_| {
+        let made = token(new, NOON);
+        let store = bench.store.clone();
+        async move { store.put_token(&made).await }
+    })
+    .await
+    .into_iter()
+    .collect::<Result<Vec<()>>>()?;
+    moved("several at once").await
 }

@@ -13,7 +13,7 @@ use super::{
     entities::Kind,
     json::{decode, encode},
 };
-use crate::{Membership, OpenError, Result, words};
+use crate::{Directory, Membership, OpenError, Result, counted, words};
 
 /// Statements about signs of life.
 pub(super) struct Servers {
@@ -55,7 +55,8 @@ impl Membership for CqlStore {
     async fn revoke_server(&self, revoked: &RevokedServer) -> Result<()> {
         let id = format!("{}/{}", revoked.name, revoked.key);
         // The first revocation stays.
-        self.entities.insert(&self.db, Kind::RevokedServer, &id, revoked).await.map(drop)
+        self.entities.insert(&self.db, Kind::RevokedServer, &id, revoked).await?;
+        self.count_membership_change().await
     }
     async fn revoked_servers(&self) -> Result<Vec<RevokedServer>> {
         let mut all: Vec<RevokedServer> = self.entities.all(&self.db, Kind::RevokedServer).await?;
@@ -64,11 +65,12 @@ impl Membership for CqlStore {
     }
 
     async fn put_token(&self, token: &TokenInfo) -> Result<()> {
-        if self.merge_token(token).await? || self.entities.insert(&self.db, Kind::JoinToken, &token.id, token).await? {
-            return Ok(());
+        let known = self.merge_token(token).await?;
+        if !known && !self.entities.insert(&self.db, Kind::JoinToken, &token.id, token).await? {
+            // Another worker was first to write it.
+            self.merge_token(token).await?;
         }
-        // Another worker was first to write it.
-        self.merge_token(token).await.map(drop)
+        self.count_membership_change().await
     }
     async fn tokens(&self) -> Result<Vec<TokenInfo>> {
         let mut all: Vec<TokenInfo> = self.entities.all(&self.db, Kind::JoinToken).await?;
@@ -78,18 +80,40 @@ impl Membership for CqlStore {
     async fn revoke_token(&self, id: &str) -> Result<()> {
         let revoke = |token: TokenInfo| Ok(TokenInfo { revoked: true, ..token });
         let revoked = self.entities.change(&self.db, Kind::JoinToken, id, revoke).await?;
-        revoked.map(drop).ok_or_else(|| words::missing("join token", id))
+        revoked.ok_or_else(|| words::missing("join token", id))?;
+        self.count_membership_change().await
     }
     async fn expire_tokens(&self, before: UnixMicros) -> Result<u64> {
         let mut expired = 0;
         for token in self.tokens().await?.into_iter().filter(|token| token.expires_at < before) {
             expired += u64::from(self.entities.remove(&self.db, Kind::JoinToken, &token.id).await?);
         }
+        if expired > 0 {
+            self.count_membership_change().await?;
+        }
         Ok(expired)
+    }
+
+    async fn membership_version(&self) -> Result<u64> {
+        counted::read(self.setting(counted::MEMBERSHIP).await?.as_deref())
     }
 }
 
 impl CqlStore {
+    /// After the change, so that who sees the new number sees the change. Whoever dies in between has told nobody that it was
+    /// made.
+    async fn count_membership_change(&self) -> Result<()> {
+        let count = |value: Vec<u8>| Ok(counted::next(Some(&value)));
+        let counted = self.entities.change(&self.db, Kind::Setting, counted::MEMBERSHIP, count);
+        let first = counted::next(None);
+        if counted.await?.is_none()
+            && !self.entities.insert(&self.db, Kind::Setting, counted::MEMBERSHIP, &first).await?
+        {
+            self.entities.change(&self.db, Kind::Setting, counted::MEMBERSHIP, count).await?;
+        }
+        Ok(())
+    }
+
     /// False if there is no such token yet.
     async fn merge_token(&self, token: &TokenInfo) -> Result<bool> {
         let merge = |mut known: TokenInfo| {

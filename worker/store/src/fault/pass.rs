@@ -119,6 +119,7 @@ pass_on! {
         read tokens() -> Result<Vec<TokenInfo>>;
         write revoke_token(id: &str) -> Result<()>;
         write expire_tokens(before: UnixMicros) -> Result<u64>;
+        read membership_version() -> Result<u64>;
     }
 }
 

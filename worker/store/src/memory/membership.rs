@@ -6,8 +6,8 @@ use limpet_shared::{
     admin::{RevokedServer, Role, Server, TokenInfo},
 };
 
-use super::MemoryStore;
-use crate::{Membership, Result, words};
+use super::{MemoryStore, State};
+use crate::{Membership, Result, counted, words};
 
 #[async_trait]
 impl Membership for MemoryStore {
@@ -26,7 +26,9 @@ impl Membership for MemoryStore {
 
     async fn revoke_server(&self, revoked: &RevokedServer) -> Result<()> {
         let key = (revoked.name.clone(), revoked.key.clone());
-        self.state.lock().revoked.entry(key).or_insert_with(|| revoked.clone());
+        let mut state = self.state.lock();
+        state.revoked.entry(key).or_insert_with(|| revoked.clone());
+        state.count_membership_change();
         Ok(())
     }
     async fn revoked_servers(&self) -> Result<Vec<RevokedServer>> {
@@ -36,6 +38,7 @@ impl Membership for MemoryStore {
     async fn put_token(&self, token: &TokenInfo) -> Result<()> {
         let mut state = self.state.lock();
         state.tokens.entry(token.id.clone()).and_modify(|known| known.merge(token)).or_insert_with(|| token.clone());
+        state.count_membership_change();
         Ok(())
     }
     async fn tokens(&self) -> Result<Vec<TokenInfo>> {
@@ -48,12 +51,28 @@ impl Membership for MemoryStore {
         let mut state = self.state.lock();
         let token = state.tokens.get_mut(id).ok_or_else(|| words::missing("join token", id))?;
         token.revoked = true;
+        state.count_membership_change();
         Ok(())
     }
     async fn expire_tokens(&self, before: UnixMicros) -> Result<u64> {
         let mut state = self.state.lock();
         let had = state.tokens.len();
         state.tokens.retain(|_, token| token.expires_at >= before);
-        Ok((had - state.tokens.len()) as u64)
+        let expired = had - state.tokens.len();
+        if expired > 0 {
+            state.count_membership_change();
+        }
+        Ok(expired as u64)
+    }
+
+    async fn membership_version(&self) -> Result<u64> {
+        counted::read(self.state.lock().settings.get(counted::MEMBERSHIP).map(Vec::as_slice))
+    }
+}
+
+impl State {
+    pub(super) fn count_membership_change(&mut self) {
+        let next = counted::next(self.settings.get(counted::MEMBERSHIP).map(Vec::as_slice));
+        self.settings.insert(counted::MEMBERSHIP.into(), next);
     }
 }

@@ -147,10 +147,12 @@ impl State {
             Record::RevokedServer(server) => {
                 let key = (server.name.clone(), server.key.clone());
                 self.revoked.entry(key).or_insert_with(|| server.clone());
+                self.count_membership_change();
                 Ok(())
             }
             Record::JoinToken(token) => {
                 self.tokens.entry(token.id.clone()).or_insert_with(|| token.clone());
+                self.count_membership_change();
                 Ok(())
             }
         };

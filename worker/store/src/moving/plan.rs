@@ -7,7 +7,7 @@ use limpet_shared::{
 use uuid::Uuid;
 
 use super::{IMPORT, Identified};
-use crate::{IntegrationId, Result, Store};
+use crate::{IntegrationId, Result, Store, counted};
 
 /// See the module. All in the order of the file.
 pub(super) struct Plan {
@@ -41,7 +41,7 @@ impl Plan {
         let mut revoked = store.revoked_servers().await?;
         let mut tokens = store.tokens().await?;
         pending.sort_unstable();
-        settings.retain(|(name, _)| name != IMPORT);
+        settings.retain(|(name, _)| name != IMPORT && name != counted::MEMBERSHIP);
         settings.sort();
         revoked.sort_by(|a, b| (&a.name, &a.key).cmp(&(&b.name, &b.key)));
         tokens.sort_by(|a, b| a.id.cmp(&b.id));

@@ -8,10 +8,10 @@ use limpet_shared::{
 use rusqlite::Connection;
 
 use super::{
-    SqliteStore,
+    SqliteStore, directory,
     error::{all, decode, encode, execute, int, one},
 };
-use crate::{Membership, Result, words};
+use crate::{Membership, Result, counted, words};
 
 #[async_trait]
 impl Membership for SqliteStore {
@@ -64,7 +64,19 @@ impl Membership for SqliteStore {
     }
     async fn expire_tokens(&self, before: UnixMicros) -> Result<u64> {
         let sql = "DELETE FROM join_token WHERE expires_at < ?1";
-        self.writer.write(move |conn| Ok(execute(conn, sql, [int(before.0)])? as u64)).await
+        self.writer
+            .write(move |conn| {
+                let expired = execute(conn, sql, [int(before.0)])?;
+                if expired > 0 {
+                    count_change(conn)?;
+                }
+                Ok(expired as u64)
+            })
+            .await
+    }
+
+    async fn membership_version(&self) -> Result<u64> {
+        self.readers.read(|conn| counted::read(directory::setting(conn, counted::MEMBERSHIP)?.as_deref())).await
     }
 }
 
@@ -78,7 +90,15 @@ fn role_key(role: Role) -> i64 {
 
 pub(super) fn revoke_server(conn: &Connection, revoked: &RevokedServer) -> Result<()> {
     let sql = "INSERT INTO revoked_server (name, key, body) VALUES (?1, ?2, ?3) ON CONFLICT (name, key) DO NOTHING";
-    execute(conn, sql, (&revoked.name, &revoked.key, encode(revoked)?)).map(drop)
+    execute(conn, sql, (&revoked.name, &revoked.key, encode(revoked)?))?;
+    count_change(conn)
+}
+
+fn count_change(conn: &Connection) -> Result<()> {
+    let next = counted::next(directory::setting(conn, counted::MEMBERSHIP)?.as_deref());
+    let sql =
+        "INSERT INTO setting (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    execute(conn, sql, (counted::MEMBERSHIP, next)).map(drop)
 }
 
 fn token(conn: &Connection, id: &str) -> Result<Option<TokenInfo>> {
@@ -100,5 +120,6 @@ fn write_token(conn: &Connection, token: &TokenInfo) -> Result<()> {
     let sql = "INSERT INTO join_token (id, created_at, expires_at, body) VALUES (?1, ?2, ?3, ?4) \
                ON CONFLICT (id) DO UPDATE SET body = excluded.body";
     let values = (&token.id, int(token.created_at.0), int(token.expires_at.0), encode(token)?);
-    execute(conn, sql, values).map(drop)
+    execute(conn, sql, values)?;
+    count_change(conn)
 }

@@ -1,0 +1,19 @@
+//! A setting that counts changes, so that whoever follows a table reads one row of few bytes instead of all of them.
+
+use crate::StoreError;
+
+/// Counts what becomes of join tokens and revoked servers.
+pub(crate) const MEMBERSHIP: &str = "membership_changes";
+
+/// How many there were, as the setting has it; 0 before the first.
+pub(crate) fn read(value: Option<&[u8]>) -> crate::Result<u64> {
+    let Some(value) = value else { return Ok(0) };
+    let value =
+        value.try_into().map_err(|_| StoreError::Corrupt(format!("the setting {MEMBERSHIP} is not 8 bytes")))?;
+    Ok(u64::from_be_bytes(value))
+}
+
+/// One more. What cannot be read begins anew: it only has to be another number.
+pub(crate) fn next(value: Option<&[u8]>) -> Vec<u8> {
+    read(value).unwrap_or_default().wrapping_add(1).to_be_bytes().into()
+}
