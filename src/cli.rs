@@ -2,6 +2,7 @@
 //! [`crate::config`], so that all mistakes are reported at once.
 
 mod people;
+mod secrets;
 
 use std::path::PathBuf;
 
@@ -9,7 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use limpet_shared::{AesKey, DevAddr, Eui64, policy::AddressPolicy};
 use limpet_store::moving::{DEFAULT_SKIP, MOST_SKIP};
 
-pub use people::{ApiKeyArgs, ApiKeyTask, PasswordArg, UserArgs, UserTask};
+pub use people::{ApiKeyArgs, ApiKeyTask, PasswordArg, StoreArg, UserArgs, UserTask};
+pub use secrets::StoreUrl;
 
 const ROLE_HELP: &str = "\
 Every flag can also be given in the environment as LIMPET_<FLAG>, such as LIMPET_LOG_LEVEL, and as a key of the
@@ -123,6 +125,9 @@ pub struct ProcessingArgs {
     /// The store that all workers share: sqlite:DIR on one machine, cql://HOST,HOST/KEYSPACE on several [default: sqlite:DATA/store]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// File whose first line is that URL
+    #[arg(long, value_name = "FILE")]
+    pub store_file: Option<String>,
     /// Regions, such as eu868 or us915_1; kept in the store by the first start [default: eu868]
     #[arg(long, value_name = "NAME,...")]
     pub region: Vec<String>,
@@ -139,6 +144,9 @@ pub struct UpArgs {
     /// Balancer's join token of another `up`, to share its cluster; needed at the first start, together with --balancer
     #[arg(long, value_name = "TOKEN")]
     pub join: Option<String>,
+    /// File whose last line is that token, such as what `limpet ctl join-token` printed
+    #[arg(long, value_name = "FILE")]
+    pub join_file: Option<String>,
     /// Link addresses of further balancers, such as those of other machines that run `up` on the same store
     #[arg(long, value_name = "ADDR,...")]
     pub balancer: Vec<String>,
@@ -164,6 +172,9 @@ pub struct BalancerArgs {
     /// Join token of another balancer; without one, the first start founds a cluster
     #[arg(long, value_name = "TOKEN")]
     pub join: Option<String>,
+    /// File whose last line is that token, such as what `limpet ctl join-token` printed
+    #[arg(long, value_name = "FILE")]
+    pub join_file: Option<String>,
     #[command(flatten)]
     pub edge: EdgeArgs,
     /// Name of this server, unique in its cluster [default: the host's name]
@@ -178,6 +189,9 @@ pub struct WorkerArgs {
     /// Join token; needed at the first start (`limpet ctl join-token` makes one)
     #[arg(long, value_name = "TOKEN")]
     pub join: Option<String>,
+    /// File whose last line is that token, such as what `limpet ctl join-token` printed
+    #[arg(long, value_name = "FILE")]
+    pub join_file: Option<String>,
     /// Link addresses of the balancers [default: those of the token]
     #[arg(long, value_name = "ADDR,...")]
     pub balancer: Vec<String>,
@@ -196,11 +210,14 @@ pub struct CtlArgs {
     #[arg(long, value_name = "DIR", env = "LIMPET_DATA", default_value = "limpet-data", global = true)]
     pub data: PathBuf,
     /// Ask the API at this address instead, such as http://10.0.0.1:8080
-    #[arg(long, value_name = "URL", env = "LIMPET_SERVER", requires = "token", global = true)]
+    #[arg(long, value_name = "URL", env = "LIMPET_SERVER", global = true)]
     pub server: Option<String>,
     /// API key for --server
     #[arg(long, value_name = "KEY", env = "LIMPET_TOKEN", hide_env_values = true, global = true)]
     pub token: Option<String>,
+    /// File whose last line is that key, such as what `limpet ctl api-key create` printed
+    #[arg(long, value_name = "FILE", env = "LIMPET_TOKEN_FILE", global = true, conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long, global = true)]
     pub json: bool,
@@ -213,27 +230,24 @@ pub struct CtlArgs {
 pub enum CtlTask {
     /// Bring the tables of a store up to date; asks no running server
     Migrate {
-        /// The store, such as cql://host1,host2/limpet
-        #[arg(long, value_name = "URL", env = "LIMPET_STORE", hide_env_values = true)]
-        store: String,
+        #[command(flatten)]
+        store: StoreUrl,
     },
     /// Write all that makes a network into a file: a backup, or the first half of a move to another store
     #[command(after_help = EXPORT_HELP)]
     Export {
         /// The file, which must not exist; until it is whole it is called FILE.part
         file: PathBuf,
-        /// The store, such as sqlite:limpet-data/store or cql://host1,host2/limpet
-        #[arg(long, value_name = "URL", env = "LIMPET_STORE", hide_env_values = true)]
-        store: String,
+        #[command(flatten)]
+        store: StoreUrl,
     },
-    /// Check an exported file, and write what it holds into an empty store
+    /// Check an exported file, and write what it holds into an empty store, a folder or keyspace that does not exist yet
     #[command(after_help = IMPORT_HELP)]
     Import {
         /// The file that `ctl export` wrote
         file: PathBuf,
-        /// The store: a folder or a keyspace that does not exist yet
-        #[arg(long, value_name = "URL", env = "LIMPET_STORE", hide_env_values = true)]
-        store: String,
+        #[command(flatten)]
+        store: StoreUrl,
         /// How far FCntDowns and JoinNonces skip ahead, 0 to 16383
         #[arg(long, value_name = "N", default_value_t = DEFAULT_SKIP, conflicts_with = "keep_counters",
               value_parser = clap::value_parser!(u32).range(0..=i64::from(MOST_SKIP)))]
@@ -389,7 +403,9 @@ pub enum DeviceCommand {
 
 /// By OTAA with --app-key, or by ABP with --dev-addr, --nwk-s-key and --app-s-key.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("activation").args(["app_key", "dev_addr"]).required(true))]
+#[command(group = clap::ArgGroup::new("activation").args(["app_key", "app_key_file", "dev_addr"]).required(true))]
+#[command(group = clap::ArgGroup::new("network").args(["nwk_s_key", "nwk_s_key_file"]))]
+#[command(group = clap::ArgGroup::new("application_session").args(["app_s_key", "app_s_key_file"]))]
 pub struct DeviceAddArgs {
     /// DevEUI, 16 hex digits
     #[arg(long, value_name = "EUI")]
@@ -398,17 +414,26 @@ pub struct DeviceAddArgs {
     #[arg(long, value_name = "EUI")]
     pub join_eui: Option<Eui64>,
     /// OTAA: AppKey, 32 hex digits
-    #[arg(long, value_name = "KEY", conflicts_with_all = ["dev_addr", "nwk_s_key", "app_s_key"])]
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["dev_addr", "network", "application_session"])]
     pub app_key: Option<AesKey>,
+    /// File whose first line is the AppKey
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dev_addr", "network", "application_session"])]
+    pub app_key_file: Option<PathBuf>,
     /// ABP: DevAddr, 8 hex digits
-    #[arg(long, value_name = "ADDR", requires_all = ["nwk_s_key", "app_s_key"])]
+    #[arg(long, value_name = "ADDR", requires_all = ["network", "application_session"])]
     pub dev_addr: Option<DevAddr>,
     /// ABP: NwkSKey, 32 hex digits
     #[arg(long, value_name = "KEY", requires = "dev_addr")]
     pub nwk_s_key: Option<AesKey>,
+    /// File whose first line is the NwkSKey
+    #[arg(long, value_name = "FILE", requires = "dev_addr")]
+    pub nwk_s_key_file: Option<PathBuf>,
     /// ABP: AppSKey, 32 hex digits
     #[arg(long, value_name = "KEY", requires = "dev_addr")]
     pub app_s_key: Option<AesKey>,
+    /// File whose first line is the AppSKey
+    #[arg(long, value_name = "FILE", requires = "dev_addr")]
+    pub app_s_key_file: Option<PathBuf>,
     /// Its name [default: its DevEUI]
     #[arg(long)]
     pub name: Option<String>,
@@ -426,6 +451,18 @@ pub struct DeviceAddArgs {
     pub webhook: Option<String>,
 }
 
+impl DeviceAddArgs {
+    /// Reads the keys that stand in files.
+    ///
+    /// # Errors
+    /// A file cannot be read, or holds no key.
+    pub fn keys_from_files(&mut self) -> Result<(), String> {
+        secrets::key(&mut self.app_key, self.app_key_file.as_deref(), "--app-key-file")?;
+        secrets::key(&mut self.nwk_s_key, self.nwk_s_key_file.as_deref(), "--nwk-s-key-file")?;
+        secrets::key(&mut self.app_s_key, self.app_s_key_file.as_deref(), "--app-s-key-file")
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
     /// Where gateways send to: HOST:PORT, or HOST for port 1700
@@ -440,6 +477,9 @@ pub struct SimulateArgs {
     /// Password of that user
     #[arg(long, value_name = "PW", env = "LIMPET_PASSWORD", hide_env_values = true, requires = "api")]
     pub password: Option<String>,
+    /// File whose first line is that password
+    #[arg(long, value_name = "FILE", env = "LIMPET_PASSWORD_FILE", requires = "api", conflicts_with = "password")]
+    pub password_file: Option<PathBuf>,
     /// API key, instead of user and password
     #[arg(
         long,
@@ -447,9 +487,18 @@ pub struct SimulateArgs {
         env = "LIMPET_API_KEY",
         hide_env_values = true,
         requires = "api",
-        conflicts_with = "password"
+        conflicts_with_all = ["password", "password_file"]
     )]
     pub api_key: Option<String>,
+    /// File whose last line is that key
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LIMPET_API_KEY_FILE",
+        requires = "api",
+        conflicts_with_all = ["api_key", "password", "password_file"]
+    )]
+    pub api_key_file: Option<PathBuf>,
     /// Virtual gateways
     #[arg(long, value_name = "N", env = "LIMPET_GATEWAYS", default_value_t = 3)]
     pub gateways: usize,

@@ -9,11 +9,13 @@ use std::{
 
 use limpet_balancer::AckAt;
 use limpet_link::Token;
+use limpet_shared::admin::Role;
 
 pub mod layers;
 pub mod parse;
 pub mod settings;
 
+use crate::secrets::Line;
 use layers::{Layers, Mistakes};
 
 /// A text that no message shows.
@@ -128,7 +130,7 @@ impl Up {
         let common = common(&mut layers);
         let edge = edge(&mut layers);
         let processing = processing(&mut layers, &common.data);
-        let join = join(&mut layers);
+        let join = join(&mut layers, &common.data, Role::Balancer);
         shared_store(&mut layers, join.is_some());
         let balancers = further_balancers(&mut layers, &edge, join.is_some());
         let workers = layers.read("workers", parse::number(1, 64)).unwrap_or(1);
@@ -141,7 +143,7 @@ impl Balancer {
     pub fn load(flags: Flags, environment: Environment) -> Loaded<Self> {
         let mut layers = open(flags, environment);
         let common = common(&mut layers);
-        let join = join(&mut layers);
+        let join = join(&mut layers, &common.data, Role::Balancer);
         let edge = edge(&mut layers);
         finish(layers, Self { common, edge, join })
     }
@@ -151,7 +153,7 @@ impl Worker {
     pub fn load(flags: Flags, environment: Environment) -> Loaded<Self> {
         let mut layers = open(flags, environment);
         let common = common(&mut layers);
-        let join = join(&mut layers);
+        let join = join(&mut layers, &common.data, Role::Worker);
         let balancers = layers.read("balancer", parse::list(parse::host_port)).unwrap_or_default();
         let processing = processing(&mut layers, &common.data);
         finish(layers, Self { common, processing, join, balancers })
@@ -204,31 +206,27 @@ fn log_format(text: &str) -> Result<bool, String> {
 }
 
 fn admin_password(layers: &mut Layers) -> Option<Secret> {
-    let judged = |what: &str, text: &str| match text.chars().count() {
-        0 => Err(format!("{what} is empty")),
-        n if n < limpet_api::SHORTEST_PASSWORD => Err(format!("{what} has only {n} characters")),
+    layers.read_secret("admin-password", Line::First, |text| match text.chars().count() {
+        0 => Err("it is empty".into()),
+        n if n < limpet_api::SHORTEST_PASSWORD => Err(format!("it has only {n} characters")),
         _ => Ok(Secret(text.to_owned())),
-    };
-    let long_enough = |text: &str| judged("it", text);
-    let from_file = |path: &str| {
-        let text = std::fs::read_to_string(path).map_err(|e| format!("it cannot be read: {e}"))?;
-        judged("its first line", text.lines().next().unwrap_or_default())
-    };
-    if let (Some((one, _)), Some((other, _))) = (layers.get("admin-password"), layers.get("admin-password-file")) {
-        let mistake = format!("{one} and {other} are both given; allowed: one of them");
-        layers.mistakes.push(mistake);
-        return None;
-    }
-    layers.read("admin-password", long_enough).or_else(|| layers.read("admin-password-file", from_file))
+    })
 }
 
-fn join(layers: &mut Layers) -> Option<Token> {
-    layers.read("join", |text| text.parse::<Token>().map_err(|e| e.to_string()))
+/// A token is needed once: its file may be gone when the server has joined, but not before, when a balancer would found a
+/// cluster of its own.
+fn join(layers: &mut Layers, data: &Path, role: Role) -> Option<Token> {
+    let gone = |path: &str| !Path::new(path).exists();
+    if layers.get("join-file").is_some_and(|(_, path)| gone(path)) && limpet_link::identity::folder(data, role).exists()
+    {
+        return None;
+    }
+    layers.read_secret("join", Line::Last, |text| text.parse::<Token>().map_err(|e| e.to_string()))
 }
 
 /// A machine that joins has the store of those that are there, never one of its own.
 fn shared_store(layers: &mut Layers, joins: bool) {
-    if joins && layers.get("store").is_none() {
+    if joins && layers.get("store").is_none() && layers.get("store-file").is_none() {
         let mistake = "join is given without store; allowed: both, since all machines of a cluster share one store: give it \
                        the --store of the others";
         layers.mistakes.push(mistake.into());
@@ -284,7 +282,9 @@ fn ack(text: &str) -> Result<AckAt, String> {
 
 fn processing(layers: &mut Layers, data: &Path) -> Processing {
     Processing {
-        store: layers.read("store", parse::store).unwrap_or_else(|| format!("sqlite:{}", data.join("store").display())),
+        store: layers
+            .read_secret("store", Line::First, parse::store)
+            .unwrap_or_else(|| format!("sqlite:{}", data.join("store").display())),
         regions: layers.read("region", parse::list(parse::region)).unwrap_or_default(),
         weight: layers.read("weight", parse::number(1, 100)).unwrap_or(100),
         http: layers.read("http", parse::address).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into()),

@@ -8,8 +8,10 @@ use limpet_shared::admin::{DeviceAdd, ErrorKind, GatewayAdd, Reply, Request, Rol
 use limpet_store::{Migrated, moving::Counters};
 
 use crate::cli::{
-    CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole, SureArg, TokenCommand,
+    CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole, StoreArg, StoreUrl, SureArg,
+    TokenCommand,
 };
+use crate::secrets::{self, Line};
 
 pub mod address;
 mod moving;
@@ -33,6 +35,11 @@ pub enum CtlError {
     Moving(#[from] moving::CtlMovingError),
     #[error(transparent)]
     People(#[from] people::PeopleError),
+    /// A file with a secret is no good.
+    #[error("{0}")]
+    Secret(String),
+    #[error("--server needs an API key: give --token or --token-file")]
+    NoKey,
     #[error("{0}; if it is stopped, say --store URL, such as --store sqlite:{data}/store", data = .1.display())]
     NotRunning(AskError, std::path::PathBuf),
     /// Nobody was there to ask, or the answer was no.
@@ -52,17 +59,22 @@ pub fn error_document(json: bool, error: &CtlError) -> String {
 
 /// Asks, and returns what is to be printed.
 pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
-    let asked = Asked { data: args.data, server: args.server.zip(args.token), json: args.json };
+    let token = secrets::of(args.token, args.token_file.as_deref(), "--token-file", Line::Last);
+    let server = match (args.server, token.map_err(CtlError::Secret)?) {
+        (Some(_), None) => return Err(CtlError::NoKey),
+        (server, token) => server.zip(token),
+    };
+    let asked = Asked { data: args.data, server, json: args.json };
     let request = match args.command {
-        CtlTask::Migrate { store } => return migrate(&store, asked.json).await,
-        CtlTask::Export { file, store } => return Ok(moving::export(&file, &store, asked.json).await?),
+        CtlTask::Migrate { store } => return migrate(&url(store)?, asked.json).await,
+        CtlTask::Export { file, store } => return Ok(moving::export(&file, &url(store)?, asked.json).await?),
         CtlTask::Import { file, store, skip_fcnt_down, keep_counters } => {
             let counters = if keep_counters { Counters::Keep } else { Counters::Skip(skip_fcnt_down) };
-            return Ok(moving::import(&file, &store, counters, asked.json).await?);
+            return Ok(moving::import(&file, &url(store)?, counters, asked.json).await?);
         }
-        CtlTask::User(user) => return about_people(&asked, user.at.store, people::about_users(user.task)?).await,
-        CtlTask::ApiKey(key) => return about_people(&asked, key.at.store, people::about_keys(key.task)).await,
-        CtlTask::Ask(command) => request(command),
+        CtlTask::User(user) => return about_people(&asked, user.at, people::about_users(user.task)?).await,
+        CtlTask::ApiKey(key) => return about_people(&asked, key.at, people::about_keys(key.task)).await,
+        CtlTask::Ask(command) => request(command)?,
     };
     match asked.ask(&request).await? {
         Reply::Error { kind: ErrorKind::Unconfirmed, message } => {
@@ -92,8 +104,8 @@ impl Asked {
 }
 
 /// At the store, if one is named; else of a running server.
-async fn about_people(asked: &Asked, store: Option<String>, request: Request) -> Result<String, CtlError> {
-    let reply = match store {
+async fn about_people(asked: &Asked, store: StoreArg, request: Request) -> Result<String, CtlError> {
+    let reply = match store.url().map_err(CtlError::Secret)? {
         Some(store) => people::at_store(&store, request.clone()).await?,
         None => asked.ask(&request).await.map_err(|error| match error {
             CtlError::Ask(error @ AskError::NotRunning(_)) => CtlError::NotRunning(error, asked.data.clone()),
@@ -139,8 +151,12 @@ async fn migrate(store: &str, json: bool) -> Result<String, CtlError> {
     })
 }
 
-fn request(command: CtlCommand) -> Request {
-    match command {
+fn url(store: StoreUrl) -> Result<String, CtlError> {
+    store.url().map_err(CtlError::Secret)
+}
+
+fn request(command: CtlCommand) -> Result<Request, CtlError> {
+    Ok(match command {
         CtlCommand::JoinToken { other: Some(TokenCommand::List), .. } => Request::Tokens,
         CtlCommand::JoinToken { other: Some(TokenCommand::Revoke { id }), .. } => Request::TokenRevoke { id },
         CtlCommand::JoinToken { role, expires, uses, other: None } => {
@@ -165,17 +181,18 @@ fn request(command: CtlCommand) -> Request {
         CtlCommand::Gateway(GatewayCommand::Rename { eui, name }) => Request::GatewayRename { eui, name },
         CtlCommand::Gateway(GatewayCommand::Remove { eui }) => Request::GatewayRemove { eui },
         CtlCommand::Devices { search, offset } => Request::Devices { search, offset },
-        CtlCommand::Device(DeviceCommand::Add(args)) => Request::DeviceAdd(device(args)),
+        CtlCommand::Device(DeviceCommand::Add(args)) => Request::DeviceAdd(device(args)?),
         CtlCommand::Device(DeviceCommand::Rename { dev_eui, name }) => Request::DeviceRename { dev_eui, name },
         CtlCommand::Device(DeviceCommand::Remove { dev_eui }) => Request::DeviceRemove { dev_eui },
-    }
+    })
 }
 
 fn meant(request: Request, sure: SureArg) -> Request {
     if sure.yes { request.meant() } else { request }
 }
 
-fn device(args: DeviceAddArgs) -> DeviceAdd {
+fn device(mut args: DeviceAddArgs) -> Result<DeviceAdd, CtlError> {
+    args.keys_from_files().map_err(CtlError::Secret)?;
     let DeviceAddArgs {
         dev_eui,
         join_eui,
@@ -188,8 +205,9 @@ fn device(args: DeviceAddArgs) -> DeviceAdd {
         region,
         mac_version,
         webhook,
+        ..
     } = args;
-    DeviceAdd {
+    Ok(DeviceAdd {
         dev_eui,
         join_eui,
         app_key,
@@ -201,7 +219,7 @@ fn device(args: DeviceAddArgs) -> DeviceAdd {
         region,
         mac_version,
         webhook,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod config;
 mod ctl;
 mod logging;
 mod roles;
+mod secrets;
 mod simulate;
 
 use std::{io::Write, process::ExitCode};

@@ -6,7 +6,11 @@ use limpet_bench::simulate::{
     ApiAccess, Credentials, Pace, SimulateConfig, SimulateError, Summary, TerminalProgress, run_until,
 };
 
-use crate::{ToldError, cli::SimulateArgs};
+use crate::{
+    ToldError,
+    cli::SimulateArgs,
+    secrets::{Line, of},
+};
 
 /// Plays gateways and devices until all is sent or someone interrupts, and returns the summary. If something that was
 /// asked for did not come back, that is an error after the summary.
@@ -43,14 +47,20 @@ fn text(summary: &Summary, json: bool) -> Result<String, ToldError> {
 }
 
 fn config(args: SimulateArgs) -> Result<SimulateConfig, ToldError> {
-    let credentials = match (args.password, args.api_key) {
+    let password = of(args.password, args.password_file.as_deref(), "--password-file", Line::First);
+    let api_key = of(args.api_key, args.api_key_file.as_deref(), "--api-key-file", Line::Last);
+    let credentials = match (password.map_err(ToldError::new)?, api_key.map_err(ToldError::new)?) {
         (_, Some(key)) => Some(Credentials::ApiKey(key)),
         (Some(password), None) => Some(Credentials::Password { user: args.user, password }),
         (None, None) => None,
     };
     let api = match (args.api, credentials) {
         (Some(url), Some(credentials)) => Some(ApiAccess { url, credentials }),
-        (Some(_), None) => return Err(ToldError::new("--api needs --password or --api-key")),
+        (Some(_), None) => {
+            return Err(ToldError::new(
+                "--api needs --password or --api-key, or the file of one: --password-file, --api-key-file",
+            ));
+        }
         (None, _) => None,
     };
     Ok(SimulateConfig {

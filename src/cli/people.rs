@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::secrets::{Line, of};
+
 const USER_HELP: &str = "\
 Asks the server that runs with --data, which must be a `limpet up` or a `limpet worker`, or a worker's API with --server.
 If no server runs, or nobody can get in any more, --store does the same on the store itself.";
@@ -20,7 +22,24 @@ pub struct StoreArg {
         global = true,
         conflicts_with = "server"
     )]
-    pub store: Option<String>,
+    store: Option<String>,
+    /// File whose first line is that URL
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LIMPET_STORE_FILE",
+        global = true,
+        conflicts_with_all = ["server", "store"]
+    )]
+    store_file: Option<PathBuf>,
+}
+
+impl StoreArg {
+    /// # Errors
+    /// The file cannot be read.
+    pub fn url(self) -> Result<Option<String>, String> {
+        of(self.store, self.store_file.as_deref(), "--store-file", Line::First)
+    }
 }
 
 /// `limpet ctl user`.

@@ -9,6 +9,7 @@ use std::{
 use toml::de::{DeTable, DeValue};
 
 use super::settings::{self, variable};
+use crate::secrets::{self, Line};
 
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,10 +83,35 @@ impl Layers {
         }
     }
 
+    /// Reads a secret, which is given as it is or in a file: `key` or `key-file`, not both.
+    pub fn read_secret<T>(&mut self, key: &str, line: Line, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let in_file = format!("{key}-file");
+        if let (Some((one, _)), Some((other, _))) = (self.get(key), self.get(&in_file)) {
+            let mistake = format!("{one} and {other} are both given; allowed: one of them");
+            self.mistakes.push(mistake);
+            return None;
+        }
+        if self.get(key).is_some() {
+            return self.read(key, parse);
+        }
+        let (value, warning) = self.read(&in_file, |path| {
+            let secret = secrets::read(Path::new(path), line)?;
+            Ok((parse(&secret.text).map_err(|why| format!("in the file: {why}"))?, secret.warning))
+        })?;
+        self.warnings.extend(warning);
+        Some(value)
+    }
+
     /// Reads the file. `explicit`: it was named, so it must exist and may say where `data` is.
     pub fn read_file(&mut self, path: &Path, explicit: bool) {
         match std::fs::read_to_string(path) {
-            Ok(text) => self.file_text(path, &text, explicit),
+            Ok(text) => {
+                self.file_text(path, &text, explicit);
+                let mode = std::fs::File::open(path).ok().and_then(|file| secrets::exposed(&file));
+                if let Some(mode) = mode.filter(|_| self.file.iter().any(|(key, (_, text))| is_secret(key, text))) {
+                    self.warnings.push(secrets::too_open(path, mode));
+                }
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !explicit => {}
             Err(e) => self.mistakes.push(format!("cannot read the configuration file {}: {e}", path.display())),
         }
@@ -146,6 +172,11 @@ impl Layers {
             }
         }
     }
+}
+
+/// A store's URL is one if there is a password in it.
+fn is_secret(key: &str, text: &str) -> bool {
+    settings::find(key).is_some_and(|setting| setting.secret) && (key != "store" || text.contains('@'))
 }
 
 fn keys() -> String {

@@ -95,7 +95,69 @@ fn the_password_may_stand_in_a_file() {
     assert_eq!(up.common.admin_password, Some(Secret("hunter2hunter2".into())));
     std::fs::write(&file, "\n").unwrap();
     assert!(load(&file.display().to_string()).unwrap_err().to_string().contains("its first line is empty"));
+    std::fs::write(&file, "short\n").unwrap();
+    assert!(
+        load(&file.display().to_string()).unwrap_err().to_string().contains("in the file: it has only 5 characters")
+    );
     assert!(load("/nowhere/pw").unwrap_err().to_string().contains("it cannot be read"));
+}
+
+/// A file with a secret, readable by its owner or by all.
+fn secret(folder: &Path, name: &str, text: &str, mode: u32) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let file = folder.join(name);
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn every_secret_may_stand_in_a_file_which_only_its_owner_should_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::open(&folder.path().join("cluster")).unwrap();
+    let token = authority.token(Role::Worker, UnixMicros(u64::MAX / 2), 1, vec!["10.0.0.1:1701".into()]).unwrap();
+    let printed = format!("One worker may join with this token:\n{}\n", token.as_str());
+    let join = secret(folder.path(), "join", &printed, 0o600);
+    let url = "cql://limpet:hunter2@db/limpet?replication=dc1:3";
+    let store = secret(folder.path(), "store", &format!("{url}\n"), 0o600);
+    let data = folder.path().display().to_string();
+    let load = |variables| Worker::load(parse(&["worker", "--data", "/nowhere", "--join-file", &join]), variables);
+    let (worker, warnings) = load(environment(&[("LIMPET_STORE_FILE", &store)])).unwrap();
+    assert_eq!((worker.join.unwrap().as_str(), &*worker.processing.store), (token.as_str(), url));
+    assert!(warnings.is_empty(), "{warnings:?}");
+
+    let open = secret(folder.path(), "open", &format!("{url}\n"), 0o644);
+    let (_, warnings) = load(environment(&[("LIMPET_STORE_FILE", &open)])).unwrap();
+    assert!(matches!(&warnings[..], [one] if one.contains(&open) && one.contains("0644")), "{warnings:?}");
+    let both = load(environment(&[("LIMPET_STORE_FILE", &store), ("LIMPET_STORE", "sqlite:x")])).unwrap_err();
+    assert_eq!(both.to_string(), "LIMPET_STORE and LIMPET_STORE_FILE are both given; allowed: one of them");
+    let both = load(environment(&[("LIMPET_JOIN", token.as_str())])).unwrap_err().to_string();
+    assert_eq!(both, "LIMPET_JOIN and --join-file are both given; allowed: one of them");
+    let gone = || Worker::load(parse(&["worker", "--data", &data, "--join-file", "/nowhere/join"]), Vec::new());
+    assert!(
+        gone().unwrap_err().to_string().contains("--join-file: \"/nowhere/join\" is not allowed: it cannot be read")
+    );
+    std::fs::create_dir(folder.path().join("identity")).unwrap();
+    assert!(gone().is_ok(), "who has joined needs no token");
+    let no_token = secret(folder.path(), "none", "hunter2\n", 0o600);
+    let wrong = Worker::load(parse(&["worker", "--join-file", &no_token]), Vec::new()).unwrap_err().to_string();
+    assert!(wrong.contains("in the file: the join token is malformed") && !wrong.contains("hunter2"), "{wrong}");
+}
+
+#[test]
+fn a_configuration_with_a_secret_in_it_should_be_its_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().display().to_string();
+    for (text, mode, warned) in [
+        ("admin-password = 'hunter2hunter2'\n", 0o644, true),
+        ("admin-password = 'hunter2hunter2'\n", 0o600, false),
+        ("store = 'cql://a:b@c/d?replication=dc1:3'\n", 0o640, true),
+        ("store = 'sqlite:x'\ngwmp = '0.0.0.0:1700'\n", 0o644, false),
+    ] {
+        secret(folder.path(), "limpet.toml", text, mode);
+        let (_, warnings) = Worker::load(parse(&["worker", "--data", &data]), Vec::new()).unwrap();
+        assert_eq!(warnings.len(), usize::from(warned), "{text}: {warnings:?}");
+    }
 }
 
 #[test]
@@ -171,7 +233,7 @@ fn every_flag_of_a_role_is_a_setting_and_the_other_way_round() {
 #[test]
 fn every_flag_is_documented() {
     let text = include_str!("../../docs/configuration.md");
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 13] = [
         &["up"],
         &["balancer"],
         &["worker"],
@@ -180,6 +242,11 @@ fn every_flag_is_documented() {
         &["ctl", "join-token"],
         &["ctl", "gateway", "add"],
         &["ctl", "device", "add"],
+        &["ctl", "migrate"],
+        &["ctl", "export"],
+        &["ctl", "import"],
+        &["ctl", "user", "add"],
+        &["ctl", "api-key", "create"],
     ];
     for path in commands {
         for flag in flags_of(path) {
@@ -208,7 +275,7 @@ fn help_names_defaults_and_commands() {
 
 #[test]
 fn the_operators_commands_are_as_documented() {
-    let good: [&[&str]; 12] = [
+    let good: [&[&str]; 15] = [
         &["ctl", "join-token", "--role", "balancer", "--expires", "7d", "--uses", "3"],
         &["ctl", "--data", "/x", "servers", "--json"],
         &["ctl", "ring"],
@@ -219,19 +286,37 @@ fn the_operators_commands_are_as_documented() {
         &["ctl", "device", "add", "--dev-eui", "0000000000000001", "--app-key", "00112233445566778899aabbccddeeff"],
         &["ctl", "--server", "http://h:1", "--token", "k", "servers"],
         &["ctl", "servers", "--server", "http://h:1", "--token", "k"],
+        &["ctl", "servers", "--server", "http://h:1", "--token-file", "/f"],
+        &["ctl", "migrate", "--store-file", "/f"],
+        &[
+            "ctl",
+            "device",
+            "add",
+            "--dev-eui",
+            "1122334455667788",
+            "--dev-addr",
+            "01020304",
+            "--nwk-s-key-file",
+            "/n",
+            "--app-s-key-file",
+            "/a",
+        ],
         &["simulate", "--server", "127.0.0.1:1700"],
         &["simulate", "--server", "127.0.0.1:1700", "--api", "http://127.0.0.1:8080", "--password", "x"],
     ];
     for line in good {
         Cli::try_parse_from([&["limpet"], line].concat()).unwrap_or_else(|e| panic!("{line:?}: {e}"));
     }
-    let bad: [&[&str]; 8] = [
+    let bad: [&[&str]; 11] = [
         &["ctl", "join-token", "--uses", "0"],
         &["ctl", "join-token", "--expires", "soon"],
         &["ctl", "ring", "xyz"],
         &["ctl", "device", "add", "--dev-eui", "0000000000000001"],
         &["ctl", "device", "add", "--dev-eui", "0000000000000001", "--dev-addr", "01020304"],
-        &["ctl", "--server", "http://h:1", "servers"],
+        &["ctl", "--server", "http://h:1", "--token", "k", "--token-file", "/f", "servers"],
+        &["ctl", "migrate"],
+        &["ctl", "migrate", "--store", "sqlite:x", "--store-file", "/f"],
+        &["ctl", "device", "add", "--dev-eui", "0000000000000001", "--dev-addr", "01020304", "--app-key-file", "/f"],
         &["ctl"],
         &["simulate"],
     ];

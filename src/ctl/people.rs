@@ -1,18 +1,21 @@
 //! Users and API keys: asked of a running server, or of the store itself.
 
-use std::{io::Read, path::Path};
+use std::path::Path;
 
 use limpet_api::{Api, ApiState, NoCluster};
 use limpet_shared::admin::{ApiKeyAdd, Password, Reply, Request, UserAdd};
 use limpet_store::{OpenError, StoreError, moving};
 
-use crate::cli::{ApiKeyTask, PasswordArg, UserTask};
+use crate::{
+    cli::{ApiKeyTask, PasswordArg, UserTask},
+    secrets::{Line, of},
+};
 
 /// Why the question could not even be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PeopleError {
-    #[error("cannot read the password from {file}: {why}")]
-    Password { file: String, why: String },
+    #[error("{0}")]
+    Password(String),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -44,21 +47,9 @@ pub fn about_keys(task: ApiKeyTask) -> Request {
     }
 }
 
-/// The first line of the file.
 fn password_in(file: Option<&Path>) -> Result<Option<Password>, PeopleError> {
-    let Some(file) = file else { return Ok(None) };
-    let failed = |why: String| PeopleError::Password { file: file.display().to_string(), why };
-    let text = if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(file)
-    };
-    let text = text.map_err(|e| failed(e.to_string()))?;
-    match text.lines().next() {
-        Some(line) if !line.is_empty() => Ok(Some(Password(line.to_owned()))),
-        _ => Err(failed("its first line is empty".into())),
-    }
+    let read = of(None, file, "--password-file", Line::First).map_err(PeopleError::Password)?;
+    Ok(read.map(Password))
 }
 
 /// Answers from the store, as a worker on it would.

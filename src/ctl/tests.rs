@@ -51,6 +51,14 @@ async fn a_running_process_answers_for_people_and_for_programs() {
     let key = "00112233445566778899aabbccddeeff";
     let device = ["device", "add", "--dev-eui", "0000000000000001", "--app-key", key, "--data", &data];
     assert_eq!(ctl(&device).await.unwrap(), "added\n");
+    let file = folder.path().join("key");
+    let device =
+        ["device", "add", "--dev-eui", "0000000000000001", "--app-key-file", file.to_str().unwrap(), "--data", &data];
+    std::fs::write(&file, format!("{key}\n")).unwrap();
+    assert_eq!(ctl(&device).await.unwrap(), "added\n");
+    std::fs::write(&file, format!("{key}00\n")).unwrap();
+    let error = ctl(&device).await.unwrap_err();
+    assert!(error.contains("--app-key-file: the file's first line is no key") && !error.contains(key), "{error}");
     let error = ctl(&["drain", "w9", "--json", "--data", &data]).await.unwrap_err();
     assert_eq!(error, "no worker named w9 is connected");
 }
@@ -85,6 +93,15 @@ async fn an_api_answers_whoever_has_a_key() {
         let error = ctl(&["--server", server, "--token", token, "servers"]).await.unwrap_err();
         assert!(error.contains(cause) && !error.contains('\n'), "{error}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, "Its id is 1; the key itself is not shown again:\ngood\n").unwrap();
+    let table = ctl(&["--server", &url, "--token-file", file.to_str().unwrap(), "servers"]).await.unwrap();
+    assert!(table.contains("w1"), "{table}");
+    let missing = ctl(&["--server", &url, "servers", "--token-file", "/nowhere/key"]).await.unwrap_err();
+    assert!(missing.starts_with("--token-file /nowhere/key: it cannot be read"), "{missing}");
+    let none = ctl(&["--server", &url, "servers"]).await.unwrap_err();
+    assert_eq!(none, "--server needs an API key: give --token or --token-file");
     let elsewhere = ctl(&["--server", &format!("{url}x"), "--token", "good", "servers"]).await.unwrap_err();
     assert!(elsewhere.contains("answers 404, not as Limpet's API does"), "{elsewhere}");
 }
@@ -117,5 +134,11 @@ async fn people_get_in_again_by_the_store_of_a_stopped_server() {
     let by_file = ["user", "add", "ann@example.org", "--password-file", file.to_str().unwrap(), "--store", &url];
     assert!(ctl(&by_file).await.unwrap_err().contains("at least 8 characters"));
     std::fs::write(&file, "long enough\n").unwrap();
+    let kept = folder.path().join("url");
+    std::fs::write(&kept, format!("{url}\n")).unwrap();
+    let kept = kept.display().to_string();
+    assert!(ctl(&["user", "list", "--store-file", &kept]).await.unwrap().contains("admin"));
+    let said = ctl(&["migrate", "--store-file", &kept]).await.unwrap();
+    assert!(said.contains("already"), "{said}");
     assert!(!ctl(&by_file).await.unwrap().contains("long enough"));
 }
