@@ -1,5 +1,7 @@
 //! Gateways as they are: ports that change, TX_ACKs from the wrong socket or from nowhere, counters that wrap.
 
+use std::time::Duration;
+
 use limpet_bench::{GatewayConfig, Received, TxAckFrom, TxAckStyle, Uplink, VirtualDevice};
 use limpet_shared::gwmp::{Datr, DownKind, Rxpk};
 
@@ -92,6 +94,28 @@ async fn a_counter_that_wraps_wraps_in_the_downlink_too() {
     }
     network.ups(cases.len()).await;
     assert_eq!(network.told("up").len(), cases.len());
+}
+
+/// Behind a cellular line, where a TX_ACK takes 600 ms.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_with_slow_answers_is_sent_each_downlink_once() {
+    let network = Network::up().await;
+    let (eui, mut device) = (network.gateway(), network.abp());
+    let (first, second) =
+        (network.api.enqueue(device.dev_eui(), 9, b"1").await, network.api.enqueue(device.dev_eui(), 9, b"2").await);
+    let (pull, push) = (Socket::open(network.gwmp, eui, 2).await, Socket::open(network.gwmp, eui, 2).await);
+    pull.open_route(1).await;
+    for number in 0..4 {
+        push.report(2 + number, &[uplink(&mut device, 1_000_000 + u32::from(number) * 10_000_000)]).await;
+        let (token, txpk) = pull.pull_resp().await;
+        acknowledged(&mut device, &txpk.data, number.into());
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        pull.tx_ack(token, b"").await;
+        tokio::time::sleep(QUIET).await;
+        pull.strictly_silent().await;
+    }
+    let sent: Vec<_> = network.told("txack").iter().map(|event| event.body["queueItemId"].clone()).collect();
+    assert_eq!(sent, [first, second]);
 }
 
 /// With every way to say yes.

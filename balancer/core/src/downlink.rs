@@ -1,4 +1,21 @@
 //! Downlinks on their way through a gateway: each window of each goes out once, in time, until one is taken.
+//!
+//! A downlink in flight is in one of the states of [`State`], with a moment (its *deadline*) at which it is looked at
+//! again. *Next* is its first window that has not gone out and can still be met.
+//!
+//! | state | taken (TX_ACK) | refused (TX_ACK of the last window) | the deadline |
+//! | --- | --- | --- | --- |
+//! | (new) | | | the first window that can be met: Held, or sent; none: settled, `TOO_LATE` |
+//! | Held, the gateway has no queue | settled, sent | | 800 ms before the window: sent; else the next |
+//! | Sent, with time for a next one after silence | settled, sent | the next; none: see below | after the gateway's patience: the next |
+//! | Unanswered | settled, sent | the next; none: see below | some time after the window: settled, `NO_ANSWER` |
+//!
+//! What is sent is Sent if the gateway's silence means something ([`Answers`]) and would be clear [`SPARE`] before the next
+//! window's last moment; else Unanswered. Nothing left to try: if all that went out was refused, it is settled in the gateway's words.
+//! If any was met with silence, that may be on air: Unanswered until its own time is over, and then `NO_ANSWER`.
+//! A TX_ACK that comes after `NO_ANSWER` settles it once more, as sent.
+
+mod active;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -11,7 +28,7 @@ use bytes::Bytes;
 use limpet_shared::{
     Eui64, Now, UnixMicros,
     gwmp::{TxAckResult, parse_tx_ack, pull_resp},
-    link::{Downlink, TxAck, Window},
+    link::{Downlink, TxAck},
 };
 use siphasher::sip::SipHasher13;
 
@@ -19,24 +36,28 @@ use crate::{
     action::{DropReason, Source, WorkerId},
     gateways::Via,
 };
+use active::{Active, Sent, State, silence_refuses};
 
 /// A window that begins sooner than this is lost: a forwarder needs 42.5 ms, and the way there takes its time.
 pub const TOO_LATE: Duration = Duration::from_millis(100);
+/// Silence sends the next window only if that is clear so long before the window's last moment.
+pub const SPARE: Duration = Duration::from_millis(100);
 /// A gateway without a queue transmits when told: it is told so long before.
 pub const WITHOUT_QUEUE: Duration = Duration::from_millis(800);
-/// A gateway that sends TX_ACKs sends them at once; silence for so long is a refusal.
-pub const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// An answer that has not come so long after the window will not come.
 const SETTLE_AFTER: Duration = Duration::from_millis(500);
 /// The same, for a downlink that is transmitted at once.
 const SETTLE_IMMEDIATE: Duration = Duration::from_secs(1);
-/// For how long a settled key is known, so that another worker's copy does not go on air.
+/// For how long a settled key is known, so that another worker's copy does not go on air, and a late TX_ACK has its downlink.
 const REMEMBER: Duration = Duration::from_secs(10);
 /// Downlinks in flight, and settled ones remembered.
 const MAX_ACTIVE: usize = 20_000;
 const MAX_SETTLED: usize = 100_000;
 /// More windows than a downlink has: RX1, RX2, and room for what may come.
 const MAX_WINDOWS: usize = 8;
+
+/// What went out may be on air, and nobody knows.
+const NO_ANSWER: &str = "NO_ANSWER";
 
 type Key = (Eui64, u64);
 
@@ -60,40 +81,13 @@ pub enum Output {
     },
 }
 
-/// One downlink in flight.
-#[derive(Clone, Debug)]
-struct Active {
-    downlink: Downlink,
-    /// Who asked for it last.
-    worker: WorkerId,
-    /// The window that is tried now.
-    current: usize,
-    state: State,
-    /// Numbers of the windows that went out, or could not.
-    tried: Vec<u32>,
-    /// Tokens under which it went out: any of them may be answered.
-    tokens: Vec<(u16, u32)>,
-    /// The gateway is known to send TX_ACKs.
-    answers: bool,
-    deadline: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Not sent yet: the gateway has no queue.
-    Held,
-    /// Silence until the deadline is a refusal.
-    Sent,
-    /// Silence until the deadline settles it.
-    Unanswered,
-}
-
 /// One downlink whose fate is known.
 #[derive(Clone, Debug)]
 struct Settled {
     ack: TxAck,
     told: WorkerId,
     tried: Vec<u32>,
+    sent: Vec<Sent>,
 }
 
 /// All downlinks in flight. Bounded.
@@ -157,16 +151,9 @@ impl Downlinks {
             let ack = settle(&downlink, 0, "QUEUE_FULL", now.unix);
             return out.push(Output::Settled { worker, ack });
         }
-        let active = Active {
-            downlink,
-            worker,
-            current: 0,
-            state: State::Held,
-            tried,
-            tokens: Vec::new(),
-            answers: false,
-            deadline: now.mono,
-        };
+        let sent = self.settled.get_mut(&key).map(|settled| core::mem::take(&mut settled.sent)).unwrap_or_default();
+        let active =
+            Active { downlink, worker, current: 0, state: State::Held, tried, sent, echoes: false, deadline: now.mono };
         self.active.insert(key, active);
         self.deadlines.insert((now.mono, key));
         self.advance(now, key, via, 0, "TOO_LATE", out);
@@ -177,13 +164,13 @@ impl Downlinks {
         let Some(active) = self.active.get_mut(&key) else { return };
         let Some(via) = via else {
             let window = active.downlink.windows.get(from).map_or(0, |w| w.number);
-            return self.finish(now, key, window, "NO_ROUTE", out);
+            return self.conclude(now, key, window, "NO_ROUTE", out);
         };
         match active.next_window(from, now.unix) {
             None => {
                 let last = active.downlink.windows.last().map(|w| w.number);
                 let window = active.tried.last().copied().or(last).unwrap_or_default();
-                self.finish(now, key, window, error, out);
+                self.conclude(now, key, window, error, out);
             }
             Some(index) => {
                 active.current = index;
@@ -199,14 +186,9 @@ impl Downlinks {
         let Some(active) = self.active.get_mut(&key) else { return };
         let Some(window) = active.downlink.windows.get(active.current).cloned() else { return };
         self.tokens.insert((key.0, token), key.1);
-        active.tokens.push((token, window.number));
-        active.tried.push(window.number);
-        active.answers = via.sends_tx_ack;
-        let settle_at = settle_at(now, &window);
-        let refusal_at = now.mono + ANSWER_WITHIN;
-        let quick = via.sends_tx_ack && via.version >= 2 && refusal_at < settle_at;
-        active.state = if quick { State::Sent } else { State::Unanswered };
-        self.set_deadline(key, if quick { refusal_at } else { settle_at });
+        let (state, deadline) = active.went_out(now, &window, token, &via);
+        active.state = state;
+        self.set_deadline(key, deadline);
         let bytes = pull_resp(via.version, token, &window.json).into();
         out.push(Output::Send { gateway: key.0, window: window.number, to: via.source, bytes });
     }
@@ -220,7 +202,7 @@ impl Downlinks {
         })
     }
 
-    /// A gateway's TX_ACK, from whichever of its sockets. Whether it belongs to a downlink in flight.
+    /// A gateway's TX_ACK, from whichever of its sockets. How long it took, if it is the first under a token of ours.
     pub fn on_tx_ack(
         &mut self,
         now: Now,
@@ -229,22 +211,64 @@ impl Downlinks {
         body: &[u8],
         via: Option<Via>,
         out: &mut Vec<Output>,
-    ) -> Result<(), DropReason> {
-        let key = (gateway, *self.tokens.get(&(gateway, token)).ok_or(DropReason::TxAckUnmatched)?);
+    ) -> Result<Option<Duration>, DropReason> {
+        let ours = self.tokens.get(&(gateway, token)).map(|&key| ((gateway, key), token));
+        let guessed = || self.only_one_out(gateway).filter(|_| via.is_some_and(|via| !via.answers.echoes));
+        let (key, token) = ours.or_else(guessed).ok_or(DropReason::TxAckUnmatched)?;
         let error = match parse_tx_ack(body).map_err(|_| DropReason::TxAckMalformed)? {
             TxAckResult::Sent(_) => String::new(),
             TxAckResult::Refused(error) => error.as_str().into(),
         };
-        let active = self.active.get(&key).ok_or(DropReason::TxAckUnmatched)?;
-        let window = active.tokens.iter().find(|(t, _)| *t == token).map_or(0, |(_, number)| *number);
-        if error.is_empty() {
-            self.finish(now, key, window, "", out);
-        } else if active.tokens.last().is_some_and(|(t, _)| *t == token) && active.state != State::Held {
-            let next = active.current + 1;
-            self.advance(now, key, via, next, &error, out);
+        let all = match self.active.get_mut(&key) {
+            Some(active) => &mut active.sent,
+            None => &mut self.settled.get_mut(&key).ok_or(DropReason::TxAckUnmatched)?.sent,
+        };
+        let sent = all.iter_mut().find(|sent| sent.token == token && !sent.answered);
+        // A repeated answer says nothing new.
+        let Some(sent) = sent else { return Ok(None) };
+        sent.answered = true;
+        let (window, time) = (sent.window, now.mono.saturating_sub(sent.at));
+        match (error.is_empty(), self.active.contains_key(&key)) {
+            (true, true) => self.finish(now, key, window, "", out),
+            (true, false) => self.late(now, key, window, out),
+            (false, true) => self.refused(now, key, token, &error, via, out),
+            (false, false) => {}
         }
-        // Otherwise: a refusal of a window that was given up already says nothing new.
-        Ok(())
+        Ok(ours.map(|_| time))
+    }
+
+    /// The one thing that this gateway may be answering, if it is one: it does not give back what tells which.
+    fn only_one_out(&self, gateway: Eui64) -> Option<(Key, u16)> {
+        let active = self.active.range((gateway, 0)..=(gateway, u64::MAX));
+        let mut out = active.flat_map(|(&key, active)| {
+            active.sent.iter().filter(|sent| !sent.answered).map(move |sent| (key, sent.token))
+        });
+        out.next().filter(|_| out.next().is_none())
+    }
+
+    fn refused(&mut self, now: Now, key: Key, token: u16, error: &str, via: Option<Via>, out: &mut Vec<Output>) {
+        let Some(active) = self.active.get(&key) else { return };
+        let newest = active.sent.last().is_some_and(|sent| sent.token == token);
+        if active.state == State::Held {
+            return; // The next window waits for its time already.
+        }
+        if newest {
+            let next = active.current + 1;
+            self.advance(now, key, via, next, error, out);
+        } else if active.awaited_until().is_none() {
+            let window = active.tried.last().copied().unwrap_or_default();
+            self.finish(now, key, window, error, out);
+        }
+    }
+
+    /// It was settled as not answered, and is on air after all.
+    fn late(&mut self, now: Now, key: Key, window: u32, out: &mut Vec<Output>) {
+        let Some(settled) = self.settled.get_mut(&key) else { return };
+        // What was taken as transmitted is no news.
+        if settled.ack.error == NO_ANSWER && !settled.ack.assumed {
+            settled.ack = TxAck { error: String::new(), window, at: now.unix.0, ..settled.ack.clone() };
+            out.push(Output::Settled { worker: settled.told, ack: settled.ack.clone() });
+        }
     }
 
     /// Does what is due.
@@ -259,7 +283,10 @@ impl Downlinks {
             && (at <= now.mono || self.forget.len() > MAX_SETTLED)
         {
             self.forget.pop_front();
-            self.settled.remove(&key);
+            let sent = self.settled.remove(&key).map(|settled| settled.sent).unwrap_or_default();
+            for sent in sent {
+                self.tokens.remove(&(key.0, sent.token));
+            }
         }
     }
 
@@ -272,30 +299,36 @@ impl Downlinks {
                 Some(via) if active.meets(current, now.unix) => self.send(now, key, via, out),
                 _ => self.advance(now, key, via, current, "TOO_LATE", out),
             },
-            State::Sent if active.next_window(current + 1, now.unix).is_some() => {
-                self.advance(now, key, via, current + 1, "NO_ANSWER", out);
+            // Meanwhile it may have shown that its silence means nothing.
+            State::Sent if via.is_some_and(|via| silence_refuses(via.version, &via.answers)) => {
+                self.advance(now, key, via, current + 1, NO_ANSWER, out);
             }
-            State::Sent => {
-                active.state = State::Unanswered;
-                let at = active.downlink.windows.get(current).map_or(now.mono, |w| settle_at(now, w));
-                self.set_deadline(key, at.max(now.mono + Duration::from_millis(1)));
-            }
-            State::Unanswered => {
+            State::Sent | State::Unanswered => {
                 let window = active.tried.last().copied().unwrap_or_default();
-                self.finish(now, key, window, "NO_ANSWER", out);
+                self.conclude(now, key, window, NO_ANSWER, out);
             }
+        }
+    }
+
+    /// There is nothing more to try. What may be on air is waited for.
+    fn conclude(&mut self, now: Now, key: Key, window: u32, error: &str, out: &mut Vec<Output>) {
+        let Some(active) = self.active.get_mut(&key) else { return };
+        match active.awaited_until() {
+            Some(until) if until > now.mono => {
+                active.state = State::Unanswered;
+                self.set_deadline(key, until);
+            }
+            Some(_) => self.finish(now, key, window, NO_ANSWER, out),
+            None => self.finish(now, key, window, error, out),
         }
     }
 
     fn finish(&mut self, now: Now, key: Key, window: u32, error: &str, out: &mut Vec<Output>) {
         let Some(active) = self.active.remove(&key) else { return };
         self.deadlines.remove(&(active.deadline, key));
-        for (token, _) in &active.tokens {
-            self.tokens.remove(&(key.0, *token));
-        }
-        let assumed = error == "NO_ANSWER" && !active.answers;
+        let assumed = error == NO_ANSWER && !active.echoes;
         let ack = TxAck { assumed, ..settle(&active.downlink, window, error, now.unix) };
-        let settled = Settled { ack: ack.clone(), told: active.worker, tried: active.tried };
+        let settled = Settled { ack: ack.clone(), told: active.worker, tried: active.tried, sent: active.sent };
         if self.settled.insert(key, settled).is_none() {
             self.forget.push_back((now.mono + REMEMBER, key));
         }
@@ -320,38 +353,6 @@ impl Downlinks {
     pub fn in_flight(&self) -> usize {
         self.active.len()
     }
-}
-
-impl Active {
-    /// The first window from `from` on that was not tried and can still be met.
-    fn next_window(&self, from: usize, now: UnixMicros) -> Option<usize> {
-        (from..self.downlink.windows.len()).find(|&index| {
-            let untried = self.downlink.windows.get(index).is_some_and(|w| !self.tried.contains(&w.number));
-            untried && self.meets(index, now)
-        })
-    }
-
-    fn meets(&self, index: usize, now: UnixMicros) -> bool {
-        self.downlink.windows.get(index).is_some_and(|w| w.number == 0 || w.at >= (now + TOO_LATE).0)
-    }
-
-    /// Until when the window is kept back; `None` to send it now.
-    fn hold_until(&self, now: Now, via: &Via) -> Option<Duration> {
-        let window = self.downlink.windows.get(self.current)?;
-        if via.version >= 2 || via.sends_tx_ack || window.number == 0 {
-            return None;
-        }
-        let at = mono_of(now, UnixMicros(window.at)).saturating_sub(WITHOUT_QUEUE);
-        (at > now.mono).then_some(at)
-    }
-}
-
-fn mono_of(now: Now, at: UnixMicros) -> Duration {
-    now.mono + at.since(now.unix)
-}
-
-fn settle_at(now: Now, window: &Window) -> Duration {
-    if window.number == 0 { now.mono + SETTLE_IMMEDIATE } else { mono_of(now, UnixMicros(window.at)) + SETTLE_AFTER }
 }
 
 fn settle(downlink: &Downlink, window: u32, error: &str, at: UnixMicros) -> TxAck {

@@ -11,6 +11,7 @@ use limpet_shared::{Eui64, Now, UnixMicros, gwmp::UpKind, policy::AddressPolicy}
 use crate::{
     action::{DropReason, Source, WorkerId},
     addresses::{Addresses, EXPIRES},
+    answers::Answers,
     bucket::Bucket,
     cluster::Knowledge,
     config::Config,
@@ -48,8 +49,8 @@ pub struct Gateway {
     pub choice: Option<(u64, Option<WorkerId>)>,
     /// Epoch of the ring whose choice was published last.
     pub published: Option<u64>,
-    /// It has answered a downlink with a TX_ACK before, so it has a queue and its silence means something.
-    pub sends_tx_ack: bool,
+    /// What its TX_ACKs have shown.
+    pub answers: Answers,
     /// When a worker was told last that it is there, and under which address.
     told: Option<(Duration, SocketAddr)>,
     /// When all workers were told last that it asked for downlinks here.
@@ -115,7 +116,7 @@ pub struct Heard {
 pub struct Via {
     pub source: Source,
     pub version: u8,
-    pub sends_tx_ack: bool,
+    pub answers: Answers,
 }
 
 /// All gateways. Known ones are bounded by the network, all others by number; no unknown gateway can make a known
@@ -252,7 +253,7 @@ impl Gateways {
     pub fn via(&self, gateway: Eui64, now: Duration) -> Option<Via> {
         let entry = self.get(gateway)?;
         let source = entry.addresses.ways(now).next()?;
-        Some(Via { source, version: entry.version, sends_tx_ack: entry.sends_tx_ack })
+        Some(Via { source, version: entry.version, answers: entry.answers })
     }
 
     /// Where its downlinks go besides: while it is not clear which address is the gateway's, each has a copy.

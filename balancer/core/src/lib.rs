@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod action;
 mod addresses;
+pub mod answers;
 mod balancer;
 mod bucket;
 mod cluster;

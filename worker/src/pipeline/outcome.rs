@@ -12,13 +12,14 @@ use super::{
     act::{TxContext, integrations},
 };
 
-/// Ours for a silent gateway: the bytes may have been on air.
+/// Ours for a silent gateway: the bytes may have been on air, and it may still say so.
 const NO_ANSWER: &str = "NO_ANSWER";
 /// How often the row of a refused item is written, if others write it too.
 const TAKE_BACK_TRIES: u32 = 3;
 
-/// Parts of a slot's events that come after it: a txack or its failure.
-const PART_AFTER: u32 = 1000;
+/// Parts of a slot's events that come after it. Both may come, in this order: a gateway that was given up answers after all.
+const PART_TX_FAILED: u32 = 1000;
+const PART_TX_ACK: u32 = 1001;
 
 impl Pipeline {
     /// Any worker can take it: the context tells all. On air means that a queue item is not offered again.
@@ -87,7 +88,7 @@ impl Pipeline {
     /// downlink, and nothing of an uplink is lost.
     async fn emit_after(&self, ack: &TxAck, on_air: bool, tx: &TxContext, kind: EventKind) {
         let Ok(Some(device)) = self.store.device_context(tx.session.dev_eui).await else { return };
-        let what = if on_air { "txack" } else { "txfail" };
+        let (what, part) = if on_air { ("txack", PART_TX_ACK) } else { ("txfail", PART_TX_FAILED) };
         let event = Event {
             id: ident::event_id(what, &tx.session, tx.resets, tx.fcnt_down),
             at: UnixMicros(ack.at),
@@ -100,7 +101,7 @@ impl Pipeline {
                 device: tx.session.dev_eui,
                 session_since: tx.since,
                 slot: tx.slot,
-                part: PART_AFTER,
+                part,
                 event: event.clone(),
             };
             // By way of the pending table: it must not overtake the uplink's own event.
@@ -118,7 +119,8 @@ fn event_kind(ack: &TxAck, on_air: bool, tx: &TxContext, queue_item: String) -> 
             ("gateway_id".into(), Eui64(ack.gateway).to_string()),
             ("error".into(), ack.error.clone()),
         ]);
-        let description = format!("the gateway did not transmit: {}; the item is offered again", ack.error);
+        let what = if ack.error == NO_ANSWER { "has not said whether it transmitted" } else { "did not transmit" };
+        let description = format!("the gateway {what}: {}; the item is offered again", ack.error);
         return EventKind::Log(LogEvent { error: true, code: "DOWNLINK_GATEWAY".into(), description, context });
     }
     EventKind::TxAck(TxAckEvent {

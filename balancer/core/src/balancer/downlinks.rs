@@ -30,11 +30,15 @@ impl Balancer {
         }
         let via = self.gateways.via(header.gateway, now.mono);
         let mut out = Vec::new();
-        self.downlinks.on_tx_ack(now, header.gateway, header.token, body, via, &mut out)?;
-        // Only a token of ours shows that the gateway answers downlinks; anybody can send a TX_ACK.
+        let answered = self.downlinks.on_tx_ack(now, header.gateway, header.token, body, via, &mut out);
         if let Some(entry) = self.gateways.get_mut(header.gateway) {
-            entry.sends_tx_ack = true;
+            match answered {
+                Ok(Some(time)) => entry.answers.matched(time),
+                Err(DropReason::TxAckUnmatched) => entry.answers.unmatched(),
+                _ => {}
+            }
         }
+        answered?;
         self.carry_out(now, out);
         Ok(())
     }

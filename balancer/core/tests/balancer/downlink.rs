@@ -249,3 +249,166 @@ fn a_gateway_that_moves_is_answered_where_it_is_now() {
     w.downlink(a, 42, 1, windows);
     assert_eq!(w.pull_resps().iter().map(|resp| resp.1).collect::<Vec<_>>(), [elsewhere(1)]);
 }
+
+/// Answers everything that a gateway was sent, each so long after it came, for as long as there is something. Numbers of the
+/// windows that went on air, in order.
+fn run_answering(w: &mut World, first: usize, delay: u64, error: impl Fn(usize) -> &'static str) -> Vec<String> {
+    let (mut answered, end) = (first, w.ms + 4_000);
+    while w.ms < end {
+        w.run(10);
+        let resps = w.pull_resps();
+        if let Some(resp) = resps.get(answered).filter(|resp| w.ms >= resp.0 + delay) {
+            w.tx_ack(source(1), 1, resp.2, error(answered - first));
+            answered += 1;
+        }
+    }
+    w.pull_resps().into_iter().skip(first).map(|resp| resp.3).collect()
+}
+
+const RX1: &str = r#"{"txpk":{"window":1}}"#;
+const RX2: &str = r#"{"txpk":{"window":2}}"#;
+const REFUSED: &str = r#"{"txpk_ack":{"error":"COLLISION_PACKET"}}"#;
+
+#[test]
+fn a_gateway_behind_a_slow_line_transmits_each_downlink_once() {
+    // Delays of the TX_ACK in ms; the first is from when the gateway's silence means nothing yet.
+    for delay in [20, 240, 400, 600, 800, 1_200, 1_900] {
+        let (mut w, a) = one_worker();
+        for key in 0..10 {
+            w.pull(2, 1);
+            let (sent, windows) = (w.pull_resps().len(), two_windows(&w));
+            w.downlink(a, key, 1, windows);
+            assert_eq!(run_answering(&mut w, sent, delay, |_| ""), [RX1], "downlink {key}, TX_ACK after {delay} ms");
+        }
+        let acks = w.tx_acks(a);
+        let last = |key| acks.iter().rfind(|ack| ack.key == key).map(|ack| (ack.window, ack.error.as_str()));
+        for key in 0..10 {
+            assert!(delay > 1_400 && key == 0 || last(key) == Some((1, "")), "{delay} ms: {:?}", last(key));
+        }
+    }
+}
+
+#[test]
+fn after_a_slow_answer_a_refusal_still_turns_to_rx2_and_silence_does_if_there_is_time() {
+    // (TX_ACK of the one before, windows in so many ms, what follows an RX1 without answer and when)
+    for (slow, rx1, rx2_after) in
+        [(20, 900, Some(250)), (600, 900, Some(1_200)), (900, 900, None), (600, 400, Some(1_200)), (600, 399, None)]
+    {
+        let (mut w, a) = one_worker();
+        w.pull(2, 1);
+        let windows = two_windows(&w);
+        w.downlink(a, 1, 1, windows);
+        run_answering(&mut w, 0, slow, |_| "");
+        let (start, windows) = (w.ms, vec![w.window(1, rx1), w.window(2, rx1 + 1_000)]);
+        w.downlink(a, 2, 1, windows);
+        w.run(4_000);
+        let after = w.pull_resps().get(2).map(|resp| resp.0 - start);
+        assert_eq!(after, rx2_after, "{slow} ms, RX1 in {rx1} ms");
+        let acks = w.tx_acks(a);
+        assert_eq!((acks[1].error.as_str(), acks[1].assumed), ("NO_ANSWER", false));
+
+        let (sent, windows) = (w.pull_resps().len(), two_windows(&w));
+        w.downlink(a, 3, 1, windows);
+        let aired = run_answering(&mut w, sent, slow, |n| if n == 0 { REFUSED } else { "" });
+        assert_eq!(aired, [RX1, RX2], "refused after {slow} ms");
+        assert_eq!(w.tx_acks(a).last().map(|ack| (ack.window, ack.error.as_str())), Some((2, "")));
+    }
+}
+
+#[test]
+fn an_answer_after_all_was_given_up_says_that_it_was_sent_and_only_once() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    let windows = two_windows(&w);
+    w.downlink(a, 1, 1, windows);
+    run_answering(&mut w, 0, 20, |_| "");
+    let windows = vec![w.window(1, 900)];
+    w.downlink(a, 2, 1, windows);
+    w.run(2_000);
+    let token = w.pull_resps()[1].2;
+    assert_eq!(w.tx_acks(a)[1].error, "NO_ANSWER");
+    w.tx_ack(source(1), 1, token, "");
+    w.tx_ack(source(1), 1, token, "");
+    let acks = w.tx_acks(a);
+    assert_eq!(acks.len(), 3, "{acks:?}");
+    assert_eq!(
+        (acks[2].key, acks[2].window, acks[2].error.as_str(), &acks[2].context[..]),
+        (2, 1, "", &b"context"[..])
+    );
+    let windows = vec![w.window(1, 900)];
+    w.downlink(a, 2, 1, windows);
+    assert_eq!((w.pull_resps().len(), w.drops.len()), (2, 0), "known to be on air, and every answer is known");
+}
+
+#[test]
+fn silence_in_rx1_and_a_refusal_of_rx2_is_no_refusal() {
+    for rx1_answers_later in ["", REFUSED, "never"] {
+        let (mut w, a) = one_worker();
+        w.pull(2, 1);
+        let windows = two_windows(&w);
+        w.downlink(a, 1, 1, windows);
+        run_answering(&mut w, 0, 20, |_| "");
+        let windows = two_windows(&w);
+        w.downlink(a, 2, 1, windows);
+        w.run(260);
+        let resps = w.pull_resps();
+        assert_eq!(resps[2].3, RX2);
+        w.tx_ack(source(1), 1, resps[2].2, REFUSED);
+        assert_eq!(w.tx_acks(a).len(), 1, "RX1 may be on air");
+        if rx1_answers_later != "never" {
+            w.tx_ack(source(1), 1, resps[1].2, rx1_answers_later);
+        }
+        w.run(4_000);
+        let acks = w.tx_acks(a);
+        let expected = match rx1_answers_later {
+            "" => (1, ""),
+            "never" => (2, "NO_ANSWER"),
+            _ => (2, "COLLISION_PACKET"),
+        };
+        assert_eq!((acks.len(), (acks[1].window, acks[1].error.as_str())), (2, expected));
+        assert_eq!(w.balancer.stats().downlinks, 0);
+    }
+}
+
+#[test]
+fn a_gateway_that_makes_up_tokens_is_understood_where_there_is_one_thing_to_answer() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    let made_up = |w: &World| w.pull_resps().iter().map(|resp| resp.2).fold(1, |at, token| at.max(token % 7_919 + 1));
+    // Refused: the next window, and then the gateway's word.
+    let windows = two_windows(&w);
+    w.downlink(a, 1, 1, windows);
+    let token = made_up(&w);
+    w.tx_ack(source(1), 1, token, REFUSED);
+    assert_eq!(w.pull_resps().len(), 2);
+    w.tx_ack(source(1), 1, token, REFUSED);
+    assert_eq!(w.tx_acks(a).last().map(|ack| (ack.key, ack.error.as_str())), Some((1, "COLLISION_PACKET")));
+    // Two at a time: which is meant cannot be told, and so silence is taken as transmitted.
+    for key in [2, 3] {
+        let windows = two_windows(&w);
+        w.downlink(a, key, 1, windows);
+    }
+    let token = made_up(&w);
+    w.tx_ack(source(1), 1, token, REFUSED);
+    assert_eq!(w.drops.last().map(|drop| drop.0), Some(DropReason::TxAckUnmatched));
+    w.run(4_000);
+    assert_eq!(w.pull_resps().len(), 4, "each once");
+    let acks = w.tx_acks(a);
+    assert!(acks[1..].iter().all(|ack| ack.error == "NO_ANSWER" && ack.assumed), "{acks:?}");
+}
+
+#[test]
+fn a_token_that_is_not_ours_takes_the_meaning_from_a_gateways_silence() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    let windows = two_windows(&w);
+    w.downlink(a, 1, 1, windows);
+    let token = w.pull_resps()[0].2;
+    w.tx_ack(source(1), 1, token, "");
+    w.tx_ack(source(1), 1, token ^ 1, "");
+    let windows = two_windows(&w);
+    w.downlink(a, 2, 1, windows);
+    w.run(4_000);
+    assert_eq!(w.pull_resps().len(), 2, "no RX2 after silence");
+    assert!(w.tx_acks(a)[1].assumed);
+}

@@ -138,6 +138,35 @@ async fn an_item_of_which_nothing_is_heard_goes_out_three_times_and_a_refused_on
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gateway_that_answers_after_it_was_given_up_has_sent_the_item() {
+    // Whether the event of the first word is out before the second one comes, or both wait for the integration.
+    for webhook_is_away in [false, true] {
+        let net = Net::new("eu868", 1).await;
+        net.personalize().await;
+        for item in ["one", "two"] {
+            net.enqueue(item, item.as_bytes()).await;
+        }
+        let stop = tokio_util::sync::CancellationToken::new();
+        let pending = tokio::spawn(run_pending(net.workers[0].clone(), 0, stop.clone()));
+        net.webhook.down.store(webhook_is_away, Ordering::Relaxed);
+        net.heard_at(&uplink(0, false), &[(1, 9.0)]).await;
+        net.told("NO_ANSWER").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        net.told("").await;
+        net.webhook.down.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let kinds: Vec<&str> = net.webhook.events.lock().iter().map(|event| event.kind.name()).collect();
+        assert_eq!(kinds, ["up", "log", "txack"], "webhook away: {webhook_is_away}");
+        net.heard_at(&uplink(1, false), &[(1, 9.0)]).await;
+        let txpk = txpk(&net.downlinks()[1], 0);
+        let Ok(Frame::Data(frame)) = lorawan::parse(&txpk.data) else { panic!("not a data frame") };
+        assert_eq!(frame.decrypt(&KEYS, 1), b"two", "the first is not offered again");
+        stop.cancel();
+        pending.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_whose_clock_is_off_meets_both_windows_and_waits_for_copies() {
     for off in [-20_000, -650, 650, 20_000] {
         let mut net = Net::new("eu868", 1).await;
