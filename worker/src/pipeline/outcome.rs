@@ -8,7 +8,7 @@ use limpet_worker_core::{
 };
 
 use super::{
-    Pipeline,
+    Pause, Pipeline,
     act::{TxContext, integrations},
 };
 
@@ -70,16 +70,21 @@ impl Pipeline {
 
     /// An item that certainly was not on air may be offered again without counting. If this gets lost it counts.
     async fn take_back(&self, tx: &TxContext, seq: u64) {
-        for _ in 0..TAKE_BACK_TRIES {
-            let Ok(Some(row)) = self.store.session(&tx.session, Freshness::Serial).await else { return };
+        let (mut refused, mut pause) = (0, Pause::default());
+        while refused < TAKE_BACK_TRIES {
+            let read = || self.store.session(&tx.session, Freshness::Serial);
+            let Some(row) = self.until_stored("session", read).await else { return };
             let mut next = row.session;
             let item = next.item.as_mut().filter(|item| item.seq == seq);
             if !item.is_some_and(|item| item.take_back(tx.fcnt_down)) {
                 return;
             }
             next.rev += 1;
-            if !matches!(self.store.commit_session(&next).await, Ok(Commit::Refused)) {
-                return;
+            match self.store.commit_session(&next).await {
+                Ok(Commit::Applied) => return,
+                Ok(Commit::Refused) => refused += 1,
+                // What it did, the next look says.
+                Err(error) => self.store_failed("take_back", &error, &mut pause).await,
             }
         }
     }
@@ -87,7 +92,9 @@ impl Pipeline {
     /// An event after the slot's own. Lost with this worker if it dies now: the application then learns less of its
     /// downlink, and nothing of an uplink is lost.
     async fn emit_after(&self, ack: &TxAck, on_air: bool, tx: &TxContext, kind: EventKind) {
-        let Ok(Some(device)) = self.store.device_context(tx.session.dev_eui).await else { return };
+        let read = || self.store.device_context(tx.session.dev_eui);
+        // A device that was deleted has nobody to tell.
+        let Some(device) = self.until_stored("device_context", read).await else { return };
         let (what, part) = if on_air { ("txack", PART_TX_ACK) } else { ("txfail", PART_TX_FAILED) };
         let event = Event {
             id: ident::event_id(what, &tx.session, tx.resets, tx.fcnt_down),

@@ -1,5 +1,7 @@
 //! Downlinks: by a gateway that can send, on the balancer's clock, and a bounded number of times.
 
+use limpet_store::fault::{FaultStore, Faults};
+
 use super::*;
 
 /// This machine's clock is wrong by so many milliseconds.
@@ -163,6 +165,33 @@ async fn a_gateway_that_answers_after_it_was_given_up_has_sent_the_item() {
         assert_eq!(frame.decrypt(&KEYS, 1), b"two", "the first is not offered again");
         stop.cancel();
         pending.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_gateway_says_while_the_store_is_away_is_told_and_counted_when_it_is_back() {
+    for (error, event, offers) in [("", "txack", None), ("TX_FREQ", "log", Some(0)), ("NO_ANSWER", "log", Some(1))] {
+        let mut net = Net::new("eu868", 1).await;
+        let store = FaultStore::new(net.store.clone(), 1, Faults::default());
+        net.workers = vec![net.worker_over("w0", store.clone())];
+        let key = net.personalize().await;
+        net.enqueue("one", b"one").await;
+        net.heard_at(&uplink(0, false), &[(1, 9.0)]).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        store.set_faults(Faults { refuse: 1000, ..Faults::default() });
+        let back = async {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            // Of two writes one is not answered, done or not.
+            store.set_faults(Faults { lose: 300, hide: 200, ..Faults::default() });
+        };
+        futures_util::future::join(net.told(error), back).await;
+        let integration = limpet_store::IntegrationId(Uuid::from_u128(2));
+        let waiting = net.store.pending(integration, DEVICE, 9).await.unwrap();
+        let kinds: Vec<_> = waiting.iter().map(|waiting| waiting.event.kind.name()).collect();
+        assert_eq!(kinds, [event], "{error:?}");
+        let row = net.session(&key).await;
+        let offered = row.session.item.filter(|_| row.marks.sent == 0).map(|item| item.offers);
+        assert_eq!(offered, offers, "{error:?}");
     }
 }
 
