@@ -321,11 +321,37 @@ pub enum CtlCommand {
     /// Add, rename or remove a device
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// List where events go, what does not take them and why; with an application, the events that wait for it
+    #[command(args_conflicts_with_subcommands = true)]
+    Integrations {
+        #[command(subcommand)]
+        task: Option<IntegrationCommand>,
+        /// An application's name or id: list the events that wait
+        #[arg(value_name = "APPLICATION")]
+        id: Option<String>,
+    },
+}
+
+/// `limpet ctl integrations`.
+#[derive(Debug, Subcommand)]
+pub enum IntegrationCommand {
+    /// Offer what has waited longest now, and say what came of it; the rest follows by itself
+    Retry {
+        /// Its application's name or id
+        id: String,
+    },
+    /// Give up all events that wait for it
+    Drop {
+        /// Its application's name or id
+        id: String,
+        #[command(flatten)]
+        sure: SureArg,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Args)]
 pub struct SureArg {
-    /// Also if it is the last worker, so that nothing is acknowledged any more
+    /// Do it without asking, also if something stops or is lost by it
     #[arg(long)]
     pub yes: bool,
 }

@@ -8,8 +8,8 @@ use limpet_shared::admin::{DeviceAdd, ErrorKind, GatewayAdd, Reply, Request, Rol
 use limpet_store::{Migrated, moving::Counters};
 
 use crate::cli::{
-    CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, JoinRole, StoreArg, StoreUrl, SureArg,
-    TokenCommand,
+    CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, IntegrationCommand, JoinRole, StoreArg,
+    StoreUrl, SureArg, TokenCommand,
 };
 use crate::secrets::{self, Line};
 
@@ -184,6 +184,14 @@ fn request(command: CtlCommand) -> Result<Request, CtlError> {
         CtlCommand::Device(DeviceCommand::Add(args)) => Request::DeviceAdd(device(args)?),
         CtlCommand::Device(DeviceCommand::Rename { dev_eui, name }) => Request::DeviceRename { dev_eui, name },
         CtlCommand::Device(DeviceCommand::Remove { dev_eui }) => Request::DeviceRemove { dev_eui },
+        CtlCommand::Integrations { task: None, id: None } => Request::Integrations,
+        CtlCommand::Integrations { task: None, id: Some(id) } => Request::IntegrationEvents { id },
+        CtlCommand::Integrations { task: Some(IntegrationCommand::Retry { id }), .. } => {
+            Request::IntegrationRetry { id }
+        }
+        CtlCommand::Integrations { task: Some(IntegrationCommand::Drop { id, sure }), .. } => {
+            meant(Request::IntegrationDrop { id, by: String::new(), sure: false }, sure)
+        }
     })
 }
 

@@ -2,6 +2,8 @@
 //! any question: a balancer answers what it knows and passes the rest over the link to a worker, and the other way round.
 
 mod devices;
+mod gateways;
+mod integrations;
 mod people;
 mod stops;
 
@@ -10,6 +12,8 @@ use alloc::{borrow::ToOwned, collections::BTreeMap, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 pub use devices::{Device, DeviceAdd};
+pub use gateways::{Gateway, GatewayAdd, Ring, RingWorker};
+pub use integrations::{Integration, IntegrationTrouble, WaitingEvent};
 pub use people::{ApiKey, ApiKeyAdd, Password, User, UserAdd};
 pub use stops::what_stops;
 
@@ -97,6 +101,26 @@ pub enum Request {
     DeviceRemove {
         dev_eui: Eui64,
     },
+    /// Worker: integrations, with what waits for them and why.
+    Integrations,
+    /// Worker: the events that wait for an integration, the longest waiting devices first, some of them. Here and below `id` is
+    /// that of [`Integration`], or its application's name.
+    IntegrationEvents {
+        id: String,
+    },
+    /// Worker: offer an integration now what has waited longest, and say what came of it.
+    IntegrationRetry {
+        id: String,
+    },
+    /// Worker: give up all events that wait for an integration. Not `sure`, it answers how many there are.
+    IntegrationDrop {
+        id: String,
+        /// As in [`Self::Remove`].
+        #[serde(default)]
+        by: String,
+        #[serde(default)]
+        sure: bool,
+    },
     /// Worker, never over the link: the users.
     Users,
     UserAdd(UserAdd),
@@ -127,18 +151,6 @@ pub enum Request {
     },
 }
 
-/// A gateway to add.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct GatewayAdd {
-    pub eui: Eui64,
-    /// Default: the EUI.
-    pub name: Option<String>,
-    /// Name or id of its tenant. Default: the first one.
-    pub tenant: Option<String>,
-    /// [`crate::policy::AddressPolicy`] as text. Default: as that type has it.
-    pub address: Option<String>,
-}
-
 impl Request {
     pub fn drain(name: impl Into<String>, on: bool) -> Self {
         Self::Drain { name: name.into(), on, by: String::new(), sure: false }
@@ -159,7 +171,7 @@ impl Request {
 
     /// The same question, with who asks it where that is written down.
     pub fn signed(mut self, who: &str) -> Self {
-        if let Self::Remove { by, .. } | Self::Drain { by, .. } = &mut self {
+        if let Self::Remove { by, .. } | Self::Drain { by, .. } | Self::IntegrationDrop { by, .. } = &mut self {
             *by = who.to_owned();
         }
         self
@@ -215,6 +227,14 @@ pub enum Reply {
         /// How many there are in all.
         total: u32,
         devices: Vec<Device>,
+    },
+    Integrations {
+        integrations: Vec<Integration>,
+    },
+    IntegrationEvents {
+        /// How many wait in all.
+        total: u64,
+        events: Vec<WaitingEvent>,
     },
     Users {
         users: Vec<User>,
@@ -292,6 +312,9 @@ pub struct Server {
     pub combined: bool,
     /// Fingerprint of the cluster's CA: two clusters on one store are a mistake.
     pub cluster: String,
+    /// A worker: the integrations that it finds failing, some of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<IntegrationTrouble>,
     /// When this was written down, by the clock of who did.
     pub seen_at: UnixMicros,
 }
@@ -344,45 +367,4 @@ impl TokenInfo {
             *mine = (*mine).max(*used);
         }
     }
-}
-
-/// The ring, and the choice for one gateway.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Ring {
-    /// Counted up with each change of the ring.
-    pub epoch: u64,
-    pub workers: Vec<RingWorker>,
-    /// The worker of the EUI that was asked for.
-    pub worker: Option<String>,
-    /// Why that worker: a sentence.
-    pub why: Option<String>,
-    /// The workers that would follow, in order.
-    #[serde(default)]
-    pub next: Vec<String>,
-}
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RingWorker {
-    pub name: String,
-    pub weight: u32,
-    pub share: f64,
-}
-
-/// A gateway, known or heard.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Gateway {
-    pub eui: Eui64,
-    #[serde(default)]
-    pub name: String,
-    pub known: bool,
-    pub address: Option<String>,
-    pub last_seen: Option<UnixMicros>,
-    /// Of a known gateway that was heard at some time: whether it is there now.
-    #[serde(default)]
-    pub online: Option<bool>,
-    pub worker: Option<String>,
-    /// The ring's epoch of that choice.
-    pub epoch: Option<u64>,
-    /// What it may do with its address, an [`crate::policy::AddressPolicy`] as text; `None` if nobody has said so.
-    #[serde(default)]
-    pub policy: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use limpet_link::time::rfc3339;
 use limpet_shared::{
     UnixMicros,
-    admin::{ApiKey, Device, Gateway, Reply, Request, Ring, Role, Server, TokenInfo, User},
+    admin::{ApiKey, Device, Gateway, Integration, Reply, Request, Ring, Role, Server, TokenInfo, User, WaitingEvent},
 };
 
 /// The text of an answer; it ends with a line break.
@@ -17,6 +17,8 @@ pub fn reply(request: &Request, reply: &Reply, now: UnixMicros) -> String {
         Reply::Ring(ring) => ring_text(request, ring),
         Reply::Gateways { gateways } => gateways_text(request, gateways, now),
         Reply::Devices { total, devices } => devices_table(request, *total, devices, now),
+        Reply::Integrations { integrations } => integrations_table(integrations, now),
+        Reply::IntegrationEvents { total, events } => events_table(*total, events, now),
         Reply::Users { users } => users_table(users),
         Reply::ApiKeys { api_keys } => keys_table(api_keys),
         Reply::Password { message, password } => {
@@ -181,6 +183,41 @@ fn devices_table(request: &Request, total: u32, devices: &[Device], now: UnixMic
     let shown = offset.saturating_add(u32::try_from(devices.len()).unwrap_or(u32::MAX));
     if shown < total {
         let _ = writeln!(out, "{shown} of {total}; the next ones with --offset {shown}.");
+    }
+    out
+}
+
+fn integrations_table(integrations: &[Integration], now: UnixMicros) -> String {
+    if integrations.is_empty() {
+        return "No application has an integration yet. `limpet ctl device add --webhook URL` gives one.\n".into();
+    }
+    let rows = integrations.iter().map(|one| {
+        let Integration { id, application, tenant, kind, endpoint, state, waiting, oldest, trouble, .. } = one;
+        let waiting = if *waiting == 0 { String::new() } else { waiting.to_string() };
+        let (since, why) = trouble.as_ref().map_or_else(Default::default, |trouble| {
+            (ago(Some(trouble.since), now), format!("{}: {}", trouble.reason, trouble.error))
+        });
+        let (application, kind) = if kind.is_empty() { ("(removed)", "") } else { (&**application, &**kind) };
+        let named = [application, tenant, kind, endpoint, state].map(str::to_owned);
+        named.into_iter().chain([waiting, ago(*oldest, now), since, why, id.clone()]).collect()
+    });
+    let heads = ["APPLICATION", "TENANT", "KIND", "ENDPOINT", "STATE", "WAITING", "OLDEST", "FAILING FOR", "WHY", "ID"];
+    table(&heads, rows.collect())
+}
+
+fn events_table(total: u64, events: &[WaitingEvent], now: UnixMicros) -> String {
+    if events.is_empty() {
+        return "Nothing waits for this integration.\n".into();
+    }
+    let rows = events.iter().map(|one| {
+        let WaitingEvent { id, event, dev_eui, device, at } = one;
+        let at = format!("{} ago", ago(Some(*at), now));
+        vec![event.clone(), dev_eui.to_string(), device.clone(), at, id.clone()]
+    });
+    let mut out = table(&["EVENT", "DEVEUI", "DEVICE", "HAPPENED", "ID"], rows.collect());
+    let more = total.saturating_sub(events.len() as u64);
+    if more > 0 {
+        let _ = writeln!(out, "And {more} more.");
     }
     out
 }
@@ -378,5 +415,32 @@ mod tests {
         let gateway = Gateway { name: "x\u{1b}[2J\n".into(), ..Gateway::default() };
         let text = reply(&Request::Gateways, &Reply::Gateways { gateways: vec![gateway] }, NOW);
         assert!(!text.contains('\u{1b}') && text.contains("x?[2J?"));
+    }
+
+    #[test]
+    fn an_integration_that_fails_says_why_and_since_when() {
+        use limpet_shared::admin::IntegrationTrouble;
+        let trouble = IntegrationTrouble {
+            reason: "dns".into(),
+            error: "http://a cannot be reached".into(),
+            since: UnixMicros(NOW.0 - 240_000_000),
+            ..IntegrationTrouble::default()
+        };
+        let failing = Integration {
+            id: "1".into(),
+            application: "meters".into(),
+            kind: "http".into(),
+            state: "failing".into(),
+            waiting: 20,
+            oldest: Some(UnixMicros(NOW.0 - 60_000_000)),
+            trouble: Some(trouble),
+            ..Integration::default()
+        };
+        let text = reply(&Request::Integrations, &Reply::Integrations { integrations: vec![failing] }, NOW);
+        assert_eq!(
+            text,
+            "APPLICATION  KIND  STATE    WAITING  OLDEST  FAILING FOR  WHY                              ID\n\
+             meters       http  failing  20       60 s    4 min        dns: http://a cannot be reached  1\n"
+        );
     }
 }

@@ -10,13 +10,14 @@ mod foreign;
 mod intake;
 mod join;
 mod lines;
+mod operators;
 mod outcome;
 mod owners;
 mod pending;
 mod sweep;
 #[cfg(test)]
 mod tests;
-mod troubles;
+pub(crate) mod troubles;
 mod work;
 
 pub use pending::run as run_pending;
@@ -103,7 +104,7 @@ pub struct Pipeline {
     accepted_joins: lines::Lines,
     refused_joins: lines::Lines,
     refused_events: lines::Lines,
-    troubles: troubles::Troubles,
+    pub(crate) troubles: Arc<troubles::Troubles>,
     store_errors: lines::Lines,
 }
 
@@ -140,7 +141,7 @@ impl Pipeline {
             accepted_joins: lines::Lines::default(),
             refused_joins: lines::Lines::default(),
             refused_events: lines::Lines::default(),
-            troubles: troubles::Troubles::default(),
+            troubles: Arc::default(),
             store_errors: lines::Lines::default(),
         })
     }

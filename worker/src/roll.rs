@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::may::May;
-use crate::links::Links;
+use crate::{links::Links, pipeline::troubles::Troubles};
 
 /// Between two calls.
 const EVERY: Duration = Duration::from_millis(2_500);
@@ -66,6 +66,8 @@ pub struct Roll {
     bell: Notify,
     /// Addresses that are dialled anyway.
     configured: HashSet<String>,
+    /// The integrations that this worker finds failing.
+    troubles: Arc<Troubles>,
 }
 
 /// What the last call has brought.
@@ -132,8 +134,14 @@ impl Known {
 
 impl Roll {
     pub fn new(me: Server, folder: PathBuf, store: Arc<dyn Store>, links: Arc<Links>) -> Self {
-        let (usage, known, bell, configured) = Default::default();
-        Self { me, folder, store, links, usage, known, bell, configured }
+        let (usage, known, bell, configured, troubles) = Default::default();
+        Self { me, folder, store, links, usage, known, bell, configured, troubles }
+    }
+
+    /// Whose failing integrations are written down too.
+    pub(crate) fn telling(mut self, troubles: Arc<Troubles>) -> Self {
+        self.troubles = troubles;
+        self
     }
 
     /// These addresses are dialled by others.
@@ -274,6 +282,7 @@ impl Roll {
         if let Some(skew) = self.links.skew() {
             me.reason = merge::sentences(&skew, &me.reason);
         }
+        me.failing = self.troubles.told(time::now());
         self.usage.lock().fill(&mut me, &self.folder);
         me
     }

@@ -167,7 +167,8 @@ async fn wire(
         config.net_id,
     );
     let roll = Roll::new(myself(config, http, &links), config.identity_folder.clone(), store.clone(), links.clone())
-        .besides(&config.balancers);
+        .besides(&config.balancers)
+        .telling(pipeline.troubles.clone());
     let roll = Arc::new(roll);
     let view = View { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone(), roll: roll.clone() };
     let api = Api::new(api_state(config, view, &regions));

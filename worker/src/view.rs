@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use limpet_shared::admin::{Reply, Request};
+use limpet_shared::admin::{ErrorKind, Reply, Request};
+use uuid::Uuid;
 
 use crate::{cluster::Feed, links::Links, pipeline::Pipeline, roll::Roll};
 
@@ -28,7 +29,19 @@ impl limpet_api::ClusterView for View {
             Request::Tokens => self.roll.tokens().await,
             Request::TokenRevoke { id } => self.roll.revoke_token(&id).await,
             Request::Drain { .. } => self.roll.drain(&request).await,
+            Request::IntegrationRetry { id } => match Uuid::parse_str(&id) {
+                Ok(id) => self.pipeline.retry_waiting(id).await,
+                Err(_) => no_id(&id),
+            },
+            Request::IntegrationDrop { id, by, .. } => match Uuid::parse_str(&id) {
+                Ok(id) => self.pipeline.drop_waiting(id, &by).await,
+                Err(_) => no_id(&id),
+            },
             request => self.links.ask(request).await,
         }
     }
+}
+
+fn no_id(id: &str) -> Reply {
+    Reply::Error { kind: ErrorKind::Invalid, message: format!("{id} is no integration's id, which is a UUID") }
 }

@@ -44,7 +44,7 @@ impl Request {
 
     /// The same question, by somebody who knows what stops.
     pub fn meant(mut self) -> Self {
-        if let Self::Remove { sure, .. } | Self::Drain { sure, .. } = &mut self {
+        if let Self::Remove { sure, .. } | Self::Drain { sure, .. } | Self::IntegrationDrop { sure, .. } = &mut self {
             *sure = true;
         }
         self

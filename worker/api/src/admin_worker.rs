@@ -31,7 +31,12 @@ pub(crate) fn is_for_worker(request: &Request) -> bool {
         Gateways | GatewayAdd(_) | GatewayAddress { .. } | GatewayRename { .. } | GatewayRemove { .. }
     );
     let devices = matches!(request, Devices { .. } | DeviceAdd(_) | DeviceRename { .. } | DeviceRemove { .. });
-    gateways || devices || is_of_roll(request)
+    gateways || devices || is_about_integrations(request) || is_of_roll(request)
+}
+
+fn is_about_integrations(request: &Request) -> bool {
+    use Request::{IntegrationDrop, IntegrationEvents, IntegrationRetry, Integrations};
+    matches!(request, Integrations | IntegrationEvents { .. } | IntegrationRetry { .. } | IntegrationDrop { .. })
 }
 
 /// Whether the roll of the cluster's servers answers this, which every worker keeps.
@@ -58,6 +63,7 @@ impl Api {
                 "users and API keys are not dealt with from a balancer: ask a worker (--data of a `limpet worker` or \
                  `limpet up`, or --server), or the store itself (--store)",
             )),
+            request if is_about_integrations(&request) => self.answer_about_integrations(request).await,
             request if is_of_roll(&request) => Ok(self.cluster.ask(request).await),
             _ => Err(ApiError::invalid("ask", "a balancer answers this, not a worker")),
         };

@@ -83,6 +83,8 @@ fn access(request: &Request) -> Access {
         | Request::Ring { .. }
         | Request::Gateways
         | Request::Devices { .. }
+        | Request::Integrations
+        | Request::IntegrationEvents { .. }
         | Request::Users
         | Request::ApiKeys
         | Request::GatewaysHeard { .. } => Access::Read,

@@ -15,6 +15,7 @@ mod error;
 mod fields;
 mod grpc;
 mod http;
+mod integrations;
 mod lists;
 mod overview;
 mod people;

@@ -1,7 +1,6 @@
 //! What is running, in names and counts: for the console, which asks often, so it must be cheap; it holds no secret.
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,8 +17,6 @@ const FRESH: Duration = Duration::from_secs(1);
 const ASK_LIMIT: Duration = Duration::from_millis(400);
 /// How long it waits for the store.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
-/// Devices with waiting events that are looked at.
-const WAITING_DEVICES: u32 = 1000;
 
 /// What is running, as one worker sees it.
 #[derive(Clone, Debug)]
@@ -35,6 +32,8 @@ pub struct Overview {
     pub unknown: Vec<admin::Gateway>,
     /// None if the store does not answer.
     pub counts: Option<Counts>,
+    /// Integrations for which something waits, the failing ones first.
+    pub waiting: Vec<admin::Integration>,
 }
 
 /// How many there are.
@@ -47,8 +46,6 @@ pub struct Counts {
     pub online: u32,
     pub applications: u32,
     pub devices: u32,
-    /// Events that wait for their endpoint.
-    pub pending: u64,
 }
 
 /// The last overview, and when it was made.
@@ -71,11 +68,16 @@ impl Api {
 
     async fn look(&self) -> Overview {
         let ask = async |request| timeout(ASK_LIMIT, self.cluster.ask(request)).await.ok();
-        let (servers, unknown, counts) = tokio::join!(
+        let (servers, unknown, counts, waiting) = tokio::join!(
             ask(Request::Servers),
             ask(Request::GatewaysHeard { unknown: true }),
             timeout(STORE_LIMIT, count(self.store.as_ref())),
+            timeout(STORE_LIMIT, self.integrations()),
         );
+        let mut waiting = waiting.ok().and_then(Result::ok);
+        if let Some(waiting) = &mut waiting {
+            waiting.retain(|integration| integration.waiting > 0);
+        }
         Overview {
             about: self.about.clone(),
             store: self.store.describe(),
@@ -88,7 +90,9 @@ impl Api {
                 Some(Reply::Gateways { gateways }) => gateways,
                 _ => Vec::new(),
             },
-            counts: counts.ok().and_then(Result::ok),
+            // Without the one the other is not known either: the store is away.
+            counts: counts.ok().and_then(Result::ok).filter(|_| waiting.is_some()),
+            waiting: waiting.unwrap_or_default(),
         }
     }
 }
@@ -96,14 +100,6 @@ impl Api {
 async fn count(store: &dyn Store) -> Result<Counts> {
     let totals = List::default();
     let gateways = store.gateways(&List { limit: crate::lists::MOST, ..List::default() }).await?;
-    let mut integrations = BTreeSet::new();
-    for (integration, _) in store.pending_devices(WAITING_DEVICES).await? {
-        integrations.insert(integration);
-    }
-    let mut pending = 0;
-    for integration in integrations {
-        pending += store.pending_size(integration).await?.0;
-    }
     let heard = gateways.items.iter().filter(|(_, seen)| seen.last_seen_at.is_some()).count();
     let now = crate::clock::now();
     let online =
@@ -115,6 +111,5 @@ async fn count(store: &dyn Store) -> Result<Counts> {
         heard: u32::try_from(heard).unwrap_or(u32::MAX),
         applications: store.applications(&totals).await?.total,
         devices: store.devices(&totals).await?.total,
-        pending,
     })
 }

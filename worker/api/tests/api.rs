@@ -11,6 +11,8 @@ mod devices;
 mod fields;
 #[path = "api/gateways.rs"]
 mod gateways;
+#[path = "api/integrations.rs"]
+mod integrations;
 #[path = "api/people.rs"]
 mod people;
 #[path = "api/provisioning.rs"]

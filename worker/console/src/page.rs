@@ -19,6 +19,7 @@ pub(crate) enum Room {
     Overview,
     Servers,
     Gateways,
+    Integrations,
     Users,
     Keys,
     /// In none of the menu.
@@ -31,6 +32,7 @@ impl Room {
             Self::Overview => "Overview",
             Self::Servers => "Servers",
             Self::Gateways => "Gateways",
+            Self::Integrations => "Integrations",
             Self::Users => "Users",
             Self::Keys => "API keys",
             Self::Elsewhere(title) => title,
@@ -39,10 +41,11 @@ impl Room {
 }
 
 /// Rooms of the menu: path, whether only administrators get in.
-const MENU: [(Room, &str, bool); 5] = [
+const MENU: [(Room, &str, bool); 6] = [
     (Room::Overview, "/", false),
     (Room::Servers, "/servers", true),
     (Room::Gateways, "/gateways", true),
+    (Room::Integrations, "/integrations", true),
     (Room::Users, "/users", true),
     (Room::Keys, "/keys", true),
 ];

@@ -1,6 +1,7 @@
 //! The rooms.
 
 mod gateways;
+mod integrations;
 mod log_in;
 mod overview;
 mod people;
@@ -31,6 +32,10 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
         .route("/servers/remove", get(servers::ask_remove).post(servers::remove))
         .route("/servers/tokens", get(servers::tokens))
         .route("/servers/tokens/revoke", post(servers::revoke))
+        .route("/integrations", get(integrations::show))
+        .route("/integrations/events", get(integrations::events))
+        .route("/integrations/retry", post(integrations::retry))
+        .route("/integrations/drop", get(integrations::ask_drop).post(integrations::drop))
         .route("/gateways", get(gateways::show))
         .route("/gateways/add", get(gateways::ask_add).post(gateways::add))
 }

@@ -4,6 +4,19 @@ use std::time::Duration;
 
 use crate::RenderError;
 
+/// What keeps an endpoint from being reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Nothing listens there.
+    Refused,
+    /// Its name is not known.
+    Dns,
+    /// Its certificate is not trusted, or it does not speak TLS.
+    Tls,
+    /// Anything else: no route, a connection that broke.
+    Other,
+}
+
 /// Why an event was not taken. No message holds more of a URL than its origin: paths and queries may hold tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
@@ -18,7 +31,7 @@ pub enum DeliveryError {
     TimedOut(Duration),
     /// The endpoint cannot be reached, or the connection broke before it answered.
     #[error("{origin} cannot be reached: {reason}")]
-    Unreachable { origin: String, reason: String },
+    Unreachable { origin: String, obstacle: Obstacle, reason: String },
     /// The endpoint answered, but takes no event now: 401, 403, 404, 408, 425, 429, or neither 2xx nor 4xx.
     #[error("{origin} answered {status}")]
     NotNow { origin: String, status: u16 },
@@ -37,7 +50,12 @@ impl DeliveryError {
             Self::Url(_) => "url",
             Self::Header(_) => "header",
             Self::TimedOut(_) => "timed_out",
-            Self::Unreachable { .. } => "unreachable",
+            Self::Unreachable { obstacle, .. } => match obstacle {
+                Obstacle::Refused => "connection_refused",
+                Obstacle::Dns => "dns",
+                Obstacle::Tls => "tls",
+                Obstacle::Other => "unreachable",
+            },
             Self::NotNow { .. } => "not_now",
             Self::Refused { .. } => "refused",
             Self::Render(_) => "render",

@@ -11,7 +11,7 @@ use reqwest::{
 };
 use tokio::task::JoinSet;
 
-use crate::{Deliver, DeliveryError, Rendered, render};
+use crate::{Deliver, DeliveryError, Obstacle, Rendered, render};
 
 /// How long a connection may take to open: an endpoint that swallows SYNs must not hold a caller without a limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -150,9 +150,23 @@ fn headers(integration: &HttpIntegration, content_type: &'static str) -> Result<
 
 /// The innermost cause says what happened ("connection refused"); the outer ones only that something did.
 fn unreachable_at(origin: String, error: &(dyn std::error::Error + 'static)) -> DeliveryError {
-    let innermost = std::iter::successors(Some(error), |e| e.source()).last().unwrap_or(error);
-    DeliveryError::Unreachable { origin, reason: innermost.to_string() }
+    let chain = || std::iter::successors(Some(error), |e| e.source());
+    let reason = chain().last().unwrap_or(error).to_string();
+    let refused = |e: &(dyn std::error::Error + 'static)| {
+        e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+    };
+    let obstacle = match () {
+        () if chain().any(refused) => Obstacle::Refused,
+        // The client has no types of its own for these.
+        () if chain().any(|e| e.to_string().contains("dns error")) => Obstacle::Dns,
+        () if OF_TLS.iter().any(|begin| reason.starts_with(begin)) => Obstacle::Tls,
+        () => Obstacle::Other,
+    };
+    DeliveryError::Unreachable { origin, obstacle, reason }
 }
+
+/// How rustls begins what it has to say of a peer.
+const OF_TLS: [&str; 5] = ["invalid peer certificate", "received", "peer", "no server certificate", "unexpected error"];
 
 #[cfg(test)]
 mod tests;

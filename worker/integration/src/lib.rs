@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use limpet_worker_core::model::{Event, HttpIntegration};
 
-pub use error::DeliveryError;
+pub use error::{DeliveryError, Obstacle};
 pub use http::{MAX_URLS, Sender, check};
 pub use render::{RenderError, Rendered, render};
 

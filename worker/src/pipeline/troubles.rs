@@ -4,6 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use limpet_integration::DeliveryError;
+use limpet_shared::{UnixMicros, admin::IntegrationTrouble};
 use limpet_worker_core::model::DeviceInfo;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -13,6 +14,8 @@ use uuid::Uuid;
 const SAID_EVERY: Duration = Duration::from_secs(60);
 /// A failure that nobody has met again for so long is not known to last.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+/// Told to the other workers at most, those that fail for longest: it is written down every few seconds.
+const TOLD: usize = 50;
 
 /// By application.
 #[derive(Debug, Default)]
@@ -24,6 +27,10 @@ struct Trouble {
     last: Instant,
     said: Instant,
     failures: u64,
+    /// Of the last one.
+    reason: &'static str,
+    error: String,
+    needs_operator: bool,
 }
 
 impl Troubles {
@@ -34,10 +41,13 @@ impl Troubles {
         let mut say = false;
         let trouble = all.entry(of.application_id).or_insert_with(|| {
             say = true;
-            Trouble { since: now, last: now, said: now, failures: 0 }
+            let (reason, needs_operator) = (error.label(), error.needs_operator());
+            Trouble { since: now, last: now, said: now, failures: 0, reason, error: String::new(), needs_operator }
         });
         trouble.failures += 1;
         trouble.last = now;
+        (trouble.reason, trouble.needs_operator) = (error.label(), error.needs_operator());
+        trouble.error = error.to_string();
         if say || now >= trouble.said + SAID_EVERY {
             trouble.said = now;
             let (seconds, failures) = (now.duration_since(trouble.since).as_secs(), trouble.failures);
@@ -66,6 +76,23 @@ impl Troubles {
         all.retain(|_, trouble| trouble.last.elapsed() < FORGOTTEN_AFTER);
         all.len()
     }
+
+    /// For operators, wherever they ask. `now` is the time of day.
+    pub fn told(&self, now: UnixMicros) -> Vec<IntegrationTrouble> {
+        let all = self.0.lock();
+        let mut failing: Vec<_> = all.iter().filter(|(_, trouble)| trouble.last.elapsed() < FORGOTTEN_AFTER).collect();
+        failing.sort_by_key(|(application, trouble)| (trouble.since, **application));
+        let told = failing.into_iter().take(TOLD).map(|(application, trouble)| IntegrationTrouble {
+            integration: application.to_string(),
+            reason: trouble.reason.into(),
+            error: trouble.error.clone(),
+            needs_operator: trouble.needs_operator,
+            since: now - trouble.since.elapsed(),
+            last: now - trouble.last.elapsed(),
+            failures: trouble.failures,
+        });
+        told.collect()
+    }
 }
 
 #[cfg(test)]
@@ -82,9 +109,12 @@ mod tests {
             troubles.failed(of, &error);
         }
         assert_eq!(troubles.count(), 2);
+        let told = troubles.told(UnixMicros(9_000_000));
+        let brief: Vec<_> = told.iter().map(|t| (t.reason.as_str(), t.failures, t.since.0)).collect();
+        assert_eq!(brief, [("timed_out", 2, 9_000_000), ("timed_out", 1, 9_000_000)]);
         troubles.took(&of);
         assert_eq!(troubles.count(), 1);
         tokio::time::sleep(FORGOTTEN_AFTER).await;
-        assert_eq!(troubles.count(), 0, "nobody knows any more");
+        assert_eq!((troubles.told(UnixMicros(0)), troubles.count()), (vec![], 0), "nobody knows any more");
     }
 }

@@ -33,7 +33,7 @@ async fn http(server: &Server, method: &str, path: &str, token: &str, body: &str
     (status, body.to_owned())
 }
 
-async fn ctl(server: &Server, token: &str, request: &Request) -> (u16, Reply) {
+pub async fn ctl(server: &Server, token: &str, request: &Request) -> (u16, Reply) {
     let (status, body) =
         http(server, "POST", "/api/cluster/ctl", token, &serde_json::to_string(request).unwrap()).await;
     (status, serde_json::from_str(&body).unwrap())

@@ -1,7 +1,7 @@
 //! A server, and clients of every service that show a token.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -13,7 +13,7 @@ use chirpstack_api::api::{
     tenant_service_client::TenantServiceClient, user_service_client::UserServiceClient,
 };
 use limpet_api::{Api, ApiState, ClusterView, bootstrap};
-use limpet_shared::admin::{Reply, Request as Ask, Server as Peer};
+use limpet_shared::admin::{IntegrationTrouble, Reply, Request as Ask, Server as Peer};
 use limpet_store::{MemoryStore, Store};
 use tokio::net::TcpListener;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue, transport::Channel};
@@ -28,6 +28,10 @@ pub const OTHER_KEY: &str = "ffeeddccbbaa99887766554433221100";
 #[derive(Default)]
 pub struct Balancers {
     pub told: AtomicUsize,
+    /// What that worker finds failing.
+    pub failing: Mutex<Vec<IntegrationTrouble>>,
+    /// What it was asked about integrations.
+    pub asked: Mutex<Vec<Ask>>,
 }
 
 #[async_trait]
@@ -42,9 +46,14 @@ impl ClusterView for Balancers {
                     name: "w1".into(),
                     role: "worker".into(),
                     state: "ready".into(),
+                    failing: self.failing.lock().unwrap().clone(),
                     ..Peer::default()
                 }],
             },
+            Ask::IntegrationDrop { .. } | Ask::IntegrationRetry { .. } => {
+                self.asked.lock().unwrap().push(request);
+                Reply::Done { message: "done".into() }
+            }
             _ => Reply::Gateways { gateways: Vec::new() },
         }
     }

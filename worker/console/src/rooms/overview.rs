@@ -5,16 +5,21 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{extract::State, response::Response};
 use limpet_api::{Counts, Overview};
-use limpet_shared::admin::Server;
+use limpet_shared::{
+    UnixMicros,
+    admin::{Integration, Server},
+};
 
 use super::servers::view::{self, Ring, Row};
 use crate::{
     Console,
     page::{Room, Tone, page, part},
     visitor::Visitor,
-    words::count,
+    words::{count, span},
 };
 
+/// Failing integrations that are named.
+const NAMED: usize = 3;
 /// Unknown gateways that are offered for adding.
 const OFFERED: usize = 3;
 
@@ -24,6 +29,8 @@ const OFFERED: usize = 3;
 struct Now {
     tone: Tone,
     state: &'static str,
+    /// What fails besides.
+    failing: Vec<String>,
     figures: Vec<Figure>,
     ring: Ring,
     /// None for who may not see them.
@@ -73,9 +80,10 @@ pub(crate) async fn show(State(console): State<Arc<Console>>, visitor: Visitor) 
 
 fn now(overview: &Overview, admin: bool) -> Now {
     let (tone, state) = state(overview);
+    let failing = if admin { failing(overview) } else { Vec::new() };
     let shown = overview.servers.as_deref().filter(|_| admin).unwrap_or_default();
     let (ring, servers) = view::of(shown, limpet_api::now());
-    Now { tone, state, figures: figures(overview, admin), ring, servers }
+    Now { tone, state, failing, figures: figures(overview, admin), ring, servers }
 }
 
 fn state(overview: &Overview) -> (Tone, &'static str) {
@@ -91,6 +99,9 @@ fn state(overview: &Overview) -> (Tone, &'static str) {
         // Who left on purpose is shown for a while, and is no cause for alarm.
         (_, Some(servers)) if servers.iter().any(|s| s.state != "ready" && !s.reason.contains("it left")) => {
             (Tone::Warn, "Not every server is ready; the list says which, and why.")
+        }
+        _ if overview.waiting.iter().any(|one| one.state == "failing") => {
+            (Tone::Warn, "All servers are up, but not every integration takes its events.")
         }
         _ => (Tone::Good, "Everything that this worker can see is up."),
     }
@@ -109,7 +120,7 @@ fn figures(overview: &Overview, admin: bool) -> Vec<Figure> {
             of(|c| c.devices.into()),
             counts.map_or_else(String::new, |c| format!("in {}", count(c.applications.into(), "application"))),
         ),
-        figure("Events waiting", of(|c| c.pending), "for an endpoint that is away".into()),
+        figure("Events waiting", waiting(overview), "for an endpoint that is away".into()),
     ];
     if admin {
         let note = if unknown == 0 { "all that send are known" } else { "heard and rejected" };
@@ -118,6 +129,30 @@ fn figures(overview: &Overview, admin: bool) -> Vec<Figure> {
     }
     figures.push(figure("Regions", overview.regions.join(", "), String::new()));
     figures
+}
+
+fn waiting(overview: &Overview) -> String {
+    let sum = || overview.waiting.iter().map(|one| one.waiting).sum::<u64>().to_string();
+    overview.counts.map_or_else(|| "?".into(), |_| sum())
+}
+
+/// Integrations that take no events, in words; the rest is in their room.
+fn failing(overview: &Overview) -> Vec<String> {
+    let now = limpet_api::now();
+    let failing: Vec<_> = overview.waiting.iter().filter(|one| one.state == "failing").collect();
+    let mut lines: Vec<String> = failing.iter().take(NAMED).map(|one| in_words(one, now)).collect();
+    match failing.len().saturating_sub(NAMED) {
+        0 => {}
+        more => lines.push(format!("{} more take no events.", count(more as u64, "integration"))),
+    }
+    lines
+}
+
+fn in_words(one: &Integration, now: UnixMicros) -> String {
+    let trouble = one.trouble.clone().unwrap_or_default();
+    let (events, span) = (count(one.waiting, "event"), span(now.since(trouble.since)));
+    let wait = if one.waiting == 1 { "waits" } else { "wait" };
+    format!("Application {} has taken no event for {span}: {}. {events} {wait}.", one.application, trouble.error)
 }
 
 /// How many are there, and how many were there once.

@@ -164,7 +164,7 @@ async fn an_endpoint_that_is_away_or_silent_is_named_without_its_secrets() {
 
     drop(listener);
     let away = sender().send(&to(url), &event()).await.unwrap_err();
-    assert_eq!(away.label(), "unreachable");
+    assert_eq!(away.label(), "connection_refused");
     assert!(away.to_string().contains(&address.to_string()) && !away.to_string().contains("hunter"), "{away}");
 }
 
@@ -214,4 +214,14 @@ async fn an_answer_that_never_ends_counts_by_its_status() {
     });
     sender().deliver(&to(url), &event(), Duration::from_secs(30)).await.unwrap();
     assert!(!server.is_finished());
+}
+
+#[tokio::test]
+async fn what_keeps_an_endpoint_from_being_reached_is_told_apart() {
+    let endpoint = Endpoint::answering(StatusCode::OK).await;
+    let encrypted = endpoint.url().replace("http:", "https:");
+    for (url, label) in [(encrypted, "tls"), ("http://nowhere.invalid/".into(), "dns")] {
+        let error = sender().send(&to(url), &event()).await.unwrap_err();
+        assert_eq!(error.label(), label, "{error}");
+    }
 }

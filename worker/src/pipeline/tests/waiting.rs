@@ -1,6 +1,7 @@
 //! What waits, and for whom: one application's endpoint is no other's trouble.
 
 use super::*;
+use limpet_shared::admin::Reply;
 use limpet_store::{IntegrationId, PendingEvent};
 use limpet_worker_core::model::{Application, DeviceInfo, JoinEvent, LogEvent};
 
@@ -53,13 +54,8 @@ fn waiting(application: u128, device: u64, id: u128, slot: u64) -> PendingEvent 
     }
 }
 
-/// A worker that sends what waits to these endpoints, in a network of two applications.
-async fn sending(net: &Net, endpoints: Arc<Endpoints>) -> tokio_util::sync::CancellationToken {
-    let http = Some(HttpIntegration { json: true, url: "http://[::1]:2/".into(), ..HttpIntegration::default() });
-    let (id, tenant_id) = (Uuid::from_u128(SECOND), Uuid::from_u128(1));
-    let second = Application { id, tenant_id, name: "b".into(), http, ..Application::default() };
-    net.store.create_application(&second).await.unwrap();
-    let worker = Pipeline::new(
+fn worker(net: &Net, endpoints: Arc<Endpoints>) -> Arc<Pipeline> {
+    Pipeline::new(
         net.store.clone(),
         endpoints,
         net.edge.clone(),
@@ -68,7 +64,16 @@ async fn sending(net: &Net, endpoints: Arc<Endpoints>) -> tokio_util::sync::Canc
         Metrics::new().unwrap(),
         "w0".into(),
         0,
-    );
+    )
+}
+
+/// A worker that sends what waits to these endpoints, in a network of two applications.
+async fn sending(net: &Net, endpoints: Arc<Endpoints>) -> tokio_util::sync::CancellationToken {
+    let http = Some(HttpIntegration { json: true, url: "http://[::1]:2/".into(), ..HttpIntegration::default() });
+    let (id, tenant_id) = (Uuid::from_u128(SECOND), Uuid::from_u128(1));
+    let second = Application { id, tenant_id, name: "b".into(), http, ..Application::default() };
+    net.store.create_application(&second).await.unwrap();
+    let worker = worker(net, endpoints);
     let stop = tokio_util::sync::CancellationToken::new();
     tokio::spawn(run_pending(worker, 1, stop.clone()));
     stop
@@ -140,4 +145,29 @@ async fn an_event_that_is_refused_gives_way_to_those_behind_it_and_is_told_of() 
     assert_eq!(taken[1..].iter().map(|(_, id)| id.as_u128()).collect::<Vec<_>>(), [UNWANTED + 1, UNWANTED + 2]);
     assert!(!net.store.may_have_pending().await.unwrap());
     stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_offers_what_waits_or_gives_it_up() {
+    let net = Net::new("eu868", 0).await;
+    // The endpoint answers 404 to the first, and takes the second.
+    for (id, slot) in [(1, 1), (UNWANTED + 1, 2), (UNWANTED + 2, 3)] {
+        net.store.put_pending(waiting(FIRST, 1_000, id, slot)).await.unwrap();
+    }
+    let endpoints = Arc::new(Endpoints::default());
+    let worker = worker(&net, endpoints.clone());
+    let (first, left) = (Uuid::from_u128(FIRST), async || {
+        net.store.pending_size(IntegrationId(Uuid::from_u128(FIRST))).await.unwrap().0
+    });
+    let retried = worker.retry_waiting(first).await;
+    assert!(matches!(&retried, Reply::Error { message, .. } if message.contains("answered 404")), "{retried:?}");
+    assert_eq!((left().await, worker.troubles.count()), (3, 1));
+    net.store.delete_pending(&waiting(FIRST, 1_000, 1, 1)).await.unwrap();
+    let retried = worker.retry_waiting(first).await;
+    assert!(matches!(&retried, Reply::Done { message } if message.contains("was taken")), "{retried:?}");
+    assert_eq!((left().await, worker.troubles.count()), (1, 0));
+    let dropped = worker.drop_waiting(first, "me").await;
+    assert!(matches!(&dropped, Reply::Done { message } if message.starts_with("1 waiting event")), "{dropped:?}");
+    assert_eq!((left().await, endpoints.taken.lock().len()), (0, 1));
+    assert!(matches!(worker.retry_waiting(first).await, Reply::Done { message } if message.contains("nothing waits")));
 }

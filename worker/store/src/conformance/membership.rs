@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use limpet_shared::{
     UnixMicros,
-    admin::{RevokedServer, Role, Server, TokenInfo},
+    admin::{IntegrationTrouble, RevokedServer, Role, Server, TokenInfo},
 };
 
 use super::{
@@ -31,6 +31,7 @@ fn server(new: &Samples, role: Role) -> Server {
         disk_free: 7,
         combined: true,
         cluster: "ff00".into(),
+        failing: vec![IntegrationTrouble { reason: "dns".into(), since: NOON, ..IntegrationTrouble::default() }],
         seen_at: NOON,
     }
 }

@@ -1,0 +1,64 @@
+//! Integrations: where events go, what waits for them, and why. Nothing here holds what devices have sent: a balancer may pass
+//! it on.
+
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Eui64, UnixMicros};
+
+/// An integration of an application.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Integration {
+    /// Its application's id, a UUID: an application has one integration at most.
+    pub id: String,
+    /// Names of what it belongs to; empty if the application is gone.
+    pub application: String,
+    pub tenant: String,
+    /// `http`; empty if it was removed.
+    pub kind: String,
+    /// Where events go, with commas between several, without path and query: these may hold secrets.
+    pub endpoint: String,
+    /// `ok`, `waiting` (something waits) or `failing` (and it was offered within a minute, in vain).
+    pub state: String,
+    /// Events that wait, and their size in bytes.
+    pub waiting: u64,
+    pub bytes: u64,
+    /// When the event that waits longest happened.
+    pub oldest: Option<UnixMicros>,
+    /// The last failure, while something waits.
+    pub trouble: Option<IntegrationTrouble>,
+}
+
+/// An integration that takes no events, as one worker has found it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IntegrationTrouble {
+    /// [`Integration::id`].
+    pub integration: String,
+    /// `connection_refused`, `dns`, `tls`, `unreachable`, `timed_out`, `not_now` (an HTTP status), `url` or `header`.
+    pub reason: String,
+    /// The same in words.
+    pub error: String,
+    /// Trying again is unlikely to help before someone changes the integration or its endpoint.
+    pub needs_operator: bool,
+    /// Since when it fails, when it failed last, and how often.
+    pub since: UnixMicros,
+    pub last: UnixMicros,
+    pub failures: u64,
+}
+
+/// An event that waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaitingEvent {
+    /// What receivers know it by (`deduplicationId`).
+    pub id: String,
+    /// `up`, `join`, `ack`, `txack` or `log`.
+    pub event: String,
+    pub dev_eui: Eui64,
+    pub device: String,
+    /// When it happened.
+    pub at: UnixMicros,
+}

@@ -1,0 +1,191 @@
+//! Integrations: which take no events and why, what waits for them, trying again and giving up.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    Form,
+    extract::{Query, State},
+    response::{IntoResponse, Response},
+};
+use limpet_shared::{
+    UnixMicros,
+    admin::{ErrorKind, Integration, Reply, Request, WaitingEvent},
+};
+use serde::Deserialize;
+
+use super::{OTHER_VERSION, done, sentence};
+use crate::{
+    Console,
+    page::{After, Room, Said, Tone, asked, page, part},
+    visitor::{Admin, Visitor},
+    words::{ago, bytes, count, span},
+};
+
+const ROOM: Room = Room::Integrations;
+
+/// The part that is fetched anew every few seconds.
+#[derive(Template)]
+#[template(path = "integrations_list.html")]
+struct List {
+    rows: Vec<Row>,
+    away: Option<String>,
+}
+
+struct Row {
+    id: String,
+    name: String,
+    tenant: String,
+    endpoint: String,
+    state: String,
+    tone: Tone,
+    why: String,
+    /// Empty if nothing waits.
+    waiting: String,
+    oldest: String,
+}
+
+#[derive(Template)]
+#[template(path = "integrations.html")]
+struct Page {
+    list: List,
+    said: Option<Said>,
+}
+
+/// What waits for one of them.
+#[derive(Template)]
+#[template(path = "integrations_events.html")]
+struct Events {
+    rows: Vec<EventRow>,
+    /// How many there are besides.
+    more: u64,
+    away: Option<String>,
+}
+
+struct EventRow {
+    event: String,
+    id: String,
+    device: String,
+    dev_eui: String,
+    at: String,
+}
+
+#[derive(Template)]
+#[template(path = "integrations_drop.html")]
+struct AskDrop {
+    id: String,
+    text: String,
+    /// Nothing can be dropped.
+    refused: bool,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Which {
+    id: String,
+}
+
+pub(crate) async fn show(State(console): State<Arc<Console>>, Admin(visitor): Admin) -> Response {
+    let list = list(&console).await;
+    if visitor.partial {
+        return part(&list);
+    }
+    page(&console, ROOM, Some(&visitor.session), &Page { list, said: None })
+}
+
+pub(crate) async fn events(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Query(Which { id }): Query<Which>,
+) -> Response {
+    let (now, mut shown) = (limpet_api::now(), Events { rows: Vec::new(), more: 0, away: None });
+    match console.api.answer_or_ask(Request::IntegrationEvents { id }, "").await {
+        Reply::IntegrationEvents { total, events } => {
+            shown.more = total.saturating_sub(events.len() as u64);
+            shown.rows = events.into_iter().map(|event| event_row(event, now)).collect();
+        }
+        Reply::Error { message, .. } => shown.away = Some(sentence(&message)),
+        _ => shown.away = Some(OTHER_VERSION.into()),
+    }
+    asked(&console, ROOM, &visitor, &shown)
+}
+
+pub(crate) async fn retry(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Form(Which { id }): Form<Which>,
+) -> Response {
+    let (Ok(said) | Err(said)) = done(&console, &visitor, Request::IntegrationRetry { id }).await;
+    after(&console, &visitor, said).await
+}
+
+pub(crate) async fn ask_drop(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Query(Which { id }): Query<Which>,
+) -> Response {
+    let request = Request::IntegrationDrop { id: id.clone(), by: String::new(), sure: false };
+    let (text, refused) = match console.api.answer_or_ask(request, &visitor.session.name).await {
+        Reply::Error { kind: ErrorKind::Unconfirmed, message } => (sentence(&message), false),
+        Reply::Done { message } | Reply::Error { message, .. } => (sentence(&message), true),
+        _ => (OTHER_VERSION.into(), true),
+    };
+    asked(&console, ROOM, &visitor, &AskDrop { id, text, refused })
+}
+
+pub(crate) async fn drop(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Form(Which { id }): Form<Which>,
+) -> Response {
+    let request = Request::IntegrationDrop { id, by: String::new(), sure: true };
+    let (Ok(said) | Err(said)) = done(&console, &visitor, request).await;
+    after(&console, &visitor, said).await
+}
+
+async fn after(console: &Console, visitor: &Visitor, said: Said) -> Response {
+    let (list, said) = (list(console).await, Some(said));
+    if visitor.partial {
+        return ([("hx-trigger", "limpet:done")], part(&After { list, said })).into_response();
+    }
+    page(console, ROOM, Some(&visitor.session), &Page { list, said })
+}
+
+async fn list(console: &Console) -> List {
+    let now = limpet_api::now();
+    match console.api.answer_or_ask(Request::Integrations, "").await {
+        Reply::Integrations { integrations } => {
+            List { rows: integrations.into_iter().map(|one| row(one, now)).collect(), away: None }
+        }
+        Reply::Error { message, .. } => List { rows: Vec::new(), away: Some(sentence(&message)) },
+        _ => List { rows: Vec::new(), away: Some(OTHER_VERSION.into()) },
+    }
+}
+
+fn row(one: Integration, now: UnixMicros) -> Row {
+    let tone = match one.state.as_str() {
+        "failing" => Tone::Bad,
+        "waiting" => Tone::Warn,
+        _ => Tone::Good,
+    };
+    let why = one.trouble.map_or_else(String::new, |trouble| {
+        format!("{}, for {}, {}", trouble.error, span(now.since(trouble.since)), count(trouble.failures, "time"))
+    });
+    let waiting =
+        if one.waiting == 0 { String::new() } else { format!("{}, {}", count(one.waiting, "event"), bytes(one.bytes)) };
+    Row {
+        name: if one.application.is_empty() { "(removed)".into() } else { one.application },
+        id: one.id,
+        tenant: one.tenant,
+        endpoint: one.endpoint,
+        state: one.state,
+        tone,
+        why,
+        waiting,
+        oldest: one.oldest.map_or_else(String::new, |at| ago(at, now)),
+    }
+}
+
+fn event_row(event: WaitingEvent, now: UnixMicros) -> EventRow {
+    let WaitingEvent { id, event, dev_eui, device, at } = event;
+    EventRow { event, id, device, dev_eui: dev_eui.to_string(), at: ago(at, now) }
+}

@@ -1,0 +1,73 @@
+//! What operators do about events that wait.
+
+use std::time::Duration;
+
+use limpet_shared::admin::{ErrorKind, Reply};
+use limpet_store::{IntegrationId, StoreError};
+use uuid::Uuid;
+
+use super::Pipeline;
+
+/// The endpoint has this long to take what is offered at an operator's wish.
+const LIMIT: Duration = Duration::from_secs(3);
+
+impl Pipeline {
+    /// Offers the event that has waited longest, whoever is about to send it: in the worst case it goes out twice, with the same
+    /// id. The others follow by themselves.
+    pub async fn retry_waiting(&self, application: Uuid) -> Reply {
+        match self.offer_first(IntegrationId(application)).await {
+            Ok(message) => Reply::Done { message },
+            Err(reply) => reply,
+        }
+    }
+
+    async fn offer_first(&self, integration: IntegrationId) -> Result<String, Reply> {
+        let turns = self.store.pending_turns(1, Vec::new()).await.map_err(store_away)?;
+        let Some((_, device)) = turns.into_iter().find(|(of, _)| *of == integration) else {
+            return Ok("nothing waits for this integration".into());
+        };
+        let application = self.store.application(integration.0).await.map_err(store_away)?;
+        let Some(http) = application.and_then(|application| application.http) else {
+            return Err(refused("this integration was removed: what waits for it is dropped when its turn comes"));
+        };
+        let first = self.store.pending(integration, device, 1).await.map_err(store_away)?;
+        let Some(first) = first.first() else { return Ok("nothing waits for this integration".into()) };
+        let what = format!("the event {} of device {device}", first.event.kind.name());
+        match self.deliver.deliver(&http, &first.event, LIMIT).await {
+            Ok(()) => {
+                self.metrics.delivered(&first.event.kind);
+                self.troubles.took(&first.event.device);
+                self.store.delete_pending(first).await.map_err(store_away)?;
+                Ok(format!("{what} was taken; what else waits follows within seconds"))
+            }
+            Err(error) => {
+                self.metrics.delivery_failed();
+                if !error.is_verdict() {
+                    self.troubles.failed(&first.event.device, &error);
+                }
+                Err(Reply::Error { kind: ErrorKind::Unavailable, message: format!("{what} was not taken: {error}") })
+            }
+        }
+    }
+
+    /// Gives up all that waits for an integration.
+    pub async fn drop_waiting(&self, application: Uuid, by: &str) -> Reply {
+        match self.store.trim_pending(IntegrationId(application), 0).await {
+            Ok(dropped) => {
+                self.metrics.pending_dropped("operator", dropped);
+                tracing::warn!(%application, dropped, by, "waiting events were dropped at an operator's wish");
+                let what = if dropped == 1 { "waiting event was" } else { "waiting events were" };
+                Reply::Done { message: format!("{dropped} {what} dropped") }
+            }
+            Err(error) => store_away(error),
+        }
+    }
+}
+
+fn refused(message: &str) -> Reply {
+    Reply::Error { kind: ErrorKind::Invalid, message: message.into() }
+}
+
+fn store_away(error: StoreError) -> Reply {
+    Reply::Error { kind: ErrorKind::Unavailable, message: error.to_string() }
+}
