@@ -13,6 +13,7 @@ mod loose;
 mod modulation;
 mod push_data;
 mod rxpk;
+mod salvage;
 mod tx_ack;
 mod txpk;
 
@@ -58,8 +59,9 @@ impl JsonError {
     }
 }
 
-/// The JSON without what some forwarders send after it: a terminating zero, line ends.
+/// The JSON without what some forwarders send around it: a byte order mark, a terminating zero, line ends.
 fn trim_json(json: &[u8]) -> &[u8] {
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
     let blank = |b: &u8| *b == 0 || b.is_ascii_whitespace();
     let end = json.iter().rposition(|b| !blank(b)).map_or(0, |at| at + 1);
     json.get(..end).unwrap_or_default()

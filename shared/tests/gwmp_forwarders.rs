@@ -202,7 +202,7 @@ fn one_bad_packet_costs_no_other_and_says_why() {
     let long = format!(r#"{{"freq":868.1,"datr":"SF7BW125","data":"{}"}}"#, "A".repeat(344));
     for (bad, expected) in [
         ("7", RxpkError::Malformed),
-        (r#"{"freq":868.1,"freq":868.1}"#, RxpkError::Malformed),
+        ("[]", RxpkError::Malformed),
         (r#"{"datr":"SF7BW125","data":"QAE="}"#, RxpkError::Frequency),
         (r#"{"freq":-1,"datr":"SF7BW125","data":"QAE="}"#, RxpkError::Frequency),
         (r#"{"freq":868100000,"datr":"SF7BW125","data":"QAE="}"#, RxpkError::Frequency),
@@ -214,13 +214,147 @@ fn one_bad_packet_costs_no_other_and_says_why() {
         (r#"{"freq":868.1,"modu":"LR-FHSS","datr":"MCW","data":"QAE="}"#, RxpkError::DataRate),
         (r#"{"freq":868.1,"datr":"SF7BW125"}"#, RxpkError::Data),
         (r#"{"freq":868.1,"datr":"SF7BW125","data":"Q!E="}"#, RxpkError::Data),
-        (r#"{"freq":868.1,"datr":"SF7BW125","size":3,"data":"QAE="}"#, RxpkError::SizeMismatch { said: 3, got: 2 }),
         (&long, RxpkError::TooLong),
     ] {
         let json = format!(r#"{{"rxpk":[{good},{bad},{good}]}}"#);
         let read = parse_push_data(json.as_bytes()).unwrap();
         assert!(read.rxpk[0].is_ok() && read.rxpk[2].is_ok(), "{bad}");
         assert_eq!(read.rxpk[1].as_ref().unwrap_err(), &expected, "{bad}");
+    }
+}
+
+/// A PUSH_DATA of three packets and a status, broken in one place: what is sound comes through.
+#[test]
+fn json_broken_in_one_place_costs_no_sound_packet() {
+    let packet = |tmst: u32| {
+        format!(
+            r#"{{"tmst":{tmst},"freq":868.1,"stat":1,"datr":"SF7BW125","rssi":-35,"lsnr":5.1,"rsig":[{{"ant":0}}],"size":2,"data":"QAE="}}"#
+        )
+    };
+    let stat = r#"{"time":"2014-01-12 08:59:28 GMT","lati":46.24,"long":3.25,"rxnb":7,"desc":"roof"}"#;
+    let first = format!(r#"{{"stat":{stat},"rxpk":[{},{},{}]}}"#, packet(1), packet(2), packet(3));
+    let last = format!(r#"{{"rxpk":[{},{},{}],"stat":{stat}}}"#, packet(1), packet(2), packet(3));
+    // What is put in place of what (once), the packets that come through, and what is counted.
+    let cases: &[(&str, &str, &[u32], &[&str])] = &[
+        (r#""desc":"roof"}"#, r#""desc}"#, &[1, 2, 3], &[]),
+        (r#""desc":"roof"}"#, r#""desc":"roof}"#, &[1, 2, 3], &[]),
+        (r#""desc":"roof"}"#, r#""desc":roof"}"#, &[1, 2, 3], &[]),
+        (r#""desc":"roof"}"#, r#""desc":}"#, &[1, 2, 3], &[]),
+        (r#""desc":"roof"}"#, r#""desc":"my "best" roof"}"#, &[1, 2, 3], &[]),
+        (r#""desc":"roof"}"#, r#""desc":"roof""#, &[1, 2, 3], &[]),
+        ("roof", "a\u{1}\t\r\n\u{7f}", &[1, 2, 3], &[]),
+        ("roof", r"\x41 \ud800 \u12 \", &[1, 2, 3], &[]),
+        ("roof", "\u{0}", &[1, 2, 3], &[]),
+        ("46.24", "nan", &[1, 2, 3], &[]),
+        ("46.24", "", &[1, 2, 3], &[]),
+        (r#""rxnb":7"#, r#""rxnb":7,"rxnb":8"#, &[1, 2, 3], &[]),
+        ("\"lsnr\":5.1", "\"lsnr\":NaN", &[1, 2, 3], &[]),
+        ("\"lsnr\":5.1", "\"lsnr\":-Infinity", &[1, 2, 3], &[]),
+        ("\"lsnr\":5.1", "\"lsnr\":1e999", &[1, 2, 3], &[]),
+        ("\"lsnr\":5.1", "\"lsnr\":+5.", &[1, 2, 3], &[]),
+        ("\"lsnr\":5.1", "\"lsnr\":", &[1, 2, 3], &[]),
+        ("\"lsnr\":5.1", "\"lsnr\":5,1", &[1, 2, 3], &[]),
+        ("\"freq\":868.1", "\"freq\":868,100000", &[1, 2, 3], &[]),
+        ("\"tmst\":1,", "\"tmst\":1 ", &[1, 2, 3], &[]),
+        ("\"freq\":868.1", "\"freq\":868.1.0", &[2, 3], &["rxpk_frequency"]),
+        ("\"size\":2", "\"size\":20", &[1, 2, 3], &[]),
+        ("\"size\":2", "\"size\":\"2\"", &[1, 2, 3], &[]),
+        ("\"freq\":868.1", "\"freq\":\"868.1\"", &[1, 2, 3], &[]),
+        ("\"freq\":868.1", "\"freq\":868.1,\"freq\":null", &[1, 2, 3], &[]),
+        ("\"freq\":868.1", "\"freq\":7,\"freq\":868.1", &[1, 2, 3], &[]),
+        ("\"rssi\":-35", "\"rssid\":1,\"rssisd\":2", &[1, 2, 3], &[]),
+        ("\"data\":\"QAE=\"", "\"data\":\"QAE=\",", &[1, 2, 3], &[]),
+        ("[{\"ant\":0}]", "[{\"ant\":0,}]", &[1, 2, 3], &[]),
+        ("[{\"ant\":0}]", "[{\"ant\":0,\"ant\":0}]", &[1, 2, 3], &[]),
+        ("[{\"ant\":0}]", "[{\"ant\":0}", &[2, 3], &["rxpk_malformed"]),
+        ("[{\"ant\":0}]", "[{\"ant\":0]", &[2, 3], &["rxpk_malformed"]),
+        ("[{\"ant\":0}],\"size\":2,\"data\":\"QAE=\"}", "[{\"ant\":0}", &[2, 3], &["rxpk_malformed"]),
+        ("\"datr\":\"SF7BW125\"", "\"datr\":\"SF7BW125", &[2, 3], &["rxpk_malformed"]),
+        ("\"data\":\"QAE=\"}", "\"data\":\"QAE=\"", &[1, 2, 3], &[]),
+        ("\"data\":\"QAE=\"}", "\"data\":\"QA", &[2, 3], &["rxpk_malformed"]),
+        ("},{\"tmst\":2", "}{\"tmst\":2", &[1, 2, 3], &[]),
+        ("},{\"tmst\":2", "},,{\"tmst\":2", &[1, 2, 3], &[]),
+        ("},{\"tmst\":2", "},nan,{\"tmst\":2", &[1, 2, 3], &["rxpk_malformed"]),
+        ("}]", "},]", &[1, 2, 3], &[]),
+        ("\"rxpk\":[", "\"rxpk\":", &[1, 2, 3], &[]),
+        ("\"rxpk\":[", "\"rxpk:[", &[1, 2, 3], &[]),
+        ("\"rxpk\":[", "rxpk\":[", &[1, 2, 3], &[]),
+        ("\"rxpk\":[", "\"rxpk\":[],\"rxpk\":[", &[1, 2, 3], &[]),
+        ("},{\"tmst\":3", "}],\"rxpk\":[{\"tmst\":3", &[1, 2, 3], &[]),
+        ("{\"", "\u{feff}{\"", &[1, 2, 3], &[]),
+        ("{\"", "{{\"", &[1, 2, 3], &[]),
+        ("{\"", "\"", &[1, 2, 3], &[]),
+    ];
+    for (sound, instead, packets, reasons) in cases {
+        for whole in [&first, &last] {
+            assert!(whole.contains(sound), "{sound}");
+            reads(whole.replacen(sound, instead, 1).as_bytes(), packets, reasons);
+        }
+    }
+    for (end, packets, reasons) in
+        [("\0\0", &[1, 2, 3][..], &[][..]), ("}}", &[1, 2, 3], &[]), ("garbage \"{", &[1, 2, 3], &[])]
+    {
+        reads(format!("{first}{end}").as_bytes(), packets, reasons);
+        reads(format!("{last}{end}").as_bytes(), packets, reasons);
+    }
+    let invalid: Vec<u8> =
+        last.replace("roof", "Z~rich\u{1}").bytes().map(|b| if b == b'~' { 0xfc } else { b }).collect();
+    reads(&invalid, &[1, 2, 3], &[]);
+    // Cut anywhere: what is whole before the cut comes through.
+    for at in 0..first.len() {
+        let whole = (1..=3).filter(|n| first.find(&packet(*n)).unwrap() + packet(*n).len() <= at);
+        let whole: Vec<u32> = whole.collect();
+        let read = parse_push_data(&first.as_bytes()[..at]).unwrap_or_default();
+        let read: Vec<u32> = read.rxpk.iter().flatten().filter_map(|packet| packet.tmst).collect();
+        assert!(read.starts_with(&whole), "{whole:?} but {read:?} of {}", &first[..at]);
+    }
+}
+
+fn reads(json: &[u8], packets: &[u32], reasons: &[&str]) {
+    let shown = String::from_utf8_lossy(json);
+    let read = parse_push_data(json).unwrap_or_else(|error| panic!("{error} of {shown}"));
+    let came: Vec<u32> = read.rxpk.iter().flatten().filter_map(|packet| packet.tmst).collect();
+    let lost: Vec<&str> = read.rxpk.iter().filter_map(|packet| Some(packet.as_ref().err()?.reason())).collect();
+    assert_eq!((&came[..], &lost[..]), (packets, reasons), "{shown}");
+    for packet in read.rxpk.iter().flatten() {
+        assert_eq!((packet.freq, &packet.data[..]), (868_100_000, &[0x40, 1][..]), "{shown}");
+    }
+}
+
+/// Of a status that is cut, what was whole; of a field that is there twice, the last that has a value.
+#[test]
+fn a_broken_status_is_read_as_far_as_it_goes() {
+    for (json, rxnb) in [
+        (r#"{"stat":{"rxnb":7,"desc}"#, 7),
+        (r#"{"stat":{"rxnb":7,"desc":"roof}}"#, 7),
+        (r#"{"stat":{"rxnb":6,"rxnb":7,"rxnb":NaN}}"#, 7),
+        (r#"{"stat":{"rxnb":7},}"#, 7),
+        (r#"{"stat":{"rxnb":6},"stat":{"rxnb":7}}"#, 7),
+        (r#"{"stat":{"rxnb":007}}"#, 7),
+    ] {
+        assert_eq!(parse_push_data(json.as_bytes()).unwrap().stat.unwrap().unwrap().rxnb, Some(rxnb), "{json}");
+    }
+}
+
+/// Text made to be read again and again takes no longer than other text of its length.
+#[test]
+fn broken_json_is_read_in_few_passes() {
+    for piece in [
+        "{",
+        "{\"",
+        "{\"a\":",
+        "{\"a\":\"",
+        "{\"a\":{",
+        "{\"rxpk\":[",
+        "{\"rxpk\":[{",
+        "[",
+        "\"stat\":{",
+        "{\"a\":{\"freq\":1,\"data\":1",
+        "{\\\"",
+        "\\{\"a\":\"",
+    ] {
+        let json = piece.repeat(65_000 / piece.len());
+        assert!(parse_push_data(json.as_bytes()).unwrap_or_default().rxpk.len() <= 255, "{piece}");
     }
 }
 

@@ -4,7 +4,7 @@
 use limpet_shared::{
     Eui64,
     gwmp::{
-        Datr, RSig, Rxpk, Txpk, UpKind, parse_downstream, parse_pull_resp, parse_push_data, parse_tx_ack,
+        Datr, RSig, Rxpk, Stat, Txpk, UpKind, parse_downstream, parse_pull_resp, parse_push_data, parse_tx_ack,
         parse_upstream, push_data, push_data_json,
     },
 };
@@ -17,6 +17,26 @@ fn datr() -> impl Strategy<Value = Datr> {
         (1u32..).prop_map(|bit_rate| Datr::Fsk { bit_rate }),
         (1u16..).prop_map(|channel_width_khz| Datr::LrFhss { channel_width_khz }),
     ]
+}
+
+/// Any JSON, as text.
+fn json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_string()),
+        any::<bool>().prop_map(|b| b.to_string()),
+        any::<i64>().prop_map(|n| n.to_string()),
+        any::<String>().prop_map(|s| serde_json::to_string(&s).unwrap()),
+    ];
+    leaf.prop_recursive(4, 16, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(|list| format!("[{}]", list.join(" , "))),
+            vec(inner, 0..4).prop_map(|list| {
+                let fields: Vec<String> =
+                    list.iter().enumerate().map(|(n, value)| format!("\"k{n}\" : {value}")).collect();
+                format!("{{{}}}", fields.join(","))
+            }),
+        ]
+    })
 }
 
 prop_compose! {
@@ -57,6 +77,40 @@ proptest! {
                 let _ = packet.signal();
                 prop_assert!(packet.data.len() <= 255 && packet.freq > 0);
             }
+        }
+    }
+
+    /// A comma behind the last packet is no JSON: the tolerant reader finds what the strict one finds.
+    #[test]
+    fn what_is_sound_is_read_the_same_beside_what_is_broken(packets in vec(rxpk(), 1..5), desc in "[ -~é\"\\\\{}\u{1}]{0,20}",
+                                                           unknown in json(), first in any::<bool>()) {
+        let stat = Stat { desc: Some(desc), rxnb: Some(1), ..Stat::default() };
+        let sound = String::from_utf8(push_data_json(&packets, Some(&stat))).unwrap();
+        let sound = sound.replacen('{', &format!("{{\"unknown\":{unknown},"), 1);
+        let sound = sound.replace("\"size\"", &format!("\"more\":{unknown},\"size\""));
+        prop_assert!(serde_json::from_str::<serde_json::Value>(&sound).is_ok(), "{}", sound);
+        let broken = if first { format!("{{,{}", &sound[1..]) } else { format!("{},}}", &sound[..sound.len() - 1]) };
+        let (strict, tolerant) = (parse_push_data(sound.as_bytes()), parse_push_data(broken.as_bytes()));
+        prop_assert_eq!(&strict, &tolerant, "{}", broken);
+        prop_assert_eq!(strict.unwrap().rxpk.into_iter().map(Result::unwrap).collect::<Vec<_>>(), packets);
+    }
+
+    /// One byte more, less or other than there should be costs no packet but the one that it is in.
+    #[test]
+    fn damage_to_one_packet_costs_no_other(packets in vec(rxpk(), 3..5), at in any::<prop::sample::Index>(),
+                                           byte in any::<u8>(), how in 0..3) {
+        let at_of = |n: usize| push_data_json(&packets[..n], None).len() - 2;
+        let mut json = push_data_json(&packets, None);
+        let at = at_of(1) + 1 + at.index(at_of(2) - at_of(1) - 1);
+        match how {
+            0 => json[at] = byte,
+            1 => json.insert(at, byte),
+            _ => drop(json.remove(at)),
+        }
+        let read = parse_push_data(&json).unwrap_or_default();
+        let read: Vec<Rxpk> = read.rxpk.into_iter().flatten().collect();
+        for (n, packet) in packets.iter().enumerate().filter(|(n, _)| *n != 1) {
+            prop_assert!(read.contains(packet), "packet {} of {}", n, json.escape_ascii());
         }
     }
 

@@ -2,10 +2,16 @@
 
 use alloc::{string::String, vec::Vec};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::{JsonError, MAX_RXPK, Rxpk, RxpkError, loose::Loose, object, to_json, trim_json};
+use super::{
+    JsonError, MAX_RXPK, Rxpk, RxpkError,
+    loose::Loose,
+    object,
+    salvage::{clean, salvage},
+    to_json, trim_json,
+};
 
 /// Longest text of a status field that is kept.
 const MAX_TEXT: usize = 128;
@@ -91,10 +97,14 @@ pub struct Stat {
 
 #[derive(Deserialize)]
 struct Root<'a> {
-    #[serde(borrow, default)]
-    rxpk: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "list_or_null")]
+    rxpk: Vec<&'a RawValue>,
     #[serde(borrow, default)]
     stat: Option<&'a RawValue>,
+}
+
+fn list_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'de RawValue>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 #[derive(Default, Deserialize)]
@@ -130,20 +140,25 @@ struct WireStat<'a> {
 pub fn parse_push_data(json: &[u8]) -> Result<PushData, JsonError> {
     // A description in another character set must not cost the packets beside it.
     let text = String::from_utf8_lossy(trim_json(json));
-    let root: Root<'_> = object(&text).ok_or(JsonError::Malformed)?;
-    let rxpk = match root.rxpk {
-        Some(list) => packets(list.get())?,
-        None => Vec::new(),
-    };
+    let Some(root) = object::<Root<'_>>(&text) else { return broken(&text) };
+    if root.rxpk.len() > MAX_RXPK {
+        return Err(JsonError::TooManyPackets);
+    }
+    let rxpk = root.rxpk.into_iter().map(|packet| Rxpk::read(packet.get())).collect();
     Ok(PushData { rxpk, stat: root.stat.map(|stat| Stat::read(stat.get())) })
 }
 
-fn packets(list: &str) -> Result<Vec<Result<Rxpk, RxpkError>>, JsonError> {
-    let list: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| JsonError::Malformed)?;
-    if list.len() > MAX_RXPK {
+/// What is left of JSON that is broken.
+fn broken(text: &str) -> Result<PushData, JsonError> {
+    let found = salvage(text);
+    if found.packets.len() > MAX_RXPK {
         return Err(JsonError::TooManyPackets);
     }
-    Ok(list.into_iter().map(|packet| Rxpk::read(packet.get())).collect())
+    let rxpk: Vec<_> = found.packets.iter().map(|packet| Rxpk::read(packet)).collect();
+    let stats = found.stats.iter().map(|stat| Stat::read(stat));
+    let stat = stats.reduce(|earlier, later| if later.is_ok() { later } else { earlier });
+    let says_nothing = rxpk.iter().all(|packet| packet == &Err(RxpkError::Malformed)) && !matches!(stat, Some(Ok(_)));
+    if says_nothing { Err(JsonError::Malformed) } else { Ok(PushData { rxpk, stat }) }
 }
 
 /// Writes the JSON of a PUSH_DATA, as a gateway does.
@@ -160,9 +175,20 @@ pub fn push_data_json(rxpk: &[Rxpk], stat: Option<&Stat>) -> Vec<u8> {
 
 impl Stat {
     fn read(json: &str) -> Result<Self, JsonError> {
-        let wire: WireStat<'_> = object(json).ok_or(JsonError::Malformed)?;
+        match object::<WireStat<'_>>(json) {
+            Some(wire) => Ok(Self::from(wire)),
+            // Whole, but with a field twice or a value that cannot be read.
+            None => {
+                clean(json).and_then(|json| object::<WireStat<'_>>(&json).map(Self::from)).ok_or(JsonError::Malformed)
+            }
+        }
+    }
+}
+
+impl From<WireStat<'_>> for Stat {
+    fn from(wire: WireStat<'_>) -> Self {
         let text = |field: &Loose<'_>| field.text(MAX_TEXT);
-        Ok(Self {
+        Self {
             time: text(&wire.time),
             boot: text(&wire.boot),
             lati: wire.lati.f64(),
@@ -185,6 +211,6 @@ impl Stat {
             pfrm: text(&wire.pfrm),
             mail: text(&wire.mail),
             desc: text(&wire.desc),
-        })
+        }
     }
 }

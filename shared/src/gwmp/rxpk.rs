@@ -10,6 +10,7 @@ use super::{
     datr::{Datr, DatrError},
     loose::{Loose, base64, bytes, megahertz},
     object,
+    salvage::clean,
 };
 
 /// Longest text of a descriptive field that is kept.
@@ -128,8 +129,6 @@ pub enum RxpkError {
     Data,
     #[error("more than {MAX_PHY_PAYLOAD} bytes")]
     TooLong,
-    #[error("size says {said} bytes, data has {got}")]
-    SizeMismatch { said: u32, got: usize },
 }
 
 impl RxpkError {
@@ -142,7 +141,6 @@ impl RxpkError {
             Self::DataRate => "rxpk_data_rate",
             Self::Data => "rxpk_data",
             Self::TooLong => "rxpk_too_long",
-            Self::SizeMismatch { .. } => "rxpk_size_mismatch",
         }
     }
 }
@@ -202,7 +200,17 @@ impl Rxpk {
 
     /// Reads one element of the `rxpk` list.
     pub(super) fn read(json: &str) -> Result<Self, RxpkError> {
-        let wire: Wire<'_> = object(json).ok_or(RxpkError::Malformed)?;
+        match object(json) {
+            Some(wire) => Self::from_wire(wire),
+            // Whole, but with a field twice or a value that cannot be read.
+            None => match clean(json).as_deref().and_then(object) {
+                Some(wire) => Self::from_wire(wire),
+                None => Err(RxpkError::Malformed),
+            },
+        }
+    }
+
+    fn from_wire(wire: Wire<'_>) -> Result<Self, RxpkError> {
         let freq = wire.freq.hertz().ok_or(RxpkError::Frequency)?;
         let datr = Datr::read(&wire.modu, &wire.datr).map_err(|error| match error {
             DatrError::Modulation => RxpkError::Modulation,
@@ -274,7 +282,6 @@ struct Wire<'a> {
     foff: Loose<'a>,
     aesk: Loose<'a>,
     jver: Loose<'a>,
-    size: Loose<'a>,
     #[serde(borrow)]
     rsig: Option<&'a RawValue>,
 }
@@ -285,10 +292,8 @@ impl Wire<'_> {
         if data.len() > MAX_PHY_PAYLOAD {
             return Err(RxpkError::TooLong);
         }
-        match self.size.u32() {
-            Some(said) if said as usize != data.len() => Err(RxpkError::SizeMismatch { said, got: data.len() }),
-            _ => Ok(data),
-        }
+        // `size` says nothing that the data do not, and some forwarders write another number.
+        Ok(data)
     }
 }
 
