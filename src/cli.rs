@@ -413,7 +413,7 @@ pub enum GatewayCommand {
 #[derive(Debug, Subcommand)]
 pub enum DeviceCommand {
     /// Add a device, and its application and device profile if they are missing
-    Add(DeviceAddArgs),
+    Add(Box<DeviceAddArgs>),
     /// Give a device another name
     Rename {
         /// DevEUI, 16 hex digits

@@ -199,7 +199,7 @@ fn meant(request: Request, sure: SureArg) -> Request {
     if sure.yes { request.meant() } else { request }
 }
 
-fn device(mut args: DeviceAddArgs) -> Result<DeviceAdd, CtlError> {
+fn device(mut args: Box<DeviceAddArgs>) -> Result<DeviceAdd, CtlError> {
     args.keys_from_files().map_err(CtlError::Secret)?;
     let DeviceAddArgs {
         dev_eui,
@@ -214,7 +214,7 @@ fn device(mut args: DeviceAddArgs) -> Result<DeviceAdd, CtlError> {
         mac_version,
         webhook,
         ..
-    } = args;
+    } = *args;
     Ok(DeviceAdd {
         dev_eui,
         join_eui,

@@ -1,6 +1,6 @@
 //! `limpet up`: a balancer and its workers in one process, which talk over the same link as they would apart.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{fmt::Write, io::IsTerminal, sync::Arc, time::Duration};
 
 use limpet_bench::simulate::{ApiAccess, Credentials, Pace, SimulateConfig, run_until};
 use limpet_link::{Authority, time};
@@ -155,8 +155,7 @@ async fn welcome(
         Some(worker) if worker.new_admin => "admin / the password that was given".into(),
         _ => "admin / the password of the first start".into(),
     };
-    let (token, expires_at) = balancer.join_token(TOKEN_LIFE, TOKEN_USES).await?;
-    let line = wiring::join_line(&config.common, &config.processing)?.here(&token);
+    let growing = growing(config, balancer).await?;
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write!(
@@ -166,11 +165,9 @@ async fn welcome(
          log in    {login}\n  \
          gateways  GWMP (Semtech UDP) on {}\n  \
          metrics   http://{}/metrics\n\n\
-         To add a worker on this machine (good until {} for one worker; more with `limpet ctl join-token`):\n\n  \
-         {line}\n\n",
+         {growing}\n\n",
         balancer.gwmp,
         nearby(balancer.admin),
-        time::rfc3339(expires_at),
     );
     if !shared {
         text.push_str(
@@ -181,4 +178,19 @@ async fn welcome(
         text.push_str("The console answers this machine only; --http 0.0.0.0:8080 opens it to others.\n");
     }
     Ok(text)
+}
+
+/// The line that adds a worker. A token in it is for eyes at a terminal only: anywhere else it would be kept.
+async fn growing(config: &Up, balancer: &RunningBalancer) -> Result<String, RoleError> {
+    let line = wiring::join_line(&config.common, &config.processing)?;
+    if !std::io::stdout().is_terminal() {
+        let password = if line.hides_password() { ", with the store's password in place of PASSWORD" } else { "" };
+        return Ok(format!("To add a worker on this machine{password}:\n\n  {}", line.asking()));
+    }
+    let (token, expires_at) = balancer.join_token(TOKEN_LIFE, TOKEN_USES).await?;
+    Ok(format!(
+        "To add a worker on this machine (good until {} for one worker; more with `limpet ctl join-token`):\n\n  {}",
+        time::rfc3339(expires_at),
+        line.here(&token)
+    ))
 }

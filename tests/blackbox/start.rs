@@ -1,8 +1,8 @@
 //! Starting, asking and stopping `limpet up`.
 
-use std::process::Command;
+use std::{io::Read, process::Command};
 
-use crate::support::{Limpet, ctl, free_addresses, python};
+use crate::support::{Limpet, Terminal, ctl, free_addresses, python};
 
 /// `limpet up` in a folder of its own, ready, with where it listens: GWMP, link, admin, HTTP.
 pub struct Up {
@@ -15,6 +15,11 @@ pub struct Up {
 
 impl Up {
     pub async fn start(more: &[&str]) -> Self {
+        Self::start_at(more, |_| {}).await
+    }
+
+    /// The same, with outputs that lead where `outputs` says.
+    pub async fn start_at(more: &[&str], outputs: impl FnOnce(&mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [gwmp, link, admin, http] = free_addresses();
         let data = folder.path().join("data");
@@ -24,7 +29,7 @@ impl Up {
             &["--admin", &admin_text, "--http", &http_text, "--admin-password", "black-box"],
             more,
         ];
-        let mut limpet = Limpet::start("up", &arguments.concat());
+        let mut limpet = Limpet::start_at("up", &arguments.concat(), outputs);
         limpet.ready(http).await;
         limpet.ready(admin).await;
         Self { limpet, folder, gwmp, admin, http }
@@ -39,7 +44,12 @@ impl Up {
 async fn up_says_where_it_is_and_ends_when_told() {
     let mut up = Up::start(&[]).await;
     up.limpet.line_with(&up.http.to_string()).await;
-    up.limpet.line_with(" worker --join limpet1.").await;
+    // Nothing that ends up in a journal lets anybody in.
+    let line = up.limpet.line_with(" worker --join-file - ").await;
+    assert!(line.contains(" join-token --uses 1 --expires 1h | "), "{line}");
+    assert!(!up.limpet.lines().iter().any(|line| line.contains("limpet1.")));
+    let tokens = ctl(&up.data(), &["--json", "join-token", "list"]);
+    assert!(String::from_utf8_lossy(&tokens.stdout).contains("\"tokens\": []"), "{tokens:?}");
     let listed = ctl(&up.data(), &["--json", "servers"]);
     assert!(listed.status.success(), "{listed:?}");
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
@@ -47,6 +57,30 @@ async fn up_says_where_it_is_and_ends_when_told() {
     up.limpet.terminate();
     let stopped = up.limpet.stopped().await;
     assert!(stopped.status.success(), "{stopped:?}");
+}
+
+/// Somebody who looks at a terminal gets a line with a token for one worker.
+#[tokio::test]
+async fn at_a_terminal_up_shows_a_token_for_one_worker() {
+    let Terminal { mut shown, end } = Terminal::open();
+    let up = Up::start_at(&[], |command| {
+        command.stdout(end);
+    })
+    .await;
+    let shown = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        let mut part = [0; 4_096];
+        while !text.contains(" --http 127.0.0.1:0") {
+            let read = shown.read(&mut part).unwrap();
+            text.push_str(&String::from_utf8_lossy(&part[..read]));
+        }
+        text
+    });
+    let shown = shown.await.unwrap();
+    assert!(shown.contains("for one worker") && shown.contains(" worker --join limpet1."), "{shown}");
+    let tokens = ctl(&up.data(), &["--json", "join-token", "list"]);
+    let tokens: serde_json::Value = serde_json::from_slice(&tokens.stdout).unwrap();
+    assert_eq!(tokens["tokens"][0]["uses"], 1, "{tokens}");
 }
 
 /// ChirpStack's own client provisions a network from nothing, and looks at every status code on the way.

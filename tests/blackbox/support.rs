@@ -11,7 +11,7 @@ mod webhook;
 pub use browser::Browser;
 pub use cluster::Cluster;
 pub use ports::{free_address, free_addresses};
-pub use process::{Limpet, Stopped, ctl};
+pub use process::{Limpet, Stopped, Terminal, ctl};
 pub use tools::{promtool, python};
 pub use traffic::{Traffic, UplinkId, abp_devices, air};
 pub use webhook::{Event, Webhook, assert_once_and_in_order, ids_by_uplink};

@@ -48,7 +48,7 @@ async fn the_join_line_pasted_as_it_is_adds_a_worker_that_serves_gateways() {
     let _turn = turn().await;
     let collector = Collector::start().await;
     let mut cluster = Cluster::up().await;
-    let line = cluster.edges[0].process.as_mut().unwrap().line_with(" worker --join ").await;
+    let line = cluster.edges[0].process.as_mut().unwrap().line_with(" worker --join-file - ").await;
     let elsewhere = tempfile::tempdir().unwrap();
     let _pasted = Pasted::start(line.trim(), elsewhere.path());
     let added = eventually("a second worker to be ready", async || {

@@ -135,3 +135,28 @@ async fn tokens_are_counted_listed_and_revoked_across_balancers() {
     let nothing = site.ctl_refused("west", &["join-token", "revoke", "nothing"]);
     assert!(nothing.contains("does not exist"), "{nothing}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_worker_is_a_way_to_the_clusters_keys() {
+    let _turn = turn().await;
+    let site = Site::new();
+    let _east = site.balancer("east", None).await;
+    let http = free_address().to_string();
+    let _w1 = site.worker("w1", &["--join", &site.token("east", &["--uses", "1"]), "--http", &http]);
+    site.sees("w1", &[("east", "ready"), ("w1", "ready")]).await;
+    let key = site.ctl("w1", &["api-key", "create", "operator"]);
+    let file = site.data("key");
+    std::fs::write(&file, &key).unwrap();
+    let (url, file) = (format!("http://{http}"), file.display().to_string());
+    // Beside the worker, and over its API with a key that may administrate the cluster.
+    for how in [&[][..], &["--server", &url, "--token-file", &file]] {
+        let ask = |arguments: &[&'static str]| [how, &["join-token"], arguments].concat();
+        let refused = site.ctl_refused("w1", &ask(&["--role", "balancer", "--uses", "1", "--expires", "1h"]));
+        assert!(refused.contains("made only beside a balancer: on the machine of east run limpet ctl"), "{refused}");
+        let refused = site.ctl_refused("w1", &ask(&["--uses", "10000", "--expires", "365d"]));
+        assert!(refused.contains("at most 7d and 100 servers"), "{refused}");
+        assert!(site.ctl("w1", &ask(&["--uses", "1", "--expires", "1h"])).contains("\nlimpet1."));
+    }
+    let tokens = site.ctl("east", &["--json", "join-token", "list"]);
+    assert!(!tokens.contains("\"balancer\""), "{tokens}");
+}

@@ -52,10 +52,12 @@ impl Site {
     pub fn worker_with(&self, name: &str, more: &[&str], variables: &[(&str, &str)]) -> Limpet {
         let (data, store) = (self.text(name), format!("sqlite:{}", self.text("store")));
         let http = free_address().to_string();
-        let mut arguments = vec!["worker", "--name", name, "--data", &data, "--http", &http];
+        let mut arguments = vec!["worker", "--name", name, "--data", &data];
         // A later one of the same counts for nothing, so what is given goes instead.
-        if !more.contains(&"--store") {
-            arguments.extend(["--store", &store]);
+        for (flag, value) in [("--store", &store), ("--http", &http)] {
+            if !more.contains(&flag) {
+                arguments.extend([flag, value]);
+            }
         }
         arguments.extend(more);
         Limpet::start_with(name, &arguments, variables)

@@ -65,6 +65,14 @@ impl Limpet {
         Self::watch(name, command)
     }
 
+    /// The same, with outputs that lead where `outputs` says; lines are kept of those that it leaves alone.
+    pub fn start_at(name: &str, arguments: &[&str], outputs: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        outputs(&mut command);
+        Self::run(name, command)
+    }
+
     /// The same as a user of the machine, by id; only root can.
     pub fn start_as(user: u32, name: &str, arguments: &[&str]) -> Self {
         let mut command = command(arguments);
@@ -81,10 +89,16 @@ impl Limpet {
     }
 
     fn watch(name: &str, mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::run(name, command)
+    }
+
+    fn run(name: &str, mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let lines = Arc::default();
-        let readers =
-            vec![read_into(&lines, child.stdout.take().unwrap()), read_into(&lines, child.stderr.take().unwrap())];
+        let out = child.stdout.take().map(|out| read_into(&lines, out));
+        let err = child.stderr.take().map(|err| read_into(&lines, err));
+        let readers = out.into_iter().chain(err).collect();
         Self { name: name.into(), child, lines, readers }
     }
 
@@ -180,6 +194,24 @@ impl Limpet {
         let what = format!("{} to end", self.name);
         let status = eventually(&what, async || self.ended()).await;
         Stopped { status, lines: self.lines() }
+    }
+}
+
+/// A terminal of our own: what is written to its end can be read where it is shown.
+pub struct Terminal {
+    pub shown: std::fs::File,
+    pub end: std::fs::File,
+}
+
+impl Terminal {
+    pub fn open() -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let shown = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&shown).unwrap();
+        unlockpt(&shown).unwrap();
+        let name = ptsname(&shown, Vec::new()).unwrap().into_string().unwrap();
+        let end = std::fs::File::options().read(true).write(true).open(name).unwrap();
+        Self { shown: shown.into(), end }
     }
 }
 

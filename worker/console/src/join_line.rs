@@ -35,6 +35,16 @@ impl JoinLine {
         format!("{} 127.0.0.1:0", words.map(quoted).join(" "))
     }
 
+    /// The same without any secret, for what journals keep: the token is made when it is pasted, on this machine, by whoever may
+    /// use the operator's socket. A password of the store is left out ([`Self::hides_password`]).
+    pub fn asking(&self) -> String {
+        let (own, data) = (self.data.display().to_string(), free_neighbour(&self.data).display().to_string());
+        let ask = [&self.program, "ctl", "--data", &own, "join-token", "--uses", "1", "--expires", "1h"].map(quoted);
+        let store = without_password(&self.store);
+        let run = [&self.program, "worker", "--join-file", "-", "--store", &store, "--data", &data].map(quoted);
+        format!("{} | {} --http 127.0.0.1:0", ask.join(" "), run.join(" "))
+    }
+
     /// A worker where the store allows it: on this machine if only that has the store, else on any. The store's password
     /// is left out ([`Self::hides_password`]).
     pub fn worker(&self, token: &str) -> String {
@@ -116,6 +126,9 @@ mod tests {
         let line = JoinLine::new("sqlite:x", &data).unwrap();
         assert!(line.stays_here() && !line.hides_password());
         assert!(line.worker("T").contains(" worker --join T --store sqlite:/"), "{}", line.worker("T"));
+        let asking = line.asking();
+        assert!(asking.contains("/limpet-data join-token --uses 1 --expires 1h | "), "{asking}");
+        assert!(asking.contains(" worker --join-file - --store sqlite:/"), "{asking}");
         assert!(line.worker("T").ends_with("limpet-data-3 --http 127.0.0.1:0"), "{}", line.worker("T"));
     }
 
@@ -126,6 +139,7 @@ mod tests {
         assert!(!line.stays_here() && line.hides_password());
         let told = "limpet worker --join T --store 'cql://limpet:PASSWORD@db1,db2/limpet?replication=dc1:3'";
         assert_eq!(line.worker("T"), told);
+        assert!(line.asking().contains("PASSWORD") && !line.asking().contains("p@ss"), "{}", line.asking());
         assert_eq!(without_password("cql://db1/limpet"), "cql://db1/limpet");
         assert_eq!(without_password("cql://limpet@db1/limpet?x=a:b@c"), "cql://limpet@db1/limpet?x=a:b@c");
     }
