@@ -1,23 +1,27 @@
 //! What this worker tells the balancers about the network, which have no store of their own: the gateways, the ring's key.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod known;
 
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
 use limpet_link::token::Fingerprint;
-use limpet_shared::{
-    Eui64,
-    link::{Cluster, KnownGateway},
-    policy,
-};
-use limpet_store::{List, Result, Store, StoreError, moving::NETWORK_BEGAN};
-use limpet_worker_core::model::{Gateway, GatewaySeen};
+use limpet_shared::{Eui64, policy};
+use limpet_store::{GatewayChanges, Result, Store, StoreError, moving::NETWORK_BEGAN};
+use limpet_worker_core::model::Gateway;
+use tokio::sync::MutexGuard;
 use tokio_util::sync::CancellationToken;
 
-use crate::{links::Links, seams::Surroundings};
+use self::known::Known;
+use crate::{links::Links, pipeline::Pipeline, seams::Surroundings};
 
 /// How often the store is asked whether another worker changed the gateways.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Who adds a gateway waits this long for the balancers to know it.
 const FEED_LIMIT: Duration = Duration::from_millis(500);
+const FEED_TRIES: u32 = 10;
+/// Changed gateways that are read at one moment.
+const AT_ONCE: usize = 32;
 /// Bits of a snapshot's version that count changes; above them stands the second in which the network began, so that
 /// the snapshot of a network that was set up anew replaces that of the old one.
 const CHANGES_BITS: u32 = 24;
@@ -68,46 +72,66 @@ fn beyond(began: u64, theirs: u64, ours: u64) -> Option<u64> {
 pub struct Feed {
     store: Arc<dyn Store>,
     links: Arc<Links>,
+    pipeline: Arc<Pipeline>,
     network: Network,
+    known: tokio::sync::Mutex<Known>,
 }
 
 impl Feed {
-    pub fn new(store: Arc<dyn Store>, links: Arc<Links>) -> Self {
+    pub fn new(store: Arc<dyn Store>, links: Arc<Links>, pipeline: Arc<Pipeline>) -> Self {
         let network = links.introduction().network.clone();
-        Self { store, links, network }
+        Self { store, links, pipeline, network, known: tokio::sync::Mutex::default() }
     }
 
-    fn version(&self, changes: u64) -> u64 {
-        (self.network.began << CHANGES_BITS).saturating_add(changes)
+    /// What balancers count the store's changes from.
+    fn base(&self) -> u64 {
+        self.network.began << CHANGES_BITS
     }
 
-    async fn snapshot(&self) -> Result<Cluster> {
-        let (changes, gateways) = self.store.gateway_set().await?;
-        let policies = self.policies().await?;
-        let policy = |eui| policies.get(&eui).cloned().unwrap_or_default();
-        Ok(Cluster {
-            version: self.version(changes),
-            ring_key: self.network.ring_key.to_vec().into(),
-            gateways: gateways.into_iter().map(|eui| KnownGateway { eui: eui.0, policy: policy(eui) }).collect(),
-            // Servers are the roll's business, which goes by itself.
-            ..Cluster::default()
-        })
+    /// Learns what has changed in the store: one small read if nothing has.
+    async fn follow(&self) -> Result<MutexGuard<'_, Known>> {
+        let mut known = self.known.lock().await;
+        let before = known.version();
+        let GatewayChanges { version, changed } = match before {
+            0 => GatewayChanges { version: 0, changed: None },
+            before => self.store.gateway_changes(before).await?,
+        };
+        if version == before && changed.is_some() {
+            return Ok(known);
+        }
+        let Some(changed) = changed else {
+            let (version, gateways) = self.store.gateway_tags(policy::TAG).await?;
+            *known = Known::new(version, gateways.into_iter().map(|(eui, tag)| (eui, tag.unwrap_or_default())));
+            self.pipeline.regions.forget_all();
+            return Ok(known);
+        };
+        let euis: BTreeSet<Eui64> = changed.iter().map(|(_, eui)| *eui).collect();
+        let reads = euis.clone().into_iter().map(|eui| async move {
+            let gateway = self.store.gateway(eui).await?;
+            let policy = |(gateway, _): (Gateway, _)| gateway.tags.get(policy::TAG).cloned().unwrap_or_default();
+            Ok::<_, StoreError>((eui, gateway.map(policy)))
+        });
+        let now = stream::iter(reads).buffer_unordered(AT_ONCE).try_collect().await?;
+        known.change(version, changed, now);
+        self.pipeline.regions.forget(&euis);
+        Ok(known)
     }
 
-    /// The address policies of gateways that have one. A change after `gateway_set` was read has its own version.
-    async fn policies(&self) -> Result<HashMap<Eui64, String>> {
-        let all = self.store.gateways(&List { limit: u32::MAX, ..List::default() }).await?;
-        let policy = |(gateway, _): (Gateway, GatewaySeen)| Some((gateway.eui, gateway.tags.get(policy::TAG)?.clone()));
-        Ok(all.items.into_iter().filter_map(policy).collect())
+    /// Sends every balancer, or one, what it lacks. Returns the version that it has then.
+    fn feed(&self, known: &Known, only: Option<&str>) -> u64 {
+        let (base, version) = (self.base(), self.base().saturating_add(known.version()));
+        self.links.feed(version, only, |have| known.message(have, &self.network.ring_key, base));
+        version
     }
 
     /// A balancer has a snapshot of this network that the store does not know of: the store was put back from a backup, or
     /// counters were imported as they were. It would take nothing older, so the store's count goes beyond it.
-    async fn outgrow(&self) {
-        let Some(theirs) = self.links.newest_snapshot() else { return };
-        let Ok(ours) = self.store.gateway_set_version().await else { return };
-        let Some(least) = beyond(self.network.began, theirs, ours) else { return };
-        match self.store.raise_gateway_set_version(least).await {
+    /// Returns whether it does now.
+    async fn outgrow(&self, ours: u64) -> bool {
+        let theirs = self.links.newest_snapshot();
+        let Some(least) = theirs.and_then(|theirs| beyond(self.network.began, theirs, ours)) else { return false };
+        let raised = self.store.raise_gateway_set_version(least).await;
+        match &raised {
             Ok(()) => tracing::warn!(
                 version = least,
                 "a balancer knows a later state of the network's gateways than the store, which was put back: what the store has \
@@ -117,47 +141,50 @@ impl Feed {
                 tracing::warn!(%error, "balancers keep gateways of before the store was put back; trying again")
             }
         }
+        raised.is_ok()
     }
 
     /// To one balancer that has just been linked.
     pub async fn greet(&self, address: &str) {
-        self.outgrow().await;
-        match self.snapshot().await {
-            Ok(cluster) => self.links.feed(&cluster, Some(address)),
-            Err(error) => tracing::warn!(%address, %error, "a balancer has to wait for the network's gateways"),
+        if let Err(error) = self.look(Some(address)).await {
+            tracing::warn!(%address, %error, "a balancer has to wait for the network's gateways");
         }
+    }
+
+    async fn look(&self, only: Option<&str>) -> Result<()> {
+        let ours = self.follow().await?.version();
+        if self.outgrow(ours).await {
+            drop(self.follow().await?);
+        }
+        self.feed(&*self.known.lock().await, only);
+        Ok(())
     }
 
     /// The gateways changed here: returns when the connected balancers know, at most after 500 ms.
     pub async fn push(&self) {
-        match self.snapshot().await {
-            Ok(cluster) => {
-                self.links.feed(&cluster, None);
-                self.links.until_fed(cluster.version, FEED_LIMIT).await;
+        let version = match self.follow().await {
+            Ok(known) => self.feed(&known, None),
+            Err(error) => {
+                self.pipeline.regions.forget_all();
+                return tracing::warn!(%error, "the balancers learn of a change later");
             }
-            Err(error) => tracing::warn!(%error, "the balancers learn of a change later"),
+        };
+        for _ in 0..FEED_TRIES {
+            if self.links.until_fed(version, FEED_LIMIT / FEED_TRIES).await {
+                return;
+            }
+            // Another worker may have told it of another change meanwhile, so that ours did not fit: it has said what it has.
+            self.feed(&*self.known.lock().await, None);
         }
+        tracing::warn!("a balancer has not said in time that it knows the gateways; it will");
     }
 
-    /// Looks for changes made at other workers, until told to stop. `changed` is called for each.
-    pub async fn run(&self, changed: impl Fn(), stop: CancellationToken) {
-        let mut last = 0;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-                () = stop.cancelled() => return,
-            }
-            self.outgrow().await;
-            let Ok(version) = self.store.gateway_set_version().await else { continue };
-            if version != last {
-                last = version;
-                changed();
-            }
-            // Sent only to those that have an older one: a snapshot that was lost on the way is sent again.
-            if self.links.anyone_behind(self.version(version))
-                && let Ok(cluster) = self.snapshot().await
-            {
-                self.links.feed(&cluster, None);
+    /// Looks for changes made at other workers, until told to stop.
+    pub async fn run(&self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            // Sent only to those that have an older one: what was lost on the way is sent again.
+            if let Err(error) = self.look(None).await {
+                tracing::debug!(%error, "the store does not tell of the gateways now");
             }
         }
     }

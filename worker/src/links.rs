@@ -20,7 +20,7 @@ use limpet_link::{ControlSender, DialError, Identity};
 use limpet_shared::{
     Eui64, UnixMicros,
     admin::{ErrorKind, Reply, Request, RevokedServer},
-    link::{self, Admin, Cluster, Drain, Hello, ToBalancer, Weight, to_balancer},
+    link::{self, Admin, Drain, Hello, ToBalancer, Weight, to_balancer},
 };
 use limpet_worker_core::load::Advice;
 use parking_lot::{Mutex, RwLock};
@@ -40,6 +40,9 @@ use told::Told;
 
 /// An operator's question to a balancer is answered within this.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// A balancer that does not say what it has is told again of the gateways after this.
+const FEED_AGAIN: Duration = Duration::from_secs(1);
 
 /// A balancer that was removed has this long to answer what it holds and to end.
 const REMOVAL: Duration = Duration::from_secs(20);
@@ -64,6 +67,8 @@ struct Peer {
     control: ControlSender<ToBalancer>,
     /// Version of the cluster snapshot that it says it has.
     have: watch::Sender<u64>,
+    /// From and to which version it was told last, and when.
+    fed: Option<(u64, u64, tokio::time::Instant)>,
     suspects: HashSet<String>,
     /// Names of workers that have room for more work.
     spare: Vec<String>,
@@ -313,11 +318,16 @@ impl Links {
         }
     }
 
-    /// Sends the snapshot to one balancer, or to all. Each answers with the version it has then.
-    pub fn feed(&self, cluster: &Cluster, only: Option<&str>) {
-        for (address, peer) in self.peers.lock().iter() {
-            if only.is_none_or(|a| a == address) && *peer.have.borrow() < cluster.version {
-                let _ = peer.control.try_send(ToBalancer::from(to_balancer::Kind::Cluster(cluster.clone())));
+    /// Sends one balancer, or all, what `message` makes for whoever has some older version of the snapshot than this. Each
+    /// answers with the version it has then; who has not answered yet gets it again after a while.
+    pub fn feed(&self, version: u64, only: Option<&str>, message: impl Fn(u64) -> to_balancer::Kind) {
+        for (address, peer) in self.peers.lock().iter_mut() {
+            let have = *peer.have.borrow();
+            let sent =
+                peer.fed.is_some_and(|(from, to, at)| (from, to) == (have, version) && at.elapsed() < FEED_AGAIN);
+            if only.is_none_or(|a| a == address) && have < version && !sent {
+                let fed = peer.control.try_send(ToBalancer::from(message(have)));
+                peer.fed = fed.is_ok().then(|| (have, version, tokio::time::Instant::now()));
             }
         }
     }
@@ -327,13 +337,8 @@ impl Links {
         self.peers.lock().values().map(|peer| *peer.have.borrow()).max()
     }
 
-    /// Has any connected balancer an older snapshot?
-    pub fn anyone_behind(&self, version: u64) -> bool {
-        self.peers.lock().values().any(|p| *p.have.borrow() < version)
-    }
-
-    /// Waits until every connected balancer has said that it has this version, or `limit` has passed.
-    pub async fn until_fed(&self, version: u64, limit: Duration) {
+    /// Waits until every connected balancer has said that it has this version; false if `limit` has passed before.
+    pub async fn until_fed(&self, version: u64, limit: Duration) -> bool {
         let mut waiting: Vec<_> = self.peers.lock().values().map(|p| p.have.subscribe()).collect();
         let all = async {
             for have in &mut waiting {
@@ -341,9 +346,7 @@ impl Links {
                 let _ = have.wait_for(|v| *v >= version).await;
             }
         };
-        if tokio::time::timeout(limit, all).await.is_err() {
-            tracing::warn!("a balancer has not said in time that it knows the gateways; it will");
-        }
+        tokio::time::timeout(limit, all).await.is_ok()
     }
 
     /// Passes an operator's question to a balancer.

@@ -1,6 +1,9 @@
 //! Which region a frame was sent in.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use limpet_shared::{
     Eui64,
@@ -123,8 +126,15 @@ impl Regions {
         Ok(tag)
     }
 
-    /// Forgets what it knows of gateways: one was added or changed.
-    pub fn forget(&self) {
+    /// Forgets what it knows of these gateways: they were added, changed, or deleted.
+    pub fn forget(&self, changed: &BTreeSet<Eui64>) {
+        let mut tags = self.tags.lock();
+        tags.of.retain(|eui, _| !changed.contains(eui));
+        tags.forgotten += 1;
+    }
+
+    /// Forgets all gateways: which ones were changed is not known.
+    pub fn forget_all(&self) {
         let mut tags = self.tags.lock();
         tags.of.clear();
         tags.forgotten += 1;

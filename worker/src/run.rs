@@ -155,7 +155,6 @@ async fn wire(
     let links = Links::new(me, config.identity.clone(), metrics.clone(), notices);
     // Before the first dial.
     links.revoke(&store.revoked_servers().await?);
-    let feed = Arc::new(Feed::new(store.clone(), links.clone()));
     let pipeline = Pipeline::new(
         store.clone(),
         Arc::new(Sender::new()?),
@@ -166,6 +165,7 @@ async fn wire(
         name.clone(),
         config.net_id,
     );
+    let feed = Arc::new(Feed::new(store.clone(), links.clone(), pipeline.clone()));
     let roll = Roll::new(myself(config, http, &links), config.identity_folder.clone(), store.clone(), links.clone())
         .besides(&config.balancers)
         .telling(pipeline.troubles.clone());
@@ -194,8 +194,8 @@ fn helpers(
 ) -> Vec<JoinHandle<()>> {
     let Around { store, links, feed, pipeline, .. } = around.clone();
     let fed = {
-        let (pipeline, end) = (pipeline.clone(), end.clone());
-        async move { feed.run(|| pipeline.regions.forget(), end).await }
+        let end = end.clone();
+        async move { feed.run(end).await }
     };
     vec![
         tokio::spawn(fed),

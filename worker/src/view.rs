@@ -19,7 +19,6 @@ pub struct View {
 #[async_trait]
 impl limpet_api::ClusterView for View {
     async fn gateways_changed(&self) {
-        self.pipeline.regions.forget();
         self.feed.push().await;
     }
     async fn ask(&self, request: Request) -> Reply {

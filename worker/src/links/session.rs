@@ -50,6 +50,7 @@ pub(super) async fn run(
         skew,
         control: control_tx.clone(),
         have,
+        fed: None,
         suspects: HashSet::new(),
         spare: Vec::new(),
     };

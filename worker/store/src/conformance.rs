@@ -94,6 +94,8 @@ properties![
     directory::the_first_value_of_a_setting_holds,
     directory::the_gateway_set_has_a_version,
     directory::the_gateway_sets_version_is_raised_and_never_lowered,
+    directory::what_has_changed_of_the_gateway_set_is_told_or_said_to_be_unknown,
+    directory::many_who_change_gateways_at_once_leave_no_hole,
     directory::notes_of_devices_and_gateways_are_kept,
     lists::names_may_repeat_and_order_is_by_name,
     lists::pages_cover_everything_once,

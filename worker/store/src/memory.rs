@@ -49,6 +49,8 @@ struct State {
     gateways: BTreeMap<Eui64, (Gateway, GatewaySeen)>,
     /// Changes of the set of gateways so far.
     gateway_changes: u64,
+    /// Which gateway each of them was of, by the version that it made.
+    gateways_changed: Vec<(u64, Eui64)>,
     devices: BTreeMap<Eui64, (Device, DeviceSeen)>,
     servers: BTreeMap<(Role, String), Server>,
     /// By name and key.

@@ -68,6 +68,18 @@ pub struct PendingEvent {
     pub event: Event,
 }
 
+/// What has happened to the set of gateways since some version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayChanges {
+    /// The set's version now.
+    pub version: u64,
+    /// Which gateway was changed at which version; `None` if that is not known for all versions since.
+    pub changed: Option<Vec<(u64, Eui64)>>,
+}
+
+/// Gateways, each with its value of one tag.
+pub type GatewayTags = Vec<(Eui64, Option<String>)>;
+
 /// Frames, sessions, events: the way of an uplink.
 #[async_trait]
 pub trait FrameStore: Send + Sync + 'static {
@@ -192,6 +204,12 @@ pub trait Directory: Send + Sync + 'static {
     /// set itself, in order.
     async fn gateway_set(&self) -> Result<(u64, Vec<Eui64>)>;
     async fn gateway_set_version(&self) -> Result<u64>;
+    /// The same version, and each gateway with its tag of this name, in no order: one walk through what gateways are.
+    async fn gateway_tags(&self, tag: &str) -> Result<(u64, GatewayTags)>;
+    /// The version, and what has changed after `since` to come to it: gateways that were created, updated or deleted, with the
+    /// version that each change made (or a later one), in order. Perhaps more than that, never less: `None` if not all of it
+    /// is known any more. Cheap when nothing has changed.
+    async fn gateway_changes(&self, since: u64) -> Result<GatewayChanges>;
     /// From now on the version is at least this one, and counts on from there: a store that was put back from a backup must
     /// not give numbers a second time.
     async fn raise_gateway_set_version(&self, least: u64) -> Result<()>;

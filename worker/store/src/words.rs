@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use limpet_shared::Eui64;
 use limpet_worker_core::model::{DeviceSeen, GatewaySeen};
 use uuid::Uuid;
 
@@ -96,4 +97,11 @@ pub(crate) fn merge_gateway(a: GatewaySeen, b: GatewaySeen) -> GatewaySeen {
         address: new.address.or(old.address),
         location: new.location.or(old.location),
     }
+}
+
+/// Whether there is a change for each version after `since` up to this one.
+pub(crate) fn are_all(since: u64, version: u64, changed: &[(u64, Eui64)]) -> bool {
+    let Some(wanted) = version.checked_sub(since) else { return false };
+    let numbers = changed.iter().map(|(n, _)| *n).filter(|n| *n > since && *n <= version);
+    numbers.collect::<std::collections::BTreeSet<u64>>().len() as u64 == wanted
 }

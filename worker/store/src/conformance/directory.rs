@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use limpet_shared::UnixMicros;
+use limpet_shared::{Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 
 use super::{
@@ -328,4 +328,60 @@ pub(super) async fn notes_of_devices_and_gateways_are_kept(Bench { store, new }:
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Err(StoreError::NotFound("what was noted: the latest, with what it left out".into()))
+}
+
+pub(super) async fn what_has_changed_of_the_gateway_set_is_told_or_said_to_be_unknown(bench: Bench) -> Result<()> {
+    let (store, new): (&dyn Store, _) = (&*bench.store, &bench.new);
+    let house = House::build(store, new).await?;
+    let mut gateways = [new.gateway(house.tenant.id), new.gateway(house.tenant.id), new.gateway(house.tenant.id)];
+    gateways[0].tags.insert("color".into(), "red".into());
+    let first = store.gateway_set_version().await?;
+    let nothing = store.gateway_changes(first).await?;
+    assert_eq!((nothing.version, nothing.changed), (first, Some(Vec::new())));
+    for gateway in &gateways {
+        store.create_gateway(gateway).await?;
+    }
+    let made = store.gateway_changes(first).await?;
+    let [a, b, c] = [gateways[0].eui, gateways[1].eui, gateways[2].eui];
+    assert_eq!(made.version, first + 3);
+    assert_eq!(made.changed, Some(vec![(first + 1, a), (first + 2, b), (first + 3, c)]));
+
+    gateways[0].tags.insert("color".into(), "blue".into());
+    store.update_gateway(&gateways[0]).await?;
+    store.delete_gateway(b).await?;
+    let changed = store.gateway_changes(made.version).await?;
+    assert_eq!(changed.changed, Some(vec![(first + 4, a), (first + 5, b)]));
+    let (version, tags) = store.gateway_tags("color").await?;
+    assert_eq!(version, first + 5);
+    let of = |eui| tags.iter().find(|(known, _)| *known == eui).map(|(_, tag)| tag.as_deref());
+    assert_eq!((of(a), of(b), of(c)), (Some(Some("blue")), None, Some(None)));
+
+    // A number that is to come: of a store that was put back.
+    assert_eq!(store.gateway_changes(version + 1).await?.changed, None);
+    store.raise_gateway_set_version(version + 10).await?;
+    let raised = store.gateway_changes(version).await?;
+    assert_eq!((raised.version, raised.changed), (version + 10, None), "the numbers between were of another history");
+    store.delete_gateway(c).await?;
+    assert_eq!(store.gateway_changes(version).await?.changed, None);
+    assert_eq!(store.gateway_changes(version + 10).await?.changed, Some(vec![(version + 11, c)]));
+    Ok(())
+}
+
+pub(super) async fn many_who_change_gateways_at_once_leave_no_hole(bench: Bench) -> Result<()> {
+    let (store, new): (&dyn Store, _) = (&*bench.store, &bench.new);
+    let house = House::build(store, new).await?;
+    let first = store.gateway_set_version().await?;
+    let gateways: Vec<Gateway> = (0..12).map(|_| new.gateway(house.tenant.id)).collect();
+    let mut euis: Vec<Eui64> = gateways.iter().map(|gateway| gateway.eui).collect();
+    let made = race(12, |n| {
+        let (store, gateway) = (bench.store.clone(), gateways[n as usize].clone());
+        async move { store.create_gateway(&gateway).await }
+    });
+    made.await.into_iter().collect::<Result<Vec<()>>>()?;
+    let changes = store.gateway_changes(first).await?;
+    let mut changed: Vec<Eui64> = changes.changed.unwrap_or_default().into_iter().map(|(_, eui)| eui).collect();
+    changed.sort_unstable();
+    euis.sort_unstable();
+    assert_eq!((changes.version, changed), (first + 12, euis));
+    Ok(())
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub(super) use self::cascade::GATEWAY_CHANGES;
 use self::cascade::owner;
 use super::{CqlStore, entities::Kind, listing::AT_ONCE};
-use crate::{Directory, List, Page, Result, StoreError, lists::Entry, words};
+use crate::{Directory, GatewayChanges, GatewayTags, List, Page, Result, StoreError, lists::Entry, words};
 
 #[async_trait]
 impl Directory for CqlStore {
@@ -123,7 +123,7 @@ impl Directory for CqlStore {
         let (places, parents) = (cascade::gateway_places(gateway), [cascade::tenant(gateway.tenant_id)]);
         self.create(Kind::Gateway, gateway.eui, gateway, &places, &parents).await?;
         self.heard.forget_gateway(&self.db, &gateway.eui.to_string()).await?;
-        self.count_gateway_change().await
+        self.count_gateway_change(gateway.eui).await
     }
     async fn gateway(&self, eui: Eui64) -> Result<Option<(Gateway, GatewaySeen)>> {
         let Some(gateway) = self.get(Kind::Gateway, eui).await? else { return Ok(None) };
@@ -132,12 +132,12 @@ impl Directory for CqlStore {
     async fn update_gateway(&self, gateway: &Gateway) -> Result<()> {
         let (eui, places) = (gateway.eui, cascade::gateway_places);
         self.update_within_tenant(Kind::Gateway, eui, gateway, |g| g.tenant_id, places).await?;
-        self.count_gateway_change().await
+        self.count_gateway_change(eui).await
     }
     async fn delete_gateway(&self, eui: Eui64) -> Result<()> {
         self.delete::<Gateway>(Kind::Gateway, "gateway", eui, cascade::gateway_places).await?;
         self.heard.forget_gateway(&self.db, &eui.to_string()).await?;
-        self.count_gateway_change().await
+        self.count_gateway_change(eui).await
     }
     async fn gateways(&self, list: &List) -> Result<Page<(Gateway, GatewaySeen)>> {
         let owners = match list.tenant {
@@ -159,6 +159,15 @@ impl Directory for CqlStore {
     }
     async fn gateway_set_version(&self) -> Result<u64> {
         Ok(self.entities.get::<u64>(&self.db, Kind::Setting, cascade::GATEWAY_CHANGES).await?.unwrap_or_default() + 1)
+    }
+    async fn gateway_tags(&self, tag: &str) -> Result<(u64, GatewayTags)> {
+        // The version first: what is read after it is at least as new.
+        let version = self.gateway_set_version().await?;
+        let all: Vec<Gateway> = self.entities.all(&self.db, Kind::Gateway).await?;
+        Ok((version, all.into_iter().map(|mut gateway| (gateway.eui, gateway.tags.remove(tag))).collect()))
+    }
+    async fn gateway_changes(&self, since: u64) -> Result<GatewayChanges> {
+        self.gateways_changed(since).await
     }
 
     async fn raise_gateway_set_version(&self, least: u64) -> Result<()> {

@@ -102,6 +102,23 @@ impl Listing {
         db.write(&self.note, (owner, now(), Uuid::new_v4(), id)).await
     }
 
+    /// A note of something that is numbered, in the place of a time.
+    pub async fn note_numbered(&self, db: &Db, owner: &str, number: u64, id: &str) -> Result<()> {
+        db.write(&self.note, (owner, number.cast_signed(), Uuid::new_v4(), id)).await
+    }
+
+    /// Such notes after `since` up to `last`, in order.
+    pub async fn numbered(&self, db: &Db, owner: &str, since: u64, last: u64) -> Result<Vec<(u64, String)>> {
+        let mut found = Vec::new();
+        let note = |(at, _, id): (i64, Uuid, Option<String>)| {
+            let at = at.cast_unsigned();
+            found.extend(id.filter(|_| at <= last).map(|id| (at, id)));
+            Ok(at < last)
+        };
+        db.scan(&self.notes, (owner, since.cast_signed()), note).await?;
+        Ok(found)
+    }
+
     async fn rows(&self, db: &Db, owner: &str) -> Result<Vec<Row>> {
         let walks = (0..SHARDS).map(|shard| async move {
             let mut found = Vec::new();

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::FaultStore;
 use crate::{
-    Commit, Directory, FrameStore, Freshness, IntegrationId, List, Membership, Page, PendingEvent, Result, Store,
+    Commit, Directory, FrameStore, Freshness, GatewayChanges, GatewayTags, IntegrationId, List, Membership, Page,
+    PendingEvent, Result, Store,
     moving::{DeviceRecords, Identified, Moving, PendingAfter, Record},
 };
 
@@ -95,6 +96,8 @@ pass_on! {
         read gateways(list: &List) -> Result<Page<(Gateway, GatewaySeen)>>;
         read gateway_set() -> Result<(u64, Vec<Eui64>)>;
         read gateway_set_version() -> Result<u64>;
+        read gateway_tags(tag: &str) -> Result<(u64, GatewayTags)>;
+        read gateway_changes(since: u64) -> Result<GatewayChanges>;
         write raise_gateway_set_version(least: u64) -> Result<()>;
         write create_device(device: &Device) -> Result<()>;
         read device(dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>>;

@@ -9,7 +9,7 @@ use limpet_worker_core::model::*;
 use uuid::Uuid;
 
 use super::MemoryStore;
-use crate::{Directory, List, Page, Result, words};
+use crate::{Directory, GatewayChanges, GatewayTags, List, Page, Result, words};
 
 /// The part of a list that was asked for, of all that `keep` and whose text holds the search.
 fn page<T: Clone>(
@@ -149,6 +149,19 @@ impl Directory for MemoryStore {
     }
     async fn gateway_set_version(&self) -> Result<u64> {
         Ok(self.state.lock().gateway_changes + 1)
+    }
+    async fn gateway_tags(&self, tag: &str) -> Result<(u64, GatewayTags)> {
+        let state = self.state.lock();
+        let tags = state.gateways.iter().map(|(eui, (gateway, _))| (*eui, gateway.tags.get(tag).cloned()));
+        Ok((state.gateway_changes + 1, tags.collect()))
+    }
+    async fn gateway_changes(&self, since: u64) -> Result<GatewayChanges> {
+        let state = self.state.lock();
+        let version = state.gateway_changes + 1;
+        let changed: Vec<_> =
+            state.gateways_changed.iter().filter(|(n, _)| *n > since && *n <= version).copied().collect();
+        let known = words::are_all(since, version, &changed);
+        Ok(GatewayChanges { version, changed: known.then_some(changed) })
     }
 
     async fn raise_gateway_set_version(&self, least: u64) -> Result<()> {

@@ -41,7 +41,7 @@ impl Plan {
         let mut revoked = store.revoked_servers().await?;
         let mut tokens = store.tokens().await?;
         pending.sort_unstable();
-        settings.retain(|(name, _)| name != IMPORT && name != counted::MEMBERSHIP);
+        settings.retain(|(name, _)| name != IMPORT && !counted::OF_THIS_STORE.contains(&name.as_str()));
         settings.sort();
         revoked.sort_by(|a, b| (&a.name, &a.key).cmp(&(&b.name, &b.key)));
         tokens.sort_by(|a, b| a.id.cmp(&b.id));

@@ -119,7 +119,10 @@ fn restore(conn: &Connection, record: &Record) -> Result<()> {
             let created = directory::create_gateway(conn, &row.gateway);
             words::or_there(created).and_then(|()| notes::write_gateway(conn, row.gateway.eui, row.seen.clone()))
         }
-        Record::GatewaySet(set) => execute(conn, "UPDATE gateway_set SET version = ?1", [int(set.version)]).map(drop),
+        Record::GatewaySet(set) => {
+            execute(conn, "UPDATE gateway_set SET version = ?1", [int(set.version)])?;
+            directory::note_jump(conn, set.version)
+        }
         Record::Device(row) => restore_device(conn, row),
         Record::DeviceState(state) => {
             let sql = "INSERT INTO device_state (dev_eui, rev, body) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";

@@ -6,7 +6,7 @@ use limpet_worker_core::model::*;
 use uuid::Uuid;
 
 use super::{SqliteStore, directory, lists::Listed};
-use crate::{Directory, List, Page, Result};
+use crate::{Directory, GatewayChanges, GatewayTags, List, Page, Result};
 
 #[async_trait]
 impl Directory for SqliteStore {
@@ -124,6 +124,13 @@ impl Directory for SqliteStore {
     }
     async fn gateway_set_version(&self) -> Result<u64> {
         self.readers.read(directory::gateway_set_version).await
+    }
+    async fn gateway_tags(&self, tag: &str) -> Result<(u64, GatewayTags)> {
+        let tag = tag.to_owned();
+        self.readers.read(move |conn| directory::gateway_tags(conn, &tag)).await
+    }
+    async fn gateway_changes(&self, since: u64) -> Result<GatewayChanges> {
+        self.readers.read(move |conn| directory::gateway_changes(conn, since)).await
     }
     async fn raise_gateway_set_version(&self, least: u64) -> Result<()> {
         self.writer.write(move |conn| directory::raise_gateway_set_version(conn, least)).await

@@ -3,7 +3,7 @@
 //! The database has no transaction over several rows, so the order of writes does it: a thing is listed, then made, then
 //! its parents are looked at once more; a parent goes after its children, and what was made meanwhile goes after it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use limpet_shared::Eui64;
@@ -18,13 +18,19 @@ use super::super::{
     listing::{AT_ONCE, Place},
 };
 use crate::{
-    Directory, List, Page, Result, StoreError,
+    Directory, GatewayChanges, List, Page, Result, StoreError,
     lists::{Ask, Entry},
     words,
 };
 
 /// The setting that counts changes of the set of gateways.
 pub(in super::super) const GATEWAY_CHANGES: &str = "gateway_changes";
+
+/// More changes than this: reading all gateways is cheaper.
+const MOST_GATEWAY_CHANGES: u64 = 5_000;
+/// A note is written right after its version was counted.
+const NOTE_LOOKS: u32 = 4;
+const NOTE_WAIT: Duration = Duration::from_millis(25);
 
 /// Names of lists.
 pub(super) mod owner {
@@ -34,6 +40,8 @@ pub(super) mod owner {
     pub const USERS: &str = "user";
     /// Every gateway, of whatever tenant.
     pub const GATEWAYS: &str = "gateway";
+    /// No list, only notes: which gateway each version of the set of gateways is about, `at` the version.
+    pub const GATEWAY_SET: &str = "gateway_set";
 
     /// `None`: those that act for the whole network.
     pub fn api_keys(tenant: Option<Uuid>) -> String {
@@ -435,13 +443,49 @@ impl CqlStore {
         Ok(())
     }
 
-    /// After the change, so that who sees the new version sees the change.
-    pub(super) async fn count_gateway_change(&self) -> Result<()> {
-        let counted = self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, |n: u64| Ok(n + 1));
-        if counted.await?.is_none() && !self.entities.insert(&self.db, Kind::Setting, GATEWAY_CHANGES, &1_u64).await? {
-            self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, |n: u64| Ok(n + 1)).await?;
+    /// After the change, so that who sees the new version sees the change. Then what changed is noted under that version.
+    pub(super) async fn count_gateway_change(&self, eui: Eui64) -> Result<()> {
+        let version = self.next_gateway_change().await? + 1;
+        // The change is made and counted. Who finds no note of it reads everything.
+        if let Err(error) = self.listing.note_numbered(&self.db, owner::GATEWAY_SET, version, &eui.to_string()).await {
+            tracing::debug!(gateway = %eui, %error, "which gateway has changed was not noted");
         }
         Ok(())
+    }
+
+    /// How many changes there were with this one.
+    async fn next_gateway_change(&self) -> Result<u64> {
+        let next = |n: u64| Ok(n + 1);
+        if let Some(n) = self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, next).await? {
+            return Ok(n);
+        }
+        if self.entities.insert(&self.db, Kind::Setting, GATEWAY_CHANGES, &1_u64).await? {
+            return Ok(1);
+        }
+        let n = self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, next).await?;
+        n.ok_or_else(|| StoreError::Unknown("the count of changed gateways is gone".into()))
+    }
+
+    /// Each version has its note, but those of a server of the version before, and the last ones of an hour ago. One that is just
+    /// being written is waited for.
+    pub(super) async fn gateways_changed(&self, since: u64) -> Result<GatewayChanges> {
+        let version = self.gateway_set_version().await?;
+        let few = version.checked_sub(since).filter(|changes| *changes <= MOST_GATEWAY_CHANGES);
+        for _ in 0..if few.is_some() { NOTE_LOOKS } else { 0 } {
+            let changed = match few {
+                Some(1..) => self.listing.numbered(&self.db, owner::GATEWAY_SET, since, version).await?,
+                _ => Vec::new(),
+            };
+            let changed = changed
+                .into_iter()
+                .map(|(n, id)| Ok((n, parse(&id, "gateway EUI")?)))
+                .collect::<Result<Vec<(u64, Eui64)>>>()?;
+            if words::are_all(since, version, &changed) {
+                return Ok(GatewayChanges { version, changed: Some(changed) });
+            }
+            tokio::time::sleep(NOTE_WAIT).await;
+        }
+        Ok(GatewayChanges { version, changed: None })
     }
 }
 

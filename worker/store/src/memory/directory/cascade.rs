@@ -33,9 +33,10 @@ impl State {
         }
         self.profiles.retain(|_, p| p.tenant_id != id);
         self.api_keys.retain(|_, k| k.tenant_id != Some(id));
-        let had = self.gateways.len();
-        self.gateways.retain(|_, (g, _)| g.tenant_id != id);
-        self.gateway_changes += (had - self.gateways.len()) as u64;
+        let gateways: Vec<_> = self.gateways.values().filter(|(g, _)| g.tenant_id == id).map(|(g, _)| g.eui).collect();
+        for gateway in gateways {
+            self.delete_gateway(gateway)?;
+        }
         Ok(())
     }
 
@@ -139,7 +140,7 @@ impl State {
             return Err(words::exists("gateway", gateway.eui));
         }
         self.gateways.insert(gateway.eui, (gateway.clone(), GatewaySeen::default()));
-        self.gateway_changes += 1;
+        self.count_gateway_change(gateway.eui);
         Ok(())
     }
 
@@ -149,13 +150,18 @@ impl State {
             Some((known, _)) if known.tenant_id == tenant => *known = gateway.clone(),
             _ => return Err(words::missing_in_tenant("gateway", gateway.eui, tenant)),
         }
-        self.gateway_changes += 1;
+        self.count_gateway_change(gateway.eui);
         Ok(())
+    }
+
+    fn count_gateway_change(&mut self, eui: Eui64) {
+        self.gateway_changes += 1;
+        self.gateways_changed.push((self.gateway_changes + 1, eui));
     }
 
     pub(super) fn delete_gateway(&mut self, eui: Eui64) -> Result<()> {
         self.gateways.remove(&eui).ok_or_else(|| words::missing("gateway", eui))?;
-        self.gateway_changes += 1;
+        self.count_gateway_change(eui);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{found, found_in_tenant, inserted, need_tenant};
 use crate::{
-    Result, StoreError,
+    GatewayChanges, GatewayTags, Result, StoreError, counted,
     sqlite::{
         error::{all, check_wrap, decode, encode, execute, int, one},
         readers::snapshot,
@@ -103,8 +103,47 @@ pub fn gateway_set_version(conn: &Connection) -> Result<u64> {
     version.ok_or_else(|| StoreError::Corrupt("the version of the gateway set is gone".into()))
 }
 
+pub fn gateway_tags(conn: &Connection, tag: &str) -> Result<(u64, GatewayTags)> {
+    let tag_of = |row: &Row<'_>| {
+        let gateway: Gateway = decode(row, 0)?;
+        Ok((gateway.eui, gateway.tags.get(tag).cloned()))
+    };
+    snapshot(conn, |conn| Ok((gateway_set_version(conn)?, all(conn, "SELECT body FROM gateway", (), tag_of)?)))
+}
+
+/// Triggers count a version and write down a change for each gateway that is touched, so that the last so many changes are those
+/// of the last so many versions.
+pub fn gateway_changes(conn: &Connection, since: u64) -> Result<GatewayChanges> {
+    snapshot(conn, |conn| {
+        let version = gateway_set_version(conn)?;
+        let jumped = counted::read(super::setting(conn, counted::GATEWAY_SET_JUMPED)?.as_deref())?;
+        let Some(wanted) = version.checked_sub(since).filter(|_| since >= jumped) else {
+            return Ok(GatewayChanges { version, changed: None });
+        };
+        if wanted == 0 {
+            return Ok(GatewayChanges { version, changed: Some(Vec::new()) });
+        }
+        let sql = "SELECT id FROM list_change WHERE kind = 0 ORDER BY n DESC LIMIT ?1";
+        let euis: Vec<Eui64> = all(conn, sql, [int(wanted)], |row| {
+            row.get::<_, String>(0)?.parse().map_err(|e| StoreError::Corrupt(format!("a gateway: {e}")))
+        })?;
+        let whole = euis.len() as u64 == wanted;
+        let numbered = (since + 1..=version).zip(euis.into_iter().rev());
+        Ok(GatewayChanges { version, changed: whole.then(|| numbered.collect()) })
+    })
+}
+
 pub fn raise_gateway_set_version(conn: &Connection, least: u64) -> Result<()> {
-    execute(conn, "UPDATE gateway_set SET version = ?1 WHERE version < ?1", [int(least)]).map(drop)
+    let raised = execute(conn, "UPDATE gateway_set SET version = ?1 WHERE version < ?1", [int(least)])?;
+    if raised == 0 { Ok(()) } else { note_jump(conn, least) }
+}
+
+/// The version has not come to this number by changes: who knows a lower one knows nothing of what changed since, for it may be of
+/// another history.
+pub fn note_jump(conn: &Connection, version: u64) -> Result<()> {
+    let sql =
+        "INSERT INTO setting (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    execute(conn, sql, (counted::GATEWAY_SET_JUMPED, version.to_be_bytes().to_vec())).map(drop)
 }
 
 /// Application and profile must exist, and belong to one tenant: else deleting that tenant would leave half a device.
