@@ -309,7 +309,8 @@ pub enum CtlCommand {
     /// Add, change or remove a gateway
     #[command(subcommand)]
     Gateway(GatewayCommand),
-    /// List the devices of the network, by name, 200 at a time
+    /// List the devices of the network, by name, 200 at a time. Inactive ones were not heard for one and a half uplink intervals of
+    /// their profile
     Devices {
         /// Those whose name or DevEUI contains this
         #[arg(long, value_name = "TEXT", default_value = "")]

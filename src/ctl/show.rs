@@ -175,7 +175,12 @@ fn devices_table(request: &Request, total: u32, devices: &[Device], now: UnixMic
     }
     let rows = devices.iter().map(|device| {
         let seen = device.last_seen.map_or_else(|| "never".into(), |at| format!("{} ago", ago(Some(at), now)));
-        let state = if device.is_disabled { "disabled" } else { "" };
+        let state = match device.active {
+            _ if device.is_disabled => "disabled",
+            Some(true) => "active",
+            Some(false) => "inactive",
+            None => "",
+        };
         let Device { name, application, profile, .. } = device;
         vec![device.dev_eui.to_string(), name.clone(), seen, state.into(), application.clone(), profile.clone()]
     });

@@ -35,5 +35,8 @@ pub struct Device {
     pub application: String,
     pub profile: String,
     pub last_seen: Option<UnixMicros>,
+    /// It was heard within one and a half of its profile's uplink intervals; `None` if it was never heard, or there is no interval.
+    #[serde(default)]
+    pub active: Option<bool>,
     pub is_disabled: bool,
 }

@@ -34,7 +34,7 @@ impl Api {
     pub(super) async fn listed_devices(&self, search: String, offset: u32) -> Result<Reply> {
         let page = self.store.devices(&List { limit: PAGE, offset, search, ..List::default() }).await?;
         let (mut applications, mut profiles) = (HashMap::new(), HashMap::new());
-        let mut devices = Vec::new();
+        let (mut devices, now) = (Vec::new(), clock::now());
         for (device, seen) in page.items {
             let (application, profile) = (device.application_id, device.device_profile_id);
             if let Entry::Vacant(unnamed) = applications.entry(application) {
@@ -43,13 +43,15 @@ impl Api {
             }
             if let Entry::Vacant(unnamed) = profiles.entry(profile) {
                 let found = self.store.device_profile(profile).await?;
-                unnamed.insert(found.map(|found| found.name).unwrap_or_default());
+                unnamed.insert(found.unwrap_or_default());
             }
+            let profile = profiles.get(&profile).cloned().unwrap_or_default();
             devices.push(admin::Device {
                 dev_eui: device.dev_eui,
                 name: device.name,
                 application: applications.get(&application).cloned().unwrap_or_default(),
-                profile: profiles.get(&profile).cloned().unwrap_or_default(),
+                active: profile.is_active(seen.last_seen_at, now),
+                profile: profile.name,
                 last_seen: seen.last_seen_at,
                 is_disabled: device.is_disabled,
             });

@@ -1,11 +1,14 @@
 //! The operator's questions over HTTP.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use chirpstack_api::api;
 use limpet_shared::{
-    AesKey, DevAddr, Eui64,
+    AesKey, DevAddr, Eui64, UnixMicros,
     admin::{DeviceAdd, ErrorKind, Gateway, GatewayAdd, Reply, Request},
 };
 use limpet_store::{Freshness, List};
+use limpet_worker_core::model::DeviceSeen;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -207,6 +210,16 @@ async fn gateways_and_devices_are_listed_renamed_and_removed() {
     assert_eq!((devices[0].name.as_str(), devices[0].application.as_str()), ("door", "default"));
     let (_, gateways) = ctl(&server, server.token(), &Request::Gateways).await;
     assert!(matches!(gateways, Reply::Gateways { gateways } if gateways[0].name == "mast"));
+    assert_eq!(devices[0].active, None, "never heard");
+    let now = UnixMicros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64);
+    for (minutes_ago, active) in [(91, false), (89, true), (1, true)] {
+        let at = now - Duration::from_secs(minutes_ago * 60);
+        let seen = DeviceSeen { last_seen_at: Some(at), ..DeviceSeen::default() };
+        server.store.note_device(EUI, seen).await.unwrap();
+        let (_, reply) = ctl(&server, server.token(), &listed("door")).await;
+        let Reply::Devices { devices, .. } = reply else { panic!("{reply:?}") };
+        assert_eq!(devices[0].active, Some(active), "heard {minutes_ago} minutes ago, expected each hour");
+    }
     done(Request::GatewayRemove { eui: ROOF }).await;
     done(Request::DeviceRemove { dev_eui: EUI }).await;
     for gone in [Request::GatewayRemove { eui: ROOF }, Request::DeviceRename { dev_eui: EUI, name: "x".into() }] {

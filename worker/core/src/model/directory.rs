@@ -88,6 +88,7 @@ pub struct DeviceProfile {
     /// Name of the regional parameters' revision, as ChirpStack writes it (`A`, `B`, `RP002_1_0_3`).
     pub reg_params_revision: String,
     pub supports_otaa: bool,
+    /// Seconds between two uplinks, as far as is known; after one and a half of it a device counts as inactive. 0: not known.
     pub uplink_interval_secs: u32,
     pub flush_queue_on_activate: bool,
     /// ABP: seconds.
@@ -97,6 +98,15 @@ pub struct DeviceProfile {
     /// Hz; 0: the region's.
     pub abp_rx2_freq: u32,
     pub tags: Tags,
+}
+
+impl DeviceProfile {
+    /// Whether a device that was heard last then is active: until one and a half uplink intervals have passed without an
+    /// uplink, as in ChirpStack. `None` if it was never heard, or nobody has said how often it is to be.
+    pub fn is_active(&self, last_seen: Option<UnixMicros>, now: UnixMicros) -> Option<bool> {
+        let interval = u64::from(self.uplink_interval_secs);
+        last_seen.filter(|_| interval > 0).map(|at| now.since(at).as_secs() * 2 <= interval * 3)
+    }
 }
 
 /// LoRaWAN versions that a device may speak here.
