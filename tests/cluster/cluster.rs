@@ -314,15 +314,17 @@ impl Cluster {
 
     /// The value of a metric of the balancer, its labels summed up.
     pub async fn edge_metric(&self, name: &str) -> f64 {
-        let text = self
-            .client
-            .get(format!("http://{}/metrics", self.edges[0].admin))
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        self.metric(self.edges[0].admin, name).await
+    }
+
+    /// The same of a worker.
+    pub async fn worker_metric(&self, index: usize, name: &str) -> f64 {
+        self.metric(self.workers[index].http, name).await
+    }
+
+    async fn metric(&self, address: SocketAddr, name: &str) -> f64 {
+        let answer = self.client.get(format!("http://{address}/metrics")).send().await.unwrap();
+        let text = answer.text().await.unwrap();
         let lines =
             text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).fold(0.0, |sum, value| sum + value)

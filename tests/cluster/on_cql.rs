@@ -141,6 +141,35 @@ async fn killed_workers_lose_nothing_on_a_database() {
     let account = network.account(&sent).await;
     println!("workers killed: {account}");
     account.assert_all_told();
+    a_webhook_that_is_away_costs_nothing(&mut network, sent).await;
+}
+
+/// What happens while it is away comes once when it is back, and no statement about what waits fails.
+async fn a_webhook_that_is_away_costs_nothing(network: &mut Network, before: Vec<Sent>) {
+    let errors = async |network: &Network| {
+        let mut sum = 0.0;
+        for worker in 0..WORKERS.len() {
+            sum += network.cluster.worker_metric(worker, "limpet_worker_store_errors_total").await;
+        }
+        sum
+    };
+    let failed = errors(network).await;
+    network.collector.close().await;
+    let load = Load::start(&network.field, 5, 0);
+    tokio::time::sleep(millis(6_000)).await;
+    let meanwhile = load.stop().await;
+    // Nobody is still being told by a worker that found it away a moment ago.
+    tokio::time::sleep(millis(500)).await;
+    network.collector.listen().await;
+    let account = network.account(&[&before[..], &meanwhile].concat()).await;
+    println!("webhook away: {account}");
+    account.assert_all_told();
+    assert!(meanwhile.len() >= 20, "only {} uplinks were sent", meanwhile.len());
+    let ups = network.collector.ups();
+    for Sent { uplink, .. } in &meanwhile {
+        assert_eq!(ups.iter().filter(|told| told.uplink == *uplink).count(), 1, "{uplink:?}");
+    }
+    assert_eq!(errors(network).await, failed, "statements failed");
 }
 
 /// Nothing is acknowledged that is not stored, and service resumes by itself.

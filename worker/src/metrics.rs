@@ -31,6 +31,8 @@ pub struct Metrics {
     delivery_failures: IntCounter,
     pending: IntCounter,
     pending_dropped: IntCounterVec,
+    pending_events: GaugeVec,
+    pending_oldest: GaugeVec,
     integrations_failing: IntGauge,
     store_errors: IntCounterVec,
     latency: Histogram,
@@ -59,6 +61,9 @@ impl Metrics {
         let gauge = |name: &str, help: &str| register(&r, IntGauge::new(format!("limpet_worker_{name}"), help));
         let by = |name: &str, help: &str, label: &str| {
             register(&r, IntCounterVec::new(Opts::new(format!("limpet_worker_{name}"), help), &[label]))
+        };
+        let gauges = |name: &str, help: &str, label: &str| {
+            register(&r, GaugeVec::new(Opts::new(format!("limpet_worker_{name}"), help), &[label]))
         };
         let latency = HistogramOpts::new(
             "limpet_worker_uplink_seconds",
@@ -93,6 +98,12 @@ impl Metrics {
             )?,
             pending: counter("events_pended_total", "Events put into the pending table.")?,
             pending_dropped: by("pending_dropped_total", "Waiting events given up, by reason.", "reason")?,
+            pending_events: gauges(
+                "pending_events",
+                "Events that wait for an application's integration; from the worker that sends them.",
+                "application",
+            )?,
+            pending_oldest: gauges("pending_oldest_seconds", "How long the oldest of them has waited.", "application")?,
             integrations_failing: gauge(
                 "integrations_failing",
                 "Integrations that this worker has found not to take events, and not to take them again since.",
@@ -108,13 +119,7 @@ impl Metrics {
             ready: gauge("ready", "1 if the worker may receive traffic.")?,
             weight: gauge("weight", "The share of gateways that the worker asks for, 1 to 100.")?,
             overloaded: gauge("overloaded", "1 if the worker has more work than it can do well.")?,
-            load: register(
-                &r,
-                GaugeVec::new(
-                    Opts::new("limpet_worker_load_ratio", "Work by signal, smoothed; 1 is the limit."),
-                    &["signal"],
-                ),
-            )?,
+            load: gauges("load_ratio", "Work by signal, smoothed; 1 is the limit.", "signal")?,
             registry: r,
         })
     }
@@ -189,6 +194,24 @@ impl Metrics {
     pub fn pending_dropped(&self, reason: &str, count: u64) {
         self.pending_dropped.with_label_values(&[reason]).inc_by(count);
     }
+    /// What waits: (application, events, seconds that the oldest has waited). The hundred applications
+    /// that most waits for have series of their own, all others one together.
+    pub fn waiting(&self, mut backlog: Vec<(String, u64, f64)>) {
+        const SERIES: usize = 100;
+        backlog.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let rest = backlog.split_off(backlog.len().min(SERIES));
+        if !rest.is_empty() {
+            let (events, oldest) =
+                rest.iter().fold((0, 0.0), |(events, oldest), of| (events + of.1, f64::max(oldest, of.2)));
+            backlog.push(("other".into(), events, oldest));
+        }
+        self.pending_events.reset();
+        self.pending_oldest.reset();
+        for (application, events, oldest) in backlog {
+            self.pending_events.with_label_values(&[&application]).set(events as f64);
+            self.pending_oldest.with_label_values(&[&application]).set(oldest);
+        }
+    }
     pub fn integrations_failing(&self, count: usize) {
         self.integrations_failing.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -220,6 +243,20 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_has_a_hundred_series_and_one_for_the_rest() {
+        let metrics = Metrics::new().unwrap();
+        metrics.waiting((0..150).map(|n| (format!("app-{n}"), n, n as f64)).collect());
+        let text = metrics.text();
+        let series = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!(series("limpet_worker_pending_events{"), 101);
+        assert!(text.contains("limpet_worker_pending_events{application=\"app-149\"} 149\n"));
+        assert!(text.contains("limpet_worker_pending_events{application=\"other\"} 1225\n"), "0 to 49");
+        assert!(text.contains("limpet_worker_pending_oldest_seconds{application=\"other\"} 49\n"));
+        metrics.waiting(Vec::new());
+        assert!(!metrics.text().contains("application="), "nothing waits, or another worker tells");
+    }
 
     #[test]
     fn words_of_gateways_do_not_become_labels() {

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use limpet_shared::admin::{ErrorKind, Reply};
-use limpet_store::{IntegrationId, StoreError};
+use limpet_shared::{
+    UnixMicros,
+    admin::{ErrorKind, Reply},
+};
+use limpet_store::{IntegrationId, PendingBounds, StoreError};
 use uuid::Uuid;
 
 use super::Pipeline;
@@ -52,8 +55,10 @@ impl Pipeline {
 
     /// Gives up all that waits for an integration.
     pub async fn drop_waiting(&self, application: Uuid, by: &str) -> Reply {
-        match self.store.trim_pending(IntegrationId(application), 0).await {
-            Ok(dropped) => {
+        let none = PendingBounds { events: 0, bytes: 0, since: UnixMicros(0) };
+        match self.store.trim_pending(IntegrationId(application), &none).await {
+            Ok(trimmed) => {
+                let dropped = trimmed.events();
                 self.metrics.pending_dropped("operator", dropped);
                 tracing::warn!(%application, dropped, by, "waiting events were dropped at an operator's wish");
                 let what = if dropped == 1 { "waiting event was" } else { "waiting events were" };

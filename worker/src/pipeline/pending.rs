@@ -1,5 +1,6 @@
 //! The pending table: events whose integration was away, sent in order, by one worker at a time.
 
+mod bounds;
 mod refusal;
 mod sending;
 
@@ -7,7 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use limpet_store::StoreError;
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
@@ -20,13 +24,10 @@ const LEASE_FOR: Duration = Duration::from_secs(3);
 const SURE_FOR: Duration = Duration::from_secs(1);
 /// How often the table is looked at.
 const ROUND: Duration = Duration::from_millis(250);
+/// How often who does not send asks whether it may.
+const OTHERS_LOOK: Duration = Duration::from_secs(2);
 /// What one look gives of an integration's devices.
 const DEVICES: u32 = 512;
-/// Events kept for one integration at most; the oldest go first, counted and logged.
-const KEEP: u64 = 200_000;
-/// How often the tables' sizes are held to that.
-const TRIM_EVERY: Duration = Duration::from_secs(60);
-
 /// The right to send.
 struct Lease {
     holder: String,
@@ -48,61 +49,97 @@ impl Lease {
         }
         Ok(held)
     }
+
+    /// So that the next one need not wait for its end.
+    async fn give_back(&self, pipeline: &Pipeline) {
+        if Instant::now() < *self.sure_until.lock() + LEASE_FOR {
+            let now = pipeline.surroundings.now();
+            if let Err(error) = pipeline.store.lease(LEASE, &self.holder, now, now).await {
+                tracing::debug!(%error, "the right to send what waits ends by itself");
+            }
+        }
+    }
 }
 
 /// Sends what waits, until told to stop.
 pub async fn run(pipeline: Arc<Pipeline>, instance: u64, stop: CancellationToken) {
-    let holder = format!("{}#{instance:016x}", pipeline.name);
-    let lease = Arc::new(Lease { holder, sure_until: Mutex::new(Instant::now()) });
-    let mut sending = Sending::new(pipeline.clone(), lease.clone(), stop.clone());
-    let mut trimmed = Instant::now();
-    let mut rounds = tokio::time::interval(ROUND);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut rounds = Rounds::new(pipeline.clone(), instance, stop.clone());
+    let mut ticks = tokio::time::interval(ROUND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            () = sending.one_ended() => continue,
-            _ = rounds.tick() => {}
+            () = rounds.sending.one_ended() => continue,
+            _ = ticks.tick() => {}
         }
-        if let Err(error) = round(&pipeline, &lease, &mut sending, &mut trimmed).await {
+        if let Err(error) = rounds.round().await {
             pipeline.metrics.store_error("pending", &error);
             tracing::debug!(%error, "could not look at the events that wait");
         }
     }
-    sending.end().await;
+    rounds.end().await;
 }
 
-async fn round(
-    pipeline: &Arc<Pipeline>,
-    lease: &Arc<Lease>,
-    sending: &mut Sending,
-    trimmed: &mut Instant,
-) -> Result<(), StoreError> {
-    pipeline.metrics.integrations_failing(pipeline.troubles.count());
-    // As long as nothing waits, which is nearly always, nobody writes a lease; and only its holder looks at what waits.
-    if !pipeline.store.may_have_pending().await? || !lease.is_held(pipeline).await? {
-        return Ok(());
-    }
-    sending.begin(pipeline.store.pending_turns(DEVICES, sending.aside()).await?);
-    if trimmed.elapsed() >= TRIM_EVERY {
-        *trimmed = Instant::now();
-        trim(pipeline).await?;
-    }
-    Ok(())
+struct Rounds {
+    pipeline: Arc<Pipeline>,
+    lease: Arc<Lease>,
+    sending: Sending,
+    /// Another worker sends: nothing is looked at before.
+    not_before: Instant,
+    /// When the backlog was looked at last, and the task that does it.
+    looked: Option<Instant>,
+    look: JoinSet<()>,
 }
 
-/// Holds every integration's waiting events to their bound.
-async fn trim(pipeline: &Pipeline) -> Result<(), StoreError> {
-    let mut seen = std::collections::HashSet::new();
-    for (integration, _) in pipeline.store.pending_devices(DEVICES).await? {
-        if !seen.insert(integration) {
-            continue;
+impl Rounds {
+    fn new(pipeline: Arc<Pipeline>, instance: u64, stop: CancellationToken) -> Self {
+        let (now, holder) = (Instant::now(), format!("{}#{instance:016x}", pipeline.name));
+        let lease = Arc::new(Lease { holder, sure_until: Mutex::new(now) });
+        let sending = Sending::new(pipeline.clone(), lease.clone(), stop);
+        Self { pipeline, lease, sending, not_before: now, looked: None, look: JoinSet::new() }
+    }
+
+    async fn round(&mut self) -> Result<(), StoreError> {
+        let pipeline = &self.pipeline;
+        pipeline.metrics.integrations_failing(pipeline.troubles.count());
+        if Instant::now() < self.not_before {
+            return Ok(());
         }
-        let dropped = pipeline.store.trim_pending(integration, KEEP).await?;
-        if dropped > 0 {
-            pipeline.metrics.pending_dropped("overflow", dropped);
-            tracing::error!(integration = %integration.0, dropped, keep = KEEP, "too many events wait: the oldest were dropped");
+        // Where that is known for less than a lease costs, nobody writes one as long as nothing waits.
+        let may_have = pipeline.store.may_have_pending().await?;
+        if !may_have || !self.lease.is_held(pipeline).await? {
+            if may_have {
+                self.not_before = Instant::now() + OTHERS_LOOK;
+            }
+            if self.looked.take().is_some() {
+                pipeline.metrics.waiting(Vec::new());
+            }
+            return Ok(());
+        }
+        let aside = self.sending.aside();
+        let found = pipeline.store.pending_turns(DEVICES, aside.clone()).await?;
+        self.sending.begin(found, aside).await;
+        self.look_at_the_backlog();
+        Ok(())
+    }
+
+    /// Beside the sending, for it may take long.
+    fn look_at_the_backlog(&mut self) {
+        while self.look.try_join_next().is_some() {}
+        if self.look.is_empty() && self.looked.is_none_or(|looked| looked.elapsed() >= bounds::LOOK_EVERY) {
+            self.looked = Some(Instant::now());
+            let pipeline = self.pipeline.clone();
+            self.look.spawn(async move {
+                if let Err(error) = bounds::hold(&pipeline).await {
+                    pipeline.metrics.store_error("pending_backlog", &error);
+                    tracing::debug!(%error, "could not look at how much waits");
+                }
+            });
         }
     }
-    Ok(())
+
+    async fn end(self) {
+        self.sending.end().await;
+        self.lease.give_back(&self.pipeline).await;
+    }
 }

@@ -78,6 +78,8 @@ properties![
     pending::integrations_take_turns_and_some_stand_aside,
     pending::an_integration_sees_its_own_events_only,
     pending::trimming_drops_the_oldest,
+    pending::trimming_holds_to_bytes_and_age,
+    pending::the_backlog_tells_what_waits_for_whom,
     pending::a_lease_has_one_holder,
     pending::one_of_many_takes_a_lease,
     directory::tenants_come_and_go,

@@ -20,7 +20,9 @@ use limpet_worker_core::model::*;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::{Commit, FrameStore, Freshness, IntegrationId, PendingEvent, Result, Store};
+use crate::{
+    Backlog, Commit, FrameStore, Freshness, IntegrationId, PendingBounds, PendingEvent, Result, Store, Trimmed,
+};
 
 /// See the module.
 #[derive(Default)]
@@ -72,6 +74,7 @@ struct Waiting {
     /// Position in the order of writing.
     written: u64,
     bytes: u64,
+    at: UnixMicros,
     event: PendingEvent,
 }
 
@@ -183,8 +186,11 @@ impl FrameStore for MemoryStore {
     async fn pending_size(&self, integration: IntegrationId) -> Result<(u64, u64)> {
         Ok(self.state.lock().pending_size(integration))
     }
-    async fn trim_pending(&self, integration: IntegrationId, keep: u64) -> Result<u64> {
-        Ok(self.state.lock().trim_pending(integration, keep))
+    async fn pending_backlog(&self) -> Result<Vec<Backlog>> {
+        Ok(self.state.lock().pending_backlog())
+    }
+    async fn trim_pending(&self, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed> {
+        Ok(self.state.lock().trim_pending(integration, bounds))
     }
 
     async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool> {

@@ -35,7 +35,7 @@ pub use read::{Checked, check};
 pub use record::{DeviceRecord, GatewaySet, Kind, PendingRecord, Record, Setting, VERSION};
 pub use tally::{Counts, Summary};
 
-use crate::{IntegrationId, PendingEvent, Result};
+use crate::{IntegrationId, PendingEvent, Result, words::now};
 
 /// The setting that an import holds until it is finished. No server starts on a store that has it.
 pub(crate) const IMPORT: &str = "import";
@@ -151,8 +151,3 @@ pub enum Told {
 
 /// Where that is said.
 pub type Tell<'a> = &'a (dyn Fn(Told) + Sync);
-
-fn now() -> UnixMicros {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    UnixMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
-}

@@ -16,6 +16,7 @@ mod lists;
 mod membership;
 mod moving;
 mod notes;
+mod pending;
 mod provisioning;
 mod readers;
 mod receptions;

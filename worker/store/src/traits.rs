@@ -80,6 +80,40 @@ pub struct GatewayChanges {
 /// Gateways, each with its value of one tag.
 pub type GatewayTags = Vec<(Eui64, Option<String>)>;
 
+/// What waits for one integration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    pub integration: IntegrationId,
+    pub events: u64,
+    /// Of their encoded bodies.
+    pub bytes: u64,
+    /// When the one that waits longest was put, by the clock of who put it.
+    pub oldest: UnixMicros,
+}
+
+/// What may wait for one integration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingBounds {
+    pub events: u64,
+    pub bytes: u64,
+    /// What was put before is too old.
+    pub since: UnixMicros,
+}
+
+/// How many events were dropped, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    pub too_old: u64,
+    /// Too many, or too large together.
+    pub overflow: u64,
+}
+
+impl Trimmed {
+    pub fn events(&self) -> u64 {
+        self.too_old.saturating_add(self.overflow)
+    }
+}
+
 /// Frames, sessions, events: the way of an uplink.
 #[async_trait]
 pub trait FrameStore: Send + Sync + 'static {
@@ -142,8 +176,10 @@ pub trait FrameStore: Send + Sync + 'static {
     async fn delete_pending(&self, event: &PendingEvent) -> Result<()>;
     /// How many events wait, and how many bytes they are, of one integration.
     async fn pending_size(&self, integration: IntegrationId) -> Result<(u64, u64)>;
-    /// Drops the oldest waiting events of an integration until at most `keep` are left. Returns how many were dropped.
-    async fn trim_pending(&self, integration: IntegrationId, keep: u64) -> Result<u64>;
+    /// What waits, of each integration that something waits for, in no order.
+    async fn pending_backlog(&self) -> Result<Vec<Backlog>>;
+    /// Drops the oldest waiting events of an integration until what is left is within the bounds.
+    async fn trim_pending(&self, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed>;
 
     /// Takes or renews the lease `name` until `until`. True if `holder` has it now. A holder that has two thirds of the time
     /// from `now` to `until` left may be told yes with nothing written.

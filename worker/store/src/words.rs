@@ -2,11 +2,11 @@
 
 use std::fmt::Display;
 
-use limpet_shared::Eui64;
+use limpet_shared::{Eui64, UnixMicros};
 use limpet_worker_core::model::{DeviceSeen, GatewaySeen};
 use uuid::Uuid;
 
-use crate::{Result, StoreError};
+use crate::{PendingBounds, Result, StoreError, Trimmed};
 
 /// Receptions that one read gives at most. No frame has that many honest copies.
 pub const MOST_COPIES: usize = 1_000;
@@ -30,6 +30,33 @@ pub(crate) fn in_turn<T, K: Ord>(values: impl IntoIterator<Item = T>, key: impl 
     placed.sort_by_key(|(place, _)| *place);
     placed.truncate(MOST_TURNS);
     placed.into_iter().map(|(_, value)| value).collect()
+}
+
+/// Of an integration's events, the oldest first with when they were put (0: unknown) and how large they are, how many are
+/// beyond the bounds. `total` is what waits in all, in events and bytes.
+pub(crate) fn beyond(
+    oldest: impl IntoIterator<Item = (UnixMicros, u64)>,
+    total: (u64, u64),
+    bounds: &PendingBounds,
+) -> Trimmed {
+    let ((mut events, mut bytes), mut beyond) = (total, Trimmed::default());
+    for (at, size) in oldest {
+        if at.0 > 0 && at < bounds.since {
+            beyond.too_old += 1;
+        } else if events > bounds.events || bytes > bounds.bytes {
+            beyond.overflow += 1;
+        } else {
+            break;
+        }
+        (events, bytes) = (events.saturating_sub(1), bytes.saturating_sub(size));
+    }
+    beyond
+}
+
+/// This machine's clock.
+pub(crate) fn now() -> UnixMicros {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    UnixMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// `what id` is taken.

@@ -1,16 +1,18 @@
-//! Whose events are being sent now. Each integration has its own share of what goes on at one moment, and less of it while
-//! it fails, so that it holds up nobody else.
+//! Whose events are being sent now, and with what luck. Who is next is decided in [`limpet_worker_core::turns`].
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream};
 use limpet_shared::Eui64;
 use limpet_store::{IntegrationId, StoreError};
+use limpet_worker_core::turns::{Asking, Shares, Standing};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     Lease,
@@ -18,31 +20,37 @@ use super::{
 };
 use crate::pipeline::Pipeline;
 
-/// Turns at one moment: of all, of one integration, and of those that fail together, each of which is tried with one.
-const AT_ONCE: usize = 64;
-const AT_ONCE_OF_ONE: usize = 16;
-const TRIED_AT_ONCE: usize = 16;
 /// Events of one device sent in one turn.
 const BATCH: u32 = 32;
 /// An integration has this long to take a waiting event.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Pauses after an integration failed: doubled up to the second number.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// What is known of an integration is forgotten when it had no turn for so long, or when so many are known.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+const KNOWN: usize = 50_000;
+/// Tenants looked up at one moment.
+const LOOKS: usize = 16;
 
 type Device = (IntegrationId, Eui64);
 
-/// An integration that failed, and when it is tried again.
-struct Backoff {
+/// What is known of an integration.
+struct Known {
+    tenant: Uuid,
+    standing: Standing,
+    /// While it fails: the pause, and when it is tried again.
     pause: Duration,
     until: Instant,
+    /// When a turn of it ended.
+    last: Instant,
 }
 
 /// How a device's turn ended.
 enum Ended {
     /// With all of it sent, or by losing the lease.
     Well { delivered: bool },
-    /// The integration takes nothing now.
-    Failed,
+    /// The integration takes nothing now; it may have taken some before.
+    Failed { delivered: bool },
     /// The integration does not want the first event that waits.
     Refused(Refusal),
 }
@@ -52,66 +60,101 @@ pub(super) struct Sending {
     lease: Arc<Lease>,
     stop: CancellationToken,
     turns: JoinSet<(Device, Result<Ended, StoreError>)>,
-    under_way: HashSet<Device>,
-    backoff: HashMap<IntegrationId, Backoff>,
+    shares: Shares,
+    under_way: HashMap<Device, Asking>,
+    known: HashMap<IntegrationId, Known>,
     refused: HashMap<Device, Refusal>,
-    /// Of the last look, those that had no turn yet.
-    waiting: Vec<Device>,
+    /// Those that had no turn yet, in order.
+    waiting: Vec<(IntegrationId, VecDeque<Eui64>)>,
 }
 
 impl Sending {
     pub fn new(pipeline: Arc<Pipeline>, lease: Arc<Lease>, stop: CancellationToken) -> Self {
-        let (turns, under_way, backoff, refused, waiting) = Default::default();
-        Self { pipeline, lease, stop, turns, under_way, backoff, refused, waiting }
+        let (turns, shares, under_way, known, refused, waiting) = Default::default();
+        Self { pipeline, lease, stop, turns, shares, under_way, known, refused, waiting }
     }
 
-    fn turns_of(&self, integration: IntegrationId) -> usize {
-        self.under_way.iter().filter(|(of, _)| *of == integration).count()
-    }
-
-    fn has_room(&self, integration: IntegrationId) -> bool {
-        let mine = self.turns_of(integration);
-        match self.backoff.get(&integration) {
-            None => mine < AT_ONCE_OF_ONE,
-            Some(backoff) => {
-                let failing = self.under_way.iter().filter(|(of, _)| self.backoff.contains_key(of)).count();
-                mine == 0 && Instant::now() >= backoff.until && failing < TRIED_AT_ONCE
-            }
-        }
+    /// For whom the next turn of the integration would be; `None` while it pauses.
+    fn asking(&self, of: IntegrationId) -> Option<Asking> {
+        let (tenant, standing) = match self.known.get(&of) {
+            Some(known) if known.standing == Standing::Failing && Instant::now() < known.until => return None,
+            Some(known) => (known.tenant, known.standing),
+            None => (Uuid::nil(), Standing::Unproven),
+        };
+        Some(Asking { tenant, integration: of.0, standing })
     }
 
     /// Integrations that get no turn now.
     pub fn aside(&self) -> Vec<IntegrationId> {
-        let known: HashSet<_> = self.under_way.iter().map(|(of, _)| *of).chain(self.backoff.keys().copied()).collect();
-        known.into_iter().filter(|of| !self.has_room(*of)).collect()
+        let no_room = |of: &IntegrationId| !self.asking(*of).is_some_and(|asking| self.shares.has_room(&asking));
+        self.known.keys().copied().filter(no_room).collect()
     }
 
-    /// What a look has found: it begins with as many as there is room for, and goes on as turns end.
-    pub fn begin(&mut self, waiting: Vec<Device>) {
+    /// What a look has found besides the integrations that were aside: it begins with as many as there is room for, and
+    /// goes on as turns end.
+    pub async fn begin(&mut self, found: Vec<Device>, aside: Vec<IntegrationId>) {
         let now = Instant::now();
-        self.backoff.retain(|_, backoff| now < backoff.until + 2 * PAUSE.1);
         self.refused.retain(|_, refusal| now < refusal.until + PAUSE.1);
-        self.waiting = waiting;
+        if self.known.len() > KNOWN {
+            self.known.clear();
+        }
+        self.known.retain(|_, known| now < known.last + FORGOTTEN_AFTER);
+        let aside: HashSet<_> = aside.into_iter().collect();
+        self.waiting.retain(|(of, _)| aside.contains(of));
+        let mut places = HashMap::new();
+        for (of, device) in found {
+            let place = *places.entry(of).or_insert_with(|| {
+                self.waiting.push((of, VecDeque::new()));
+                self.waiting.len() - 1
+            });
+            self.waiting[place].1.push_back(device);
+        }
+        self.meet().await;
         self.fill();
     }
 
-    fn fill(&mut self) {
+    /// Learns whose the integrations are that nothing is known of.
+    async fn meet(&mut self) {
+        let strange: HashSet<_> =
+            self.waiting.iter().map(|(of, _)| *of).filter(|of| !self.known.contains_key(of)).collect();
+        let store = self.pipeline.store.clone();
+        let looks = strange.into_iter().map(|of| {
+            let store = store.clone();
+            async move { (of, store.application(of.0).await) }
+        });
+        let found: Vec<_> = stream::iter(looks).buffer_unordered(LOOKS).collect().await;
         let now = Instant::now();
-        for device in std::mem::take(&mut self.waiting) {
-            let aside = self.refused.get(&device).is_some_and(|refusal| now < refusal.until);
-            if aside || self.under_way.contains(&device) {
-                continue;
-            }
-            if self.turns.len() < AT_ONCE && self.has_room(device.0) {
-                self.start(device);
-            } else {
-                self.waiting.push(device);
-            }
+        for (of, found) in found {
+            // What was removed, or cannot be read now, is nobody's.
+            let tenant = found.ok().flatten().map(|application| application.tenant_id).unwrap_or_default();
+            let known = Known { tenant, standing: Standing::Unproven, pause: Duration::ZERO, until: now, last: now };
+            self.known.insert(of, known);
         }
     }
 
-    fn start(&mut self, device: Device) {
-        self.under_way.insert(device);
+    fn fill(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut open: Vec<_> = (0..waiting.len()).filter_map(|at| Some((at, self.asking(waiting[at].0)?))).collect();
+        while let Some(next) = self.shares.next(open.iter().map(|(_, asking)| *asking)) {
+            let (at, asking) = open[next];
+            let (of, devices) = &mut waiting[at];
+            match devices.pop_front() {
+                Some(device) => self.start((*of, device), asking),
+                None => drop(open.remove(next)),
+            }
+        }
+        waiting.retain(|(_, devices)| !devices.is_empty());
+        self.waiting = waiting;
+    }
+
+    /// Unless it has a turn, or waits for the next try of an event that was refused: then the next look finds it again.
+    fn start(&mut self, device: Device, asking: Asking) {
+        let aside = self.refused.get(&device).is_some_and(|refusal| Instant::now() < refusal.until);
+        if aside || self.under_way.contains_key(&device) {
+            return;
+        }
+        self.under_way.insert(device, asking);
+        self.shares.begin(asking);
         let turn = Turn {
             pipeline: self.pipeline.clone(),
             lease: self.lease.clone(),
@@ -135,44 +178,59 @@ impl Sending {
                 self.turns.abort_all();
                 while self.turns.join_next().await.is_some() {}
                 self.under_way.clear();
+                self.shares = Shares::default();
             }
             None => std::future::pending().await,
         }
     }
 
     fn note(&mut self, device: Device, ended: Result<Ended, StoreError>) {
-        self.under_way.remove(&device);
+        if let Some(asking) = self.under_way.remove(&device) {
+            self.shares.end(&asking);
+        }
+        let Some(known) = self.known.get_mut(&device.0) else { return };
+        known.last = Instant::now();
         match ended {
             Ok(Ended::Well { delivered }) => {
                 self.refused.remove(&device);
                 if delivered {
-                    self.backoff.remove(&device.0);
+                    known.works();
                 }
             }
-            Ok(Ended::Failed) => self.back_off(device.0),
+            Ok(Ended::Failed { delivered }) => {
+                if delivered {
+                    known.works();
+                }
+                known.backs_off();
+            }
             Ok(Ended::Refused(refusal)) => {
                 // It answers, so it is there.
-                self.backoff.remove(&device.0);
+                known.works();
                 self.refused.insert(device, refusal);
             }
             Err(error) => self.pipeline.metrics.store_error("pending", &error),
         }
     }
 
-    fn back_off(&mut self, integration: IntegrationId) {
-        let now = Instant::now();
-        let pause = match self.backoff.get(&integration) {
-            // Turns that were under way when the pause began fail with it; they do not lengthen it.
-            Some(backoff) if now < backoff.until => return,
-            Some(backoff) => (backoff.pause * 2).min(PAUSE.1),
-            None => PAUSE.0,
-        };
-        self.backoff.insert(integration, Backoff { pause, until: now + pause });
-    }
-
     /// Turns end after the event that they are at.
     pub async fn end(mut self) {
         while self.turns.join_next().await.is_some() {}
+    }
+}
+
+impl Known {
+    fn works(&mut self) {
+        (self.standing, self.pause) = (Standing::Working, Duration::ZERO);
+    }
+
+    fn backs_off(&mut self) {
+        let now = Instant::now();
+        // Turns that were under way when the pause began fail with it; they do not lengthen it.
+        if self.standing == Standing::Failing && now < self.until {
+            return;
+        }
+        self.pause = (self.pause * 2).clamp(PAUSE.0, PAUSE.1);
+        (self.standing, self.until) = (Standing::Failing, now + self.pause);
     }
 }
 
@@ -223,7 +281,7 @@ impl Turn {
                     pipeline.metrics.delivery_failed();
                     pipeline.troubles.failed(&waiting.event.device, &error);
                     tracing::debug!(dev_eui = %device, %error, "an event goes on waiting");
-                    return Ok(Ended::Failed);
+                    return Ok(Ended::Failed { delivered });
                 }
             }
         }

@@ -7,6 +7,10 @@ use limpet_worker_core::model::{Application, DeviceInfo, JoinEvent, LogEvent};
 
 const FIRST: u128 = 2;
 const SECOND: u128 = 12;
+/// Of another tenant than those two: takes every second event that it is offered.
+const HALF: u128 = 13;
+/// From here on: applications of the first tenant whose endpoints never answer.
+const DEAD: u128 = 100_000;
 /// Refused for good, in tests where one event is.
 const UNWANTED: u128 = 7_000;
 
@@ -22,7 +26,16 @@ struct Endpoints {
 impl Deliver for Endpoints {
     async fn deliver(&self, http: &HttpIntegration, event: &Event, limit: Duration) -> Result<(), DeliveryError> {
         let origin = http.url.clone();
-        self.tries.lock().push(event.id);
+        if event.device.application_id < Uuid::from_u128(DEAD) {
+            self.tries.lock().push(event.id);
+        }
+        if event.device.application_id >= Uuid::from_u128(DEAD) {
+            tokio::time::sleep(limit).await;
+            return Err(DeliveryError::TimedOut(limit));
+        }
+        if event.device.application_id == Uuid::from_u128(HALF) && self.tries.lock().len() % 2 == 0 {
+            return Err(DeliveryError::NotNow { origin, status: 503 });
+        }
         if event.id == Uuid::from_u128(UNWANTED) {
             return Err(DeliveryError::Refused { origin, status: 400 });
         }
@@ -52,6 +65,12 @@ fn waiting(application: u128, device: u64, id: u128, slot: u64) -> PendingEvent 
         part: 0,
         event: Event { id, at: UnixMicros(1), device: device_info, kind },
     }
+}
+
+async fn add_application(net: &Net, id: u128, tenant: u128) {
+    let http = Some(HttpIntegration { json: true, url: "http://[::1]:3/".into(), ..HttpIntegration::default() });
+    let (id, tenant_id) = (Uuid::from_u128(id), Uuid::from_u128(tenant));
+    net.store.create_application(&Application { id, tenant_id, http, ..Application::default() }).await.unwrap();
 }
 
 fn worker(net: &Net, endpoints: Arc<Endpoints>) -> Arc<Pipeline> {
@@ -122,6 +141,33 @@ async fn many_devices_of_one_application_do_not_wait_for_the_next_look() {
     let stop = sending(&net, endpoints.clone()).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(endpoints.taken.lock().len(), 1_000);
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_dead_applications_of_one_tenant_cost_anothers_that_half_works_nothing() {
+    let net = Net::new("eu868", 0).await;
+    let tenant = Tenant { id: Uuid::from_u128(9), name: "other".into(), ..Tenant::default() };
+    net.store.create_tenant(&tenant).await.unwrap();
+    add_application(&net, HALF, 9).await;
+    for n in 0..500 {
+        add_application(&net, DEAD + n, 1).await;
+        for device in 0..3 {
+            net.store.put_pending(waiting(DEAD + n, 10 * n as u64 + device, 20_000 + n, 1)).await.unwrap();
+        }
+    }
+    let endpoints = Arc::new(Endpoints::default());
+    let stop = sending(&net, endpoints.clone()).await;
+    for seconds in [1, 30, 300] {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        for slot in 0..10 {
+            net.store.put_pending(waiting(HALF, 1, 10_000 + u128::from(slot), slot)).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let taken = std::mem::take(&mut *endpoints.taken.lock());
+        let taken: Vec<_> = taken.iter().map(|(_, event)| event.id.as_u128()).collect();
+        assert_eq!(taken, (10_000..10_010).collect::<Vec<_>>(), "after {seconds} s");
+    }
     stop.cancel();
 }
 

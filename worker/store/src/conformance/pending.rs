@@ -1,7 +1,17 @@
 use limpet_shared::UnixMicros;
 
 use super::{Bench, race, samples::NOON};
-use crate::{IntegrationId, PendingEvent, Result};
+use crate::{Backlog, IntegrationId, PendingBounds, PendingEvent, Result, Store, Trimmed};
+
+const ALL: PendingBounds = PendingBounds { events: u64::MAX, bytes: u64::MAX, since: UnixMicros(0) };
+
+fn keep(events: u64) -> PendingBounds {
+    PendingBounds { events, ..ALL }
+}
+
+async fn backlog(store: &dyn Store, of: IntegrationId) -> Result<Option<Backlog>> {
+    Ok(store.pending_backlog().await?.into_iter().find(|backlog| backlog.integration == of))
+}
 
 pub(super) async fn the_same_event_again_changes_nothing(Bench { store, new }: Bench) -> Result<()> {
     let (integration, device) = (new.integration(), new.eui());
@@ -90,7 +100,7 @@ pub(super) async fn an_integration_sees_its_own_events_only(Bench { store, new }
     assert_eq!(store.pending(a, device, 9).await?, []);
     assert_eq!(store.pending(b, device, 9).await?, [of_b]);
     assert!(!store.has_pending(a, device).await? && store.has_pending(b, device).await?);
-    assert_eq!(store.trim_pending(a, 0).await?, 0);
+    assert_eq!(store.trim_pending(a, &keep(0)).await?, Trimmed::default());
     assert_eq!(store.pending_size(b).await?.0, 1);
     Ok(())
 }
@@ -101,8 +111,8 @@ pub(super) async fn trimming_drops_the_oldest(Bench { store, new }: Bench) -> Re
     for n in 0..30 {
         store.put_pending(new.pending(integration, if n % 2 == 0 { one } else { two }, 100 - n)).await?;
     }
-    assert_eq!(store.trim_pending(integration, 30).await?, 0);
-    assert_eq!(store.trim_pending(integration, 4).await?, 26);
+    assert_eq!(store.trim_pending(integration, &keep(30)).await?, Trimmed::default());
+    assert_eq!(store.trim_pending(integration, &keep(4)).await?, Trimmed { too_old: 0, overflow: 26 });
     assert_eq!(store.pending_size(integration).await?.0, 4);
     let mut slots = Vec::new();
     for device in [one, two] {
@@ -110,7 +120,53 @@ pub(super) async fn trimming_drops_the_oldest(Bench { store, new }: Bench) -> Re
     }
     slots.sort_unstable();
     assert_eq!(slots, [71, 72, 73, 74]);
-    assert_eq!(store.trim_pending(integration, 0).await?, 4);
+    assert_eq!(store.trim_pending(integration, &keep(0)).await?.overflow, 4);
+    Ok(())
+}
+
+pub(super) async fn trimming_holds_to_bytes_and_age(Bench { store, new }: Bench) -> Result<()> {
+    let (integration, other, device) = (new.integration(), new.integration(), new.eui());
+    for slot in 1..=250 {
+        store.put_pending(new.pending(integration, device, slot)).await?;
+    }
+    store.put_pending(new.pending(other, device, 1)).await?;
+    assert_eq!(store.trim_pending(integration, &ALL).await?, Trimmed::default());
+    // All events are about as large.
+    let (_, bytes) = store.pending_size(integration).await?;
+    let dropped = store.trim_pending(integration, &PendingBounds { bytes: bytes / 2, ..ALL }).await?;
+    assert_eq!(dropped.too_old, 0);
+    assert!((110..140).contains(&dropped.overflow), "{dropped:?}");
+    let (left, left_bytes) = store.pending_size(integration).await?;
+    assert!(left == 250 - dropped.overflow && left_bytes <= bytes / 2);
+    assert_eq!(store.pending(integration, device, 1).await?[0].slot, dropped.overflow + 1, "the oldest went");
+    let oldest = backlog(&*store, integration).await?.map_or(UnixMicros(0), |backlog| backlog.oldest);
+    assert_eq!(store.trim_pending(integration, &PendingBounds { since: oldest, ..ALL }).await?, Trimmed::default());
+    let all_too_old = PendingBounds { since: UnixMicros(i64::MAX.cast_unsigned()), ..keep(3) };
+    let dropped = store.trim_pending(integration, &all_too_old).await?;
+    assert_eq!(dropped, Trimmed { too_old: left, overflow: 0 });
+    assert_eq!(store.pending_size(integration).await?, (0, 0));
+    assert_eq!(store.pending_size(other).await?.0, 1, "another integration's stay");
+    Ok(())
+}
+
+pub(super) async fn the_backlog_tells_what_waits_for_whom(Bench { store, new }: Bench) -> Result<()> {
+    let (a, b, none) = (new.integration(), new.integration(), new.integration());
+    let (one, two) = (new.eui(), new.eui());
+    for event in [new.pending(a, one, 1), new.pending(a, one, 2), new.pending(a, two, 1), new.pending(b, one, 1)] {
+        store.put_pending(event.clone()).await?;
+        store.put_pending(event).await?;
+    }
+    let (of_a, of_b) = (backlog(&*store, a).await?, backlog(&*store, b).await?);
+    let (Some(of_a), Some(of_b)) = (of_a, of_b) else { panic!("{of_a:?} {of_b:?}") };
+    assert_eq!((of_a.events, of_a.bytes), store.pending_size(a).await?);
+    assert_eq!((of_a.events, of_b.events), (3, 1));
+    assert!(of_a.oldest > UnixMicros(0) && of_a.oldest <= of_b.oldest);
+    assert_eq!(backlog(&*store, none).await?, None);
+    for event in store.pending(a, one, 9).await?.iter().chain(&store.pending(a, two, 9).await?) {
+        store.delete_pending(event).await?;
+    }
+    assert_eq!(backlog(&*store, a).await?, None);
+    assert_eq!(backlog(&*store, b).await?.map(|of| of.events), Some(1));
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use limpet_shared::{DevAddr, Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 
 use super::{CqlStore, json::encode};
-use crate::{Commit, FrameStore, Freshness, IntegrationId, PendingEvent, Result};
+use crate::{Backlog, Commit, FrameStore, Freshness, IntegrationId, PendingBounds, PendingEvent, Result, Trimmed};
 
 #[async_trait]
 impl FrameStore for CqlStore {
@@ -100,8 +100,11 @@ impl FrameStore for CqlStore {
     async fn pending_size(&self, integration: IntegrationId) -> Result<(u64, u64)> {
         self.pending.size(&self.db, integration).await
     }
-    async fn trim_pending(&self, integration: IntegrationId, keep: u64) -> Result<u64> {
-        self.pending.trim(&self.db, integration, keep).await
+    async fn pending_backlog(&self) -> Result<Vec<Backlog>> {
+        self.pending.backlog(&self.db).await
+    }
+    async fn trim_pending(&self, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed> {
+        self.pending.trim(&self.db, integration, bounds).await
     }
 
     async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool> {

@@ -16,7 +16,7 @@ use super::{
     json::{decode, encode, parse},
     now,
 };
-use crate::{IntegrationId, OpenError, PendingEvent, Result, words::in_turn};
+use crate::{Backlog, IntegrationId, OpenError, PendingBounds, PendingEvent, Result, Trimmed, words::in_turn};
 
 /// From here timestamps count down with the time of writing, so that the first writer of an event wins.
 const FIRST_WINS: i64 = 2_500_000_000_000_000;
@@ -28,6 +28,8 @@ const MOST_AHEAD: usize = 10_000;
 /// Devices whose oldest event is looked up at one moment, and in one call at most.
 const AT_ONCE: usize = 16;
 const MOST_DEVICES: usize = 100_000;
+/// Events dropped by one call at most; the next one goes on.
+const MOST_TRIMMED: u64 = 100_000;
 /// How often the table itself is walked for devices that are missing in the list: a writer whose clock is behind, or that
 /// died between two writes, may have left one out.
 const SEARCH_EVERY: Duration = Duration::from_secs(60);
@@ -84,11 +86,15 @@ impl Pending {
             keys: db
                 .prepare(
                     Scan,
-                    &format!("SELECT session_since, slot, part, written_at, WRITETIME(body) FROM $.pending WHERE {of}"),
+                    &format!(
+                        "SELECT session_since, slot, part, written_at, bytes, WRITETIME(body) FROM $.pending WHERE {of}"
+                    ),
                 )
                 .await?,
             delete: db.prepare(Write, delete).await?,
-            size: db.prepare(Read, &format!("SELECT count(*), sum(bytes) FROM $.pending WHERE {of}")).await?,
+            size: db
+                .prepare(Read, &format!("SELECT count(*), sum(bytes), min(written_at) FROM $.pending WHERE {of}"))
+                .await?,
             oldest: db.prepare(Read, &format!("SELECT min(written_at) FROM $.pending WHERE {of}")).await?,
             list: db.prepare(Write, list).await?,
             listed: db.prepare(Read, &format!("SELECT since FROM $.pending_device WHERE one = 0 AND {of}")).await?,
@@ -272,37 +278,108 @@ impl Pending {
         let name = integration.0.to_string();
         let (mut count, mut bytes) = (0, 0);
         for device in self.of_integration(db, integration).await? {
-            let sizes: Option<(i64, Option<i64>)> = db.row(&self.size, (&name, device)).await?;
-            let (events, size) = sizes.unwrap_or_default();
+            let sizes: Option<Size> = db.row(&self.size, (&name, device)).await?;
+            let (events, size, _) = sizes.unwrap_or_default();
             count += events.cast_unsigned();
             bytes += size.unwrap_or_default().cast_unsigned();
         }
         Ok((count, bytes))
     }
 
-    pub async fn trim(&self, db: &Db, integration: IntegrationId, keep: u64) -> Result<u64> {
-        let name = integration.0.to_string();
-        let surplus = self.size(db, integration).await?.0.saturating_sub(keep);
-        if surplus == 0 {
-            return Ok(0);
+    /// What waits, of each integration that has a device in the list.
+    pub async fn backlog(&self, db: &Db) -> Result<Vec<Backlog>> {
+        let sizes = self.listed(db).await?.into_iter().map(|(integration, device, ..)| async move {
+            let size: Option<Size> = db.row(&self.size, (&integration, &device)).await?;
+            Ok::<_, crate::StoreError>((integration, size))
+        });
+        let sizes: Vec<_> = stream::iter(sizes).buffer_unordered(AT_ONCE).try_collect().await?;
+        let mut all = BTreeMap::<String, Backlog>::new();
+        for (name, size) in sizes {
+            let Some((count, bytes, Some(oldest))) = size else { continue };
+            let oldest = UnixMicros(oldest.cast_unsigned());
+            let integration = IntegrationId(parse(&name, "integration")?);
+            let backlog = all.entry(name).or_insert(Backlog { integration, events: 0, bytes: 0, oldest });
+            backlog.events += count.cast_unsigned();
+            backlog.bytes += bytes.unwrap_or_default().cast_unsigned();
+            backlog.oldest = backlog.oldest.min(oldest);
         }
-        // Only the oldest are held: what is older than any of them pushes the youngest out.
-        let mut oldest: BTreeMap<(i64, String, i64, i64, i64), i64> = BTreeMap::new();
-        for device in self.of_integration(db, integration).await? {
-            let collect = |(since, slot, part, written_at, stamp): (i64, i64, i64, i64, i64)| {
-                oldest.insert((written_at, device.clone(), since, slot, part), stamp.max(DELETED_AT));
-                if oldest.len() as u64 > surplus {
-                    oldest.pop_last();
+        Ok(all.into_values().collect())
+    }
+
+    pub async fn trim(&self, db: &Db, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed> {
+        let name = integration.0.to_string();
+        let (mut old, (mut events, mut bytes)) = (Oldest::default(), (0_u64, 0_u64));
+        let since = i64::try_from(bounds.since.0).unwrap_or(i64::MAX);
+        let devices = self.of_integration(db, integration).await?;
+        for device in &devices {
+            let count = |row: KeyColumns| {
+                events += 1;
+                bytes += row.4.cast_unsigned();
+                if row.3 < since {
+                    old.add(device, row);
+                    old.keep_within(u64::MAX, u64::MAX);
                 }
                 Ok(true)
             };
-            db.scan(&self.keys, (&name, &device), collect).await?;
+            db.scan(&self.keys, (&name, device), count).await?;
         }
+        let too_old = self.drop_all(db, &name, &old).await?;
+        let (events, bytes) = (events - too_old, bytes - old.bytes);
+        let surplus = (events.saturating_sub(bounds.events), bytes.saturating_sub(bounds.bytes));
+        if surplus == (0, 0) {
+            return Ok(Trimmed { too_old, overflow: 0 });
+        }
+        let mut oldest = Oldest::default();
+        for device in &devices {
+            let collect = |row: KeyColumns| {
+                oldest.add(device, row);
+                oldest.keep_within(surplus.0, surplus.1);
+                Ok(true)
+            };
+            db.scan(&self.keys, (&name, device), collect).await?;
+        }
+        Ok(Trimmed { too_old, overflow: self.drop_all(db, &name, &oldest).await? })
+    }
+
+    async fn drop_all(&self, db: &Db, integration: &str, oldest: &Oldest) -> Result<u64> {
         // What is written now has a stamp below `DELETED_AT`; what an earlier version wrote goes at its own.
-        for ((_, device, since, slot, part), at) in &oldest {
-            db.write(&self.delete, (at, &name, device, since, slot, part)).await?;
+        for ((_, device, since, slot, part), (_, at)) in &oldest.events {
+            db.write(&self.delete, (at, integration, device, since, slot, part)).await?;
         }
-        Ok(oldest.len() as u64)
+        Ok(oldest.events.len() as u64)
+    }
+}
+
+/// Count, bytes and the oldest `written_at` of a device's events.
+type Size = (i64, Option<i64>, Option<i64>);
+
+/// Session start, slot, part, written_at, bytes, the body's stamp.
+type KeyColumns = (i64, i64, i64, i64, i64, i64);
+
+/// The oldest events of an integration, by when they were written, with their size and the stamp that deletes them.
+#[derive(Default)]
+struct Oldest {
+    events: BTreeMap<(i64, String, i64, i64, i64), (u64, i64)>,
+    bytes: u64,
+}
+
+impl Oldest {
+    fn add(&mut self, device: &str, (since, slot, part, written_at, bytes, stamp): KeyColumns) {
+        let bytes = bytes.cast_unsigned();
+        self.events.insert((written_at, device.to_owned(), since, slot, part), (bytes, stamp.max(DELETED_AT)));
+        self.bytes += bytes;
+    }
+
+    /// Forgets the youngest that are not needed to reach so many events and bytes; of more than [`MOST_TRIMMED`] always.
+    fn keep_within(&mut self, events: u64, bytes: u64) {
+        while let Some((key, (size, stamp))) = self.events.pop_last() {
+            let left = self.events.len() as u64;
+            if left < MOST_TRIMMED && (left < events || self.bytes - size < bytes) {
+                self.events.insert(key, (size, stamp));
+                return;
+            }
+            self.bytes -= size;
+        }
     }
 }
 

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use limpet_shared::UnixMicros;
-
 use super::{
     datacenters,
     db::{Db, How},
     url::{CqlUrl, Replication},
 };
-use crate::{OpenError, StoreError};
+use crate::{OpenError, StoreError, words::now};
 
 /// The version that it leads to, a name for people, and its statements.
 type Step = (i32, &'static str, &'static str);
@@ -195,11 +193,6 @@ async fn version(db: &Db) -> Result<Option<(i32, String)>, OpenError> {
 
 fn failed(error: &crate::StoreError) -> OpenError {
     OpenError::Cql { what: "its schema", why: error.to_string() }
-}
-
-fn now() -> UnixMicros {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    UnixMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// The turn to change tables.

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::FaultStore;
 use crate::{
-    Commit, Directory, FrameStore, Freshness, GatewayChanges, GatewayTags, IntegrationId, List, Membership, Page,
-    PendingEvent, Result, Store,
+    Backlog, Commit, Directory, FrameStore, Freshness, GatewayChanges, GatewayTags, IntegrationId, List, Membership,
+    Page, PendingBounds, PendingEvent, Result, Store, Trimmed,
     moving::{DeviceRecords, Identified, Moving, PendingAfter, Record},
 };
 
@@ -55,7 +55,8 @@ pass_on! {
         read pending(integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;
         write delete_pending(event: &PendingEvent) -> Result<()>;
         read pending_size(integration: IntegrationId) -> Result<(u64, u64)>;
-        write trim_pending(integration: IntegrationId, keep: u64) -> Result<u64>;
+        read pending_backlog() -> Result<Vec<Backlog>>;
+        write trim_pending(integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed>;
         write lease(name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool>;
         write note_device(dev_eui: Eui64, seen: DeviceSeen) -> Result<()>;
         write note_gateway(eui: Eui64, seen: GatewaySeen) -> Result<()>;

@@ -1,12 +1,15 @@
 //! Receptions, pending events, leases and notes in memory.
 
-use std::{collections::BTreeSet, ops::Bound};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use limpet_shared::{Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 
 use super::{PendingKey, State, Waiting};
-use crate::{IntegrationId, MOST_COPIES, PendingEvent, Result, StoreError, words};
+use crate::{Backlog, IntegrationId, MOST_COPIES, PendingBounds, PendingEvent, Result, StoreError, Trimmed, words};
 
 /// What a pending event is keyed by.
 pub(super) fn pending_key(event: &PendingEvent) -> PendingKey {
@@ -54,7 +57,7 @@ impl State {
         let bytes = serde_json::to_vec(&event.event).map_err(|e| StoreError::Corrupt(e.to_string()))?.len() as u64;
         let written = self.pending_written;
         self.pending_written += 1;
-        self.pending.entry(pending_key(&event)).or_insert(Waiting { written, bytes, event });
+        self.pending.entry(pending_key(&event)).or_insert(Waiting { written, bytes, at: words::now(), event });
         Ok(())
     }
 
@@ -88,14 +91,27 @@ impl State {
         self.pending_for(integration).fold((0, 0), |(count, bytes), (_, w)| (count + 1, bytes + w.bytes))
     }
 
-    pub(super) fn trim_pending(&mut self, integration: IntegrationId, keep: u64) -> u64 {
-        let mut oldest: Vec<_> = self.pending_for(integration).map(|(key, w)| (w.written, *key)).collect();
+    pub(super) fn pending_backlog(&self) -> Vec<Backlog> {
+        let mut all = BTreeMap::new();
+        for Waiting { event, bytes, at, .. } in self.pending.values() {
+            let integration = event.integration;
+            let backlog = all.entry(integration).or_insert(Backlog { integration, events: 0, bytes: 0, oldest: *at });
+            backlog.events += 1;
+            backlog.bytes += bytes;
+            backlog.oldest = backlog.oldest.min(*at);
+        }
+        all.into_values().collect()
+    }
+
+    pub(super) fn trim_pending(&mut self, integration: IntegrationId, bounds: &PendingBounds) -> Trimmed {
+        let mut oldest: Vec<_> =
+            self.pending_for(integration).map(|(key, w)| (w.written, (w.at, w.bytes), *key)).collect();
         oldest.sort_unstable();
-        oldest.truncate(oldest.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX)));
-        for (_, key) in &oldest {
+        let beyond = words::beyond(oldest.iter().map(|(_, of, _)| *of), self.pending_size(integration), bounds);
+        for (.., key) in oldest.iter().take(usize::try_from(beyond.events()).unwrap_or(usize::MAX)) {
             self.pending.remove(key);
         }
-        oldest.len() as u64
+        beyond
     }
 
     pub(super) fn lease(&mut self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> bool {

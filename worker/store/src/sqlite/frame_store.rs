@@ -8,10 +8,11 @@ use super::{
     SqliteStore,
     error::encode,
     notes,
-    receptions::{self, DELETED_AT_ONCE, pending_key},
+    pending::{self, key_of},
+    receptions::{self, DELETED_AT_ONCE},
     sessions,
 };
-use crate::{Commit, FrameStore, Freshness, IntegrationId, PendingEvent, Result};
+use crate::{Backlog, Commit, FrameStore, Freshness, IntegrationId, PendingBounds, PendingEvent, Result, Trimmed};
 
 #[async_trait]
 impl FrameStore for SqliteStore {
@@ -92,40 +93,45 @@ impl FrameStore for SqliteStore {
     }
 
     async fn put_pending(&self, event: PendingEvent) -> Result<()> {
-        let (key, body) = (pending_key(&event), encode(&event.event)?);
-        self.writer.write(move |conn| receptions::put_pending(conn, &key, &body)).await
+        let (key, body) = (key_of(&event), encode(&event.event)?);
+        self.writer.write(move |conn| pending::put(conn, &key, &body)).await
     }
     async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool> {
-        self.readers.read(move |conn| receptions::has_pending(conn, integration, device)).await
+        self.readers.read(move |conn| pending::has(conn, integration, device)).await
     }
     async fn may_have_pending(&self) -> Result<bool> {
-        self.readers.read(receptions::may_have_pending).await
+        self.readers.read(pending::any).await
     }
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
-        self.readers.read(move |conn| receptions::pending_devices(conn, limit)).await
+        self.readers.read(move |conn| pending::devices(conn, limit)).await
     }
     async fn pending_turns(&self, each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>> {
-        self.readers.read(move |conn| receptions::pending_turns(conn, each, &aside)).await
+        self.readers.read(move |conn| pending::turns(conn, each, &aside)).await
     }
     async fn pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>> {
-        self.readers.read(move |conn| receptions::pending_of(conn, integration, device, limit)).await
+        self.readers.read(move |conn| pending::of_device(conn, integration, device, limit)).await
     }
     async fn delete_pending(&self, event: &PendingEvent) -> Result<()> {
-        let key = pending_key(event);
-        self.writer.write(move |conn| receptions::delete_pending(conn, &key)).await
+        let key = key_of(event);
+        self.writer.write(move |conn| pending::delete(conn, &key)).await
     }
     async fn pending_size(&self, integration: IntegrationId) -> Result<(u64, u64)> {
-        self.readers.read(move |conn| receptions::pending_size(conn, integration)).await
+        self.readers.read(move |conn| pending::size(conn, integration)).await
     }
-    async fn trim_pending(&self, integration: IntegrationId, keep: u64) -> Result<u64> {
-        let mut dropped = 0;
-        loop {
-            let deleted = self.writer.write(move |conn| receptions::trim_pending(conn, integration, keep)).await?;
-            dropped += deleted as u64;
-            if deleted < DELETED_AT_ONCE as usize {
-                return Ok(dropped);
-            }
+    async fn pending_backlog(&self) -> Result<Vec<Backlog>> {
+        self.readers.read(pending::backlog).await
+    }
+    /// Found by a reader, and deleted some at a time, so that no uplink waits for it.
+    async fn trim_pending(&self, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed> {
+        let (mut dropped, bounds) = (Trimmed::default(), *bounds);
+        while let Some((last, beyond)) =
+            self.readers.read(move |conn| pending::beyond(conn, integration, &bounds)).await?
+        {
+            let deleted = self.writer.write(move |conn| pending::trim(conn, integration, last)).await? as u64;
+            dropped.too_old += beyond.too_old.min(deleted);
+            dropped.overflow += deleted.saturating_sub(beyond.too_old);
         }
+        Ok(dropped)
     }
 
     async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool> {

@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::{
     SqliteStore, directory,
     error::{all, check_wrap, decode, encode, execute, int, one},
-    membership, notes,
+    membership, notes, pending,
     readers::snapshot,
-    receptions, sessions,
+    sessions,
 };
 use crate::{
     IntegrationId, PendingEvent, Result, StoreError,
@@ -63,7 +63,7 @@ impl Moving for SqliteStore {
         after: Option<PendingAfter>,
         limit: u32,
     ) -> Result<Vec<PendingEvent>> {
-        self.readers.read(move |conn| receptions::pending_after(conn, integration, device, after, limit)).await
+        self.readers.read(move |conn| pending::after(conn, integration, device, after, limit)).await
     }
     async fn restore(&self, records: &[Record]) -> Result<()> {
         let records = records.to_vec();
@@ -136,7 +136,7 @@ fn restore(conn: &Connection, record: &Record) -> Result<()> {
         Record::QueueItem(item) => restore_item(conn, item),
         Record::PendingEvent(row) => {
             let event = PendingEvent::from(&**row);
-            receptions::put_pending(conn, &receptions::pending_key(&event), &encode(&event.event)?)
+            pending::put(conn, &pending::key_of(&event), &encode(&event.event)?)
         }
         Record::RevokedServer(server) => membership::revoke_server(conn, server),
         Record::JoinToken(token) => membership::put_token(conn, token.clone()),

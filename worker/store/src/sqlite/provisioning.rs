@@ -22,6 +22,7 @@ impl Directory for SqliteStore {
         self.writer.write(move |conn| directory::update_tenant(conn, &tenant)).await
     }
     async fn delete_tenant(&self, id: Uuid) -> Result<()> {
+        self.delete_devices(directory::DevicesOf::Tenant(id)).await?;
         self.writer.write(move |conn| directory::delete_tenant(conn, id)).await
     }
     async fn tenants(&self, list: &List) -> Result<Page<Tenant>> {
@@ -76,6 +77,7 @@ impl Directory for SqliteStore {
         self.writer.write(move |conn| directory::update_application(conn, &application)).await
     }
     async fn delete_application(&self, id: Uuid) -> Result<()> {
+        self.delete_devices(directory::DevicesOf::Application(id)).await?;
         self.writer.write(move |conn| directory::delete_application(conn, id)).await
     }
     async fn applications(&self, list: &List) -> Result<Page<Application>> {
@@ -168,5 +170,17 @@ impl Directory for SqliteStore {
         let name = name.to_owned();
         let value = value.to_vec();
         self.writer.write(move |conn| directory::init_setting(conn, &name, value)).await
+    }
+}
+
+impl SqliteStore {
+    /// Some at a time; who is interrupted goes on by deleting again.
+    async fn delete_devices(&self, of: directory::DevicesOf) -> Result<()> {
+        loop {
+            let deleted = self.writer.write(move |conn| directory::delete_some_devices(conn, of)).await?;
+            if deleted < directory::DEVICES_AT_ONCE as usize {
+                return Ok(());
+            }
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use limpet_store::{Directory, List, MemoryStore, OpenError, SqliteStore, Store, conformance::Samples, open};
+use limpet_store::{
+    Directory, FrameStore, List, MemoryStore, OpenError, SqliteStore, Store, conformance::Samples, open,
+};
 use rusqlite::Connection;
 
 fn schema(dir: &Path, version: i64, name: &str) {
@@ -64,19 +66,19 @@ async fn what_is_stored_is_there_after_reopening_and_only_its_owner_reads_it() {
 async fn the_next_schema_is_run_on_and_a_later_one_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     drop(SqliteStore::open(dir.path()).unwrap());
-    schema(dir.path(), 3, "class B");
+    schema(dir.path(), 4, "class B");
     let store = SqliteStore::open(dir.path()).unwrap();
     store.create_tenant(&Samples::new().tenant()).await.unwrap();
     drop(store);
-    schema(dir.path(), 4, "multicast");
+    schema(dir.path(), 5, "multicast");
     let words = refused(SqliteStore::open(dir.path()));
-    assert!(words.contains("schema 4 (\"multicast\")") && words.contains("at most 3"), "{words}");
+    assert!(words.contains("schema 5 (\"multicast\")") && words.contains("at most 4"), "{words}");
     let conn = Connection::open(dir.path().join("state.db")).unwrap();
     let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 4, "and nothing was changed");
+    assert_eq!(version, 5, "and nothing was changed");
 }
 
-/// What version 1 left behind: no change was ever noted.
+/// What version 1 left behind: no change was ever noted, and nobody had counted what waits.
 #[tokio::test]
 async fn a_store_of_the_first_schema_is_listed_and_followed_after_its_migration() {
     let (dir, new) = (tempfile::tempdir().unwrap(), Samples::new());
@@ -84,10 +86,12 @@ async fn a_store_of_the_first_schema_is_listed_and_followed_after_its_migration(
     let tenant = new.tenant();
     store.create_tenant(&tenant).await.unwrap();
     store.create_gateway(&new.gateway(tenant.id)).await.unwrap();
+    let (integration, device) = (new.integration(), new.eui());
+    store.put_pending(new.pending(integration, device, 1)).await.unwrap();
     drop(store);
     let conn = Connection::open(dir.path().join("state.db")).unwrap();
     let triggers: Vec<String> = conn
-        .prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%list_change%'")
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND (sql LIKE '%list_change%' OR tbl_name = 'pending')")
         .unwrap()
         .query_map([], |row| row.get(0))
         .unwrap()
@@ -96,10 +100,15 @@ async fn a_store_of_the_first_schema_is_listed_and_followed_after_its_migration(
     for trigger in triggers {
         conn.execute_batch(&format!("DROP TRIGGER {trigger}")).unwrap();
     }
-    conn.execute_batch("DROP TABLE list_change; DELETE FROM schema WHERE version > 1; PRAGMA user_version = 1")
-        .unwrap();
+    conn.execute_batch(
+        "DROP TABLE list_change; DROP TABLE pending_device; DROP INDEX pending_by_integration;
+         ALTER TABLE pending DROP COLUMN written_at; DELETE FROM schema WHERE version > 1; PRAGMA user_version = 1",
+    )
+    .unwrap();
     drop(conn);
     let store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(store.pending_devices(9).await.unwrap(), [(integration, device)]);
+    assert_eq!(store.pending_backlog().await.unwrap()[0].events, 1);
     let all = List { limit: 9, ..List::default() };
     assert_eq!(store.gateways(&all).await.unwrap().total, 1);
     store.create_gateway(&new.gateway(tenant.id)).await.unwrap();

@@ -36,6 +36,27 @@ pub fn update_tenant(conn: &Connection, tenant: &Tenant) -> Result<()> {
     found(execute(conn, sql, row)?, "tenant", tenant.id)
 }
 
+/// Deletes some devices of a tenant, or of one application: all at once would let uplinks wait for as long as it takes.
+pub fn delete_some_devices(conn: &Connection, of: DevicesOf) -> Result<usize> {
+    let (condition, id) = match of {
+        DevicesOf::Tenant(id) => ("application_id IN (SELECT id FROM application WHERE tenant_id = ?1)", id),
+        DevicesOf::Application(id) => ("application_id = ?1", id),
+    };
+    let some = format!("SELECT dev_eui FROM device WHERE {condition} LIMIT ?2");
+    let sql = format!("DELETE FROM device WHERE dev_eui IN ({some})");
+    execute(conn, &sql, (id.to_string(), DEVICES_AT_ONCE))
+}
+
+/// Whose devices.
+#[derive(Clone, Copy)]
+pub enum DevicesOf {
+    Tenant(Uuid),
+    Application(Uuid),
+}
+
+/// Devices that one write deletes at most.
+pub const DEVICES_AT_ONCE: u32 = 100;
+
 /// Its devices go first: a device holds on to its profile, whatever the order in which the engine cascades.
 pub fn delete_tenant(conn: &Connection, id: Uuid) -> Result<()> {
     execute(conn, "DELETE FROM application WHERE tenant_id = ?1", [id.to_string()])?;
