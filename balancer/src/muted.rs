@@ -1,6 +1,13 @@
 //! Who sends too much is not even handed to the driver, which has said until when: what a flood costs then is its reading.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use dashmap::DashMap;
 use limpet_balancer_core::{DropReason, header::Header};
@@ -11,29 +18,46 @@ use crate::metrics::Metrics;
 /// So many are remembered; all others the driver refuses one by one.
 const MOST: usize = 4_096;
 
+/// How often room is made, which is a walk through all of them.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+
 /// A gateway, as heard from one address.
 type Sender = (Eui64, IpAddr);
 
 /// Until when (monotonic) which senders are not listened to. The driver writes it, the socket's reader asks.
 #[derive(Debug, Default)]
-pub struct Mutes(DashMap<Sender, (Duration, DropReason)>);
+pub struct Mutes {
+    until: DashMap<Sender, (Duration, DropReason)>,
+    /// When room was made last (monotonic, ms).
+    swept: AtomicU64,
+}
 
 impl Mutes {
     pub fn add(&self, sender: Sender, until: Duration, reason: DropReason, now: Duration) {
-        if self.0.len() >= MOST {
-            self.0.retain(|_, (until, _)| *until > now);
+        if self.until.len() >= MOST && self.may_sweep(now) {
+            self.until.retain(|_, (until, _)| *until > now);
         }
-        if self.0.len() < MOST {
-            self.0.insert(sender, (until, reason));
+        if self.until.len() < MOST {
+            self.until.insert(sender, (until, reason));
         }
     }
 
+    /// Many addresses that send too much fill the table again at once: who is not in it is refused one by one, for less.
+    fn may_sweep(&self, now: Duration) -> bool {
+        let (now, swept) = (now.as_millis() as u64, self.swept.load(Ordering::Relaxed));
+        let due = swept == 0 || now >= swept.saturating_add(SWEEP_EVERY.as_millis() as u64);
+        if due {
+            self.swept.store(now.max(1), Ordering::Relaxed);
+        }
+        due
+    }
+
     fn reason(&self, sender: &Sender, now: Duration) -> Option<DropReason> {
-        let (until, reason) = self.0.get(sender).map(|entry| *entry)?;
+        let (until, reason) = self.until.get(sender).map(|entry| *entry)?;
         if now < until {
             return Some(reason);
         }
-        self.0.remove(sender);
+        self.until.remove(sender);
         None
     }
 }
@@ -84,10 +108,14 @@ mod tests {
     #[test]
     fn no_number_of_addresses_makes_it_grow() {
         let mutes = Mutes::default();
-        for n in 0..3 * MOST as u32 {
-            mutes.add((Eui64(1), IpAddr::from(n.to_be_bytes())), MS * (n + 1), DropReason::GatewayRate, MS * n);
-        }
-        assert!(mutes.0.len() <= MOST);
-        assert!(mutes.reason(&(Eui64(1), IpAddr::from((3 * MOST as u32 - 1).to_be_bytes())), MS).is_some());
+        let add = |n: u32, at: Duration| {
+            mutes.add((Eui64(1), IpAddr::from(n.to_be_bytes())), at + MS, DropReason::GatewayRate, at);
+        };
+        (0..3 * MOST as u32).for_each(|n| add(n, MS * (1 + n / 1_000)));
+        assert_eq!(mutes.until.len(), MOST);
+        // Those have had their time; now there is room again.
+        add(u32::MAX, MS * 500);
+        assert_eq!(mutes.until.len(), 1);
+        assert!(mutes.reason(&(Eui64(1), IpAddr::from(u32::MAX.to_be_bytes())), MS * 500).is_some());
     }
 }

@@ -9,8 +9,17 @@ use crate::action::{DropReason, Source};
 
 /// A downlink needs a PULL_DATA not older than this: three keep-alives of 30 s missed. For so long an address is believed.
 pub const EXPIRES: Duration = Duration::from_secs(90);
-/// Downlinks of one gateway go to so many addresses at most.
-const MOST: usize = 2;
+/// Downlinks of one gateway go to so many addresses at most: where it has been all along, where it has moved to, and one more
+/// for who only says so.
+pub const MOST_WAYS: usize = 3;
+
+/// A source that asks for a gateway's downlinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub source: Source,
+    /// The GWMP version of its PULL_DATA: what it reads. Another one that asks in the gateway's name does not change it.
+    pub version: u8,
+}
 
 /// The addresses of one gateway.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +29,7 @@ pub struct Addresses {
     pulls_from: Option<(IpAddr, Duration)>,
     pushes_from: Option<(IpAddr, Duration)>,
     /// Sources of its PULL_DATA, the last one first, and when each came.
-    asked: Vec<(Source, Duration)>,
+    asked: Vec<(Way, Duration)>,
     /// The address that is held for it, and when it was heard from there.
     held: Option<(IpAddr, Duration)>,
 }
@@ -65,30 +74,31 @@ impl Addresses {
     }
 
     /// A PULL_DATA came; whether it is from another source than the one before.
-    pub fn pulled(&mut self, source: Source, now: Duration) -> bool {
+    pub fn pulled(&mut self, source: Source, version: u8, now: Duration) -> bool {
         let address = source.address.ip();
         settle(&mut self.pulls_from, address, now);
         let rerouted = self.last_asked().is_none_or(|before| before != source);
-        self.asked.retain(|(other, at)| other.address != source.address && now < *at + EXPIRES);
-        if self.asked.len() >= MOST {
+        self.asked.retain(|(other, at)| other.source.address != source.address && now < *at + EXPIRES);
+        if self.asked.len() >= MOST_WAYS {
             self.asked.remove(self.leaves_for(address));
         }
-        self.asked.insert(0, (source, now));
+        self.asked.insert(0, (Way { source, version }, now));
         rerouted
     }
 
-    /// Which of the sources goes when there is one too many: its own before, or else one that is not where the gateway
-    /// pulls from, or else the older one.
+    /// Which of the sources goes when there is one too many: its own before, or else one where the gateway has been neither
+    /// pulling nor pushing from, or else the older one.
     fn leaves_for(&self, address: IpAddr) -> usize {
-        let home = self.pulls_from.map(|(home, _)| home);
-        let own = self.asked.iter().rposition(|(other, _)| other.address.ip() == address);
-        let stranger = || self.asked.iter().rposition(|(other, _)| Some(other.address.ip()) != home);
-        own.or_else(stranger).unwrap_or(MOST - 1)
+        let places = [self.pulls_from, self.pushes_from];
+        let is_place = |other: &Way| places.iter().flatten().any(|(place, _)| *place == other.source.address.ip());
+        let own = self.asked.iter().rposition(|(other, _)| other.source.address.ip() == address);
+        let stranger = || self.asked.iter().rposition(|(other, _)| !is_place(other));
+        own.or_else(stranger).unwrap_or(MOST_WAYS - 1)
     }
 
     /// The last source that asked for downlinks.
     pub fn last_asked(&self) -> Option<Source> {
-        self.asked.first().map(|(source, _)| *source)
+        self.asked.first().map(|(way, _)| way.source)
     }
 
     /// When downlinks were asked for last.
@@ -96,15 +106,27 @@ impl Addresses {
         self.asked.first().map(|(_, at)| *at)
     }
 
-    /// Where downlinks go: all sources that have asked lately, the last one first.
-    pub fn ways(&self, now: Duration) -> impl Iterator<Item = Source> {
-        self.asked.iter().filter(move |(_, at)| now < *at + EXPIRES).map(|(source, _)| *source)
+    /// Where downlinks go: all sources that have asked lately. The first is the gateway as far as anybody can know: it is where
+    /// it has been pulling all along, or else who asked last. The others follow, the last one first.
+    pub fn ways(&self, now: Duration) -> impl Iterator<Item = Way> {
+        let live = move |(_, at): &&(Way, Duration)| now < *at + EXPIRES;
+        let home = self.pulls_from.map(|(home, _)| home);
+        let first =
+            self.asked.iter().filter(live).position(|(way, _)| Some(way.source.address.ip()) == home).unwrap_or(0);
+        let lately = move || self.asked.iter().filter(live).map(|(way, _)| *way);
+        let others = lately().enumerate().filter(move |(index, _)| *index != first).map(|(_, way)| way);
+        lately().nth(first).into_iter().chain(others)
+    }
+
+    /// Whether it pulls from there, as far as anybody can know.
+    pub fn pulls_from(&self, address: IpAddr, now: Duration) -> bool {
+        self.ways(now).next().is_some_and(|way| way.source.address.ip() == address)
     }
 
     /// Whether an answer may come from there: it asks for downlinks at that address, or pushes from it.
     pub fn answers_from(&self, address: IpAddr, now: Duration) -> bool {
         let pushes = self.pushes_from.is_some_and(|(home, at)| home == address && now < at + EXPIRES);
-        pushes || self.ways(now).any(|way| way.address.ip() == address)
+        pushes || self.ways(now).any(|way| way.source.address.ip() == address)
     }
 }
 
@@ -126,21 +148,24 @@ mod tests {
         Source { socket: 0, address: ([192, 0, 2, host], port).into(), local: None }
     }
 
+    fn pull(addresses: &mut Addresses, host: u8, port: u16, second: u32) -> bool {
+        addresses.pulled(at(host, port), 2, SEC * second)
+    }
+
     fn ways(addresses: &Addresses, now: Duration) -> Vec<Source> {
-        addresses.ways(now).collect()
+        addresses.ways(now).map(|way| way.source).collect()
     }
 
     #[test]
     fn a_stranger_gets_a_copy_and_takes_nothing_away() {
         let mut addresses = Addresses::default();
-        assert!(addresses.pulled(at(1, 1), SEC));
-        for (n, host) in (2..50).enumerate() {
-            let now = SEC * (2 + n as u32);
-            assert!(addresses.pulled(at(host, 9), now));
-            assert_eq!(ways(&addresses, now), [at(host, 9), at(1, 1)]);
+        assert!(pull(&mut addresses, 1, 1, 1));
+        for (second, host) in (2..50).zip(2..50) {
+            assert!(addresses.pulled(at(host, 9), 1, SEC * second));
+            assert_eq!(addresses.ways(SEC * second).next(), Some(Way { source: at(1, 1), version: 2 }));
         }
-        addresses.pulled(at(1, 1), SEC * 60);
-        assert_eq!(ways(&addresses, SEC * 60), [at(1, 1), at(49, 9)]);
+        pull(&mut addresses, 1, 1, 60);
+        assert_eq!(ways(&addresses, SEC * 60), [at(1, 1), at(49, 9), at(48, 9)]);
         assert_eq!(ways(&addresses, SEC * 145), [at(1, 1)]);
         assert!(addresses.is_home(at(1, 7).address.ip(), SEC * 60));
         assert!(!addresses.is_home(at(49, 9).address.ip(), SEC * 60));
@@ -149,17 +174,34 @@ mod tests {
     #[test]
     fn who_moves_is_followed_at_once_and_believed_after_a_while() {
         let mut addresses = Addresses::default();
-        addresses.pulled(at(1, 1), SEC);
-        for second in [10, 40, 70, 100] {
-            addresses.pulled(at(2, 1), SEC * second);
+        pull(&mut addresses, 1, 1, 1);
+        for second in [10, 40, 70] {
+            pull(&mut addresses, 2, 1, second);
         }
+        assert_eq!(ways(&addresses, SEC * 70), [at(1, 1), at(2, 1)]);
+        pull(&mut addresses, 2, 1, 100);
         assert_eq!(ways(&addresses, SEC * 100), [at(2, 1)]);
-        addresses.pulled(at(3, 1), SEC * 101);
-        addresses.pulled(at(4, 1), SEC * 102);
-        assert_eq!(ways(&addresses, SEC * 102), [at(4, 1), at(2, 1)]);
+        for (host, second) in [(3, 101), (4, 102), (5, 103)] {
+            pull(&mut addresses, host, 1, second);
+        }
+        assert_eq!(ways(&addresses, SEC * 103), [at(2, 1), at(5, 1), at(4, 1)]);
         // Its router gives it another port.
-        addresses.pulled(at(2, 2), SEC * 103);
-        assert_eq!(ways(&addresses, SEC * 103), [at(2, 2), at(4, 1)]);
+        pull(&mut addresses, 2, 2, 104);
+        assert_eq!(ways(&addresses, SEC * 104), [at(2, 2), at(5, 1), at(4, 1)]);
+    }
+
+    #[test]
+    fn who_has_taken_a_gateways_place_does_not_drive_it_out_by_asking_from_many_addresses() {
+        let mut addresses = Addresses::default();
+        // The gateway, at 1, was away; somebody at 7 pulls in its name, and has more addresses.
+        pull(&mut addresses, 7, 1, 1);
+        addresses.pushed(at(1, 2).address.ip(), SEC * 2);
+        pull(&mut addresses, 1, 1, 3);
+        for (host, second) in (8..30).zip(4..) {
+            pull(&mut addresses, host, 1, second);
+            pull(&mut addresses, 7, 1, second);
+        }
+        assert!(ways(&addresses, SEC * 30).contains(&at(1, 1)));
     }
 
     #[test]
@@ -167,7 +209,7 @@ mod tests {
         let mut addresses = Addresses::default();
         let from = |addresses: &Addresses, host| addresses.answers_from(at(host, 5).address.ip(), SEC * 5);
         assert!(!from(&addresses, 1));
-        addresses.pulled(at(1, 1), SEC);
+        pull(&mut addresses, 1, 1, 1);
         addresses.pushed(at(2, 1).address.ip(), SEC);
         addresses.pushed(at(3, 1).address.ip(), SEC * 2);
         assert_eq!([1, 2, 3].map(|host| from(&addresses, host)), [true, true, false]);

@@ -14,6 +14,9 @@
 //! window's last moment; else Unanswered. Nothing left to try: if all that went out was refused, it is settled in the gateway's words.
 //! If any was met with silence, that may be on air: Unanswered until its own time is over, and then `NO_ANSWER`.
 //! A TX_ACK that comes after `NO_ANSWER` settles it once more, as sent.
+//!
+//! Whoever asks in a gateway's name has a copy under a token of its own. Only what comes back under the gateway's is a TX_ACK;
+//! that the copy was taken counts at the deadline, for the gateway may have moved there; a refusal of it never.
 
 mod active;
 
@@ -34,6 +37,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::{
     action::{DropReason, Source, WorkerId},
+    addresses::Way,
     gateways::Via,
 };
 use active::{Active, Sent, State, silence_refuses};
@@ -67,6 +71,11 @@ pub enum Output {
     Send {
         gateway: Eui64,
         window: u32,
+        to: Source,
+        bytes: Bytes,
+    },
+    /// The same for somebody else who asks in the gateway's name.
+    Copy {
         to: Source,
         bytes: Bytes,
     },
@@ -152,8 +161,17 @@ impl Downlinks {
             return out.push(Output::Settled { worker, ack });
         }
         let sent = self.settled.get_mut(&key).map(|settled| core::mem::take(&mut settled.sent)).unwrap_or_default();
-        let active =
-            Active { downlink, worker, current: 0, state: State::Held, tried, sent, echoes: false, deadline: now.mono };
+        let active = Active {
+            downlink,
+            worker,
+            current: 0,
+            state: State::Held,
+            tried,
+            sent,
+            echoes: false,
+            claimed: None,
+            deadline: now.mono,
+        };
         self.active.insert(key, active);
         self.deadlines.insert((now.mono, key));
         self.advance(now, key, via, 0, "TOO_LATE", out);
@@ -189,8 +207,18 @@ impl Downlinks {
         let (state, deadline) = active.went_out(now, &window, token, &via);
         active.state = state;
         self.set_deadline(key, deadline);
-        let bytes = pull_resp(via.version, token, &window.json).into();
-        out.push(Output::Send { gateway: key.0, window: window.number, to: via.source, bytes });
+        let bytes = |way: Way, token| pull_resp(way.version, token, &window.json).into();
+        let (gateway, number) = (key.0, window.number);
+        out.push(Output::Send { gateway, window: number, to: via.way.source, bytes: bytes(via.way, token) });
+        for way in via.others.into_iter().flatten() {
+            // A token of its own for each, so that only who has the gateway's answers for the gateway.
+            let Some(token) = self.draw_token(key) else { return };
+            self.tokens.insert((gateway, token), key.1);
+            if let Some(active) = self.active.get_mut(&key) {
+                active.copied(token);
+            }
+            out.push(Output::Copy { to: way.source, bytes: bytes(way, token) });
+        }
     }
 
     /// A token that no other downlink of the gateway has; never 0, which some gateways send when they mean none.
@@ -227,6 +255,14 @@ impl Downlinks {
         // A repeated answer says nothing new.
         let Some(sent) = sent else { return Ok(None) };
         sent.answered = true;
+        if !sent.home {
+            // A refusal by somebody else says nothing.
+            let window = Some(sent.window).filter(|_| error.is_empty());
+            if let Some(active) = self.active.get_mut(&key) {
+                active.claimed = active.claimed.or(window);
+            }
+            return Ok(None);
+        }
         let (window, time) = (sent.window, now.mono.saturating_sub(sent.at));
         match (error.is_empty(), self.active.contains_key(&key)) {
             (true, true) => self.finish(now, key, window, "", out),
@@ -241,7 +277,7 @@ impl Downlinks {
     fn only_one_out(&self, gateway: Eui64) -> Option<(Key, u16)> {
         let active = self.active.range((gateway, 0)..=(gateway, u64::MAX));
         let mut out = active.flat_map(|(&key, active)| {
-            active.sent.iter().filter(|sent| !sent.answered).map(move |sent| (key, sent.token))
+            active.sent.iter().filter(|sent| sent.home && !sent.answered).map(move |sent| (key, sent.token))
         });
         out.next().filter(|_| out.next().is_none())
     }
@@ -293,6 +329,9 @@ impl Downlinks {
     fn on_deadline(&mut self, now: Now, key: Key, via: Option<Via>, out: &mut Vec<Output>) {
         let Some(active) = self.active.get_mut(&key) else { return };
         let (current, state) = (active.current, active.state);
+        if let Some(window) = active.claimed.filter(|_| state != State::Held) {
+            return self.finish(now, key, window, "", out);
+        }
         match state {
             State::Held => match via {
                 // It may have shown meanwhile that it has a queue, or have moved: `send` asks nothing of the time.
@@ -300,7 +339,7 @@ impl Downlinks {
                 _ => self.advance(now, key, via, current, "TOO_LATE", out),
             },
             // Meanwhile it may have shown that its silence means nothing.
-            State::Sent if via.is_some_and(|via| silence_refuses(via.version, &via.answers)) => {
+            State::Sent if via.is_some_and(|via| silence_refuses(via.way.version, &via.answers)) => {
                 self.advance(now, key, via, current + 1, NO_ANSWER, out);
             }
             State::Sent | State::Unanswered => {

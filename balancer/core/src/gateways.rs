@@ -10,7 +10,7 @@ use limpet_shared::{Eui64, Now, UnixMicros, gwmp::UpKind, policy::AddressPolicy}
 
 use crate::{
     action::{DropReason, Source, WorkerId},
-    addresses::{Addresses, EXPIRES},
+    addresses::{Addresses, EXPIRES, MOST_WAYS, Way},
     answers::Answers,
     bucket::Bucket,
     cluster::Knowledge,
@@ -38,7 +38,7 @@ const REPORT_RATE: u32 = 20;
 /// A gateway that may come in.
 #[derive(Clone, Debug, Default)]
 pub struct Gateway {
-    /// GWMP version of its last datagram.
+    /// GWMP version of its last datagram; what each of its ways reads stands there.
     pub version: u8,
     /// Where it is, and where downlinks go.
     pub addresses: Addresses,
@@ -114,8 +114,10 @@ pub struct Heard {
 /// Where a downlink goes, and what the gateway there understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Via {
-    pub source: Source,
-    pub version: u8,
+    /// The gateway, as far as anybody can know.
+    pub way: Way,
+    /// Who else asks in its name: it may have moved there. Each has a copy, in the version that it reads.
+    pub others: [Option<Way>; MOST_WAYS - 1],
     pub answers: Answers,
 }
 
@@ -252,13 +254,9 @@ impl Gateways {
     /// Where its downlinks go, if it has asked for them lately.
     pub fn via(&self, gateway: Eui64, now: Duration) -> Option<Via> {
         let entry = self.get(gateway)?;
-        let source = entry.addresses.ways(now).next()?;
-        Some(Via { source, version: entry.version, answers: entry.answers })
-    }
-
-    /// Where its downlinks go besides: while it is not clear which address is the gateway's, each has a copy.
-    pub fn besides(&self, gateway: Eui64, now: Duration) -> impl Iterator<Item = Source> {
-        self.get(gateway).into_iter().flat_map(move |entry| entry.addresses.ways(now).skip(1))
+        let mut ways = entry.addresses.ways(now);
+        let way = ways.next()?;
+        Some(Via { way, others: core::array::from_fn(|_| ways.next()), answers: entry.answers })
     }
 
     /// Gateways whose downlinks can go out, and when they asked for them.
@@ -313,17 +311,14 @@ impl Gateway {
             self.addresses.pushed(source.address.ip(), now.mono);
         }
         if header.kind == UpKind::PullData {
-            heard.rerouted = self.addresses.pulled(source, now.mono);
+            heard.rerouted = self.addresses.pulled(source, header.version, now.mono);
             let pause = if heard.rerouted { MOVED_EVERY } else { ASKED_EVERY };
             heard.asked = self.asked_told.is_none_or(|at| now.mono >= at + pause);
             if heard.asked {
                 self.asked_told = Some(now.mono);
             }
-            // A TX_ACK may come in another version's clothes; only what asks for downlinks says which version it reads.
-            self.version = header.version;
-        } else if self.addresses.last_asked().is_none() {
-            self.version = header.version;
         }
+        self.version = header.version;
         self.address = Some(source.address);
         self.last_seen = now.unix;
     }

@@ -24,11 +24,15 @@ pub type FrameId = u64;
 
 /// What a frame costs besides its datagram, roughly.
 pub const OVERHEAD: usize = 256;
+/// What comes in a gateway's name from where it is not has this part of a gateway's share.
+const ELSEWHERE: usize = 8;
 
 /// One PUSH_DATA on its way to *done*.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub gateway: Eui64,
+    /// From an address where the gateway is not, as far as anybody can know.
+    pub elsewhere: bool,
     /// Told to every worker that gets it; no redelivery changes it.
     pub received_at: UnixMicros,
     /// The same moment, monotonic.
@@ -97,8 +101,8 @@ pub struct Retention {
     /// What one worker may leave unread.
     unread_limit: usize,
     bytes: usize,
-    /// Of these, each gateway's.
-    shares: BTreeMap<Eui64, usize>,
+    /// Of these, each gateway's, and apart from that what came in its name from elsewhere.
+    shares: BTreeMap<(Eui64, bool), usize>,
     last_id: FrameId,
     frames: BTreeMap<FrameId, Frame>,
     ledgers: BTreeMap<WorkerId, Ledger>,
@@ -109,6 +113,11 @@ pub struct Retention {
 impl Frame {
     fn cost(&self) -> usize {
         self.datagram.len() + OVERHEAD
+    }
+
+    /// Whose share it takes.
+    fn owner(&self) -> (Eui64, bool) {
+        (self.gateway, self.elsewhere)
     }
 
     pub fn state(&self) -> State {
@@ -124,6 +133,7 @@ impl Frame {
     pub fn new(gateway: Eui64, source: Source, version: u8, token: u16, datagram: Bytes) -> Self {
         Self {
             gateway,
+            elsewhere: false,
             received_at: UnixMicros(0),
             arrived: Duration::ZERO,
             source,
@@ -158,17 +168,19 @@ impl Retention {
     }
 
     /// Takes a frame in, if there is room. No gateway gets more than what is left free: one that floods ends at half of
-    /// the memory, two of them at a third each, and there is always room for those that have little here.
+    /// the memory, two of them at a third each, and there is always room for those that have little here. What comes in its name
+    /// from elsewhere has an eighth of that, and takes nothing of the gateway's own.
     pub fn admit(&mut self, frame: Frame) -> Result<FrameId, DropReason> {
         let (cost, free) = (frame.cost(), self.limit.saturating_sub(self.bytes));
         if cost > free {
             return Err(DropReason::RetentionFull);
         }
-        let share = self.shares.get(&frame.gateway).copied().unwrap_or_default() + cost;
-        if share > free {
+        let share = self.shares.get(&frame.owner()).copied().unwrap_or_default() + cost;
+        let most = if frame.elsewhere { free / ELSEWHERE } else { free };
+        if share > most {
             return Err(DropReason::RetentionShare);
         }
-        self.shares.insert(frame.gateway, share);
+        self.shares.insert(frame.owner(), share);
         self.bytes += cost;
         self.last_id += 1;
         self.frames.insert(self.last_id, frame);
@@ -253,10 +265,10 @@ impl Retention {
     pub fn release(&mut self, id: FrameId) -> Option<(Frame, Vec<Holder>)> {
         let frame = self.frames.remove(&id)?;
         self.bytes -= frame.cost();
-        if let Some(share) = self.shares.get_mut(&frame.gateway) {
+        if let Some(share) = self.shares.get_mut(&frame.owner()) {
             *share -= frame.cost();
             if *share == 0 {
-                self.shares.remove(&frame.gateway);
+                self.shares.remove(&frame.owner());
             }
         }
         self.waiting.remove(&id);

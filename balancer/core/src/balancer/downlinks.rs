@@ -20,7 +20,7 @@ impl Balancer {
         let via = self.gateways.via(Eui64(downlink.gateway), now.mono);
         let mut out = Vec::new();
         self.downlinks.on_downlink(now, worker, downlink, via, &mut out);
-        self.carry_out(now, out);
+        self.carry_out(out);
     }
 
     pub(super) fn tx_ack(&mut self, now: Now, header: &Header, source: Source, body: &[u8]) -> Result<(), DropReason> {
@@ -34,12 +34,15 @@ impl Balancer {
         if let Some(entry) = self.gateways.get_mut(header.gateway) {
             match answered {
                 Ok(Some(time)) => entry.answers.matched(time),
-                Err(DropReason::TxAckUnmatched) => entry.answers.unmatched(),
+                // Whoever else speaks in its name says nothing of how it answers.
+                Err(DropReason::TxAckUnmatched) if entry.addresses.pulls_from(source.address.ip(), now.mono) => {
+                    entry.answers.unmatched();
+                }
                 _ => {}
             }
         }
         answered?;
-        self.carry_out(now, out);
+        self.carry_out(out);
         Ok(())
     }
 
@@ -47,19 +50,17 @@ impl Balancer {
         let mut out = Vec::new();
         let gateways = &self.gateways;
         self.downlinks.on_timeout(now, |gateway| gateways.via(gateway, now.mono), &mut out);
-        self.carry_out(now, out);
+        self.carry_out(out);
     }
 
-    fn carry_out(&mut self, now: Now, out: Vec<Output>) {
+    fn carry_out(&mut self, out: Vec<Output>) {
         for output in out {
             match output {
                 Output::Send { gateway, window, to, bytes } => {
-                    let besides: Vec<Source> = self.gateways.besides(gateway, now.mono).collect();
-                    for to in core::iter::once(to).chain(besides) {
-                        self.push(Action::SendUdp { to, bytes: bytes.clone() });
-                    }
+                    self.push(Action::SendUdp { to, bytes });
                     self.event(Event::DownlinkSent { gateway, window });
                 }
+                Output::Copy { to, bytes } => self.push(Action::SendUdp { to, bytes }),
                 Output::Settled { worker, ack } => self.report(worker, ack),
                 Output::Drop { gateway, reason } => self.dropped(reason, Some(gateway), None),
             }

@@ -130,6 +130,8 @@ impl Balancer {
         let mut frame = Frame::new(header.gateway, source, header.version, header.token, datagram);
         frame.received_at = read.unix;
         frame.arrived = read.mono;
+        let entry = self.gateways.get(header.gateway);
+        frame.elsewhere = entry.is_some_and(|entry| !entry.addresses.is_home(source.address.ip(), now.mono));
         self.deliver_first(now, frame)
     }
 }

@@ -25,6 +25,9 @@ pub struct Active {
     pub sent: Vec<Sent>,
     /// The gateway is known to answer under our tokens.
     pub echoes: bool,
+    /// A window that somebody else who has a copy says was taken. That counts if the gateway itself, which may have moved there,
+    /// says nothing.
+    pub claimed: Option<u32>,
     pub deadline: Duration,
 }
 
@@ -48,6 +51,8 @@ pub struct Sent {
     /// An answer that has not come until then does not matter any more.
     pub settle_at: Duration,
     pub answered: bool,
+    /// Whether it went to the gateway, as far as anybody can know, and not to who else asks in its name.
+    pub home: bool,
 }
 
 impl Active {
@@ -66,7 +71,7 @@ impl Active {
     /// Until when the window is kept back; `None` to send it now.
     pub fn hold_until(&self, now: Now, via: &Via) -> Option<Duration> {
         let window = self.downlink.windows.get(self.current)?;
-        if via.version >= 2 || via.answers.echoes || window.number == 0 {
+        if via.way.version >= 2 || via.answers.echoes || window.number == 0 {
             return None;
         }
         let at = mono_of(now, UnixMicros(window.at)).saturating_sub(WITHOUT_QUEUE);
@@ -87,18 +92,26 @@ impl Active {
             _ => mono_of(now, UnixMicros(window.at)) + SETTLE_AFTER,
         };
         let settle_at = own.max(refused_at).max(turn_by.unwrap_or_default());
-        self.sent.push(Sent { token, window: window.number, at: now.mono, settle_at, answered: false });
+        self.sent.push(Sent { token, window: window.number, at: now.mono, settle_at, answered: false, home: true });
         let in_time = turn_by.is_some_and(|by| refused_at + SPARE <= by);
-        if in_time && silence_refuses(via.version, &via.answers) {
+        if in_time && silence_refuses(via.way.version, &via.answers) {
             (State::Sent, refused_at)
         } else {
             (State::Unanswered, settle_at)
         }
     }
 
+    /// Notes that what went out last went to somebody else as well.
+    pub fn copied(&mut self, token: u16) {
+        if let Some(last) = self.sent.last().cloned() {
+            let copy = Sent { token, home: false, ..last };
+            self.sent.insert(self.sent.len() - 1, copy);
+        }
+    }
+
     /// Until when an answer to what went out may come; `None` if there is an answer to everything.
     pub fn awaited_until(&self) -> Option<Duration> {
-        self.sent.iter().filter(|sent| !sent.answered).map(|sent| sent.settle_at).max()
+        self.sent.iter().filter(|sent| sent.home && !sent.answered).map(|sent| sent.settle_at).max()
     }
 }
 

@@ -227,12 +227,79 @@ fn a_pull_data_in_a_gateways_name_gets_a_copy_and_diverts_nothing() {
     w.downlink(a, 42, 1, windows);
     let resps = w.pull_resps();
     let to: Vec<Source> = resps.iter().map(|resp| resp.1).collect();
-    assert_eq!(to, [elsewhere(19), source(20_001)], "two, and the gateway is one of them");
-    assert_eq!((resps[0].2, &resps[0].3), (resps[1].2, &resps[1].3), "the same bytes");
+    assert_eq!(to, [source(20_001), elsewhere(19), elsewhere(18)], "the gateway first, and two who may be it");
+    assert!(resps.iter().all(|resp| resp.3 == resps[0].3), "the same bytes");
     w.tx_ack(elsewhere(7), 1, resps[0].2, "");
     assert_eq!(w.drops.last().unwrap().0, DropReason::TxAckAddress, "who has not asked for it answers nothing");
     w.tx_ack(source(20_001), 1, resps[0].2, "");
     assert_eq!(w.tx_acks(a).len(), 1);
+}
+
+/// Somebody asks in the gateway's name, in version 1, and answers at once with `error` whatever he is sent; the gateway
+/// answers after 600 ms with `own`. What the gateway was told to transmit, and what the worker was told.
+fn beside_a_stranger(error: &str, own: &'static str) -> (Vec<(u8, String)>, Vec<(u32, String)>) {
+    let (mut w, a) = one_worker();
+    // It is known to answer, and slowly.
+    for key in 0..2 {
+        w.pull(2, 1);
+        let (sent, windows) = (w.pull_resps().len(), two_windows(&w));
+        w.downlink(a, key, 1, windows);
+        run_answering(&mut w, sent, 600, |_| "");
+    }
+    w.pull(2, 1);
+    w.datagram(elsewhere(1), gwmp(1, 1, 2, eui(1), b""));
+    let (before, told) = (w.pull_resps().len(), w.tx_acks(a).len());
+    let windows = vec![w.window(1, 4_900), w.window(2, 5_900)];
+    w.downlink(a, 42, 1, windows);
+    let (mut answered, end) = (before, w.ms + 8_000);
+    let mut due: Vec<(u64, u16)> = Vec::new();
+    while w.ms < end {
+        for resp in w.pull_resps().into_iter().skip(answered) {
+            answered += 1;
+            match resp.1 == elsewhere(1) {
+                true => w.tx_ack(elsewhere(1), 1, resp.2, error),
+                false => due.push((w.ms + 600, resp.2)),
+            }
+        }
+        let ms = w.ms;
+        for (_, token) in due.extract_if(.., |(at, _)| *at <= ms) {
+            w.tx_ack(source(1), 1, token, own);
+        }
+        w.run(10);
+    }
+    let sent = w
+        .pull_resps_to(source(20_001))
+        .into_iter()
+        .skip(2)
+        .map(|bytes| (bytes[0], String::from_utf8(bytes[4..].to_vec()).unwrap()));
+    let acks = w.tx_acks(a).into_iter().skip(told).map(|ack| (ack.window, ack.error));
+    (sent.collect(), acks.collect())
+}
+
+#[test]
+fn a_stranger_answers_nothing_for_the_gateway_and_changes_no_byte_of_what_it_is_sent() {
+    let once = vec![(2, RX1.to_owned())];
+    let twice = vec![(2, RX1.to_owned()), (2, RX2.to_owned())];
+    assert_eq!(beside_a_stranger(REFUSED, ""), (once.clone(), vec![(1, String::new())]), "his refusal");
+    assert_eq!(beside_a_stranger("", ""), (once, vec![(1, String::new())]), "his success");
+    let (sent, acks) = beside_a_stranger("", REFUSED);
+    assert_eq!((sent, acks), (twice, vec![(2, "COLLISION_PACKET".to_owned())]), "his success, and the gateway refuses");
+}
+
+#[test]
+fn who_has_moved_is_believed_where_the_old_address_says_nothing() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    w.run(10_000);
+    w.datagram(elsewhere(1), gwmp(2, 1, 2, eui(1), b""));
+    let windows = two_windows(&w);
+    w.downlink(a, 42, 1, windows);
+    let token = w.pull_resps()[1].2;
+    w.tx_ack(elsewhere(1), 1, token, "");
+    w.run(5_000);
+    let acks = w.tx_acks(a);
+    assert_eq!((acks.len(), acks[0].window, acks[0].error.as_str()), (1, 1, ""));
+    assert_eq!(w.pull_resps().len(), 2, "RX1 to both, and no RX2");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use limpet_balancer_core::{AckAt, Config, DropReason, Event, Redelivery};
+use limpet_balancer_core::{AckAt, Config, DropReason, Event, Redelivery, Source};
 use limpet_shared::link::{Weight, to_balancer::Kind as ToBalancer};
 
 use super::world::{World, eui, gwmp, source};
@@ -168,6 +168,23 @@ fn memory_is_bounded_and_what_does_not_fit_is_counted_not_acknowledged() {
     w.workers.get_mut(&a).unwrap().stores = true;
     w.run(400);
     assert_eq!((w.push_acks().len(), w.balancer.stats().retained_bytes), (held, 0));
+}
+
+#[test]
+fn who_speaks_in_a_gateways_name_takes_no_memory_of_its_own() {
+    let mut w = World::new(Config { retained_bytes: 100_000, gateway_rate: 0, ..Config::default() });
+    let big = |w: &mut World, from: Source, token| w.datagram(from, gwmp(2, token, 0, eui(1), &[b' '; 900]));
+    let stranger = Source { socket: 0, address: ([203, 0, 113, 9], 1_700).into(), local: None };
+    big(&mut w, source(1), 1);
+    for token in 2..200 {
+        big(&mut w, stranger, token);
+    }
+    let dropped = w.drops.len();
+    assert!(w.balancer.stats().retained_bytes < 15_000, "{}", w.balancer.stats().retained_bytes);
+    for token in 200..230 {
+        big(&mut w, source(1), token);
+    }
+    assert_eq!(w.drops.len(), dropped, "the gateway's own find as much room as if he were not there");
 }
 
 #[test]

@@ -340,6 +340,12 @@ impl World {
             .collect()
     }
 
+    /// PULL_RESPs that went there, byte by byte.
+    pub fn pull_resps_to(&self, to: Source) -> Vec<Vec<u8>> {
+        let resps = self.udp.iter().filter(|(_, at, b)| b[3] == 3 && *at == to);
+        resps.map(|(_, _, b)| b.to_vec()).collect()
+    }
+
     pub fn seen(&self, id: WorkerId) -> Vec<Eui64> {
         self.workers[&id].seen.iter().map(|f| f.gateway).collect()
     }
