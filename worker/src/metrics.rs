@@ -25,6 +25,7 @@ pub struct Metrics {
     joins: IntCounter,
     lost_races: IntCounter,
     takeovers: IntCounter,
+    clocks_apart: IntCounter,
     downlinks: IntCounter,
     tx_acks: IntCounterVec,
     events: IntCounterVec,
@@ -84,6 +85,10 @@ impl Metrics {
             takeovers: counter(
                 "takeovers_total",
                 "Uplinks and joins finished for another worker or an earlier life of this one.",
+            )?,
+            clocks_apart: counter(
+                "clocks_apart_total",
+                "Uplinks of devices that were heard or activated, by some server's clock, later than it is at the balancer now.",
             )?,
             downlinks: counter("downlinks_total", "Downlinks handed to a balancer; the same bytes again count again.")?,
             tx_acks: by(
@@ -158,6 +163,9 @@ impl Metrics {
     }
     pub fn taken_over(&self) {
         self.takeovers.inc();
+    }
+    pub fn clocks_apart(&self) {
+        self.clocks_apart.inc();
     }
     pub fn downlink(&self) {
         self.downlinks.inc();

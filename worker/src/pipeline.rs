@@ -106,6 +106,7 @@ pub struct Pipeline {
     refused_events: lines::Lines,
     pub(crate) troubles: Arc<troubles::Troubles>,
     store_errors: lines::Lines,
+    clocks_apart: lines::Lines,
 }
 
 impl Pipeline {
@@ -143,6 +144,7 @@ impl Pipeline {
             refused_events: lines::Lines::default(),
             troubles: Arc::default(),
             store_errors: lines::Lines::default(),
+            clocks_apart: lines::Lines::default(),
         })
     }
 

@@ -67,7 +67,8 @@ pub struct Join<'a> {
 pub fn accept(join: &Join<'_>) -> Result<(DeviceState, JoinRow), JoinDrop> {
     let received_at = join.receptions.iter().map(|r| r.received_at).min().unwrap_or(join.now);
     let state = join.state;
-    if state.current.is_some_and(|c| c.dev_nonce.is_some() && received_at < c.since) {
+    // A session that began beyond the present did so by a clock that is, or was, ahead of this one: that says nothing.
+    if state.current.is_some_and(|c| c.dev_nonce.is_some() && received_at < c.since && c.since <= join.now) {
         return Err(JoinDrop::Superseded);
     }
     let counts_up = join.context.profile.mac_version >= MacVersion::V1_0_4;

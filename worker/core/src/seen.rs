@@ -26,7 +26,7 @@ pub enum Standing {
 impl Seen {
     /// Nothing accepted yet; the first FCntUp that may come is `next`.
     pub fn starting_at(next: u32) -> Self {
-        Self { next, bits: [0; 8], high_at: UnixMicros(0), restarted_after: UnixMicros(0) }
+        Self { next, ..Self::default() }
     }
 
     /// After the device started again at `fcnt`: what was received up to its highest so far is of the time before.
@@ -55,13 +55,14 @@ impl Seen {
     }
 
     /// The state after accepting `fcnt`, which must not be [`Standing::Taken`].
-    pub fn accept(self, fcnt: u32, received_at: UnixMicros) -> Self {
+    pub fn accept(self, fcnt: u32, received_at: UnixMicros, mic: [u8; 4]) -> Self {
         if fcnt < self.next {
             return Self { bits: with(self.bits, self.next - 1 - fcnt), ..self };
         }
         let moved = shifted(self.bits, (fcnt - self.next).saturating_add(1));
         // A counter of 2^32 - 1 ends the session: LoRaWAN has no FCntUp after it.
-        Self { next: fcnt.saturating_add(1), bits: with(moved, 0), high_at: received_at, ..self }
+        let (next, bits) = (fcnt.saturating_add(1), with(moved, 0));
+        Self { next, bits, high_at: received_at, high_mic: Some(mic), ..self }
     }
 
     /// The 32-bit counters that a 16-bit FCnt may stand for, likeliest first (LoRaWAN 1.0.4, 4.3.1.5): the MIC tells which.
@@ -141,7 +142,7 @@ mod tests {
                     prop_assert!(accepted.contains(&fcnt) || far);
                 } else {
                     prop_assert!(accepted.insert(fcnt));
-                    seen = seen.accept(fcnt, UnixMicros(1));
+                    seen = seen.accept(fcnt, UnixMicros(1), [0; 4]);
                     highest = highest.max(Some(fcnt));
                     prop_assert_eq!(seen.standing(fcnt), Standing::Taken);
                 }

@@ -56,6 +56,8 @@ pub struct Heard {
     pub mic: [u8; 4],
     /// Of the earliest copy.
     pub received_at: UnixMicros,
+    /// The present time on the clock that `received_at` is of.
+    pub now: UnixMicros,
     /// Found again in the store, and not handed over by a balancer.
     pub swept: bool,
 }
@@ -65,8 +67,25 @@ impl Heard {
     /// activated anew, or with a counter that started again, may have the keys and the counters of what was. A frame that is just
     /// coming in may seem to come before by what clocks differ; one that the sweep finds is not given that.
     fn is_before(&self, session: &Session) -> bool {
-        let skew = if self.swept { Duration::ZERO } else { CLOCK_SKEW };
-        self.received_at + skew < session.since || self.received_at <= session.seen.restarted_after
+        self.was_before(session.since, self.skew())
+            // The frame that began again was received at least CLOCK_SKEW later than that.
+            || self.received_at <= session.seen.restarted_after
+                && session.seen.restarted_after + self.skew() <= self.now
+    }
+
+    /// Whether it was received before that moment. One beyond the present is of a clock that is ahead of this one, or was before
+    /// somebody set it, and says nothing: a frame that is just coming in is never before anything by its clock alone.
+    fn was_before(&self, moment: UnixMicros, skew: Duration) -> bool {
+        self.received_at + skew < moment && moment <= self.now
+    }
+
+    fn skew(&self) -> Duration {
+        if self.swept { Duration::ZERO } else { CLOCK_SKEW }
+    }
+
+    /// Whether by the session it is later than it is: of two balancers' clocks one is wrong, or one was set back.
+    pub fn finds_clocks_apart(&self, session: &Session) -> bool {
+        !self.swept && session.since.max(session.seen.high_at) > self.now + CLOCK_SKEW
     }
 }
 
@@ -91,9 +110,12 @@ pub fn judge(row: &SessionRow, heard: &Heard, relaxed: bool) -> Verdict {
     if heard.is_before(session) {
         return Verdict::Outdated;
     }
+    if session.seen.is_highest(fcnt) && heard.received_at >= session.seen.high_at + REPEAT_AFTER {
+        return judge_again(session.seen.high_mic, session, heard, relaxed);
+    }
     let later = heard.received_at > session.seen.high_at + CLOCK_SKEW;
     match session.seen.standing(fcnt) {
-        Standing::Next if heard.received_at + CLOCK_SKEW < session.seen.high_at => Verdict::Outdated,
+        Standing::Next if heard.was_before(session.seen.high_at, CLOCK_SKEW) => Verdict::Outdated,
         Standing::Next => Verdict::Accept(Acceptance::New),
         Standing::Overtaken if !later => Verdict::Accept(Acceptance::Overtaken),
         Standing::Overtaken | Standing::Taken if relaxed && later => Verdict::Accept(Acceptance::Restarted),
@@ -111,10 +133,16 @@ fn judge_in_slot(row: &SessionRow, heard: &Heard, relaxed: bool) -> Verdict {
     if heard.received_at < slot.received_at + REPEAT_AFTER {
         return Verdict::AlreadyOut;
     }
-    let is_highest = row.session.seen.is_highest(heard.fcnt);
-    // The first frame after every start, of a device that keeps no counter.
-    if relaxed && is_highest && slot.mic.is_some_and(|mic| mic != heard.mic) {
-        return Verdict::Accept(Acceptance::Restarted);
+    judge_again(slot.mic, &row.session, heard, relaxed)
+}
+
+/// An accepted counter, heard so much later that its device must have sent it again. `mic`: of the frame that was accepted.
+fn judge_again(mic: Option<[u8; 4]>, session: &Session, heard: &Heard, relaxed: bool) -> Verdict {
+    let is_highest = session.seen.is_highest(heard.fcnt);
+    if mic.is_some_and(|mic| mic != heard.mic) {
+        // Another frame: the first after every start, of a device that keeps no counter.
+        let starts = is_highest || heard.received_at > session.seen.high_at + CLOCK_SKEW;
+        return if relaxed && starts { Verdict::Accept(Acceptance::Restarted) } else { Verdict::Replay };
     }
     if heard.confirmed && is_highest { Verdict::Accept(Acceptance::AckAgain) } else { Verdict::Retransmission }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use limpet_shared::{DevAddr, lorawan::DataFrame};
+use limpet_shared::{DevAddr, UnixMicros, lorawan::DataFrame};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
     model::{DeviceContext, SessionRow},
+    seen::CLOCK_SKEW,
     uplink::{self, Acceptance, Heard, Uplink, Verdict},
 };
 
@@ -28,17 +29,20 @@ impl Pipeline {
             return Ok(Flow::Done);
         };
         let (confirmed, mic, received_at) = (frame.confirmed, frame.mic, copies.received_at());
-        let heard = Heard { fcnt, confirmed, mic, received_at, swept: copies.swept };
+        let now = self.now_of_first(copies);
+        let heard = Heard { fcnt, confirmed, mic, received_at, now, swept: copies.swept };
+        if heard.finds_clocks_apart(&row.session) {
+            self.note_clocks(&row, now);
+        }
         let judge = |relaxed| uplink::judge(&row, &heard, relaxed);
         // Nearly all copies end here, so their device is not read; what it allows makes no difference to these.
         match judge(false) {
             Verdict::AlreadyOut => return Ok(self.verdict("duplicate", &row)),
-            Verdict::Outdated => return Ok(self.verdict("outdated", &row)),
             Verdict::Finish => {
                 drop(decision);
                 return self.finish_slot(&row, copies).await;
             }
-            Verdict::Replay | Verdict::Retransmission | Verdict::Accept(_) => {}
+            Verdict::Replay | Verdict::Retransmission | Verdict::Outdated | Verdict::Accept(_) => {}
         }
         let Some(context) = self.device(&row).await? else { return Ok(Flow::Done) };
         match judge(context.device.skip_fcnt_check) {
@@ -53,7 +57,11 @@ impl Pipeline {
                 self.tell_owner(copies, &context, counted_back(fcnt, row.session.seen.next)).await;
                 Ok(self.verdict("replay", &row))
             }
-            _ => Ok(self.verdict("replay", &row)),
+            _ => {
+                drop(decision);
+                self.tell_owner(copies, &context, outdated(fcnt)).await;
+                Ok(self.verdict("outdated", &row))
+            }
         }
     }
 
@@ -95,6 +103,18 @@ impl Pipeline {
         }
         self.drop_unknown("bad_mic", frame.dev_addr);
         Ok(None)
+    }
+
+    /// The device's session is of a later time than it is at the balancer: told, for old frames may be judged wrongly then.
+    fn note_clocks(&self, row: &SessionRow, now: UnixMicros) {
+        self.metrics.clocks_apart();
+        if let Some(unsaid) = self.clocks_apart.admit(self.surroundings.now()) {
+            let ahead = row.session.since.max(row.session.seen.high_at).since(now);
+            tracing::warn!(
+                dev_eui = %row.session.key.dev_eui, ?ahead, unsaid,
+                "a device was last heard, or activated, at a time that has not come yet: clocks of servers differ, or one was set back"
+            );
+        }
     }
 
     pub(super) fn drop_unknown(&self, reason: &'static str, dev_addr: DevAddr) {
@@ -176,7 +196,9 @@ impl Pipeline {
             return Ok(Flow::Wait(LOOK_AGAIN / 4));
         }
         self.send_again(row, region);
-        let age = self.now_of_first(copies).since(slot.accepted_at);
+        let now = self.now_of_first(copies);
+        // By a clock that is ahead it would never get old.
+        let age = if slot.accepted_at > now + CLOCK_SKEW { TAKE_OVER_AFTER } else { now.since(slot.accepted_at) };
         let gone = age >= SUSPECT_AFTER && self.link.is_suspect(&slot.worker);
         if !(age >= TAKE_OVER_AFTER || gone || slot.worker == self.name) {
             return Ok(Flow::Wait(LOOK_AGAIN));
@@ -192,6 +214,13 @@ impl Pipeline {
 fn retransmitted(fcnt: u32) -> Word {
     let description = format!("the device sent the uplink with frame counter {fcnt} again");
     Word { cause: "retransmission", code: "UPLINK_F_CNT_RETRANSMISSION", error: false, description }
+}
+
+fn outdated(fcnt: u32) -> Word {
+    let description = format!(
+        "an uplink with frame counter {fcnt} was dropped: it was received before the session began or the device counted anew, and was late"
+    );
+    Word { cause: "outdated", code: "UPLINK_F_CNT_RESET", error: true, description }
 }
 
 fn counted_back(fcnt: u32, next: u32) -> Word {

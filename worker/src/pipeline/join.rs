@@ -204,6 +204,9 @@ fn word(cause: &'static str, request: &JoinRequest) -> Option<Word> {
         "dev_nonce_not_ascending" => {
             ("OTAA", format!("a JoinRequest has DevNonce {nonce}, which is not above the highest used"))
         }
+        "join_superseded" => {
+            ("OTAA", "a JoinRequest came late: it was received before that of the device's present session".into())
+        }
         "join_nonces_used_up" => ("OTAA", "the device has used up its 2^24 JoinNonces".into()),
         "otaa_unsupported" => ("OTAA", "a JoinRequest came, but the device's profile does not support OTAA".into()),
         "region_mismatch" => {

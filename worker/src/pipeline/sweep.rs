@@ -214,7 +214,8 @@ impl Pipeline {
                 // A session changes only forwards: what was out when the row was read stays out.
                 let resolved = uplink::pick(rows, &frame).is_none_or(|(row, fcnt)| {
                     let (mic, received_at) = (frame.mic, copies.received_at());
-                    let heard = Heard { fcnt, confirmed: false, mic, received_at, swept: true };
+                    let now = self.now_of(first);
+                    let heard = Heard { fcnt, confirmed: false, mic, received_at, now, swept: true };
                     // Whether its owner allows it to be a restart is judged when it is settled.
                     let verdict = uplink::judge(row, &heard, true);
                     !matches!(verdict, Verdict::Finish | Verdict::Accept(_))

@@ -65,6 +65,9 @@ pub struct Seen {
     pub bits: [u64; 8],
     /// `received_at` of the highest.
     pub high_at: UnixMicros,
+    /// MIC of the highest, by which another frame under its FCntUp is known. `None` in rows of versions that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high_mic: Option<[u8; 4]>,
     /// A frame received up to then counts as before the device last started its counter again; 0 if it never did.
     #[serde(default, skip_serializing_if = "is_never")]
     pub restarted_after: UnixMicros,

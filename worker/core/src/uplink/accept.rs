@@ -61,7 +61,7 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
     };
     match how {
         Acceptance::Overtaken => {
-            next.seen = next.seen.accept(uplink.fcnt, next.slot.received_at);
+            next.seen = next.seen.accept(uplink.fcnt, next.slot.received_at, uplink.frame.mic);
             next.slot.events.push(uplink.up_event(next.resets));
         }
         Acceptance::AckAgain => {
@@ -73,7 +73,7 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
                 next.resets += 1;
                 next.seen = next.seen.restarted_at(uplink.fcnt);
             }
-            next.seen = next.seen.accept(uplink.fcnt, next.slot.received_at);
+            next.seen = next.seen.accept(uplink.fcnt, next.slot.received_at, uplink.frame.mic);
             next.slot.events.push(uplink.up_event(next.resets));
             uplink.settle_queue(&mut next);
             let answers = uplink.take_commands(&mut next.mac);

@@ -173,3 +173,66 @@ async fn a_frame_just_after_an_activation_is_taken_though_clocks_differ() {
     net.give(0, frame).await.unwrap();
     assert_eq!(net.fcnts(), [0]);
 }
+
+/// Its frames are overtaken by their successors, as by another worker.
+async fn accept_the_second_first(net: &Net, confirmed: bool) -> Vec<u8> {
+    let first = net.frame(1, CHANNEL, &uplink(0, false), 5);
+    let highest = uplink(1, confirmed);
+    net.hear(&highest).await;
+    net.give(0, first).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    highest
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_uplink_sent_again_is_acknowledged_also_after_one_that_it_overtook() {
+    for relaxed in [false, true] {
+        let net = Net::new("eu868", 1).await;
+        net.personalize().await;
+        if relaxed {
+            net.relax().await;
+        }
+        let highest = accept_the_second_first(&net, true).await;
+        for again in 2..5 {
+            net.hear(&highest).await;
+            assert_eq!(net.downlinks().len(), again, "relaxed: {relaxed}");
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        assert_eq!(net.fcnts(), [1, 0], "no second event");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unconfirmed_uplink_sent_again_after_one_that_it_overtook_is_no_lost_counter() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    net.relax().await;
+    let highest = accept_the_second_first(&net, false).await;
+    net.hear(&highest).await;
+    assert_eq!(net.fcnts(), [1, 0]);
+    assert!(!net.workers[0].metrics.text().contains("reason=\"replay\""));
+}
+
+/// It keeps no counter, and its owner does not allow that: an ACK would tell it that its data has arrived.
+#[tokio::test(start_paused = true)]
+async fn another_confirmed_frame_under_the_last_counter_is_not_acknowledged() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    net.hear(&uplink(0, true)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let spec = DataSpec {
+        direction: Direction::Up,
+        confirmed: true,
+        dev_addr: ADDR,
+        fctrl: FCtrl::default(),
+        fcnt: 0,
+        fopts: &[],
+        fport: Some(2),
+        payload: b"other",
+    };
+    net.hear(&lorawan::build_data(&spec, &KEYS).unwrap()).await;
+    assert_eq!((net.fcnts(), net.downlinks().len()), (vec![0], 1));
+    let waiting = net.store.pending(limpet_store::IntegrationId(Uuid::from_u128(2)), DEVICE, 100).await.unwrap();
+    let told = |e: &Event| matches!(&e.kind, EventKind::Log(log) if log.code == "UPLINK_F_CNT_RESET");
+    assert!(waiting.iter().any(|waiting| told(&waiting.event)), "its owner is told");
+}
