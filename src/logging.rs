@@ -1,8 +1,16 @@
-//! Where log lines go and what they look like: to standard error, as text or JSON, one event a line.
+//! Where log lines go and what they look like: to standard error, as text or JSON, one event a line. A reader that is gone, or
+//! that does not read, stops nothing.
 
-use std::io::IsTerminal;
+mod outlet;
+
+use std::{backtrace, io::IsTerminal, time::Duration};
 
 use tracing_subscriber::EnvFilter;
+
+pub use outlet::Outlet;
+
+/// At the end of the process its last lines are waited for so long.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// What chatty libraries may say, unless the operator names them. That the database is away we say ourselves; its driver
 /// would, several times a second.
@@ -22,7 +30,7 @@ pub fn start(filter: &str, json: bool) {
     let filter = EnvFilter::new(with_libraries(filter));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(Outlet::stderr)
         // A line that nobody reads any more is no reason to panic, which telling it on standard error would be.
         .log_internal_errors(false);
     // A second start in one process (there is none outside of tests) leaves the first as it is.
@@ -31,6 +39,20 @@ pub fn start(filter: &str, json: bool) {
     } else {
         builder.with_ansi(std::io::stderr().is_terminal()).try_init()
     };
+    // The usual hook writes to standard error itself, and would wait there.
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = backtrace::Backtrace::capture();
+        match trace.status() {
+            backtrace::BacktraceStatus::Captured => tracing::error!(%trace, "{panic}"),
+            _ => tracing::error!("{panic}"),
+        }
+    }));
+}
+
+/// Waits for what was written last, if somebody reads it.
+pub fn finish() {
+    Outlet::stdout().finish(LAST_LINES);
+    Outlet::stderr().finish(LAST_LINES);
 }
 
 fn with_libraries(filter: &str) -> String {

@@ -62,11 +62,19 @@ where
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match block_on(threads, start(config)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => fail(&error, 1),
-        Err(error) => fail(&error, 1),
-    }
+    let ended = match block_on(threads, start(config)) {
+        Ok(ended) => ended.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let code = match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging::Outlet::stderr().write(format!("limpet: {error}\n").as_bytes());
+            ExitCode::from(1)
+        }
+    };
+    logging::finish();
+    code
 }
 
 /// Runs a command that prints a text and ends.

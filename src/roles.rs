@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +17,10 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Balancer, Common, Edge, Worker};
+use crate::{
+    config::{Balancer, Common, Edge, Worker},
+    logging::Outlet,
+};
 
 mod up;
 mod wiring;
@@ -37,6 +40,9 @@ pub enum RoleError {
     File(#[from] FileError),
     #[error("cannot use the folder {}: {source}", folder.display())]
     Data { folder: PathBuf, source: io::Error },
+    /// Told before anything is made, all at once.
+    #[error("{0}")]
+    Ports(String),
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
     #[error(transparent)]
@@ -56,6 +62,8 @@ pub enum RoleError {
 pub async fn balancer(config: Balancer) -> Result<(), RoleError> {
     let stop = stop_on_signals()?;
     let _lock = lock(&config.common.data)?;
+    let edge = &config.edge;
+    free(&[(Udp, "gwmp", edge.gwmp), (Udp, "link", edge.link), (Tcp, "admin", edge.admin)])?;
     let joining = authority(&config.common, &config.edge, config.join.as_ref());
     let Some(authority) = until(&stop, joining).await else { return Ok(()) };
     let authority = Arc::new(authority?);
@@ -69,6 +77,7 @@ pub async fn balancer(config: Balancer) -> Result<(), RoleError> {
 pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
     let stop = stop_on_signals()?;
     let _lock = lock(&config.common.data)?;
+    free(&[(Tcp, "http", config.processing.http)])?;
     if let Some(token) = &mut config.join {
         // The operator may know better than the token which way leads to the balancers.
         token.addresses.splice(0..0, config.balancers.iter().cloned());
@@ -102,9 +111,35 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
     .map_err(|e| RoleError::Part(e.to_string()))?;
     tracing::info!(name = running.name, http = running.http.map(tracing::field::display), "the worker is running");
     if let Some(login) = running.login() {
-        say(&format!("log in as admin with the password {login} (it is not shown again)\n"));
+        let text = format!("log in as admin with the password {login} (it is not shown again)");
+        match common.log_json {
+            true => say(&format!("{}\n", serde_json::json!({ "message": text }))),
+            false => say(&format!("{text}\n")),
+        }
     }
     running.ended().await
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Udp,
+    Tcp,
+}
+use Protocol::{Tcp, Udp};
+
+/// Whether this process may listen where its flags say. Asked first: no cluster is founded, and no token used, by a process
+/// that cannot start.
+fn free(wanted: &[(Protocol, &str, SocketAddr)]) -> Result<(), RoleError> {
+    let refused = wanted.iter().filter_map(|&(protocol, flag, address)| {
+        let (protocol, bound) = match protocol {
+            Udp => ("UDP", std::net::UdpSocket::bind(address).map(drop)),
+            Tcp => ("TCP", std::net::TcpListener::bind(address).map(drop)),
+        };
+        let why = bound.err()?;
+        Some(format!("cannot listen on {protocol} {address}: {why}; choose another --{flag}"))
+    });
+    let refused: Vec<String> = refused.collect();
+    if refused.is_empty() { Ok(()) } else { Err(RoleError::Ports(refused.join("\n  "))) }
 }
 
 /// The cluster of a balancer: the one it belongs to, the one of the token, or a new one.
@@ -156,6 +191,8 @@ fn stop_on_signals() -> Result<CancellationToken, RoleError> {
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
+        tracing::warn!("stopping at once, as it was told twice");
+        crate::logging::finish();
         std::process::exit(1);
     });
     Ok(stop)
@@ -176,9 +213,7 @@ fn lock(data: &Path) -> Result<File, RoleError> {
 
 /// Tells the operator something on standard output.
 fn say(text: &str) {
-    let mut out = io::stdout();
-    // Without a reader there is nobody to tell, and no reason to stop.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    Outlet::stdout().write(text.as_bytes());
 }
 
 /// The address under which a process on this machine reaches what listens on `listen`.
@@ -203,6 +238,22 @@ mod tests {
         assert!(refused.contains("another limpet is running with --data"), "{refused}");
         drop(first);
         lock(&data).unwrap();
+    }
+
+    #[test]
+    fn ports_that_are_taken_are_told_together_each_with_its_flag() {
+        let (udp, tcp) =
+            (std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let (gwmp, admin) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+        let any = "127.0.0.1:0".parse().unwrap();
+        let told = free(&[(Udp, "gwmp", gwmp), (Udp, "link", any), (Tcp, "admin", admin)]).unwrap_err().to_string();
+        let lines: Vec<&str> = told.lines().collect();
+        assert!(lines[0].starts_with(&format!("cannot listen on UDP {gwmp}: ")), "{told}");
+        assert!(
+            lines[0].ends_with("; choose another --gwmp") && lines[1].ends_with("; choose another --admin"),
+            "{told}"
+        );
+        assert_eq!(lines.len(), 2);
     }
 
     #[test]

@@ -78,12 +78,17 @@ pub fn event(event: &Event) {
         Event::Redelivered { gateway, attempt, why } => {
             tracing::debug!(%gateway, attempt, reason = why.label(), "gave a frame to another worker");
         }
-        Event::Worker { name, state, reason } => match *state {
-            // Who said that it goes, as at every orderly stop, is nothing to worry about.
-            "gone" if reason == "it left" => tracing::info!(worker = name, state, reason, "worker"),
-            "ready" | "joining" | "draining" | "overloaded" => tracing::info!(worker = name, state, reason, "worker"),
-            _ => tracing::warn!(worker = name, state, reason, "worker"),
-        },
+        Event::Worker { name, state, reason } => {
+            let why = (!reason.is_empty()).then_some(reason.as_str());
+            match *state {
+                // Who said that it goes, as at every orderly stop, is nothing to worry about.
+                "gone" if reason == "it left" => tracing::info!(worker = name, state, reason = why, "a worker"),
+                "ready" | "joining" | "draining" | "overloaded" => {
+                    tracing::info!(worker = name, state, reason = why, "a worker");
+                }
+                _ => tracing::warn!(worker = name, state, reason = why, "a worker"),
+            }
+        }
         Event::WorkerRefused { name, reason } => tracing::warn!(worker = name, reason, "did not let a worker in"),
         Event::RingChanged { epoch } => tracing::info!(epoch, "the ring has changed"),
         Event::UnknownGateway { gateway, address } => tracing::warn!(

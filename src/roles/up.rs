@@ -1,6 +1,6 @@
 //! `limpet up`: a balancer and its workers in one process, which talk over the same link as they would apart.
 
-use std::{fmt::Write, io::IsTerminal, sync::Arc, time::Duration};
+use std::{io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
 
 use limpet_bench::simulate::{ApiAccess, Credentials, Pace, SimulateConfig, run_until};
 use limpet_link::{Authority, time};
@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    RoleError, authority, lock, nearby, say, stop_on_signals, until,
+    Protocol::{Tcp, Udp},
+    RoleError, authority, free, lock, nearby, say, stop_on_signals, until,
     wiring::{self, Place, RunningBalancer, RunningWorker},
 };
 use crate::config::Up;
@@ -25,6 +26,9 @@ const DEMO_INTERVAL: Duration = Duration::from_secs(10);
 pub async fn run(config: Up) -> Result<(), RoleError> {
     let stop = stop_on_signals()?;
     let _lock = lock(&config.common.data)?;
+    let edge = &config.edge;
+    let ports = [(Udp, "gwmp", edge.gwmp), (Udp, "link", edge.link), (Tcp, "admin", edge.admin)];
+    free(&[&ports[..], &[(Tcp, "http", config.processing.http)]].concat())?;
     let joining = authority(&config.common, &config.edge, config.join.as_ref());
     let Some(authority) = until(&stop, joining).await else { return Ok(()) };
     let authority = Arc::new(authority?);
@@ -49,7 +53,7 @@ pub async fn run(config: Up) -> Result<(), RoleError> {
             }
         }
     }
-    say(&welcome(&config, &balancer, &workers, shared).await?);
+    say(&welcome(&config, &balancer, &workers, shared).await?.told(config.common.log_json));
     let demo = if config.demo { demo(&config, &balancer, &workers, stop.clone()) } else { None };
     let outcome = until_one_ends(&mut balancer, &mut workers).await;
     drop(demo);
@@ -139,15 +143,24 @@ async fn until_one_ends(balancer: &mut RunningBalancer, workers: &mut [RunningWo
 }
 
 /// What is told when everything runs: where it is, how to get in, how to grow.
+struct Welcome {
+    console: String,
+    login: String,
+    gwmp: SocketAddr,
+    metrics: String,
+    /// How a worker is added: for whom, and the line.
+    worker: (String, String),
+    hints: Vec<&'static str>,
+}
+
 async fn welcome(
     config: &Up,
     balancer: &RunningBalancer,
     workers: &[RunningWorker],
     shared: bool,
-) -> Result<String, RoleError> {
+) -> Result<Welcome, RoleError> {
     let first = workers.first();
-    let console =
-        first.and_then(|worker| worker.http).map_or_else(|| "none".into(), |at| format!("http://{}", nearby(at)));
+    let http = first.and_then(|worker| worker.http);
     let login = match first {
         Some(worker) if worker.login().is_some() => {
             format!("admin / {} (this password is not shown again)", worker.login().unwrap_or_default())
@@ -155,42 +168,56 @@ async fn welcome(
         Some(worker) if worker.new_admin => "admin / the password that was given".into(),
         _ => "admin / the password of the first start".into(),
     };
-    let growing = growing(config, balancer).await?;
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "Limpet is running.\n\n  \
-         console   {console}\n  \
-         log in    {login}\n  \
-         gateways  GWMP (Semtech UDP) on {}\n  \
-         metrics   http://{}/metrics\n\n\
-         {growing}\n\n",
-        balancer.gwmp,
-        nearby(balancer.admin),
-    );
+    let mut hints = Vec::new();
     if !shared {
-        text.push_str(
-            "Servers on other machines need a shared store (--store cql://...): SQLite is for one machine.\n",
-        );
+        hints.push("Servers on other machines need a shared store (--store cql://...): SQLite is for one machine.");
     }
     if config.processing.http.ip().is_loopback() {
-        text.push_str("The console answers this machine only; --http 0.0.0.0:8080 opens it to others.\n");
+        hints.push("The console answers this machine only; --http 0.0.0.0:8080 opens it to others.");
     }
-    Ok(text)
+    Ok(Welcome {
+        console: http.map_or_else(|| "none".into(), |at| format!("http://{}", nearby(at))),
+        login,
+        gwmp: balancer.gwmp,
+        metrics: format!("http://{}/metrics", nearby(balancer.admin)),
+        worker: growing(config, balancer).await?,
+        hints,
+    })
 }
 
-/// The line that adds a worker. A token in it is for eyes at a terminal only: anywhere else it would be kept.
-async fn growing(config: &Up, balancer: &RunningBalancer) -> Result<String, RoleError> {
+impl Welcome {
+    /// A text for people, or a line for programs that read the log.
+    fn told(&self, json: bool) -> String {
+        let Self { console, login, gwmp, metrics, worker: (about, line), hints } = self;
+        if json {
+            let document = serde_json::json!({
+                "message": "Limpet is running", "console": console, "log_in": login, "gateways": gwmp,
+                "metrics": metrics, "add_worker": line, "hints": hints,
+            });
+            return format!("{document}\n");
+        }
+        let mut text = format!(
+            "Limpet is running.\n\n  \
+             console   {console}\n  \
+             log in    {login}\n  \
+             gateways  GWMP (Semtech UDP) on {gwmp}\n  \
+             metrics   {metrics}\n\n\
+             To add a worker on this machine{about}:\n\n  {line}\n\n"
+        );
+        hints.iter().for_each(|hint| text.extend([hint, "\n"]));
+        text
+    }
+}
+
+/// The line that adds a worker, and what there is to say about it. A token in it is for eyes at a terminal only: anywhere
+/// else it would be kept.
+async fn growing(config: &Up, balancer: &RunningBalancer) -> Result<(String, String), RoleError> {
     let line = wiring::join_line(&config.common, &config.processing)?;
     if !std::io::stdout().is_terminal() {
         let password = if line.hides_password() { ", with the store's password in place of PASSWORD" } else { "" };
-        return Ok(format!("To add a worker on this machine{password}:\n\n  {}", line.asking()));
+        return Ok((password.into(), line.asking()));
     }
     let (token, expires_at) = balancer.join_token(TOKEN_LIFE, TOKEN_USES).await?;
-    Ok(format!(
-        "To add a worker on this machine (good until {} for one worker; more with `limpet ctl join-token`):\n\n  {}",
-        time::rfc3339(expires_at),
-        line.here(&token)
-    ))
+    let until = time::rfc3339(expires_at);
+    Ok((format!(" (good until {until} for one worker; more with `limpet ctl join-token`)"), line.here(&token)))
 }

@@ -6,4 +6,5 @@
 mod support;
 
 mod console;
+mod outputs;
 mod start;

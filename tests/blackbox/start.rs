@@ -2,7 +2,7 @@
 
 use std::{io::Read, process::Command};
 
-use crate::support::{Limpet, Terminal, ctl, free_addresses, python};
+use crate::support::{Limpet, Terminal, ctl, eventually, free_addresses, python};
 
 /// `limpet up` in a folder of its own, ready, with where it listens: GWMP, link, admin, HTTP.
 pub struct Up {
@@ -59,6 +59,35 @@ async fn up_says_where_it_is_and_ends_when_told() {
     assert!(stopped.status.success(), "{stopped:?}");
 }
 
+#[tokio::test]
+async fn with_json_logs_every_line_is_json_and_a_taken_port_is_told_before_a_cluster_is_founded() {
+    let mut up = Up::start(&["--log-format", "json"]).await;
+    let welcome = up.limpet.line_with("Limpet is running").await;
+    let welcome: serde_json::Value = serde_json::from_str(&welcome).unwrap();
+    assert_eq!(welcome["console"], format!("http://{}", up.http));
+    assert!(welcome["add_worker"].as_str().unwrap().contains(" worker --join-file - "), "{welcome}");
+
+    let data = up.folder.path().join("second");
+    let (gwmp, admin) = (up.gwmp.to_string(), up.admin.to_string());
+    let second = ["balancer", "--data", data.to_str().unwrap(), "--gwmp", &gwmp, "--admin", &admin];
+    let second = Limpet::start("second", &[&second[..], &["--link", "127.0.0.1:0"]].concat()).stopped().await;
+    assert_eq!(second.status.code(), Some(1));
+    for flag in ["--gwmp", "--admin"] {
+        assert!(second.lines.iter().any(|line| line.ends_with(&format!("choose another {flag}"))), "{second:?}");
+    }
+    assert!(!data.join("cluster").exists());
+
+    up.limpet.terminate();
+    let stopped = up.limpet.stopped().await;
+    assert!(stopped.status.success(), "{stopped:?}");
+    let read =
+        |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+    let events: Vec<serde_json::Value> = stopped.lines.iter().map(read).collect();
+    let told = events.iter().position(|event| event["message"] == "stopping").expect("a word of the end");
+    let warned = events[told..].iter().find(|event| event["level"] == "WARN" || event["level"] == "ERROR");
+    assert_eq!(warned, None, "an orderly stop is nothing to worry about");
+}
+
 /// Somebody who looks at a terminal gets a line with a token for one worker.
 #[tokio::test]
 async fn at_a_terminal_up_shows_a_token_for_one_worker() {
@@ -78,9 +107,12 @@ async fn at_a_terminal_up_shows_a_token_for_one_worker() {
     });
     let shown = shown.await.unwrap();
     assert!(shown.contains("for one worker") && shown.contains(" worker --join limpet1."), "{shown}");
-    let tokens = ctl(&up.data(), &["--json", "join-token", "list"]);
-    let tokens: serde_json::Value = serde_json::from_slice(&tokens.stdout).unwrap();
-    assert_eq!(tokens["tokens"][0]["uses"], 1, "{tokens}");
+    let uses = eventually("the token to be listed", async || {
+        let tokens = ctl(&up.data(), &["--json", "join-token", "list"]);
+        let tokens: serde_json::Value = serde_json::from_slice(&tokens.stdout).ok()?;
+        tokens["tokens"][0]["uses"].as_u64()
+    });
+    assert_eq!(uses.await, 1);
 }
 
 /// ChirpStack's own client provisions a network from nothing, and looks at every status code on the way.

@@ -160,3 +160,28 @@ async fn no_worker_is_a_way_to_the_clusters_keys() {
     let tokens = site.ctl("east", &["--json", "join-token", "list"]);
     assert!(!tokens.contains("\"balancer\""), "{tokens}");
 }
+
+/// A balancer that was taken over and removed must not get the workers back by not having heard of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balancer_that_was_removed_while_it_was_cut_off_gets_no_worker_again() {
+    let _turn = turn().await;
+    let site = Site::new();
+    let _east = site.balancer("east", None).await;
+    let west = site.balancer("west", Some(&site.token("east", &["--role", "balancer", "--uses", "1"]))).await;
+    let mut w1 = site.worker("w1", &["--join", &site.token("east", &[]), "--balancer", &west.link.to_string()]);
+    site.sees("w1", &[("east", "ready"), ("west", "ready"), ("w1", "ready")]).await;
+    west.process.freeze();
+    site.sees("w1", &[("east", "ready"), ("west", "gone"), ("w1", "ready")]).await;
+    let said = site.ctl("w1", &["remove", "west"]);
+    assert!(said.contains("its certificate is revoked"), "{said}");
+    west.process.thaw();
+    // A second worker is told by the store alone, before it dials anybody.
+    let w2 = ["--join", &site.token("east", &[]), "--balancer", &west.link.to_string()];
+    let mut w2 = site.worker("w2", &w2);
+    for worker in [&mut w1, &mut w2] {
+        worker.line_with("west, which was removed from this cluster: its certificate is revoked").await;
+    }
+    let linked = site.servers("west").unwrap();
+    let linked = |name: &str| linked.iter().any(|s| s["name"] == name && s["state"] != "gone");
+    assert!(!linked("w1") && !linked("w2"));
+}

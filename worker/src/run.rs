@@ -269,7 +269,7 @@ async fn drain(links: &Links, metrics: &Metrics) {
     if left > 0 {
         tracing::warn!(left, "frames are not done after the time for draining; another worker gets them");
     } else {
-        tracing::info!(took = ?began.elapsed(), "drained");
+        tracing::info!(took_ms = began.elapsed().as_millis() as u64, "drained");
     }
 }
 

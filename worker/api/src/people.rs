@@ -73,18 +73,21 @@ impl Api {
 
     async fn remove_user(&self, email: &str, by: &str) -> Result<Reply> {
         let user = self.user_called(email).await?;
-        if user.is_admin && self.is_last_administrator(&user).await? {
-            let why = format!("{email} is the last administrator: add another one first");
-            return Err(ApiError::Precondition(why));
-        }
+        self.keep_an_administrator(&user).await?;
         self.store.delete_user(user.id).await?;
         tracing::info!(user = user.email, by, "a user was deleted");
         Ok(Reply::Done { message: format!("{} was deleted, and is logged out", user.email) })
     }
 
-    async fn is_last_administrator(&self, user: &User) -> Result<bool> {
+    /// Before a user goes, or may no longer administrate: somebody must be left who can.
+    pub(crate) async fn keep_an_administrator(&self, user: &User) -> Result<()> {
+        let may = |user: &User| user.is_admin && user.is_active;
         let all = self.store.users(&everybody()).await?.items;
-        Ok(!all.iter().any(|other| other.is_admin && other.is_active && other.id != user.id))
+        if may(user) && !all.iter().any(|other| may(other) && other.id != user.id) {
+            let why = format!("{} is the last administrator: add another one first", user.email);
+            return Err(ApiError::Precondition(why));
+        }
+        Ok(())
     }
 
     async fn user_called(&self, email: &str) -> Result<User> {

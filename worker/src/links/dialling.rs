@@ -8,7 +8,7 @@ use std::{
 };
 
 use limpet_link::{DialError, dial_unless};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{LinkError, Links, session};
@@ -29,6 +29,8 @@ const MOST_OF_ONE: usize = 16;
 const MOST: usize = 64;
 /// How often an address that leads to a balancer with another link looks whether that link is still there.
 const STAND_BY: Duration = Duration::from_secs(1);
+/// A balancer whose link has ended may take so long to come back before that is worth a warning.
+const RETURN: Duration = Duration::from_secs(5);
 
 /// What a link's task works with.
 #[derive(Clone)]
@@ -79,6 +81,7 @@ impl Dialler {
         wanted: watch::Receiver<BTreeSet<SocketAddr>>,
     ) -> Result<SocketAddr, LinkError> {
         let (mut pause, mut refused, mut failed) = (REDIAL.0, 0, false);
+        let mut lost_at: Option<Instant> = None;
         while !self.stop.is_cancelled() && wanted.borrow().contains(&address) {
             let identity = self.links.identity();
             let hello = self.links.hello();
@@ -91,6 +94,7 @@ impl Dialler {
                     tracing::info!(balancer = link.welcome.name, %address, "linked");
                     let ended = session::run(&self.links, &text, link, &self.pipeline, &self.stop).await;
                     tracing::info!(%address, %ended, "the link ended");
+                    lost_at = Some(Instant::now());
                     // It may have been the balancer that died, with frames that it retained.
                     self.sweep.ask();
                 }
@@ -108,8 +112,12 @@ impl Dialler {
                             return Err(error.into());
                         }
                     }
+                    // A balancer that has just ended may be on its way back, or this worker on its way after it.
+                    let expected = lost_at.is_some_and(|at| at.elapsed() < RETURN);
                     // Of a name's addresses some may never answer; that is worth a line, not one every two seconds.
-                    if !std::mem::replace(&mut failed, true) || !self.links.is_linked() {
+                    if expected {
+                        tracing::debug!(%address, %error, "no link; trying again");
+                    } else if !std::mem::replace(&mut failed, true) || !self.links.is_linked() {
                         tracing::warn!(%address, %error, "no link; trying again");
                     }
                 }

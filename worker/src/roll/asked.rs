@@ -106,7 +106,8 @@ impl Roll {
 /// Why this server cannot be removed.
 fn objection(server: &Server, servers: &[Server]) -> Option<String> {
     let name = &server.name;
-    if server.combined {
+    // What is gone of one may be removed: a folder that was deleted, a machine that died, fewer --workers than before.
+    if server.combined && server.state != "gone" {
         return Some(format!("{name} is part of a `limpet up` and ends only with it: stop that process"));
     }
     if server.key.is_empty() {
@@ -129,5 +130,24 @@ fn removal(server: &Server) -> String {
              cannot be moved from here: those that send to it must be pointed at another balancer. It still holds the \
              cluster's keys: delete its data folder"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_of_an_up_can_be_removed_and_what_runs_cannot() {
+        let part = |state: &str| Server {
+            name: "up-2".into(),
+            role: Role::Worker.as_str().into(),
+            state: state.into(),
+            key: "k".into(),
+            combined: true,
+            ..Server::default()
+        };
+        assert!(objection(&part("ready"), &[]).unwrap().contains("part of a `limpet up`"));
+        assert_eq!(objection(&part("gone"), &[]), None);
     }
 }

@@ -94,6 +94,7 @@ impl UserService for Grpc {
         let known = self.user("user.id", &given.id).await?;
         if !given.is_admin || !given.is_active {
             not_yourself(&caller, known.id, "demote or disable")?;
+            self.0.keep_an_administrator(&known).await?;
         }
         let user = User {
             updated_at: clock::now(),
@@ -112,6 +113,7 @@ impl UserService for Grpc {
         caller.network(Access::Write)?;
         let id = fields::id("id", &request.id)?;
         not_yourself(&caller, id, "delete")?;
+        self.0.keep_an_administrator(&self.user("id", &request.id).await?).await?;
         self.0.store.delete_user(id).await.map_err(ApiError::from)?;
         reply(())
     }
