@@ -7,15 +7,11 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use limpet_link::files;
 use limpet_shared::Eui64;
 use tokio::sync::watch;
-
-/// Changes are gathered for so long before they are written.
-const GATHER: Duration = Duration::from_millis(200);
 
 /// As many as there are gateways with that policy.
 #[derive(Clone, Default)]
@@ -24,6 +20,14 @@ struct Table(Arc<Mutex<BTreeMap<Eui64, IpAddr>>>);
 impl Table {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Eui64, IpAddr>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn text(&self) -> String {
+        self.lock().iter().fold(String::new(), |mut text, (gateway, address)| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{gateway} {address}");
+            text
+        })
     }
 }
 
@@ -84,26 +88,10 @@ impl Holds {
 }
 
 impl Keeper {
-    pub async fn run(mut self) {
-        while self.changed.changed().await.is_ok() {
-            self.write().await;
-            tokio::time::sleep(GATHER).await;
-        }
-    }
-
-    async fn write(&self) {
-        let (path, held) = (self.path.clone(), self.table.lock().clone());
-        let written = tokio::task::spawn_blocking(move || {
-            let mut text = String::new();
-            for (gateway, address) in held {
-                // Writing to a string cannot fail.
-                let _ = writeln!(text, "{gateway} {address}");
-            }
-            files::write(&path, text.as_bytes())
-        });
-        if let Ok(Err(error)) = written.await {
-            tracing::error!(%error, "cannot keep which addresses are held for gateways");
-        }
+    pub async fn run(self) {
+        let table = self.table;
+        files::keep(self.path, "which addresses are held for gateways", self.changed, |()| table.text().into_bytes())
+            .await;
     }
 }
 

@@ -33,15 +33,8 @@ pub fn load(path: &Path) -> Option<Cluster> {
 }
 
 /// Writes each new version, or only the latest of many; ends after the last one when the sender is gone.
-pub async fn keep(path: PathBuf, mut versions: watch::Receiver<Cluster>) {
-    while versions.changed().await.is_ok() {
-        let bytes = versions.borrow_and_update().encode_to_vec();
-        let target = path.clone();
-        let written = tokio::task::spawn_blocking(move || files::write(&target, &bytes)).await;
-        if let Ok(Err(error)) = written {
-            tracing::error!(%error, "cannot keep what is known of the network");
-        }
-    }
+pub async fn keep(path: PathBuf, versions: watch::Receiver<Cluster>) {
+    files::keep(path, "what is known of the network", versions, Message::encode_to_vec).await;
 }
 
 #[cfg(test)]

@@ -5,7 +5,15 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use tokio::sync::watch;
+
+/// Changes are gathered for so long before they are written.
+const GATHER: Duration = Duration::from_millis(200);
+/// The pause after a write that failed.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// A file or folder that could not be used, with its path and the system's word.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +59,32 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FileError::new("remove", path, source)),
         _ => Ok(()),
+    }
+}
+
+/// Keeps what changes in a file until its sender is gone: of many changes in a short time the last one. A write that failed, on
+/// a full disk perhaps, is tried again. `what` completes "cannot keep".
+pub async fn keep<T>(
+    path: PathBuf,
+    what: &'static str,
+    mut changes: watch::Receiver<T>,
+    text: impl Fn(&T) -> Vec<u8> + Send,
+) where
+    T: Send + Sync,
+{
+    let mut failing = false;
+    while failing || changes.changed().await.is_ok() {
+        let (target, bytes) = (path.clone(), text(&changes.borrow_and_update()));
+        let written = tokio::task::spawn_blocking(move || write(&target, &bytes)).await;
+        let failed = matches!(written, Ok(Err(_)));
+        if let (Ok(Err(error)), false) = (&written, failing) {
+            tracing::error!(%error, "cannot keep {what}; it is tried again");
+        }
+        let over = changes.has_changed().is_err();
+        failing = failed && !over;
+        if !over {
+            tokio::time::sleep(if failed { TRY_AGAIN } else { GATHER }).await;
+        }
     }
 }
 

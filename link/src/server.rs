@@ -3,8 +3,8 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
-    path::PathBuf,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use limpet_shared::{
 };
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::{
-    sync::{Mutex, mpsc},
+    sync::{Mutex, mpsc, watch},
     task::AbortHandle,
 };
 
@@ -24,7 +24,7 @@ use crate::{
     authority::{Authority, AuthorityError},
     connection::{CODE_DONE, CODE_REFUSED, Ended, Link},
     door::{Admission, Door},
-    endpoint,
+    endpoint, files,
     identity::{self, Identity, PeerName},
     join::server::Joins,
     name::NameState,
@@ -116,7 +116,13 @@ impl LinkServer {
         let joins = Arc::new(joins);
         let newcomers = joins.clone();
         let (sender, incoming) = mpsc::channel(ARRIVALS);
-        tokio::spawn(accept_all(endpoint.clone(), Hall { names, joins, incoming: sender }));
+        let kept_at = config.cluster.join("known.txt");
+        let (door, known) = (Door::new(Instant::now(), known_before(&kept_at)), watch::channel(Vec::new()));
+        let hall = Hall { names, joins, incoming: sender, known: known.0 };
+        tokio::spawn(accept_all(endpoint.clone(), hall, door));
+        tokio::spawn(files::keep(kept_at, "the addresses of the cluster's servers", known.1, |known| {
+            lines(known.as_slice())
+        }));
         let renewal = tokio::spawn(renew(endpoint.clone(), authority.clone(), folder, identity));
         let (incoming, others) = (Mutex::new(incoming), Default::default());
         Ok(Self { endpoint, authority, advertise, local, key, ledger, others, joins: newcomers, incoming, renewal })
@@ -226,14 +232,29 @@ struct Hall {
     names: Names,
     joins: Arc<Joins>,
     incoming: mpsc::Sender<Incoming>,
+    /// Addresses of the cluster's servers, whenever there is a new one.
+    known: watch::Sender<Vec<IpAddr>>,
+}
+
+/// The addresses that an earlier run has known; what cannot be read is learnt again.
+fn known_before(path: &Path) -> Vec<IpAddr> {
+    let text = files::read(path).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read the addresses of the cluster's servers");
+        None
+    });
+    text.iter().flat_map(|text| text.lines()).filter_map(|line| line.parse().ok()).collect()
+}
+
+fn lines(addresses: &[IpAddr]) -> Vec<u8> {
+    addresses.iter().map(|address| format!("{address}\n")).collect::<String>().into_bytes()
 }
 
 /// Introductions that go on, by their number at the door.
 type Guests = std::sync::Mutex<(Door, HashMap<u64, AbortHandle>)>;
 
 /// Nothing here waits for a stranger.
-async fn accept_all(endpoint: Endpoint, hall: Hall) {
-    let guests = Arc::new(Guests::new((Door::new(Instant::now()), HashMap::new())));
+async fn accept_all(endpoint: Endpoint, hall: Hall, door: Door) {
+    let guests = Arc::new(Guests::new((door, HashMap::new())));
     while let Some(stranger) = endpoint.accept().await {
         // Whoever asks must first show that it owns its address: forged ones cost a packet and no memory.
         if !stranger.remote_address_validated() && stranger.may_retry() {
@@ -251,7 +272,9 @@ async fn accept_all(endpoint: Endpoint, hall: Hall) {
         let task = tokio::spawn(async move {
             let good = receive(stranger, &hall).await;
             let (door, going_on) = &mut *over.lock().unwrap_or_else(PoisonError::into_inner);
-            door.ended(Instant::now(), id, good);
+            if door.ended(Instant::now(), id, good) {
+                hall.known.send_replace(door.known());
+            }
             going_on.remove(&id);
         });
         going_on.insert(id, task.abort_handle());

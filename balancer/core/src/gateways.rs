@@ -225,8 +225,10 @@ impl Gateways {
         let guests: Vec<Eui64> = self.guests.iter().map(|(&eui, _)| eui).collect();
         for eui in guests {
             if knowledge.knows(eui) {
-                if let Some(gateway) = self.guests.remove(&eui) {
-                    self.known.insert(eui, gateway);
+                // Whoever was let in while nobody knew better has not taken the place of the address that is held.
+                match (self.guests.remove(&eui), self.holds.contains_key(&eui)) {
+                    (Some(gateway), false) => drop(self.known.insert(eui, gateway)),
+                    _ => out.push(eui),
                 }
             } else if !accept_unknown {
                 self.guests.remove(&eui);

@@ -264,6 +264,21 @@ fn a_held_address_is_kept_until_it_was_silent_for_long_enough() {
 }
 
 #[test]
+fn a_held_address_is_held_though_what_was_known_of_the_network_is_lost() {
+    let mut w = World::new(Config::default());
+    w.balancer = Balancer::new(Config::default(), None);
+    let now = w.now();
+    w.balancer.restore_hold(now, eui(1), at([10, 0, 0, 1]).address.ip());
+    assert_eq!(heard(&mut w, [10, 0, 0, 2]), None, "nobody knows yet who may be where");
+    let a = w.connect("a");
+    let mut known = cluster(4, [eui(1)]);
+    known.gateways[0].policy = "hold:60".into();
+    w.control(a, ToBalancer::Cluster(known));
+    assert_eq!(heard(&mut w, [10, 0, 0, 2]), Some(DropReason::AddressHeld));
+    assert_eq!(heard(&mut w, [10, 0, 0, 1]), None);
+}
+
+#[test]
 fn a_held_address_is_held_after_a_restart() {
     let mut before = with_policy("hold:60");
     assert_eq!(heard(&mut before, [10, 0, 0, 1]), None);

@@ -235,9 +235,14 @@ fn a_pull_data_in_a_gateways_name_gets_a_copy_and_diverts_nothing() {
     assert_eq!(w.tx_acks(a).len(), 1);
 }
 
+/// The version that a PULL_RESP is written in, and its JSON.
+type Told = (u8, String);
+/// The window that a worker was told of, and its error.
+type Fate = (u32, String);
+
 /// Somebody asks in the gateway's name, in version 1, and answers at once with `error` whatever he is sent; the gateway
 /// answers after 600 ms with `own`. What the gateway was told to transmit, and what the worker was told.
-fn beside_a_stranger(error: &str, own: &'static str) -> (Vec<(u8, String)>, Vec<(u32, String)>) {
+fn beside_a_stranger(error: &str, own: &'static str) -> (Vec<Told>, Vec<Fate>) {
     let (mut w, a) = one_worker();
     // It is known to answer, and slowly.
     for key in 0..2 {
