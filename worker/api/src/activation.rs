@@ -23,7 +23,7 @@ pub(crate) async fn activate(api: &Api, context: &DeviceContext, wanted: &Activa
     let store = api.store.as_ref();
     let region = region_of(api, &context.profile)?;
     if context.profile.flush_queue_on_activate {
-        store.flush_queue(wanted.dev_eui).await?;
+        store.flush_queue(wanted.dev_eui, u64::MAX).await?;
     }
     let keys = SessionKeys { nwk_s_key: wanted.nwk_s_key, app_s_key: wanted.app_s_key };
     let session = replace_current(store, context, |next, queue_done| {

@@ -1,7 +1,9 @@
 //! OTAA: what a JoinRequest is to its device, and the session that accepting it makes.
 
+use alloc::vec::Vec;
+
 use limpet_shared::{
-    DevAddr, UnixMicros,
+    AesKey, DevAddr, Eui64, UnixMicros,
     lorawan::{JoinAccept, JoinRequest, session_keys},
     region::Region,
 };
@@ -12,6 +14,9 @@ use crate::{
     model::*,
     session,
 };
+
+/// The number of a join's slot in its session.
+const FIRST_SLOT: u64 = 1;
 
 /// Why a JoinRequest makes no session. Each variant is a drop reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +61,8 @@ pub struct Join<'a> {
     pub net_id: u32,
     /// 32 random bits: the device part of the DevAddr.
     pub random: u32,
+    /// Items of the device's queue up to this number are not for the new session; absent if all of them stay.
+    pub flush: Option<u64>,
     /// The session that the device was in so far.
     pub before: Option<&'a SessionRow>,
     pub worker: &'a str,
@@ -106,7 +113,28 @@ pub fn accept(join: &Join<'_>) -> Result<(DeviceState, JoinRow), JoinDrop> {
     if let Some(row) = join.before.filter(|row| !row.session.joined) {
         next.remember_counter(row);
     }
-    Ok((next, JoinRow { dev_eui: state.dev_eui, dev_nonce: join.request.dev_nonce, session, accept }))
+    let (dev_eui, dev_nonce) = (state.dev_eui, join.request.dev_nonce);
+    Ok((next, JoinRow { dev_eui, dev_nonce, session, accept, retired: state.previous }))
+}
+
+/// What is kept of the join of this session when a newer one has come: it is never finished, so neither keys nor bytes.
+pub fn over(session: &CurrentSession, region: &Region) -> Option<JoinRow> {
+    let none = AesKey([0; 16]);
+    let keys = SessionKeys { nwk_s_key: none, app_s_key: none };
+    let mut kept = session::begin(session.key, session.since, true, region, keys);
+    kept.slot.number = FIRST_SLOT;
+    let accept = PlannedDownlink {
+        key: 0,
+        gateway: Eui64(0),
+        fcnt_down: 0,
+        phy: Vec::new(),
+        windows: Vec::new(),
+        balancer: 0,
+        item: None,
+        others: Vec::new(),
+    };
+    let (dev_eui, dev_nonce) = (session.key.dev_eui, session.dev_nonce?);
+    Some(JoinRow { dev_eui, dev_nonce, session: kept, accept, retired: None })
 }
 
 fn new_session(join: &Join<'_>, received_at: UnixMicros) -> Session {
@@ -120,7 +148,8 @@ fn new_session(join: &Join<'_>, received_at: UnixMicros) -> Session {
     let keys = session_keys(&app_key, state.next_join_nonce, join.net_id, request.dev_nonce);
     let keys = SessionKeys { nwk_s_key: keys.nwk_s_key, app_s_key: keys.app_s_key };
     let mut session = session::begin(key, received_at, true, join.home, keys);
-    session.queue_done = join.before.map_or(0, queue_done);
+    // Flushing is this number, so that it is written with the session and by nobody else.
+    session.queue_done = join.before.map_or(0, queue_done).max(join.flush.unwrap_or_default());
     // A device that took the CFList knows its channels; the others are told by LinkADRReq.
     session.mac.channels_set = takes_cf_list(join) && join.home.cf_list().is_some();
     session
@@ -132,7 +161,7 @@ fn takes_cf_list(join: &Join<'_>) -> bool {
     dynamic_plan || join.context.profile.mac_version >= MacVersion::V1_0_3
 }
 
-fn accept_bytes(join: &Join<'_>, session: &Session) -> alloc::vec::Vec<u8> {
+fn accept_bytes(join: &Join<'_>, session: &Session) -> Vec<u8> {
     let accept = JoinAccept {
         join_nonce: join.state.next_join_nonce,
         net_id: join.net_id,
@@ -158,9 +187,14 @@ fn queue_done(row: &SessionRow) -> u64 {
 }
 
 /// A confirmed downlink that was transmitted in the session so far: a device that has started anew acknowledges it no more.
+/// One of which that is not known is offered again, unless the queue is flushed.
 fn unacknowledged(join: &Join<'_>, session: &Session, at: UnixMicros) -> Option<Event> {
     let row = join.before?;
-    let awaiting = row.session.awaiting_ack.as_ref().filter(|a| row.marks.sent > u64::from(a.fcnt_down))?;
+    let awaiting = row
+        .session
+        .awaiting_ack
+        .as_ref()
+        .filter(|a| join.flush.is_some() || row.marks.sent > u64::from(a.fcnt_down))?;
     let AwaitingAck { queue_item, fcnt_down } = awaiting.clone();
     Some(Event {
         id: ident::event_id("ack at join", &session.key, 0, fcnt_down),
@@ -178,7 +212,7 @@ fn first_slot(join: &Join<'_>, session: &Session, accept: PlannedDownlink, recei
         kind: EventKind::Join(JoinEvent { dev_addr: session.key.dev_addr, region: join.home.name().into() }),
     };
     Slot {
-        number: 1,
+        number: FIRST_SLOT,
         kind: SlotKind::Join,
         received_at,
         worker: join.worker.into(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join;
 use limpet_shared::{lorawan::JoinRequest, region::Region};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
@@ -34,13 +35,13 @@ impl Pipeline {
         let Some(home) = self.home(&context, region) else { return Ok(self.refuse("region_mismatch", request)) };
         if let Some(row) = self.store.join_row(request.dev_eui, request.dev_nonce, freshness).await? {
             let anew = !copies.swept && copies.received_at() >= row.session.since + REPEAT_AFTER;
-            return match self.finish_join(&row, region, copies).await {
+            return match self.finish_join(&row, &context, region, copies).await {
                 Ok(Flow::Done) if anew => Ok(self.refuse_and_tell("dev_nonce_used", request, copies, &context).await),
                 other => other,
             };
         }
         let state = self.store.device_state(request.dev_eui, freshness).await?;
-        let before = self.session_before(&state).await?;
+        let (before, flush) = try_join(self.session_before(&state), self.flush(&context)).await?;
         let receptions = &copies.receptions;
         let accepted = join::accept(&Join {
             request,
@@ -52,6 +53,7 @@ impl Pipeline {
             ways: &self.ways(copies),
             net_id: self.net_id,
             random: self.surroundings.random(),
+            flush,
             before: before.as_ref(),
             worker: &self.name,
             now: self.now_of_first(copies),
@@ -93,40 +95,68 @@ impl Pipeline {
         }
         self.metrics.joined();
         self.note_joined(row);
-        if context.profile.flush_queue_on_activate {
-            self.until_stored("flush_queue", || self.store.flush_queue(next.dev_eui)).await;
-        }
-        if let Some(old) = state.previous {
-            self.retire(&old, context).await?;
-        }
         let session = &row.session;
         let _acting = self.acting.begin(&session.key, session.slot.number);
-        if !self.create(row).await? {
-            return Ok(Flow::Done);
+        if self.create(row).await? {
+            self.act(session, context, region).await;
         }
-        self.act(session, context, region).await;
+        // The JoinAccept waits for none of this.
+        self.clear_up(row, context, Freshness::Serial).await?;
+        if let Some(over) = state.current.and_then(|current| join::over(&current, region)) {
+            self.store.shrink_join(next, &over).await?;
+        }
         Ok(Flow::Done)
     }
 
+    /// Up to where the device's queue is flushed, if its profile wants that.
+    async fn flush(&self, context: &DeviceContext) -> Result<Option<u64>, StoreError> {
+        if !context.profile.flush_queue_on_activate {
+            return Ok(None);
+        }
+        self.store.queue_last(context.device.dev_eui).await.map(Some)
+    }
+
+    /// Deletes what the join has made useless: the session before the one before, and flushed items, which are offered no more.
+    async fn clear_up(&self, row: &JoinRow, context: &DeviceContext, freshness: Freshness) -> Result<(), StoreError> {
+        if let Some(old) = &row.retired {
+            self.retire(old, context, freshness).await?;
+        }
+        if context.profile.flush_queue_on_activate && row.session.queue_done > 0 {
+            self.store.flush_queue(row.dev_eui, row.session.queue_done).await?;
+        }
+        Ok(())
+    }
+
     /// The join was accepted, by whomever: what is missing of it is done from its row, with the same bytes.
-    async fn finish_join(&self, row: &JoinRow, region: &Region, copies: &Transmission) -> Result<Flow, StoreError> {
+    async fn finish_join(
+        &self,
+        row: &JoinRow,
+        context: &DeviceContext,
+        region: &Region,
+        copies: &Transmission,
+    ) -> Result<Flow, StoreError> {
         let session = &row.session;
-        match self.store.session(&session.key, Freshness::Serial).await? {
-            Some(stored) if stored.slot_is_out() => Ok(self.verdict("duplicate", &stored)),
+        let flow = match self.store.session(&session.key, Freshness::Serial).await? {
+            Some(stored) if stored.slot_is_out() => self.verdict("duplicate", &stored),
             Some(stored) if stored.session.slot.number == session.slot.number => {
-                self.finish_slot(&stored, copies).await
+                self.finish_slot(&stored, copies).await?
             }
-            Some(stored) => Ok(self.verdict("duplicate", &stored)),
-            None if self.acting.contains(&session.key, session.slot.number) => Ok(Flow::Wait(BEING_MADE)),
+            Some(stored) => self.verdict("duplicate", &stored),
+            None if self.acting.contains(&session.key, session.slot.number) => Flow::Wait(BEING_MADE),
             None => {
-                if self.is_current(row).await? && self.create(row).await? {
+                if !row.is_over() && self.is_current(row).await? && self.create(row).await? {
                     return Ok(Flow::Again);
                 }
                 tracing::debug!(dev_eui = %row.dev_eui, region = region.name(), "another session came before this join's");
                 self.metrics.dropped("join_superseded");
-                Ok(Flow::Done)
+                Flow::Done
             }
+        };
+        // Whoever decided the join may have died before it came to this.
+        if matches!(flow, Flow::Done) && !self.acting.contains(&session.key, session.slot.number) {
+            self.clear_up(row, context, Freshness::Quorum).await?;
         }
+        Ok(flow)
     }
 
     async fn is_current(&self, row: &JoinRow) -> Result<bool, StoreError> {
@@ -147,8 +177,8 @@ impl Pipeline {
     }
 
     /// The session before the one before: nobody can be in it any more. Its last event is kept.
-    async fn retire(&self, key: &SessionKey, context: &DeviceContext) -> Result<(), StoreError> {
-        if let Some(row) = self.store.session(key, Freshness::Serial).await? {
+    async fn retire(&self, key: &SessionKey, context: &DeviceContext, freshness: Freshness) -> Result<(), StoreError> {
+        if let Some(row) = self.store.session(key, freshness).await? {
             self.keep_slot(&row, context).await?;
             self.store.delete_session(key).await?;
         }

@@ -6,6 +6,7 @@ mod counters;
 mod crashes;
 mod downlinks;
 mod foreign;
+mod joins;
 mod refusals;
 mod waiting;
 

@@ -136,6 +136,9 @@ impl FrameStore for MemoryStore {
     async fn commit_join(&self, next: &DeviceState, join: Option<&JoinRow>) -> Result<Commit> {
         Ok(self.state.lock().commit_join(next, join))
     }
+    async fn shrink_join(&self, state: &DeviceState, row: &JoinRow) -> Result<Commit> {
+        Ok(self.state.lock().shrink_join(state, row))
+    }
     async fn flush_dev_nonces(&self, dev_eui: Eui64) -> Result<()> {
         self.state.lock().flush_dev_nonces(dev_eui);
         Ok(())
@@ -153,9 +156,12 @@ impl FrameStore for MemoryStore {
         }
         Ok(())
     }
-    async fn flush_queue(&self, dev_eui: Eui64) -> Result<()> {
+    async fn queue_last(&self, dev_eui: Eui64) -> Result<u64> {
+        Ok(self.state.lock().queues.get(&dev_eui).map_or(0, |queue| queue.last))
+    }
+    async fn flush_queue(&self, dev_eui: Eui64, last: u64) -> Result<()> {
         if let Some(queue) = self.state.lock().queues.get_mut(&dev_eui) {
-            queue.items.clear();
+            queue.items.retain(|seq, _| *seq > last);
         }
         Ok(())
     }

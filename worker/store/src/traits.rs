@@ -149,6 +149,8 @@ pub trait FrameStore: Send + Sync + 'static {
     /// One batch: `next` replaces the state at `next.rev - 1`, and `join` (if any) is inserted. Both or neither;
     /// refused also if the DevNonce is there already.
     async fn commit_join(&self, next: &DeviceState, join: Option<&JoinRow>) -> Result<Commit>;
+    /// Puts `row` in the place of what is kept of a used DevNonce, if the device's state is (still) `state`.
+    async fn shrink_join(&self, state: &DeviceState, row: &JoinRow) -> Result<Commit>;
     /// Forgets the DevNonces of a device (conditional like [`Self::commit_join`]).
     async fn flush_dev_nonces(&self, dev_eui: Eui64) -> Result<()>;
 
@@ -158,7 +160,10 @@ pub trait FrameStore: Send + Sync + 'static {
     /// Items after `after`, oldest first; also those that have expired: the reader judges.
     async fn queue(&self, dev_eui: Eui64, after: u64, limit: u32) -> Result<Vec<QueueItem>>;
     async fn delete_queue_item(&self, dev_eui: Eui64, seq: u64) -> Result<()>;
-    async fn flush_queue(&self, dev_eui: Eui64) -> Result<()>;
+    /// The last number that was given to an item of the device's queue; 0 before the first.
+    async fn queue_last(&self, dev_eui: Eui64) -> Result<u64>;
+    /// Deletes the items up to number `last`.
+    async fn flush_queue(&self, dev_eui: Eui64, last: u64) -> Result<()>;
 
     async fn put_pending(&self, event: PendingEvent) -> Result<()>;
     /// Whether the device has an event waiting for this integration.

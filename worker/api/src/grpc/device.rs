@@ -158,7 +158,7 @@ impl DeviceService for Grpc {
     async fn flush_queue(&self, request: Request<api::FlushDeviceQueueRequest>) -> Reply<()> {
         let (caller, request) = self.admit(request).await?;
         let device = self.device_of(&caller, &request.dev_eui, Access::Write).await?.device;
-        self.0.store.flush_queue(device.dev_eui).await.map_err(ApiError::from)?;
+        self.0.store.flush_queue(device.dev_eui, u64::MAX).await.map_err(ApiError::from)?;
         reply(())
     }
 

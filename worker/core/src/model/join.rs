@@ -67,6 +67,16 @@ pub struct JoinRow {
     pub session: Session,
     /// The JoinAccept.
     pub accept: PlannedDownlink,
+    /// The session before the one before: nobody can be in it any more, and whoever finishes the join deletes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<SessionKey>,
+}
+
+impl JoinRow {
+    /// A newer join came after it: all that is left is which session it made, so that its request is known again.
+    pub fn is_over(&self) -> bool {
+        self.accept.phy.is_empty()
+    }
 }
 
 /// Tags or variables, as ChirpStack's clients send them.

@@ -77,3 +77,36 @@ pub(super) async fn flushed_nonces_may_be_used_again(Bench { store, new }: Bench
     assert_eq!(store.commit_join(&next, Some(&new.join(dev_eui, 5))).await?, Commit::Applied);
     Ok(())
 }
+
+pub(super) async fn what_is_kept_of_a_join_shrinks_while_the_state_stays(Bench { store, new }: Bench) -> Result<()> {
+    let dev_eui = new.eui();
+    let state = |rev| DeviceState { rev, ..DeviceState::new(dev_eui) };
+    let (first, second, less) = (new.join(dev_eui, 5), new.join(dev_eui, 6), new.join(dev_eui, 5));
+    assert_eq!(store.shrink_join(&state(1), &less).await?, Commit::Refused, "there is no state");
+    store.commit_join(&state(1), Some(&first)).await?;
+    store.commit_join(&state(2), Some(&second)).await?;
+    assert_eq!(store.shrink_join(&state(1), &less).await?, Commit::Refused, "the state has gone on");
+    assert_eq!(store.join_row(dev_eui, 5, Freshness::Serial).await?.as_ref(), Some(&first));
+    assert_eq!(store.shrink_join(&state(2), &less).await?, Commit::Applied);
+    assert_eq!(store.join_row(dev_eui, 5, Freshness::Serial).await?, Some(less));
+    assert_eq!(store.join_row(dev_eui, 6, Freshness::Serial).await?, Some(second));
+    assert_eq!(store.device_state(dev_eui, Freshness::Serial).await?, state(2));
+    let unused = new.join(dev_eui, 7);
+    assert_eq!(store.shrink_join(&state(2), &unused).await?, Commit::Refused, "that DevNonce was not used");
+    assert_eq!(store.join_row(dev_eui, 7, Freshness::Serial).await?, None);
+    Ok(())
+}
+
+pub(super) async fn many_nonces_are_flushed_whole(Bench { store, new }: Bench) -> Result<()> {
+    let dev_eui = new.eui();
+    for nonce in 0..120_u16 {
+        let rev = u64::from(nonce) + 1;
+        let state = DeviceState { rev, highest_dev_nonce: Some(nonce), ..DeviceState::new(dev_eui) };
+        assert_eq!(store.commit_join(&state, Some(&new.join(dev_eui, nonce))).await?, Commit::Applied);
+    }
+    store.flush_dev_nonces(dev_eui).await?;
+    for nonce in 0..120 {
+        assert_eq!(store.join_row(dev_eui, nonce, Freshness::Quorum).await?, None, "DevNonce {nonce}");
+    }
+    Ok(())
+}

@@ -15,7 +15,10 @@ pub(super) async fn numbers_count_up_and_are_never_given_twice(Bench { store, ne
     store.delete_queue_item(dev_eui, second.seq).await?;
     let third = store.enqueue(new.item(dev_eui)).await?;
     assert!(third.seq > second.seq, "the number of a deleted item is not given again");
-    store.flush_queue(dev_eui).await?;
+    assert_eq!(store.queue_last(dev_eui).await?, third.seq);
+    store.flush_queue(dev_eui, first.seq).await?;
+    assert_eq!(store.queue(dev_eui, 0, 10).await?, std::slice::from_ref(&third), "no more than that");
+    store.flush_queue(dev_eui, u64::MAX).await?;
     assert_eq!(store.queue(dev_eui, 0, 10).await?, []);
     assert!(store.enqueue(new.item(dev_eui)).await?.seq > third.seq, "nor after a flush");
     Ok(())
@@ -77,5 +80,24 @@ pub(super) async fn the_queue_is_read_from_where_one_stood(Bench { store, new }:
     store.delete_queue_item(dev_eui, items[0].seq).await?;
     store.delete_queue_item(dev_eui, items[0].seq).await?;
     assert_eq!(store.queue(dev_eui, 0, 1).await?, items[1..2]);
+    Ok(())
+}
+
+pub(super) async fn a_long_queue_is_flushed_up_to_a_number(Bench { store, new }: Bench) -> Result<()> {
+    let dev_eui = new.eui();
+    assert_eq!(store.queue_last(dev_eui).await?, 0, "nothing was ever queued");
+    store.flush_queue(dev_eui, u64::MAX).await?;
+    let mut items = Vec::new();
+    for _ in 0..130 {
+        items.push(store.enqueue(new.item(dev_eui)).await?);
+    }
+    store.flush_queue(dev_eui, items[119].seq).await?;
+    assert_eq!(store.queue(dev_eui, 0, 1_000).await?, items[120..]);
+    store.flush_queue(dev_eui, items[119].seq).await?;
+    let next = store.enqueue(new.item(dev_eui)).await?;
+    assert_eq!(store.queue(dev_eui, 0, 1_000).await?.len(), 11);
+    store.flush_queue(dev_eui, next.seq).await?;
+    assert_eq!(store.queue(dev_eui, 0, 1_000).await?, []);
+    assert_eq!(store.queue_last(dev_eui).await?, next.seq, "a number is not given twice");
     Ok(())
 }

@@ -190,7 +190,7 @@ impl Samples {
 
     pub fn join(&self, dev_eui: Eui64, dev_nonce: u16) -> JoinRow {
         let key = SessionKey { dev_eui, ..self.session_key() };
-        JoinRow { dev_eui, dev_nonce, session: self.session(key), accept: self.downlink() }
+        JoinRow { dev_eui, dev_nonce, session: self.session(key), accept: self.downlink(), retired: None }
     }
 
     pub fn item(&self, dev_eui: Eui64) -> QueueItem {

@@ -59,6 +59,9 @@ impl FrameStore for CqlStore {
     async fn commit_join(&self, next: &DeviceState, join: Option<&JoinRow>) -> Result<Commit> {
         self.flow.through(self.sessions.commit_join(&self.db, next, join)).await
     }
+    async fn shrink_join(&self, state: &DeviceState, row: &JoinRow) -> Result<Commit> {
+        self.flow.through(self.sessions.shrink_join(&self.db, state, row)).await
+    }
     async fn flush_dev_nonces(&self, dev_eui: Eui64) -> Result<()> {
         self.sessions.flush_dev_nonces(&self.db, dev_eui).await
     }
@@ -72,8 +75,11 @@ impl FrameStore for CqlStore {
     async fn delete_queue_item(&self, dev_eui: Eui64, seq: u64) -> Result<()> {
         self.flow.through(self.queues.delete(&self.db, dev_eui, seq)).await
     }
-    async fn flush_queue(&self, dev_eui: Eui64) -> Result<()> {
-        self.queues.flush(&self.db, dev_eui).await
+    async fn queue_last(&self, dev_eui: Eui64) -> Result<u64> {
+        self.flow.through(self.queues.last(&self.db, dev_eui)).await
+    }
+    async fn flush_queue(&self, dev_eui: Eui64, last: u64) -> Result<()> {
+        self.queues.flush(&self.db, dev_eui, last).await
     }
 
     async fn put_pending(&self, event: PendingEvent) -> Result<()> {

@@ -261,7 +261,8 @@ impl CqlStore {
         let Some(dev_eui) = dev_eui else { return Ok(()) };
         let (number, low) = match last {
             Some((_, 0)) if items.is_empty() => return Ok(()),
-            Some((_, number)) => (number, items.first().map_or(number, |first| first.seq.saturating_sub(1))),
+            // Items that are not among these may come later, and must be found.
+            Some((_, number)) => (number, items.first().map_or(0, |first| first.seq.saturating_sub(1))),
             None => self.queues.numbers(&self.db, dev_eui).await?,
         };
         let moves = self.moves().await?;

@@ -2,7 +2,10 @@
 
 use limpet_shared::Eui64;
 use limpet_worker_core::model::QueueItem;
-use scylla::statement::{batch::Batch, prepared::PreparedStatement};
+use scylla::{
+    statement::{batch::Batch, prepared::PreparedStatement},
+    value::CqlValue::{BigInt, Text},
+};
 
 use super::{
     db::{Db, How, after_lost_race},
@@ -14,6 +17,9 @@ use crate::{OpenError, Result, StoreError, words};
 const HEAD: i64 = 0;
 /// How often a number is asked for when others are faster.
 const TRIES: u32 = 200;
+/// Items that one batch deletes, and batches in which the longest queue is flushed, some of them lost to faster writers.
+const FLUSH_AT_ONCE: i32 = 50;
+const FLUSH_ROUNDS: u32 = 1_000;
 /// A queue that is longer is refused: what waits so long is not wanted any more.
 const LONGEST: i32 = 10_000;
 
@@ -27,6 +33,8 @@ pub(super) struct Queues {
     delete: PreparedStatement,
     first: Batch,
     next: Batch,
+    same: PreparedStatement,
+    take: PreparedStatement,
 }
 
 impl Queues {
@@ -50,6 +58,8 @@ impl Queues {
             delete: db.prepare(How::Cas, delete).await?,
             first: db.conditional_batch(&[&first, &item]),
             next: db.conditional_batch(&[&next, &item]),
+            same: next,
+            take: db.prepare(How::Cas, "DELETE FROM $.downlink_queue WHERE dev_eui = ? AND seq = ?").await?,
         })
     }
 
@@ -125,7 +135,16 @@ impl Queues {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let found: Vec<(String,)> = db.rows(&self.items, (dev_eui.to_string(), after, limit)).await?;
+        let device = dev_eui.to_string();
+        let mut after = after;
+        if after == HEAD {
+            // From the start: what was delivered long ago is not walked through, and most queues are empty.
+            match self.head(db, &device, &self.head).await? {
+                Some((last, low)) if low < last => after = low,
+                _ => return Ok(Vec::new()),
+            }
+        }
+        let found: Vec<(String,)> = db.rows(&self.items, (device, after, limit)).await?;
         found.iter().map(|(body,)| decode(body)).collect()
     }
 
@@ -134,17 +153,29 @@ impl Queues {
         db.cas(&self.delete, (dev_eui.to_string(), seq)).await.map(drop)
     }
 
-    pub async fn flush(&self, db: &Db, dev_eui: Eui64) -> Result<()> {
-        let ids: Vec<(i64, Option<String>)> = db.rows(&self.ids, (dev_eui.to_string(), HEAD, LONGEST)).await?;
-        for (seq, _) in ids {
-            self.delete(db, dev_eui, seq.cast_unsigned()).await?;
+    /// Some items in one batch each, on the condition that none was added meanwhile, with the note that nothing waits up to the
+    /// last of them.
+    pub async fn flush(&self, db: &Db, dev_eui: Eui64, upto: u64) -> Result<()> {
+        let (device, upto) = (dev_eui.to_string(), i64::try_from(upto).unwrap_or(i64::MAX));
+        for tries in 0..FLUSH_ROUNDS {
+            let Some((last, low)) = self.head(db, &device, &self.head_serial).await? else { return Ok(()) };
+            let ids: Vec<(i64, Option<String>)> = db.rows(&self.ids, (&device, low.max(HEAD), FLUSH_AT_ONCE)).await?;
+            let gone: Vec<i64> = ids.into_iter().map(|(seq, _)| seq).take_while(|seq| *seq <= upto).collect();
+            let Some(highest) = gone.last() else { return Ok(()) };
+            let head = vec![BigInt(last), BigInt(*highest), Text(device.clone()), BigInt(last)];
+            let rows: Vec<_> = gone.iter().map(|seq| vec![Text(device.clone()), BigInt(*seq)]).collect();
+            match db.cas_partition((&self.same, head), &self.take, &rows).await {
+                Ok(true) | Err(StoreError::Unknown(_)) => {}
+                Ok(false) => after_lost_race(tries).await,
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        Err(StoreError::Unknown(format!("the queue of {dev_eui} was not flushed whole")))
     }
 
     /// Everything of a device that is gone: also the number.
     pub async fn delete_device(&self, db: &Db, dev_eui: Eui64) -> Result<()> {
-        self.flush(db, dev_eui).await?;
+        self.flush(db, dev_eui, u64::MAX).await?;
         db.cas(&self.delete, (dev_eui.to_string(), HEAD)).await.map(drop)
     }
 }

@@ -46,6 +46,7 @@ pub(super) struct Sessions {
     next_state: PreparedStatement,
     next_state_with_join: Batch,
     forget_nonce: PreparedStatement,
+    shrink: Batch,
     delete_state: PreparedStatement,
 }
 
@@ -93,10 +94,11 @@ impl Sessions {
             join_row: db.prepare(Read, join_row).await?,
             join_row_serial: db.prepare(Serial, join_row).await?,
             nonces: db
-                .prepare(Serial, "SELECT dev_nonce FROM $.device_state WHERE dev_eui = ? AND dev_nonce >= 0 LIMIT ?")
+                .prepare(Serial, "SELECT dev_nonce FROM $.device_state WHERE dev_eui = ? AND dev_nonce > ? LIMIT ?")
                 .await?,
             first_state_with_join: db.conditional_batch(&[&first, &join]),
             next_state_with_join: db.conditional_batch(&[&next, &join]),
+            shrink: db.conditional_batch(&[&next, &join]),
             first_state: first,
             next_state: next,
             forget_nonce: db.prepare(Cas, "DELETE FROM $.device_state WHERE dev_eui = ? AND dev_nonce = ?").await?,
@@ -192,26 +194,43 @@ impl Sessions {
         Ok(commit(applied))
     }
 
-    /// In one batch each: some DevNonces, and a new revision, so that a join that is under way starts again.
+    /// The state is written as it is, on the condition that it is so. What was read before about the DevNonce then still holds,
+    /// for rows of DevNonces come and go with a new revision only.
+    pub async fn shrink_join(&self, db: &Db, state: &DeviceState, row: &JoinRow) -> Result<Commit> {
+        let (device, nonce) = (state.dev_eui.to_string(), i32::from(row.dev_nonce));
+        if self.join_body(db, row.dev_eui, nonce, Freshness::Quorum).await?.is_none() {
+            return Ok(Commit::Refused);
+        }
+        let rev = state.rev.cast_signed();
+        let values = ((rev, encode(state)?, &device, rev), (&device, nonce, encode(row)?));
+        Ok(commit(db.cas_batch(&self.shrink, values).await?))
+    }
+
+    /// In one batch each: some DevNonces, and a new revision, so that a join that is under way starts again. Each round goes on
+    /// behind what the last one has forgotten, as long as nobody else has written meanwhile.
     pub async fn flush_dev_nonces(&self, db: &Db, dev_eui: Eui64) -> Result<()> {
+        let mut mine = None;
         for _ in 0..FORGET_ROUNDS {
             let mut state = self.device_state(db, dev_eui, Freshness::Serial).await?;
             if state.rev == 0 {
                 return Ok(());
             }
             let device = dev_eui.to_string();
-            let nonces: Vec<(i32,)> = db.rows(&self.nonces, (&device, FORGET_AT_ONCE)).await?;
+            let behind = mine.filter(|(rev, _)| *rev == state.rev).map_or(STATE, |(_, highest)| highest);
+            let nonces: Vec<(i32,)> = db.rows(&self.nonces, (&device, behind, FORGET_AT_ONCE)).await?;
             if nonces.is_empty() && state.highest_dev_nonce.is_none() {
                 return Ok(());
             }
             let expected = state.rev.cast_signed();
             state.rev += 1;
             state.highest_dev_nonce = None;
-            let state = vec![BigInt(expected + 1), Text(encode(&state)?), Text(device.clone()), BigInt(expected)];
+            let highest = nonces.last().map_or(behind, |(nonce,)| *nonce);
+            let next = vec![BigInt(expected + 1), Text(encode(&state)?), Text(device.clone()), BigInt(expected)];
             let nonces = nonces.iter().map(|(nonce,)| vec![Text(device.clone()), Int(*nonce)]).collect::<Vec<_>>();
-            match db.cas_partition((&self.next_state, state), &self.forget_nonce, &nonces).await {
-                // More may be left, or another was faster: the next round sees.
-                Ok(_) | Err(StoreError::Unknown(_)) => {}
+            match db.cas_partition((&self.next_state, next), &self.forget_nonce, &nonces).await {
+                Ok(true) => mine = Some((state.rev, highest)),
+                // Another was faster, or nobody knows: all are looked for again.
+                Ok(false) | Err(StoreError::Unknown(_)) => mine = None,
                 Err(error) => return Err(error),
             }
         }
@@ -236,13 +255,7 @@ impl Sessions {
         for key in self.keys_of_device(db, dev_eui).await? {
             self.delete(db, &key).await?;
         }
-        loop {
-            let nonces: Vec<(i32,)> = db.rows(&self.nonces, (&device, FORGET_AT_ONCE)).await?;
-            if nonces.is_empty() {
-                break;
-            }
-            self.flush_dev_nonces(db, dev_eui).await?;
-        }
+        self.flush_dev_nonces(db, dev_eui).await?;
         db.cas(&self.delete_state, (device,)).await.map(drop)
     }
 }

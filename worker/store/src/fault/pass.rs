@@ -42,11 +42,13 @@ pass_on! {
         read device_state(dev_eui: Eui64, freshness: Freshness) -> Result<DeviceState>;
         read join_row(dev_eui: Eui64, dev_nonce: u16, freshness: Freshness) -> Result<Option<JoinRow>>;
         write commit_join(next: &DeviceState, join: Option<&JoinRow>) -> Result<Commit>;
+        write shrink_join(state: &DeviceState, row: &JoinRow) -> Result<Commit>;
         write flush_dev_nonces(dev_eui: Eui64) -> Result<()>;
         write enqueue(item: QueueItem) -> Result<QueueItem>;
         read queue(dev_eui: Eui64, after: u64, limit: u32) -> Result<Vec<QueueItem>>;
         write delete_queue_item(dev_eui: Eui64, seq: u64) -> Result<()>;
-        write flush_queue(dev_eui: Eui64) -> Result<()>;
+        read queue_last(dev_eui: Eui64) -> Result<u64>;
+        write flush_queue(dev_eui: Eui64, last: u64) -> Result<()>;
         write put_pending(event: PendingEvent) -> Result<()>;
         read has_pending(integration: IntegrationId, device: Eui64) -> Result<bool>;
         read may_have_pending() -> Result<bool>;

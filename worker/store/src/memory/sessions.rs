@@ -64,6 +64,17 @@ impl State {
         Commit::Applied
     }
 
+    pub(super) fn shrink_join(&mut self, state: &DeviceState, row: &JoinRow) -> Commit {
+        if self.states.get(&state.dev_eui).is_none_or(|known| known.rev != state.rev) {
+            return Commit::Refused;
+        }
+        match self.joins.get_mut(&(row.dev_eui, row.dev_nonce)) {
+            Some(known) => known.clone_from(row),
+            None => return Commit::Refused,
+        }
+        Commit::Applied
+    }
+
     pub(super) fn flush_dev_nonces(&mut self, dev_eui: Eui64) {
         if let Some(state) = self.states.get_mut(&dev_eui) {
             state.rev += 1;

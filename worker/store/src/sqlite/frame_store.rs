@@ -75,6 +75,10 @@ impl FrameStore for SqliteStore {
         let (next, join) = (next.clone(), join.cloned());
         self.writer.write(move |conn| sessions::commit_join(conn, &next, join.as_ref())).await
     }
+    async fn shrink_join(&self, state: &DeviceState, row: &JoinRow) -> Result<Commit> {
+        let (rev, row) = (state.rev, row.clone());
+        self.writer.write(move |conn| sessions::shrink_join(conn, rev, &row)).await
+    }
     async fn flush_dev_nonces(&self, dev_eui: Eui64) -> Result<()> {
         self.writer.write(move |conn| sessions::flush_dev_nonces(conn, dev_eui)).await
     }
@@ -88,8 +92,11 @@ impl FrameStore for SqliteStore {
     async fn delete_queue_item(&self, dev_eui: Eui64, seq: u64) -> Result<()> {
         self.writer.write(move |conn| sessions::delete_queue_item(conn, dev_eui, seq)).await
     }
-    async fn flush_queue(&self, dev_eui: Eui64) -> Result<()> {
-        self.writer.write(move |conn| sessions::flush_queue(conn, dev_eui)).await
+    async fn queue_last(&self, dev_eui: Eui64) -> Result<u64> {
+        self.readers.read(move |conn| sessions::queue_last(conn, dev_eui)).await
+    }
+    async fn flush_queue(&self, dev_eui: Eui64, last: u64) -> Result<()> {
+        self.writer.write(move |conn| sessions::flush_queue(conn, dev_eui, last)).await
     }
 
     async fn put_pending(&self, event: PendingEvent) -> Result<()> {

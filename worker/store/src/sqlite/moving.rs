@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     SqliteStore, directory,
-    error::{all, check_wrap, decode, encode, execute, int, one},
+    error::{all, check_wrap, decode, encode, execute, int},
     membership, notes, pending,
     readers::snapshot,
     sessions,
@@ -88,12 +88,10 @@ fn put_setting(conn: &Connection, name: &str, value: Option<&[u8]>) -> Result<()
 
 fn device_records(conn: &Connection, dev_eui: Eui64, page: u32) -> Result<Option<DeviceRecords>> {
     let Some((device, seen)) = directory::device(conn, dev_eui)? else { return Ok(None) };
-    let last = "SELECT last FROM queue_number WHERE dev_eui = ?1";
-    let last = one(conn, last, [dev_eui.to_string()], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
     Ok(Some(DeviceRecords {
         device,
         seen,
-        queue_last: last.unwrap_or_default(),
+        queue_last: sessions::queue_last(conn, dev_eui)?,
         state: sessions::device_state(conn, dev_eui)?,
         joins: joins(conn, dev_eui, -1, page)?,
         sessions: sessions::of_device(conn, dev_eui)?,

@@ -112,6 +112,12 @@ pub(super) fn commit_join(conn: &Connection, next: &DeviceState, join: Option<&J
     Ok(Commit::Applied)
 }
 
+pub(super) fn shrink_join(conn: &Connection, rev: u64, row: &JoinRow) -> Result<Commit> {
+    let sql = "UPDATE join_row SET body = ?3 WHERE dev_eui = ?1 AND dev_nonce = ?2
+               AND EXISTS (SELECT 1 FROM device_state s WHERE s.dev_eui = ?1 AND s.rev = ?4)";
+    Ok(commit(execute(conn, sql, (row.dev_eui.to_string(), row.dev_nonce, encode(row)?, int(rev)))?))
+}
+
 fn replace_state(conn: &Connection, next: &DeviceState) -> Result<Commit> {
     let (device, body) = (next.dev_eui.to_string(), encode(next)?);
     let changed = match next.rev {
@@ -163,6 +169,13 @@ pub(super) fn delete_queue_item(conn: &Connection, dev_eui: Eui64, seq: u64) -> 
     execute(conn, "DELETE FROM queue_item WHERE dev_eui = ?1 AND seq = ?2", (dev_eui.to_string(), int(seq))).map(drop)
 }
 
-pub(super) fn flush_queue(conn: &Connection, dev_eui: Eui64) -> Result<()> {
-    execute(conn, "DELETE FROM queue_item WHERE dev_eui = ?1", [dev_eui.to_string()]).map(drop)
+pub(super) fn queue_last(conn: &Connection, dev_eui: Eui64) -> Result<u64> {
+    let sql = "SELECT last FROM queue_number WHERE dev_eui = ?1";
+    let last = one(conn, sql, [dev_eui.to_string()], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
+    Ok(last.unwrap_or_default())
+}
+
+pub(super) fn flush_queue(conn: &Connection, dev_eui: Eui64, last: u64) -> Result<()> {
+    let sql = "DELETE FROM queue_item WHERE dev_eui = ?1 AND seq <= ?2";
+    execute(conn, sql, (dev_eui.to_string(), int(last))).map(drop)
 }

@@ -68,7 +68,7 @@ impl Grpc {
         let item = read(given)?;
         let dev_eui = context.device.dev_eui;
         if request.flush_queue {
-            self.0.store.flush_queue(dev_eui).await?;
+            self.0.store.flush_queue(dev_eui, u64::MAX).await?;
         }
         let progress = self.progress(dev_eui).await?;
         let item = queue::enqueue(self.0.store.as_ref(), item, progress).await?;
