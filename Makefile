@@ -7,12 +7,13 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # One version for everyone, so that a new release cannot turn a check red.
 CARGO_DENY := 0.20.2
 
-.PHONY: help build dist test test-tools lint deny fuzz-short fuzz ci bench cql-engine clean
+.PHONY: help build dist test test-cql-tls test-tools lint deny fuzz-short fuzz ci bench cql-engine clean
 
 help:
 	@echo 'make build        the binary, target/release/limpet'
 	@echo 'make dist         the binary to install, target/dist/limpet: takes twice as long, and costs less to run'
 	@echo 'make test         every test; as root on Debian it first installs what they need'
+	@echo 'make test-cql-tls TLS to the database, which ordinary builds are without: needs cmake'
 	@echo 'make lint         format, clippy, documentation, licences'
 	@echo 'make fuzz-short   20 s of fuzzing per target, if there is a nightly compiler'
 	@echo 'make ci           test, lint and fuzz-short: what must pass before a change lands'
@@ -31,6 +32,10 @@ test-tools:
 
 test: test-tools
 	@$(STEP) 'build everything and run all tests' $(CARGO) test --workspace --locked
+
+# A target folder of its own: the feature would rebuild half of the other each time. Needs cmake.
+test-cql-tls: test-tools
+	@$(STEP) 'TLS to a CQL engine' $(CARGO) test --target-dir $(TARGET)/tls --package limpet-store --features cql-tls --locked --test store -- tls
 
 lint:
 	@$(STEP) 'format' $(CARGO) fmt --all --check

@@ -16,6 +16,7 @@ pub struct Engine {
     net: String,
     url: String,
     external: bool,
+    yaml: Option<PathBuf>,
 }
 
 /// What is asked of a node.
@@ -39,8 +40,23 @@ impl Engine {
     /// If the engine is here and does not start.
     #[allow(clippy::panic)] // For tests only: they end here.
     pub fn start(nodes: u8, folder: &Path, net: &str) -> Result<Self, String> {
+        Self::start_with(nodes, folder, net, None)
+    }
+
+    /// The same, with the lines of a file added to Cassandra's configuration.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[allow(clippy::panic)] // For tests only: they end here.
+    pub fn start_with(nodes: u8, folder: &Path, net: &str, yaml: Option<&Path>) -> Result<Self, String> {
         let external = std::env::var_os("LIMPET_TEST_CQL").is_some_and(|hosts| !hosts.is_empty());
-        let mut engine = Self { folder: folder.into(), net: net.into(), url: String::new(), external };
+        let mut engine = Self {
+            folder: folder.into(),
+            net: net.into(),
+            url: String::new(),
+            external,
+            yaml: yaml.map(PathBuf::from),
+        };
         if !external {
             let fetched = engine.script(&["fetch"]);
             if fetched.status.code() == Some(NOT_TO_BE_HAD) {
@@ -112,6 +128,9 @@ impl Engine {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("scripts").join("cql-engine.sh");
         let mut command = Command::new(script);
         command.args(arguments).env("LIMPET_CQL_DIR", &self.folder).env("LIMPET_CQL_NET", &self.net);
+        if let Some(yaml) = &self.yaml {
+            command.env("LIMPET_CQL_YAML", yaml);
+        }
         command.stdin(Stdio::null());
         match command.output() {
             Ok(output) => output,

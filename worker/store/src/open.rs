@@ -21,6 +21,8 @@ pub enum OpenError {
         "this build cannot talk TLS to a database (ca=FILE in the store URL): build Limpet with --features cql-tls"
     )]
     CqlTls,
+    #[error("ca={}: {why}", path.display())]
+    CqlCa { path: PathBuf, why: String },
     #[error("cannot reach the database at {hosts}: {why}")]
     CqlUnreachable { hosts: String, why: String },
     #[error("the database did not do what was needed of {what}: {why}")]

@@ -80,7 +80,10 @@ impl Db {
     /// Connects, and looks what database it is and where copies are; nothing is made yet.
     pub async fn connect(url: &CqlUrl) -> std::result::Result<Self, OpenError> {
         let look = builder(url)?.pool_size(PoolSize::PerHost(NonZeroUsize::MIN)).fetch_schema_metadata(false);
-        let look = look.build().await.map_err(|e| not_connected(url, &e))?;
+        let look = match look.build().await {
+            Ok(session) => session,
+            Err(error) => return Err(not_connected(url, &error).await),
+        };
         let (engine, home) = (Engine::ask(&look).await?, Home::find(&look, url).await?);
         let replicas = by_replica(home.datacenter.as_deref(), url.level == Level::Quorum);
         let hot = hot(url.level).load_balancing_policy(replicas.clone()).build().into_handle();
@@ -95,7 +98,10 @@ impl Db {
         if let Some(name) = &home.datacenter {
             builder = builder.prefer_datacenter(name.clone());
         }
-        let session = builder.build().await.map_err(|e| not_connected(url, &e))?;
+        let session = match builder.build().await {
+            Ok(session) => session,
+            Err(error) => return Err(not_connected(url, &error).await),
+        };
         let scan = careful(url.level, SCAN_LIMIT).load_balancing_policy(replicas.clone());
         let cas = careful(url.level, CAS_LIMIT).load_balancing_policy(Arc::new(InOrder(replicas)));
         Ok(Self {
@@ -291,8 +297,22 @@ fn applied(result: QueryResult) -> Result<bool> {
     }
 }
 
-fn not_connected(url: &CqlUrl, error: &NewSessionError) -> OpenError {
-    OpenError::CqlUnreachable { hosts: url.hosts.join(", "), why: error.to_string() }
+async fn not_connected(url: &CqlUrl, error: &NewSessionError) -> OpenError {
+    let why = match tls_objection(url).await {
+        Some(why) => why,
+        None => error.to_string(),
+    };
+    OpenError::CqlUnreachable { hosts: url.hosts.join(", "), why }
+}
+
+#[cfg(feature = "cql-tls")]
+async fn tls_objection(url: &CqlUrl) -> Option<String> {
+    super::tls::objection(url.ca.as_ref()?, &url.hosts).await
+}
+
+#[cfg(not(feature = "cql-tls"))]
+async fn tls_objection(_: &CqlUrl) -> Option<String> {
+    None
 }
 
 fn unreadable(error: impl std::fmt::Display) -> StoreError {

@@ -6,6 +6,7 @@ mod faults;
 mod moving;
 mod opening;
 mod processes;
+mod tls;
 
 use std::sync::Arc;
 
