@@ -11,7 +11,8 @@
 #   kill N             kill -9, or what comes to that
 #   pause N, resume N  SIGSTOP, SIGCONT
 #   restart N          starts a dead node again, and waits until it takes part
-#   count [SCOPE]      requests since the start, of all nodes: CASWrite, CASRead, Write or Read; without SCOPE all four
+#   count [SCOPE]      requests since the start, of all nodes: CASWrite, CASRead, Write, Read or RangeSlice
+#                      (walks through a table); without SCOPE all of them
 #   nodetool N ARG...  Cassandra's own tool
 #
 # Variables: LIMPET_TEST_CQL    an engine that runs already (cql://user:password@host1,host2, or without cql://): nothing is started

@@ -73,7 +73,7 @@ node_tool() {
 
 # Each node counts what it coordinates, so the sum is what was asked of the engine.
 engine_count() {
-  case $1 in CASWrite | CASRead | Write | Read | '') ;; *) usage ;; esac
+  case $1 in CASWrite | CASRead | Write | Read | RangeSlice | '') ;; *) usage ;; esac
   for n in $(nodes); do
     [ "$(node_state "$n")" = running ] || continue
     python -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())' \
@@ -83,5 +83,7 @@ engine_count() {
     /^scylla_storage_proxy_coordinator_cas_read_latency_count/ { sum["CASRead"] += $NF }
     /^scylla_storage_proxy_coordinator_write_latency_count/ { sum["Write"] += $NF }
     /^scylla_storage_proxy_coordinator_read_latency_count/ { sum["Read"] += $NF }
-    END { for (s in sum) if (one == "") print s, sum[s]; else if (s == one) print sum[s] }' | sort
+    # Not every version tells these apart; then it is 0.
+    /^scylla_storage_proxy_coordinator_range_latency_count/ { sum["RangeSlice"] += $NF }
+    END { sum["RangeSlice"] += 0; for (s in sum) if (one == "") print s, sum[s]; else if (s == one) print sum[s] }' | sort
 }

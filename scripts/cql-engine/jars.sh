@@ -233,10 +233,10 @@ node_tool() { # node_tool N ARG...
 
 # Each node counts what it coordinates, so the sum is what was asked of the engine.
 engine_count() {
-  case $1 in CASWrite | CASRead | Write | Read | '') ;; *) usage ;; esac
+  case $1 in CASWrite | CASRead | Write | Read | RangeSlice | '') ;; *) usage ;; esac
   for n in $(nodes); do
     [ "$(node_state "$n")" = running ] || continue
-    for scope in ${1:-CASWrite CASRead Write Read}; do
+    for scope in ${1:-CASWrite CASRead Write Read RangeSlice}; do
       node_tool "$n" sjk mx -b "org.apache.cassandra.metrics:type=ClientRequest,scope=$scope,name=Latency" -f Count -mg |
         awk -v scope="$scope" 'NF == 1 && $1 ~ /^[0-9]+$/ { print scope, $1 }'
     done

@@ -122,6 +122,33 @@ async fn costs(engine: &Engine, network: &Network, copies: usize) {
     assert!(conditional <= uplinks + uplinks / 100, "{conditional} conditional writes for {uplinks} uplinks");
 }
 
+/// What workers ask for that have nothing to do; `docs/operations/store.md` says of what it consists.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_with_nothing_to_do_ask_little_of_the_database() {
+    let _turn = turn().await;
+    let Some(engine) = engine_if_full(1, "127.0.26") else { return };
+    let network = Network::with(&engine, "idle", 30, WORKERS.len()).await;
+    // What the traffic left behind is looked at for a while.
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    let scopes = ["CASWrite", "CASRead", "Write", "Read", "RangeSlice"];
+    let before = scopes.map(|scope| engine.count(scope));
+    let (began, used) = (Instant::now(), network.cluster.processor_time());
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let counted: Vec<u64> = scopes.iter().zip(before).map(|(scope, before)| engine.count(scope) - before).collect();
+    let seconds = began.elapsed().as_secs_f64();
+    println!("idle, {} workers, for each and a second:", WORKERS.len());
+    for (scope, count) in scopes.iter().zip(&counted) {
+        println!("  {scope}: {:.3}", *count as f64 / seconds / WORKERS.len() as f64);
+    }
+    println!("  processor time of all Limpet processes: {:.1} ms a second", {
+        (network.cluster.processor_time() - used).as_secs_f64() * 1e3 / seconds
+    });
+    assert_eq!(counted[0], 0, "nothing changes, so nothing is written conditionally");
+    // Tokens and revoked servers once a minute at each worker, in some pages; and expired receptions.
+    let walks = counted[4] as f64 / seconds / WORKERS.len() as f64;
+    assert!(walks < 0.5, "{walks} walks through tables a second");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_workers_lose_nothing_on_a_database() {
     let _turn = turn().await;
