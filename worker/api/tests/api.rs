@@ -13,6 +13,8 @@ mod fields;
 mod gateways;
 #[path = "api/integrations.rs"]
 mod integrations;
+#[path = "api/lists.rs"]
+mod lists;
 #[path = "api/people.rs"]
 mod people;
 #[path = "api/provisioning.rs"]

@@ -4,14 +4,18 @@ mod cascade;
 mod restore;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::try_join, stream};
 use limpet_shared::{AesKey, Eui64};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
 pub(super) use self::cascade::GATEWAY_CHANGES;
 use self::cascade::owner;
-use super::{CqlStore, entities::Kind, listing::AT_ONCE};
+use super::{
+    CqlStore,
+    entities::Kind,
+    listing::{AT_ONCE, paged},
+};
 use crate::{Directory, GatewayChanges, GatewayTags, List, Page, Result, StoreError, lists::Entry, words};
 
 #[async_trait]
@@ -144,13 +148,13 @@ impl Directory for CqlStore {
             Some(tenant) => vec![owner::gateways(tenant)],
             None => vec![owner::GATEWAYS.into()],
         };
-        let page: Page<Gateway> = self.page(Kind::Gateway, owners, list, None).await?;
-        let reads = page.items.into_iter().map(|gateway| async move {
-            let seen = self.heard.gateway(&self.db, &gateway.eui.to_string()).await?;
-            Ok::<_, StoreError>((gateway, seen))
+        let (total, found) = self.find(owners, list, None).await?;
+        let reads = found.into_iter().map(|entry| async move {
+            let gateway = self.entities.get::<Gateway>(&self.db, Kind::Gateway, &entry.id);
+            let (gateway, seen) = try_join(gateway, self.heard.gateway(&self.db, &entry.id)).await?;
+            Ok::<_, StoreError>(gateway.map(|gateway| (gateway, seen)))
         });
-        let items = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
-        Ok(Page { total: page.total, items })
+        Ok(paged(total, stream::iter(reads).buffered(AT_ONCE).try_collect().await?))
     }
     async fn gateway_set(&self) -> Result<(u64, Vec<Eui64>)> {
         // The version first: what is read after it is at least as new.

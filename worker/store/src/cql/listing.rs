@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     List, OpenError, Page, Result, StoreError,
-    lists::{Ask, Changes, Entry, Row, Source},
+    lists::{Ask, Changes, Entry, Found, Row, Source},
 };
 
 /// Partitions that one owner's rows are spread over.
@@ -187,6 +187,19 @@ impl Source for CqlStore {
 }
 
 impl CqlStore {
+    /// How many there are in these lists, and what of them was asked for.
+    pub(super) async fn find(
+        &self,
+        owners: Vec<String>,
+        list: &List,
+        keep: Option<&(dyn Fn(&Entry) -> bool + Sync)>,
+    ) -> Result<Found> {
+        let needle = list.search.to_lowercase();
+        let ask = Ask { needle: &needle, keep, skip: list.offset as usize, take: list.limit as usize };
+        let lists: Vec<(String, String)> = owners.into_iter().map(|owner| (owner.clone(), owner)).collect();
+        self.lists.find_in(self, &lists, &ask).await
+    }
+
     /// The part of the lists that was asked for, read.
     pub(super) async fn page<T: DeserializeOwned>(
         &self,
@@ -195,16 +208,17 @@ impl CqlStore {
         list: &List,
         keep: Option<&(dyn Fn(&Entry) -> bool + Sync)>,
     ) -> Result<Page<T>> {
-        let needle = list.search.to_lowercase();
-        let ask = Ask { needle: &needle, keep, skip: list.offset as usize, take: list.limit as usize };
-        let lists: Vec<(String, String)> = owners.into_iter().map(|owner| (owner.clone(), owner)).collect();
-        let (total, found) = self.lists.find_in(self, &lists, &ask).await?;
+        let (total, found) = self.find(owners, list, keep).await?;
         let reads = found.into_iter().map(|entry| async move { self.entities.get(&self.db, kind, &entry.id).await });
-        let items: Vec<Option<T>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
-        let missing = items.iter().filter(|item| item.is_none()).count();
-        let total = u32::try_from(total.saturating_sub(missing)).unwrap_or(u32::MAX);
-        Ok(Page { total, items: items.into_iter().flatten().collect() })
+        Ok(paged(total, stream::iter(reads).buffered(AT_ONCE).try_collect().await?))
     }
+}
+
+/// Things that are listed and are not there were not made to their end.
+pub(super) fn paged<T>(total: usize, items: Vec<Option<T>>) -> Page<T> {
+    let missing = items.iter().filter(|item| item.is_none()).count();
+    let total = u32::try_from(total.saturating_sub(missing)).unwrap_or(u32::MAX);
+    Page { total, items: items.into_iter().flatten().collect() }
 }
 
 /// Reads the lists that are in use anew, now and then, as long as the store is in use.

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::try_join, stream};
 use limpet_shared::Eui64;
 use limpet_worker_core::model::*;
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,7 +15,7 @@ use super::super::{
     CqlStore,
     entities::Kind,
     json::parse,
-    listing::{AT_ONCE, Place},
+    listing::{AT_ONCE, Place, paged},
 };
 use crate::{
     Directory, GatewayChanges, List, Page, Result, StoreError,
@@ -415,13 +415,13 @@ impl CqlStore {
         let also = also.map(|id| id.to_string());
         let narrowed = |entry: &Entry| also.as_deref().is_none_or(|also| *also == *entry.also);
         let keep = also.as_ref().map(|_| &narrowed as &(dyn Fn(&Entry) -> bool + Sync));
-        let page: Page<Device> = self.page(Kind::Device, owners, list, keep).await?;
-        let reads = page.items.into_iter().map(|device| async move {
-            let seen = self.heard.device(&self.db, &device.dev_eui.to_string()).await?;
-            Ok::<_, StoreError>((device, seen))
+        let (total, found) = self.find(owners, list, keep).await?;
+        let reads = found.into_iter().map(|entry| async move {
+            let device = self.entities.get::<Device>(&self.db, Kind::Device, &entry.id);
+            let (device, seen) = try_join(device, self.heard.device(&self.db, &entry.id)).await?;
+            Ok::<_, StoreError>(device.map(|device| (device, seen)))
         });
-        let items = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
-        Ok(Page { total: page.total, items })
+        Ok(paged(total, stream::iter(reads).buffered(AT_ONCE).try_collect().await?))
     }
 
     // Gateways.
