@@ -319,7 +319,7 @@ pub enum CtlCommand {
         #[arg(long, value_name = "N", default_value_t = 0)]
         offset: u32,
     },
-    /// Add, rename or remove a device
+    /// Add, show, rename or remove a device
     #[command(subcommand)]
     Device(DeviceCommand),
     /// List where events go, what does not take them and why; with an application, the events that wait for it
@@ -415,6 +415,11 @@ pub enum GatewayCommand {
 pub enum DeviceCommand {
     /// Add a device, and its application and device profile if they are missing
     Add(Box<DeviceAddArgs>),
+    /// Show a device: its session, counters and queue, without keys
+    Show {
+        /// DevEUI, 16 hex digits
+        dev_eui: Eui64,
+    },
     /// Give a device another name
     Rename {
         /// DevEUI, 16 hex digits

@@ -182,6 +182,7 @@ fn request(command: CtlCommand) -> Result<Request, CtlError> {
         CtlCommand::Gateway(GatewayCommand::Remove { eui }) => Request::GatewayRemove { eui },
         CtlCommand::Devices { search, offset } => Request::Devices { search, offset },
         CtlCommand::Device(DeviceCommand::Add(args)) => Request::DeviceAdd(device(args)?),
+        CtlCommand::Device(DeviceCommand::Show { dev_eui }) => Request::Device { dev_eui },
         CtlCommand::Device(DeviceCommand::Rename { dev_eui, name }) => Request::DeviceRename { dev_eui, name },
         CtlCommand::Device(DeviceCommand::Remove { dev_eui }) => Request::DeviceRemove { dev_eui },
         CtlCommand::Integrations { task: None, id: None } => Request::Integrations,

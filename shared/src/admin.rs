@@ -11,7 +11,7 @@ use alloc::{borrow::ToOwned, collections::BTreeMap, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-pub use devices::{Device, DeviceAdd};
+pub use devices::{Device, DeviceAdd, DeviceDetail, DeviceSession, QueuedDownlink};
 pub use gateways::{Gateway, GatewayAdd, Ring, RingWorker};
 pub use integrations::{Integration, IntegrationTrouble, WaitingEvent};
 pub use people::{ApiKey, ApiKeyAdd, Password, User, UserAdd};
@@ -89,6 +89,10 @@ pub enum Request {
         search: String,
         #[serde(default)]
         offset: u32,
+    },
+    /// Worker: one device.
+    Device {
+        dev_eui: Eui64,
     },
     /// Worker: add a device, and what it stands in if that is missing.
     DeviceAdd(DeviceAdd),
@@ -228,6 +232,7 @@ pub enum Reply {
         total: u32,
         devices: Vec<Device>,
     },
+    Device(DeviceDetail),
     Integrations {
         integrations: Vec<Integration>,
     },

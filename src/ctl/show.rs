@@ -5,7 +5,10 @@ use std::fmt::Write;
 use limpet_link::time::rfc3339;
 use limpet_shared::{
     UnixMicros,
-    admin::{ApiKey, Device, Gateway, Integration, Reply, Request, Ring, Role, Server, TokenInfo, User, WaitingEvent},
+    admin::{
+        ApiKey, Device, DeviceDetail, Gateway, Integration, Reply, Request, Ring, Role, Server, TokenInfo, User,
+        WaitingEvent,
+    },
 };
 
 /// The text of an answer; it ends with a line break.
@@ -17,6 +20,7 @@ pub fn reply(request: &Request, reply: &Reply, now: UnixMicros) -> String {
         Reply::Ring(ring) => ring_text(request, ring),
         Reply::Gateways { gateways } => gateways_text(request, gateways, now),
         Reply::Devices { total, devices } => devices_table(request, *total, devices, now),
+        Reply::Device(detail) => device_text(detail, now),
         Reply::Integrations { integrations } => integrations_table(integrations, now),
         Reply::IntegrationEvents { total, events } => events_table(*total, events, now),
         Reply::Users { users } => users_table(users),
@@ -175,12 +179,7 @@ fn devices_table(request: &Request, total: u32, devices: &[Device], now: UnixMic
     }
     let rows = devices.iter().map(|device| {
         let seen = device.last_seen.map_or_else(|| "never".into(), |at| format!("{} ago", ago(Some(at), now)));
-        let state = match device.active {
-            _ if device.is_disabled => "disabled",
-            Some(true) => "active",
-            Some(false) => "inactive",
-            None => "",
-        };
+        let state = device_state(device);
         let Device { name, application, profile, .. } = device;
         vec![device.dev_eui.to_string(), name.clone(), seen, state.into(), application.clone(), profile.clone()]
     });
@@ -188,6 +187,57 @@ fn devices_table(request: &Request, total: u32, devices: &[Device], now: UnixMic
     let shown = offset.saturating_add(u32::try_from(devices.len()).unwrap_or(u32::MAX));
     if shown < total {
         let _ = writeln!(out, "{shown} of {total}; the next ones with --offset {shown}.");
+    }
+    out
+}
+
+fn device_state(device: &Device) -> &'static str {
+    match device.active {
+        _ if device.is_disabled => "disabled",
+        Some(true) => "active",
+        Some(false) => "inactive",
+        None => "",
+    }
+}
+
+fn device_text(detail: &DeviceDetail, now: UnixMicros) -> String {
+    let DeviceDetail { device, description, join_eui, has_app_key, session, queued, queue } = detail;
+    let seen = device.last_seen.map_or_else(|| "never".into(), |at| format!("{} ago", ago(Some(at), now)));
+    let state = device_state(device);
+    let app_key = if *has_app_key { "set" } else { "none: it cannot join" };
+    let session = session.as_ref().map_or_else(
+        || "none yet".into(),
+        |session| {
+            let by = if session.joined { "joined" } else { "activated by ABP" };
+            let since = format!("{by} {} ago in {}", ago(Some(session.since), now), session.region);
+            format!("{}, {since}; next FCntUp {}, FCntDown {}", session.dev_addr, session.fcnt_up, session.fcnt_down)
+        },
+    );
+    let lines = [
+        ("DEVEUI", device.dev_eui.to_string()),
+        ("NAME", device.name.clone()),
+        ("DESCRIPTION", description.clone()),
+        ("APPLICATION", device.application.clone()),
+        ("PROFILE", device.profile.clone()),
+        ("STATE", state.into()),
+        ("LAST SEEN", seen),
+        ("JOINEUI", join_eui.to_string()),
+        ("APPKEY", app_key.into()),
+        ("SESSION", session),
+        ("QUEUE", format!("{queued} waiting")),
+    ];
+    let lines = lines.into_iter().filter(|(_, value)| !value.is_empty());
+    let mut out = table(&["DEVICE", ""], lines.map(|(name, value)| vec![name.into(), value]).collect());
+    let rows = queue.iter().map(|item| {
+        let state = if item.is_pending { "at a gateway" } else { "waits" };
+        let confirmed = if item.confirmed { "confirmed" } else { "unconfirmed" };
+        let size = format!("{} B", item.bytes);
+        let made = format!("{} ago", ago(Some(item.created_at), now));
+        vec![item.id.clone(), item.fport.to_string(), size, confirmed.into(), state.into(), made]
+    });
+    if !queue.is_empty() {
+        out.push('\n');
+        out.push_str(&table(&["ITEM", "PORT", "SIZE", "KIND", "STATE", "ENQUEUED"], rows.collect()));
     }
     out
 }

@@ -1,6 +1,6 @@
 //! Devices, as operators add and list them.
 
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,4 +39,47 @@ pub struct Device {
     #[serde(default)]
     pub active: Option<bool>,
     pub is_disabled: bool,
+}
+
+/// A device with what the network knows of it, without keys and payloads: a balancer may pass it on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceDetail {
+    pub device: Device,
+    pub description: String,
+    pub join_eui: Eui64,
+    /// It has an AppKey, so that it can join.
+    pub has_app_key: bool,
+    /// None before its first join or activation.
+    pub session: Option<DeviceSession>,
+    /// How many downlinks wait, and the first of them.
+    pub queued: u32,
+    pub queue: Vec<QueuedDownlink>,
+}
+
+/// What a device's session is at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceSession {
+    pub dev_addr: DevAddr,
+    /// By OTAA, else by ABP.
+    pub joined: bool,
+    pub region: String,
+    pub since: UnixMicros,
+    /// The counters of the next frames.
+    pub fcnt_up: u32,
+    pub fcnt_down: u32,
+}
+
+/// A downlink that waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QueuedDownlink {
+    pub id: String,
+    pub fport: u8,
+    pub bytes: u32,
+    pub confirmed: bool,
+    /// It went to a gateway, and it is not known whether that has sent it.
+    pub is_pending: bool,
+    pub created_at: UnixMicros,
 }

@@ -25,7 +25,7 @@ pub struct Integration {
     /// Events that wait, and their size in bytes.
     pub waiting: u64,
     pub bytes: u64,
-    /// When the event that waits longest happened.
+    /// When the event that waits longest was set aside to wait.
     pub oldest: Option<UnixMicros>,
     /// The last failure, while something waits.
     pub trouble: Option<IntegrationTrouble>,

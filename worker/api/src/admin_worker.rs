@@ -15,6 +15,8 @@ use limpet_store::List;
 use limpet_worker_core::model::{Gateway, Tenant};
 use uuid::Uuid;
 
+pub use devices::DeviceKeys;
+
 use crate::{Api, ApiError, bootstrap, clock, error::Result, fields, grpc::STATS_INTERVAL, lists};
 
 /// A balancer has this long to say which worker has which gateway.
@@ -23,14 +25,15 @@ const HEARD_LIMIT: Duration = Duration::from_secs(1);
 /// Whether a worker answers this; else a balancer does.
 pub(crate) fn is_for_worker(request: &Request) -> bool {
     use Request::{
-        DeviceAdd, DeviceRemove, DeviceRename, Devices, GatewayAdd, GatewayAddress, GatewayRemove, GatewayRename,
-        Gateways,
+        Device, DeviceAdd, DeviceRemove, DeviceRename, Devices, GatewayAdd, GatewayAddress, GatewayRemove,
+        GatewayRename, Gateways,
     };
     let gateways = matches!(
         request,
         Gateways | GatewayAdd(_) | GatewayAddress { .. } | GatewayRename { .. } | GatewayRemove { .. }
     );
-    let devices = matches!(request, Devices { .. } | DeviceAdd(_) | DeviceRename { .. } | DeviceRemove { .. });
+    let devices =
+        matches!(request, Devices { .. } | Device { .. } | DeviceAdd(_) | DeviceRename { .. } | DeviceRemove { .. });
     gateways || devices || is_about_integrations(request) || is_of_roll(request)
 }
 
@@ -55,6 +58,7 @@ impl Api {
             Request::GatewayRename { eui, name } => self.rename_gateway(eui, &name).await,
             Request::GatewayRemove { eui } => self.remove_gateway(eui).await,
             Request::Devices { search, offset } => self.listed_devices(search, offset).await,
+            Request::Device { dev_eui } => self.one_device(dev_eui).await,
             Request::DeviceAdd(wanted) => self.add_device(wanted).await,
             Request::DeviceRename { dev_eui, name } => self.rename_device(dev_eui, &name).await,
             Request::DeviceRemove { dev_eui } => self.remove_device(dev_eui).await,

@@ -83,6 +83,7 @@ fn access(request: &Request) -> Access {
         | Request::Ring { .. }
         | Request::Gateways
         | Request::Devices { .. }
+        | Request::Device { .. }
         | Request::Integrations
         | Request::IntegrationEvents { .. }
         | Request::Users

@@ -28,6 +28,7 @@ use std::{sync::Arc, time::Duration};
 
 use limpet_store::Store;
 
+pub use admin_worker::DeviceKeys;
 pub use auth::{Client, SHORTEST_PASSWORD};
 pub use bootstrap::{ADMIN, Bootstrap, FIRST_TENANT, bootstrap};
 pub use clock::now;

@@ -19,6 +19,7 @@ pub(crate) enum Room {
     Overview,
     Servers,
     Gateways,
+    Devices,
     Integrations,
     Users,
     Keys,
@@ -32,6 +33,7 @@ impl Room {
             Self::Overview => "Overview",
             Self::Servers => "Servers",
             Self::Gateways => "Gateways",
+            Self::Devices => "Devices",
             Self::Integrations => "Integrations",
             Self::Users => "Users",
             Self::Keys => "API keys",
@@ -41,10 +43,11 @@ impl Room {
 }
 
 /// Rooms of the menu: path, whether only administrators get in.
-const MENU: [(Room, &str, bool); 6] = [
+const MENU: [(Room, &str, bool); 7] = [
     (Room::Overview, "/", false),
     (Room::Servers, "/servers", true),
     (Room::Gateways, "/gateways", true),
+    (Room::Devices, "/devices", true),
     (Room::Integrations, "/integrations", true),
     (Room::Users, "/users", true),
     (Room::Keys, "/keys", true),

@@ -1,5 +1,6 @@
 //! The rooms.
 
+mod devices;
 mod gateways;
 mod integrations;
 mod log_in;
@@ -9,15 +10,21 @@ mod servers;
 
 use std::sync::Arc;
 
+use askama::Template;
 use axum::{
     Router,
+    response::Response,
     routing::{get, post},
 };
-use limpet_shared::admin::{Reply, Request};
+use limpet_shared::{
+    Eui64,
+    admin::{Reply, Request},
+};
+use serde::Deserialize;
 
 use crate::{
     Console,
-    page::{Said, Tone},
+    page::{Room, Said, Tone, asked},
     visitor::Visitor,
 };
 
@@ -38,6 +45,67 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
         .route("/integrations/drop", get(integrations::ask_drop).post(integrations::drop))
         .route("/gateways", get(gateways::show))
         .route("/gateways/add", get(gateways::ask_add).post(gateways::add))
+        .route("/gateways/rename", get(gateways::ask_rename).post(gateways::rename))
+        .route("/gateways/remove", get(gateways::ask_remove).post(gateways::remove))
+        .route("/devices", get(devices::show))
+        .route("/devices/add", get(devices::ask_add).post(devices::add))
+        .route("/devices/one", get(devices::one::show))
+        .route("/devices/keys", get(devices::one::keys))
+        .route("/devices/rename", get(devices::ask_rename).post(devices::rename))
+        .route("/devices/remove", get(devices::ask_remove).post(devices::remove))
+}
+
+/// Another name for a gateway or a device.
+#[derive(Template)]
+#[template(path = "rename.html")]
+struct AskRename {
+    /// The room.
+    path: &'static str,
+    eui: String,
+    name: String,
+    refused: Option<String>,
+}
+
+/// A question before a gateway or a device is gone.
+#[derive(Template)]
+#[template(path = "remove.html")]
+struct AskRemove {
+    path: &'static str,
+    eui: String,
+    text: &'static str,
+    refused: Option<String>,
+}
+
+/// Which gateway or device, and its new name if it shall have one.
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    eui: Eui64,
+    #[serde(default)]
+    name: String,
+}
+
+/// It has another name; else the question anew, with why not.
+async fn renamed(
+    console: &Console,
+    visitor: &Visitor,
+    room: Room,
+    ask: AskRename,
+    request: Request,
+) -> Result<Said, Response> {
+    let again = |refused: Said| asked(console, room, visitor, &AskRename { refused: Some(refused.text), ..ask });
+    done(console, visitor, request).await.map_err(again)
+}
+
+/// It is gone; else why not.
+async fn removed(
+    console: &Console,
+    visitor: &Visitor,
+    room: Room,
+    ask: AskRemove,
+    request: Request,
+) -> Result<Said, Response> {
+    let again = |refused: Said| asked(console, room, visitor, &AskRemove { refused: Some(refused.text), ..ask });
+    done(console, visitor, request).await.map_err(again)
 }
 
 /// What became of something that was to be done.

@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use crate::{JoinLine, router};
 
 mod people;
+mod things;
 
 const PASSWORD: &str = "correct horse";
 const HOST: &str = "limpet.test:8080";
@@ -246,6 +247,12 @@ async fn who_is_no_administrator_sees_that_it_runs_and_no_more() {
         "/servers/tokens",
         "/gateways",
         "/gateways/add",
+        "/gateways/rename?eui=0000000000000001",
+        "/devices",
+        "/devices/one?eui=0000000000000001",
+        "/devices/keys?eui=0000000000000001",
+        "/integrations",
+        "/integrations/events?id=x",
         "/users",
         "/keys",
     ] {

@@ -3,16 +3,27 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use limpet_shared::{
-    Eui64,
+    AesKey, Eui64,
     admin::{self, Reply},
 };
 use limpet_store::List;
 use limpet_worker_core::model::{Device, Gateway};
 
-use crate::{Api, ApiError, clock, error::Result, fields};
+use crate::{Api, ApiError, activation::current, clock, error::Result, fields, queue};
 
 /// Devices in one answer.
 const PAGE: u32 = 200;
+/// Downlinks that are told of one device.
+const QUEUED: usize = 20;
+
+/// A device's keys.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceKeys {
+    pub app_key: Option<AesKey>,
+    /// Of its session.
+    pub nwk_s_key: Option<AesKey>,
+    pub app_s_key: Option<AesKey>,
+}
 
 impl Api {
     pub(super) async fn rename_gateway(&self, eui: Eui64, name: &str) -> Result<Reply> {
@@ -57,6 +68,60 @@ impl Api {
             });
         }
         Ok(Reply::Devices { total: page.total, devices })
+    }
+
+    pub(super) async fn one_device(&self, dev_eui: Eui64) -> Result<Reply> {
+        let (device, seen) = self.store.device(dev_eui).await?.ok_or_else(|| no_device(dev_eui))?;
+        let application = self.store.application(device.application_id).await?.map(|found| found.name);
+        let profile = self.store.device_profile(device.device_profile_id).await?.unwrap_or_default();
+        let row = current(self.store.as_ref(), dev_eui).await?;
+        let progress = queue::progress(row.as_ref());
+        let waiting = queue::waiting(self.store.as_ref(), dev_eui, progress).await?;
+        let session = row.map(|row| admin::DeviceSession {
+            dev_addr: row.session.key.dev_addr,
+            joined: row.session.joined,
+            region: row.session.region,
+            since: row.session.since,
+            fcnt_up: row.session.seen.next,
+            fcnt_down: row.session.next_fcnt_down,
+        });
+        let queue = waiting.iter().take(QUEUED).map(|item| admin::QueuedDownlink {
+            id: item.id.clone(),
+            fport: item.fport,
+            bytes: u32::try_from(item.data.len()).unwrap_or(u32::MAX),
+            confirmed: item.confirmed,
+            is_pending: progress.in_flight.is_some_and(|in_flight| in_flight.seq == item.seq),
+            created_at: item.created_at,
+        });
+        Ok(Reply::Device(admin::DeviceDetail {
+            description: device.description,
+            join_eui: device.join_eui,
+            has_app_key: device.app_key.is_some(),
+            session,
+            queued: u32::try_from(waiting.len()).unwrap_or(u32::MAX),
+            queue: queue.collect(),
+            device: admin::Device {
+                dev_eui,
+                name: device.name,
+                application: application.unwrap_or_default(),
+                active: profile.is_active(seen.last_seen_at, clock::now()),
+                profile: profile.name,
+                last_seen: seen.last_seen_at,
+                is_disabled: device.is_disabled,
+            },
+        }))
+    }
+
+    /// For an administrator who asks for them in so many words; `by` is who that is, for the log. They never go over the link.
+    pub async fn device_keys(&self, dev_eui: Eui64, by: &str) -> Result<DeviceKeys> {
+        let (device, _) = self.store.device(dev_eui).await?.ok_or_else(|| no_device(dev_eui))?;
+        let session = current(self.store.as_ref(), dev_eui).await?.map(|row| row.session.keys);
+        tracing::info!(%dev_eui, by, "the keys of a device were shown");
+        Ok(DeviceKeys {
+            app_key: device.app_key,
+            nwk_s_key: session.map(|keys| keys.nwk_s_key),
+            app_s_key: session.map(|keys| keys.app_s_key),
+        })
     }
 
     pub(super) async fn rename_device(&self, dev_eui: Eui64, name: &str) -> Result<Reply> {

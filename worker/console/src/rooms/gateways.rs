@@ -16,11 +16,11 @@ use limpet_shared::{
 };
 use serde::Deserialize;
 
-use super::{OTHER_VERSION, done, sentence};
+use super::{AskRemove, AskRename, Named, OTHER_VERSION, done, removed, renamed, sentence};
 use crate::{
     Console,
     page::{After, Room, Said, asked, page, part},
-    visitor::Admin,
+    visitor::{Admin, Visitor},
 };
 use view::Found;
 
@@ -115,6 +115,60 @@ pub(crate) async fn add(
         return ([("hx-trigger", "limpet:done")], part(&After { list, said })).into_response();
     }
     page(&console, ROOM, Some(&visitor.session), &Page { list, search: String::new(), said })
+}
+
+pub(crate) async fn ask_rename(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Query(Named { eui, name }): Query<Named>,
+) -> Response {
+    asked(&console, ROOM, &visitor, &renaming(eui, name))
+}
+
+pub(crate) async fn rename(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Form(Named { eui, name }): Form<Named>,
+) -> Response {
+    let request = Request::GatewayRename { eui, name: name.trim().into() };
+    match renamed(&console, &visitor, ROOM, renaming(eui, name), request).await {
+        Ok(said) => whole(&console, &visitor, said).await,
+        Err(again) => again,
+    }
+}
+
+pub(crate) async fn ask_remove(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Query(Named { eui, .. }): Query<Named>,
+) -> Response {
+    asked(&console, ROOM, &visitor, &removal(eui))
+}
+
+pub(crate) async fn remove(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Form(Named { eui, .. }): Form<Named>,
+) -> Response {
+    match removed(&console, &visitor, ROOM, removal(eui), Request::GatewayRemove { eui }).await {
+        Ok(said) => whole(&console, &visitor, said).await,
+        Err(again) => again,
+    }
+}
+
+fn renaming(eui: Eui64, name: String) -> AskRename {
+    AskRename { path: "/gateways", eui: eui.to_string(), name, refused: None }
+}
+
+fn removal(eui: Eui64) -> AskRemove {
+    let text = "What it sends is rejected from then on, and it turns up as unknown.";
+    AskRemove { path: "/gateways", eui: eui.to_string(), text, refused: None }
+}
+
+/// The page with what was done.
+async fn whole(console: &Console, visitor: &Visitor, said: Said) -> Response {
+    let list = list(console, "").await;
+    page(console, ROOM, Some(&visitor.session), &Page { list, search: String::new(), said: Some(said) })
 }
 
 /// What the store knows, with what a balancer hears at the moment.

@@ -209,8 +209,10 @@ fn add_a_device() -> Step {
         title: "Add a device",
         text: "With its keys, and the URL that shall get its events:".into(),
         commands: vec![line.into()],
-        note: "Or with any client of ChirpStack v4's gRPC API, at this address, with the same log-in.".into(),
-        link: None,
+        note:
+            "Or under Devices, or with any client of ChirpStack v4's gRPC API, at this address, with the same log-in."
+                .into(),
+        link: Some(("/devices".to_owned(), "Devices")),
     }
 }
 

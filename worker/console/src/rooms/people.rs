@@ -10,12 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use limpet_shared::admin::Password;
+use limpet_shared::admin::{Password, Reply, Request};
 use std::sync::Arc;
 
 use crate::{
     Console,
     page::{After, Room, Said, page, part},
+    rooms::{OTHER_VERSION, sentence},
     visitor::Visitor,
 };
 
@@ -29,6 +30,20 @@ pub(super) fn routes() -> Router<Arc<Console>> {
         .route("/keys/add", get(keys::ask_add).post(keys::add))
         .route("/keys/remove", get(keys::ask_remove).post(keys::remove))
         .route("/password", get(own::ask).post(own::change))
+}
+
+/// What there is of one kind, a line each; or why that is not known.
+async fn lines<T, R>(
+    console: &Console,
+    request: Request,
+    of: fn(Reply) -> Result<Vec<T>, Reply>,
+    row: impl Fn(T) -> R,
+) -> (Vec<R>, Option<String>) {
+    match of(console.api.answer_or_ask(request, "").await) {
+        Ok(all) => (all.into_iter().map(row).collect(), None),
+        Err(Reply::Error { message, .. }) => (Vec::new(), Some(sentence(&message))),
+        Err(_) => (Vec::new(), Some(OTHER_VERSION.into())),
+    }
 }
 
 /// Something that is shown once.

@@ -11,7 +11,7 @@ use axum::{
 use limpet_shared::admin::{ApiKey, ApiKeyAdd, Reply, Request};
 use serde::Deserialize;
 
-use super::{AskRemove, Page, Secret, after};
+use super::{AskRemove, Page, Secret, after, lines};
 use crate::{
     Console,
     page::{Room, Said, asked, page, part},
@@ -136,9 +136,10 @@ async fn list(console: &Console) -> List {
         may: if key.read_only { "look" } else { "everything" },
         made: ago(key.created_at, now),
     };
-    match console.api.answer_or_ask(Request::ApiKeys, "").await {
-        Reply::ApiKeys { api_keys } => List { keys: api_keys.into_iter().map(row).collect(), away: None },
-        Reply::Error { message, .. } => List { keys: Vec::new(), away: Some(sentence(&message)) },
-        _ => List { keys: Vec::new(), away: Some(OTHER_VERSION.into()) },
-    }
+    let of = |reply| match reply {
+        Reply::ApiKeys { api_keys } => Ok(api_keys),
+        other => Err(other),
+    };
+    let (keys, away) = lines(console, Request::ApiKeys, of, row).await;
+    List { keys, away }
 }

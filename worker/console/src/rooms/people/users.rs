@@ -11,12 +11,12 @@ use axum::{
 use limpet_shared::admin::{Reply, Request, User, UserAdd};
 use serde::Deserialize;
 
-use super::{AskRemove, Page, Secret, after, typed};
+use super::{AskRemove, Page, Secret, after, lines, typed};
 use crate::{
     Console,
     page::{Room, Said, Tone, asked, page, part},
     rooms::{OTHER_VERSION, done, sentence},
-    visitor::Admin,
+    visitor::{Admin, Visitor},
     words::ago,
 };
 
@@ -81,21 +81,32 @@ pub(crate) async fn add(
     Form(Add { email, admin, password }): Form<Add>,
 ) -> Response {
     let wanted = UserAdd { email: email.trim().into(), admin, password: typed(&password) };
-    let refused = match console.api.answer_or_ask(Request::UserAdd(wanted), &visitor.session.name).await {
+    match with_password(&console, &visitor, Request::UserAdd(wanted), "A new user".into()).await {
+        Ok(done) => done,
+        Err(refused) => asked(&console, ROOM, &visitor, &AskAdd { email, admin, refused: Some(refused) }),
+    }
+}
+
+/// Somebody has a new password: it is shown once if it was made here. Else why not.
+async fn with_password(
+    console: &Console,
+    visitor: &Visitor,
+    request: Request,
+    title: String,
+) -> Result<Response, String> {
+    match console.api.answer_or_ask(request, &visitor.session.name).await {
         Reply::Password { message, password } => {
-            let secret =
-                Secret { title: "A new user".into(), text: sentence(&message), line: password.0, back: "/users" };
-            return asked(&console, ROOM, &visitor, &secret);
+            let secret = Secret { title, text: sentence(&message), line: password.0, back: "/users" };
+            Ok(asked(console, ROOM, visitor, &secret))
         }
         Reply::Done { message } => {
             let said = Said { tone: Tone::Good, text: sentence(&message) };
-            let list = list(&console, &visitor.session.name).await;
-            return after(&console, ROOM, &visitor, whole(list, Some(said)));
+            let list = list(console, &visitor.session.name).await;
+            Ok(after(console, ROOM, visitor, whole(list, Some(said))))
         }
-        Reply::Error { message, .. } => sentence(&message),
-        _ => OTHER_VERSION.into(),
-    };
-    asked(&console, ROOM, &visitor, &AskAdd { email, admin, refused: Some(refused) })
+        Reply::Error { message, .. } => Err(sentence(&message)),
+        _ => Err(OTHER_VERSION.into()),
+    }
 }
 
 #[derive(Deserialize)]
@@ -119,21 +130,10 @@ pub(crate) async fn give_password(
     Form(Named { email, password }): Form<Named>,
 ) -> Response {
     let request = Request::UserPassword { email: email.clone(), password: typed(&password) };
-    let refused = match console.api.answer_or_ask(request, &visitor.session.name).await {
-        Reply::Password { message, password } => {
-            let title = format!("A new password for {email}");
-            let secret = Secret { title, text: sentence(&message), line: password.0, back: "/users" };
-            return asked(&console, ROOM, &visitor, &secret);
-        }
-        Reply::Done { message } => {
-            let said = Said { tone: Tone::Good, text: sentence(&message) };
-            let list = list(&console, &visitor.session.name).await;
-            return after(&console, ROOM, &visitor, whole(list, Some(said)));
-        }
-        Reply::Error { message, .. } => sentence(&message),
-        _ => OTHER_VERSION.into(),
-    };
-    asked(&console, ROOM, &visitor, &AskPassword { email, refused: Some(refused) })
+    match with_password(&console, &visitor, request, format!("A new password for {email}")).await {
+        Ok(done) => done,
+        Err(refused) => asked(&console, ROOM, &visitor, &AskPassword { email, refused: Some(refused) }),
+    }
 }
 
 pub(crate) async fn ask_remove(
@@ -188,9 +188,10 @@ async fn list(console: &Console, me: &str) -> List {
         me: user.email == me,
         email: user.email,
     };
-    match console.api.answer_or_ask(Request::Users, me).await {
-        Reply::Users { users } => List { users: users.into_iter().map(row).collect(), away: None },
-        Reply::Error { message, .. } => List { users: Vec::new(), away: Some(sentence(&message)) },
-        _ => List { users: Vec::new(), away: Some(OTHER_VERSION.into()) },
-    }
+    let of = |reply| match reply {
+        Reply::Users { users } => Ok(users),
+        other => Err(other),
+    };
+    let (users, away) = lines(console, Request::Users, of, row).await;
+    List { users, away }
 }
