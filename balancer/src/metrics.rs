@@ -229,6 +229,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documentation_has_every_reason() {
+        let page = include_str!("../../docs/operations/scraping.md");
+        let (_, section) = page.split_once("#### Reasons of `limpet_balancer_dropped_total`\n").unwrap();
+        let rows = section.lines().take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with("| `"));
+        let mut documented: Vec<&str> =
+            rows.flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2)).collect();
+        let mut reasons: Vec<&str> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
+        documented.sort_unstable();
+        reasons.sort_unstable();
+        assert_eq!(documented, reasons);
+    }
+
+    #[test]
     fn every_series_is_there_from_the_start_and_follows_the_conventions() {
         let metrics = Metrics::new("1.2.3").unwrap();
         metrics.downlink("ANYTHING_A_GATEWAY_SAYS");

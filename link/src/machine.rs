@@ -69,7 +69,7 @@ impl Usage {
 }
 
 /// User and system time: fields 14 and 15 of proc(5)'s stat, counted after the name, which may hold anything.
-fn processor_seconds() -> Option<f64> {
+pub fn processor_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
@@ -78,14 +78,14 @@ fn processor_seconds() -> Option<f64> {
 }
 
 /// Bytes of memory that the process holds.
-fn memory() -> Option<u64> {
+pub fn memory() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 
 /// Bytes that an ordinary user may still write there, and of how many.
-fn disk(folder: &Path) -> Option<(u64, u64)> {
+pub fn disk(folder: &Path) -> Option<(u64, u64)> {
     let found = rustix::fs::statvfs(folder).ok()?;
     Some((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
 }

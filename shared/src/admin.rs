@@ -7,7 +7,7 @@ mod integrations;
 mod people;
 mod stops;
 
-use alloc::{borrow::ToOwned, collections::BTreeMap, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -232,7 +232,7 @@ pub enum Reply {
         total: u32,
         devices: Vec<Device>,
     },
-    Device(DeviceDetail),
+    Device(Box<DeviceDetail>),
     Integrations {
         integrations: Vec<Integration>,
     },

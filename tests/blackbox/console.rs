@@ -115,6 +115,46 @@ async fn a_gateway_that_was_rejected_is_added_in_a_browser() {
     socket.send_to(&datagram, up.gwmp).unwrap();
     let worker = format!("tr[data-gateway='{eui}'] td[data-label='Worker']");
     browser.reads(&worker, "edge-1").await;
+    browser.click(&format!("[id='rename-{eui}']")).await;
+    browser.fill("#ask [name='name']", "mast").await;
+    browser.click("#ask button[type='submit']").await;
+    browser.reads("#said", "is called mast now").await;
     browser.fill("#q", "another").await;
     browser.reads("#known ~ p", "None fits the search").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_added_looked_at_and_removed_in_a_browser() {
+    let Some(browser) = Browser::start().await else { return };
+    let up = Up::start(&["--name", "edge"]).await;
+    browser.goto(&format!("http://{}/login", up.http)).await;
+    log_in(&browser, "black-box").await;
+    browser.click("nav a[href='/devices']").await;
+    browser.reads("#list", "There is none yet").await;
+    browser.click("a[href='/devices/add']").await;
+    let (eui, key) = ("70b3d57ed0000001", "0102030405060708090a0b0c0d0e0f10");
+    browser.fill("#ask [name='dev_eui']", eui).await;
+    browser.fill("#ask [name='app_key']", key).await;
+    browser.fill("#ask [name='name']", "cellar").await;
+    browser.fill("#ask [name='webhook']", "http://127.0.0.1:9/").await;
+    browser.click("#ask button[type='submit']").await;
+    browser.reads("#said", "belongs to application default now").await;
+    browser.fill("#q", "CELL").await;
+    browser.click(&format!("tr[data-device='{eui}'] a")).await;
+    browser.reads("main h1", "cellar").await;
+    assert!(!browser.source().await.contains(key), "keys are shown to who asks for them");
+    browser.click("#keys").await;
+    browser.reads("#ask", key).await;
+    browser.click("#ask [data-close]").await;
+    eventually("the key to be gone", async || (!browser.source().await.contains(key)).then_some(())).await;
+
+    browser.click("nav a[href='/integrations']").await;
+    browser.reads("tr[data-integration='default'] td[data-label='State']", "ok").await;
+
+    browser.goto(&format!("http://{}/devices/one?eui={eui}", up.http)).await;
+    browser.click("#remove").await;
+    browser.click("#ask button.harm").await;
+    browser.reads("#said", "was removed").await;
+    let complaints = browser.complaints().await;
+    assert!(!complaints.iter().any(|line| line.contains("Content Security Policy")), "{complaints:?}");
 }

@@ -7,4 +7,5 @@ mod support;
 
 mod console;
 mod outputs;
+mod pages;
 mod start;

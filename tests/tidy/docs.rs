@@ -57,15 +57,19 @@ pub fn named_metrics_exist(file: &File, files: &[File]) -> Vec<String> {
     let mut problems = Vec::new();
     for role in ["balancer", "worker"] {
         let source = format!("{role}/src/metrics.rs");
-        let Some(registered) = files.iter().find(|file| file.path == source) else { continue };
+        let inside = format!("{role}/src/metrics/");
+        let of_metrics = files.iter().filter(|file| file.path == source || file.path.starts_with(&inside));
+        let registered: String = of_metrics.map(|file| file.text.as_str()).collect();
+        if registered.is_empty() {
+            continue;
+        }
         let prefix = format!("limpet_{role}_");
         for (at, _) in file.text.match_indices(&prefix) {
             let rest = &file.text[at + prefix.len()..];
             let name = &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())];
             let base = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
             let known = |name: &str| {
-                let text = &registered.text;
-                text.contains(&format!("\"{name}\"")) || text.contains(&format!("\"{prefix}{name}\""))
+                registered.contains(&format!("\"{name}\"")) || registered.contains(&format!("\"{prefix}{name}\""))
             };
             if !name.is_empty() && !known(name) && !known(base) {
                 let what = format!("{prefix}{name} is named, but {source} does not register it");

@@ -1,18 +1,26 @@
 //! What a worker counts: `limpet_worker_…`, base units, every drop with its reason.
 
-use std::time::Duration;
+mod process;
+mod reasons;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use limpet_store::StoreError;
 use limpet_worker_core::{load::Advice, model::EventKind, uplink::Acceptance};
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
+use self::process::Process;
 use crate::load;
 
 /// Seconds from the balancer's receipt to the event being out: the window is 0.2 s, RX1 opens at 1 s.
 const LATENCY_BUCKETS: &[f64] =
     &[0.05, 0.1, 0.2, 0.21, 0.22, 0.23, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0, 3600.0];
+
+/// Seconds; a store is slow from a tenth of one on.
+const STORE_BUCKETS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0];
 
 /// All metrics of one worker; cheap to clone.
 #[derive(Clone)]
@@ -36,6 +44,8 @@ pub struct Metrics {
     pending_oldest: GaugeVec,
     integrations_failing: IntGauge,
     store_errors: IntCounterVec,
+    store_seconds: HistogramVec,
+    process: Arc<Process>,
     latency: Histogram,
     in_flight: IntGauge,
     links: IntGauge,
@@ -71,7 +81,12 @@ impl Metrics {
             "Time from the balancer's receipt of an uplink until its event is out (delivered, or safe in the pending table).",
         )
         .buckets(LATENCY_BUCKETS.to_vec());
-        Ok(Self {
+        let store_seconds = HistogramOpts::new(
+            "limpet_worker_store_seconds",
+            "Time that the store took for an operation that a frame waits for, also in vain.",
+        )
+        .buckets(STORE_BUCKETS.to_vec());
+        let metrics = Self {
             frames: counter("frames_total", "Datagrams received from balancers, redeliveries included.")?,
             rxpk: counter("rxpk_total", "Packets in those datagrams.")?,
             dropped: by(
@@ -125,12 +140,24 @@ impl Metrics {
             weight: gauge("weight", "The share of gateways that the worker asks for, 1 to 100.")?,
             overloaded: gauge("overloaded", "1 if the worker has more work than it can do well.")?,
             load: gauges("load_ratio", "Work by signal, smoothed; 1 is the limit.", "signal")?,
+            store_seconds: register(&r, HistogramVec::new(store_seconds, &["operation"]))?,
+            process: Arc::new(Process::new(&r)?),
             registry: r,
-        })
+        };
+        // Each series is there from the start, so that its first event is an increase.
+        reasons::DROPS.iter().for_each(|reason| metrics.dropped.with_label_values(&[*reason]).inc_by(0));
+        reasons::PENDING.iter().for_each(|reason| metrics.pending_dropped.with_label_values(&[*reason]).inc_by(0));
+        Ok(metrics)
+    }
+
+    /// The folder whose disk counts.
+    pub fn on_disk_of(&self, folder: PathBuf) {
+        self.process.on_disk_of(folder);
     }
 
     /// The exposition that Prometheus scrapes.
     pub fn text(&self) -> String {
+        self.process.look();
         let mut out = Vec::new();
         // Encoding into memory fails only for an inconsistent registry, which `new` would have refused.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
@@ -143,8 +170,8 @@ impl Metrics {
     pub fn rxpk(&self) {
         self.rxpk.inc();
     }
-    pub fn dropped(&self, reason: &str) {
-        self.dropped.with_label_values(&[reason]).inc();
+    pub fn dropped(&self, reason: &'static str) {
+        self.dropped.with_label_values(&[reasons::known(reason)]).inc();
     }
     pub fn accepted(&self, how: Acceptance) {
         let kind = match how {
@@ -226,6 +253,10 @@ impl Metrics {
     pub fn store_error(&self, operation: &str, _error: &StoreError) {
         self.store_errors.with_label_values(&[operation]).inc();
     }
+    /// An operation of the store that a frame waits for, once.
+    pub fn store_took(&self, operation: &str, time: Duration) {
+        self.store_seconds.with_label_values(&[operation]).observe(time.as_secs_f64());
+    }
     pub fn out(&self, after: Duration) {
         self.latency.observe(after.as_secs_f64());
     }
@@ -271,7 +302,20 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.tx_ack("TOO_LATE");
         metrics.tx_ack("\"}evil 1\n");
+        metrics.on_disk_of("/".into());
+        metrics.store_took("put_reception", Duration::from_millis(3));
         let text = metrics.text();
+        for there in [
+            "limpet_worker_dropped_total{reason=\"bad_mic\"} 0",
+            "limpet_worker_pending_dropped_total{reason=\"refused\"} 0",
+            "limpet_worker_store_seconds_bucket{operation=\"put_reception\",le=\"0.005\"} 1",
+            "limpet_worker_build_info{version=",
+        ] {
+            assert!(text.contains(there), "{there} is missing");
+        }
+        assert!(
+            !text.contains("\nlimpet_worker_disk_size_bytes 0\n") && !text.contains("\nlimpet_worker_memory_bytes 0\n")
+        );
         assert!(text.contains("limpet_worker_downlink_results_total{result=\"TOO_LATE\"} 1"));
         assert!(text.contains("limpet_worker_downlink_results_total{result=\"OTHER\"} 1"));
         assert!(!text.contains("evil"));

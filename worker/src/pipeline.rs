@@ -279,7 +279,10 @@ impl Pipeline {
     {
         let mut pause = Pause::default();
         loop {
-            match operation().await {
+            let asked = tokio::time::Instant::now();
+            let answer = operation().await;
+            self.metrics.store_took(what, asked.elapsed());
+            match answer {
                 Ok(value) => return value,
                 Err(error) => self.store_failed(what, &error, &mut pause).await,
             }

@@ -150,6 +150,7 @@ async fn wire(
 ) -> Result<Around, WorkerError> {
     let (store, name) = (config.store.clone(), config.identity.name().to_owned());
     let metrics = Metrics::new()?;
+    metrics.on_disk_of(config.identity_folder.clone());
     let network = Network::open(&*store, &Machine).await?;
     let me = introduction(config, http, network);
     let links = Links::new(me, config.identity.clone(), metrics.clone(), notices);

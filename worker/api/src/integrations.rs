@@ -6,7 +6,7 @@ use limpet_shared::{
     UnixMicros,
     admin::{ErrorKind, Integration, IntegrationTrouble, Reply, Request, Server, WaitingEvent},
 };
-use limpet_store::{IntegrationId, List, Store};
+use limpet_store::{Backlog, IntegrationId, List, Store};
 use limpet_worker_core::model::Application;
 use uuid::Uuid;
 
@@ -19,25 +19,10 @@ const EVENTS_OF_ONE: u32 = 50;
 /// An integration whose last failure is older than this (s) is tried only now and then, or has recovered.
 const LATELY: u64 = 60;
 
-/// What waits for an integration.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
-    pub events: u64,
-    pub bytes: u64,
-    pub oldest: Option<UnixMicros>,
-}
-
 /// By integration; those for which nothing waits are left out.
-pub(crate) async fn backlog(store: &dyn Store) -> Result<HashMap<Uuid, Waiting>> {
-    let mut backlog = HashMap::new();
-    for (integration, device) in store.pending_turns(1, Vec::new()).await? {
-        let (events, bytes) = store.pending_size(integration).await?;
-        let oldest = store.pending(integration, device, 1).await?.first().map(|first| first.event.at);
-        if events > 0 {
-            backlog.insert(integration.0, Waiting { events, bytes, oldest });
-        }
-    }
-    Ok(backlog)
+pub(crate) async fn backlog(store: &dyn Store) -> Result<HashMap<Uuid, Backlog>> {
+    let waits = store.pending_backlog().await?.into_iter().filter(|waits| waits.events > 0);
+    Ok(waits.map(|waits| (waits.integration.0, waits)).collect())
 }
 
 /// The last failure of each integration, as all workers that are there have it.
@@ -161,7 +146,7 @@ impl Api {
 
 const STATES: [&str; 3] = ["failing", "waiting", "ok"];
 
-fn fill(one: &mut Integration, waiting: Option<Waiting>, trouble: Option<&IntegrationTrouble>, now: UnixMicros) {
+fn fill(one: &mut Integration, waiting: Option<Backlog>, trouble: Option<&IntegrationTrouble>, now: UnixMicros) {
     let lately = trouble.is_some_and(|trouble| now.since(trouble.last).as_secs() < LATELY);
     one.state = match &waiting {
         Some(_) if lately => "failing",
@@ -170,7 +155,7 @@ fn fill(one: &mut Integration, waiting: Option<Waiting>, trouble: Option<&Integr
     }
     .into();
     if let Some(waiting) = waiting {
-        (one.waiting, one.bytes, one.oldest) = (waiting.events, waiting.bytes, waiting.oldest);
+        (one.waiting, one.bytes, one.oldest) = (waiting.events, waiting.bytes, Some(waiting.oldest));
         one.trouble = trouble.cloned();
     }
 }

@@ -36,21 +36,28 @@ impl Api {
 
     async fn add_user(&self, wanted: UserAdd, by: &str) -> Result<Reply> {
         let (password, given) = given_or_random(wanted.password)?;
+        let new = NewUser { email: &wanted.email, is_admin: wanted.admin, is_active: true, note: String::new() };
+        let user = self.create_user(new, &password.0, by).await?;
+        let may = if user.is_admin { "administrate the network" } else { "log in, and administrates nothing" };
+        Ok(told(format!("{} may {may}", user.email), password, given))
+    }
+
+    /// Whoever asks has been let in.
+    pub(crate) async fn create_user(&self, new: NewUser<'_>, password: &str, by: &str) -> Result<User> {
         let now = clock::now();
         let user = User {
             id: Uuid::new_v4(),
             created_at: now,
             updated_at: now,
-            email: fields::email("email", &wanted.email)?,
-            is_admin: wanted.admin,
-            is_active: true,
-            note: String::new(),
-            password_hash: self.auth.hash(&password.0).await?,
+            email: fields::email("email", new.email)?,
+            is_admin: new.is_admin,
+            is_active: new.is_active,
+            note: fields::text("note", new.note)?,
+            password_hash: self.auth.hash(password).await?,
         };
         self.store.create_user(&user).await?;
         tracing::info!(user = user.email, admin = user.is_admin, by, "a user was added");
-        let may = if user.is_admin { "administrate the network" } else { "log in, and administrates nothing" };
-        Ok(told(format!("{} may {may}", user.email), password, given))
+        Ok(user)
     }
 
     async fn give_password(&self, email: &str, password: Option<Password>, by: &str) -> Result<Reply> {
@@ -73,10 +80,16 @@ impl Api {
 
     async fn remove_user(&self, email: &str, by: &str) -> Result<Reply> {
         let user = self.user_called(email).await?;
-        self.keep_an_administrator(&user).await?;
+        self.delete_user(&user, by).await?;
+        Ok(Reply::Done { message: format!("{} was deleted, and is logged out", user.email) })
+    }
+
+    /// Whoever asks has been let in.
+    pub(crate) async fn delete_user(&self, user: &User, by: &str) -> Result<()> {
+        self.keep_an_administrator(user).await?;
         self.store.delete_user(user.id).await?;
         tracing::info!(user = user.email, by, "a user was deleted");
-        Ok(Reply::Done { message: format!("{} was deleted, and is logged out", user.email) })
+        Ok(())
     }
 
     /// Before a user goes, or may no longer administrate: somebody must be left who can.
@@ -147,6 +160,14 @@ impl Api {
         tracing::info!(key = %id, name = key.name, by, "an API key was deleted");
         Ok(Reply::Done { message: format!("the API key {} ({id}) counts no more", key.name) })
     }
+}
+
+/// A user to be.
+pub(crate) struct NewUser<'a> {
+    pub email: &'a str,
+    pub is_admin: bool,
+    pub is_active: bool,
+    pub note: String,
 }
 
 /// Users named when one is not found.

@@ -93,7 +93,7 @@ impl Api {
             is_pending: progress.in_flight.is_some_and(|in_flight| in_flight.seq == item.seq),
             created_at: item.created_at,
         });
-        Ok(Reply::Device(admin::DeviceDetail {
+        Ok(Reply::Device(Box::new(admin::DeviceDetail {
             description: device.description,
             join_eui: device.join_eui,
             has_app_key: device.app_key.is_some(),
@@ -109,7 +109,7 @@ impl Api {
                 last_seen: seen.last_seen_at,
                 is_disabled: device.is_disabled,
             },
-        }))
+        })))
     }
 
     /// For an administrator who asks for them in so many words; `by` is who that is, for the log. They never go over the link.

@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     fields::{self, refuse, required},
     lists,
+    people::NewUser,
 };
 
 pub(super) fn write(user: &User) -> api::User {
@@ -59,18 +60,9 @@ impl UserService for Grpc {
         caller.network(Access::Write)?;
         refuse("tenants", !request.tenants.is_empty(), "users of a tenant are not served yet")?;
         let given = required("user", request.user)?;
-        let now = clock::now();
-        let user = User {
-            id: Uuid::new_v4(),
-            created_at: now,
-            updated_at: now,
-            email: fields::email("email", &given.email)?,
-            is_admin: given.is_admin,
-            is_active: given.is_active,
-            note: fields::text("note", given.note)?,
-            password_hash: self.0.auth.hash(&request.password).await?,
-        };
-        self.0.store.create_user(&user).await.map_err(ApiError::from)?;
+        let api::User { email, is_admin, is_active, note, .. } = given;
+        let new = NewUser { email: &email, is_admin, is_active, note };
+        let user = self.0.create_user(new, &request.password, &caller.name()).await?;
         reply(api::CreateUserResponse { id: user.id.to_string() })
     }
 
@@ -111,10 +103,9 @@ impl UserService for Grpc {
     async fn delete(&self, request: Request<api::DeleteUserRequest>) -> Reply<()> {
         let (caller, request) = self.admit(request).await?;
         caller.network(Access::Write)?;
-        let id = fields::id("id", &request.id)?;
-        not_yourself(&caller, id, "delete")?;
-        self.0.keep_an_administrator(&self.user("id", &request.id).await?).await?;
-        self.0.store.delete_user(id).await.map_err(ApiError::from)?;
+        let user = self.user("id", &request.id).await?;
+        not_yourself(&caller, user.id, "delete")?;
+        self.0.delete_user(&user, &caller.name()).await?;
         reply(())
     }
 

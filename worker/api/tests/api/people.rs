@@ -47,6 +47,13 @@ async fn a_user_is_added_and_the_last_administrator_stays() {
     let ann = || Ask::UserAdd(UserAdd { email: "ann@example.org".into(), admin: true, password: None });
     let last = Ask::UserRemove { email: "admin".into() };
     assert!(refused(server.api.answer_or_ask(last.clone(), "test").await).1.contains("last administrator"));
+    let (key, mut users) = (made_key(&server, None, false).await, server.users().await);
+    let id = server.store.user_by_email("admin").await.unwrap().unwrap().id.to_string();
+    let delete = api::DeleteUserRequest { id: id.clone() };
+    assert_eq!(code(users.delete(with_token(delete, &key)).await), Code::FailedPrecondition);
+    let demoted = api::User { id, email: "admin".into(), is_active: true, ..Default::default() };
+    let update = api::UpdateUserRequest { user: Some(demoted) };
+    assert_eq!(code(users.update(with_token(update, &key)).await), Code::FailedPrecondition);
     let password = password_of(&server, ann()).await;
     server.login("ann@example.org", &password).await.unwrap();
     assert_eq!(refused(server.api.answer_or_ask(ann(), "test").await).0, ErrorKind::AlreadyExists);

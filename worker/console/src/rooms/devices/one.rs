@@ -55,7 +55,7 @@ pub(crate) async fn show(
     Query(Named { eui, .. }): Query<Named>,
 ) -> Response {
     let detail = match console.api.answer_or_ask(Request::Device { dev_eui: eui }, "").await {
-        Reply::Device(detail) => detail,
+        Reply::Device(detail) => *detail,
         other => {
             let why = match other {
                 Reply::Error { message, .. } => sentence(&message),
