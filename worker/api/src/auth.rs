@@ -30,7 +30,7 @@ use crate::{
     error::{ApiError, Result},
 };
 use attempts::Attempts;
-use password::Passwords;
+use password::{Passwords, Whose};
 use token::{Claims, Kind, Tokens};
 
 /// Where the key that signs tokens is kept: in the store, so that a log-in at one worker holds at all of them.
@@ -68,9 +68,9 @@ impl Auth {
 
     /// The token of whoever knows the password. An unknown account, a wrong password and a disabled user look alike.
     pub async fn login(&self, email: &str, password: &str, client: &Client) -> Result<String> {
-        self.may_try(email, client).await?;
+        let known = self.may_try(email, client).await?;
         let user = self.store.user_by_email(email).await?;
-        let right = self.passwords.verify(password, user.as_ref().map(|u| u.password_hash.as_str())).await?;
+        let right = self.passwords.verify(known, password, user.as_ref().map(|u| u.password_hash.as_str())).await?;
         match user.filter(|user| right && user.is_active) {
             Some(user) => {
                 self.attempts.forgive(email, client.address);
@@ -84,11 +84,12 @@ impl Auth {
     }
 
     /// Whoever shows a good token, of a log-in or an API key, is held up by nobody else's attempts, only by its own.
-    async fn may_try(&self, email: &str, client: &Client) -> Result<()> {
+    async fn may_try(&self, email: &str, client: &Client) -> Result<Whose> {
         let holder = match &client.token {
             Some(token) => self.holder(token).await.ok().map(|caller| caller.id().to_string()),
             None => None,
         };
+        let known = holder.is_some() || self.attempts.knows(email, client.address);
         let free = match holder {
             Some(id) => self.attempts.take_own(&id, Instant::now()),
             None => self.attempts.take(email, client.address, Instant::now()),
@@ -101,7 +102,7 @@ impl Auth {
             }
             return Err(ApiError::Exhausted("too many attempts to log in; wait a minute".into()));
         }
-        Ok(())
+        Ok(if known { Whose::Known } else { Whose::Stranger })
     }
 
     /// The token of a log-in of this user.
@@ -111,7 +112,7 @@ impl Auth {
 
     /// Whether it is the user's password.
     pub async fn is_password(&self, user: &User, password: &str) -> Result<bool> {
-        self.passwords.verify(password, Some(&user.password_hash)).await
+        self.passwords.verify(Whose::Known, password, Some(&user.password_hash)).await
     }
 
     /// The token of an API key, to be shown once.

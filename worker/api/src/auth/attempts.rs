@@ -15,6 +15,8 @@ const PLACES: usize = 4096;
 const PAIR: Allowance = Allowance { burst: 20, refill: Duration::from_secs(6) };
 /// Of one address for all accounts; colleagues may share it.
 const ADDRESS: Allowance = Allowance { burst: 60, refill: Duration::from_secs(2) };
+/// Of one IPv6 site, a /48, for all accounts: it has 65,536 networks.
+const SITE: Allowance = Allowance { burst: 240, refill: Duration::from_millis(500) };
 /// For one account from all addresses that it has not logged in from. No ten addresses use this up, for each is held to
 /// its own allowance.
 const ACCOUNT: Allowance = Allowance { burst: 200, refill: Duration::from_millis(200) };
@@ -30,7 +32,10 @@ pub(super) struct Attempts {
     hasher: RandomState,
     pairs: Counters,
     addresses: Counters,
+    sites: Counters,
     accounts: Counters,
+    /// Of those who are known already, each for itself: nobody else has anything to do with these.
+    own: Counters,
     /// Accounts with an address that they have logged in from, as hashes: what others do to the account is not held
     /// against them.
     familiar: Mutex<Vec<u64>>,
@@ -42,29 +47,47 @@ impl Attempts {
             hasher: RandomState::new(),
             pairs: Counters::new(PAIR, now),
             addresses: Counters::new(ADDRESS, now),
+            sites: Counters::new(SITE, now),
             accounts: Counters::new(ACCOUNT, now),
+            own: Counters::new(PAIR, now),
             familiar: Mutex::new(vec![0; PLACES]),
         }
     }
 
-    /// Takes an attempt; false if there is none left. Whoever is held up uses up nothing of the others'.
+    /// Takes an attempt; false if there is none left, and then nothing is taken from anybody: a refusal costs no time, so that any
+    /// number of them would use up what made-up names share with real ones.
     pub fn take(&self, account: &str, from: Option<IpAddr>, now: Instant) -> bool {
-        let (account, from) = (name(account), from.map(network));
+        let (account, site, from) = (name(account), from.and_then(site), from.map(network));
         let pair = self.hash(&(&account, from));
-        self.pairs.take(pair, now)
-            && self.addresses.take(self.hash(&from), now)
-            && (self.is_familiar(pair) || self.accounts.take(self.hash(&account), now))
+        let account = Some(self.hash(&account)).filter(|_| !self.is_familiar(pair));
+        let asked = [
+            (&self.addresses, Some(self.hash(&from))),
+            (&self.sites, site.map(|site| self.hash(&site))),
+            (&self.pairs, Some(pair)),
+            (&self.accounts, account),
+        ];
+        let all = || asked.iter().filter_map(|(counters, hash)| Some((counters, (*hash)?)));
+        let free = all().all(|(counters, hash)| counters.has(hash, now));
+        free && all().all(|(counters, hash)| counters.take(hash, now))
     }
 
     /// Takes an attempt of somebody who is known already.
     pub fn take_own(&self, id: &str, now: Instant) -> bool {
-        self.pairs.take(self.hash(&("known already", id)), now)
+        self.own.take(self.hash(&id), now)
+    }
+
+    /// Whether the account has logged in from there before.
+    pub fn knows(&self, account: &str, from: Option<IpAddr>) -> bool {
+        self.is_familiar(self.hash(&(&name(account), from.map(network))))
     }
 
     /// The password was right: that was no guess.
     pub fn forgive(&self, account: &str, from: Option<IpAddr>) {
-        let (account, from) = (name(account), from.map(network));
+        let (account, site, from) = (name(account), from.and_then(site), from.map(network));
         let pair = self.hash(&(&account, from));
+        if let Some(site) = site {
+            self.sites.give_back(self.hash(&site), 1);
+        }
         self.pairs.give_back(pair, PAIR.burst);
         self.addresses.give_back(self.hash(&from), 1);
         self.accounts.give_back(self.hash(&account), 1);
@@ -94,6 +117,14 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The site of an IPv6 address.
+fn site(address: IpAddr) -> Option<u128> {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Some(v6.to_bits() >> 80),
+        IpAddr::V4(_) => None,
+    }
+}
+
 fn place(hash: u64) -> usize {
     hash as usize % PLACES
 }
@@ -116,15 +147,12 @@ impl Counters {
         Self { allowance, counters }
     }
 
+    fn has(&self, hash: u64, now: Instant) -> bool {
+        self.with(hash, now, |counter| counter.left > 0)
+    }
+
     fn take(&self, hash: u64, now: Instant) -> bool {
-        let Allowance { burst, refill } = self.allowance;
-        self.with(hash, |counter| {
-            let refills = now.saturating_duration_since(counter.since).as_millis() / refill.as_millis();
-            if refills > 0 {
-                let more = u16::try_from(refills).unwrap_or(u16::MAX);
-                counter.left = burst.min(counter.left.saturating_add(more));
-                counter.since = now;
-            }
+        self.with(hash, now, |counter| {
             let taken = counter.left > 0;
             counter.left = counter.left.saturating_sub(1);
             taken
@@ -132,11 +160,22 @@ impl Counters {
     }
 
     fn give_back(&self, hash: u64, how_many: u16) {
-        self.with(hash, |counter| counter.left = counter.left.saturating_add(how_many).min(self.allowance.burst));
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = &mut counters[place(hash)].left;
+        *left = left.saturating_add(how_many).min(self.allowance.burst);
     }
 
-    fn with<T>(&self, hash: u64, change: impl FnOnce(&mut Counter) -> T) -> T {
-        change(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner)[place(hash)])
+    /// Does that to a counter that has been filled up with time.
+    fn with<T>(&self, hash: u64, now: Instant, change: impl FnOnce(&mut Counter) -> T) -> T {
+        let Allowance { burst, refill } = self.allowance;
+        let counter = &mut self.counters.lock().unwrap_or_else(PoisonError::into_inner)[place(hash)];
+        let refills = now.saturating_duration_since(counter.since).as_millis() / refill.as_millis();
+        if refills > 0 {
+            let more = u16::try_from(refills).unwrap_or(u16::MAX);
+            counter.left = burst.min(counter.left.saturating_add(more));
+            counter.since = now;
+        }
+        change(counter)
     }
 }
 
@@ -177,6 +216,22 @@ mod tests {
     }
 
     #[test]
+    fn no_number_of_refused_attempts_takes_anything_from_others() {
+        let start = Instant::now();
+        let attempts = Attempts::new(start);
+        let site = "2001:db8::".parse::<std::net::Ipv6Addr>().unwrap().to_bits();
+        for n in 0..100_000_u32 {
+            // From one address, and from every network of a site.
+            attempts.take(&format!("made up {n}"), from(1), start);
+            attempts.take(&format!("made up {n}"), Some(IpAddr::V6((site + (u128::from(n) << 64)).into())), start);
+        }
+        let others =
+            (0..1_000).filter(|n| attempts.take(&format!("user {n}"), Some(IpAddr::from([10, 0, *n as u8, 1])), start));
+        assert!(others.count() > 950);
+        assert!((0..1_000).all(|n| attempts.take_own(&format!("key {n}"), start)));
+    }
+
+    #[test]
     fn who_is_known_gets_in_whatever_others_do_to_the_account() {
         let start = Instant::now();
         let attempts = Attempts::new(start);
@@ -186,6 +241,7 @@ mod tests {
         for address in 3..100 {
             let_through(&attempts, "admin", from(address), 100, start);
         }
+        assert!(attempts.knows("Admin", from(2)) && !attempts.knows("admin", from(3)));
         assert!(!attempts.take("admin", from(100), start), "so many addresses are one attacker");
         assert!(attempts.take("admin", from(2), start), "it has logged in before");
     }
