@@ -447,7 +447,7 @@ impl seams::Link for Links {
 
     fn asks(&self, gateway: Eui64) -> bool {
         let linked = |balancer| self.is_linked_to(balancer);
-        self.routes.lock().asks(gateway, seams::Surroundings::now(&seams::Machine), linked)
+        self.routes.lock().asks(gateway, tokio::time::Instant::now(), linked)
     }
 
     fn is_suspect(&self, worker: &str) -> bool {

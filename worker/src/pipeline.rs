@@ -32,10 +32,7 @@ use limpet_shared::{
     lorawan::{self, Frame},
 };
 use limpet_store::{Store, StoreError};
-use limpet_worker_core::{
-    downlink::Way,
-    model::{DedupKey, Reception},
-};
+use limpet_worker_core::{downlink::Way, model::Reception};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -43,7 +40,7 @@ use crate::{
     regions::Regions,
     seams::{Link, Surroundings},
 };
-use work::{Transmission, Turn, Turns, Works};
+use work::{Transmission, Turn, Turns, WorkId, Works};
 
 /// How long copies of one transmission are waited for.
 pub const WINDOW: Duration = Duration::from_millis(200);
@@ -176,11 +173,9 @@ impl Pipeline {
     /// One datagram, from the link of a balancer to *done*. Ends only when everything in it needs nothing more, however long the
     /// store is away: until then the balancer retains it.
     pub async fn datagram(self: &Arc<Self>, balancer: u64, frame: UplinkFrame, report: impl Fn(Stage)) {
-        let receptions = self.parse(balancer, &frame).await;
-        // Before they are stored, which may take as long as the store is away, and not in this order.
-        let turns: Vec<_> = receptions.iter().map(|reception| self.line_up(reception)).collect();
-        let ours = futures_util::future::join_all(receptions.iter().map(|r| self.may_be_ours(r))).await;
-        let mine = receptions.into_iter().zip(turns).zip(ours).filter_map(|(both, ours)| ours.then_some(both));
+        let parsed = self.parse(balancer, &frame).await;
+        let ours = futures_util::future::join_all(parsed.iter().map(|(r, _)| self.may_be_ours(r))).await;
+        let mine = parsed.into_iter().zip(ours).filter_map(|(both, ours)| ours.then_some(both));
         let (receptions, turns): (Vec<_>, Vec<_>) = mine.unzip();
         let puts = receptions
             .iter()
@@ -198,45 +193,34 @@ impl Pipeline {
         report(Stage::Done);
     }
 
-    fn line_up(&self, reception: &Reception) -> Option<Turn> {
-        match lorawan::parse(&reception.phy) {
-            Ok(Frame::Data(frame)) => Some(self.turns.line_up(frame.dev_addr)),
-            _ => None,
-        }
-    }
-
     /// Joins the work on this transmission, or begins it. The receiver is told when it is done.
     fn follow(self: &Arc<Self>, reception: &Reception, turn: Option<Turn>) -> oneshot::Receiver<()> {
-        let (first, done) = self.works.hold(reception);
-        if first {
-            let (pipeline, key) = (self.clone(), reception.key);
-            tokio::spawn(async move { pipeline.transmission(key, turn).await });
+        let (begun, done) = self.works.hold(reception);
+        if let Some(work) = begun {
+            let pipeline = self.clone();
+            tokio::spawn(async move { pipeline.transmission(work, turn).await });
         } else if let Some(turn) = turn {
             turn.pass(self.age(reception));
         }
         done
     }
 
-    /// All copies of one frame that this worker holds: window, leadership, verdict.
-    async fn transmission(&self, key: DedupKey, mut turn: Option<Turn>) {
-        loop {
-            let held = self.works.held(key);
-            let window_ends = self.on_grid(held.latest + WINDOW, WINDOW_GRID);
-            tokio::time::sleep(window_ends.since(self.now_at(held.balancer)).min(WINDOW + WINDOW_GRID)).await;
-            let held = self.works.held(key);
-            let asked = tokio::time::Instant::now();
-            let receptions = self.until_stored("receptions", || self.store.receptions(key)).await;
-            let follow_after = (asked.elapsed() * LEADER_OPERATIONS).clamp(FOLLOW_AFTER, FOLLOW_AFTER_MOST);
-            let copies = Transmission::of(receptions, &held);
-            self.let_others_go_first(follow_after * copies.rank(&held).min(2)).await;
-            if let Some(turn) = &mut turn {
-                turn.come(copies.receptions.first().map(|first| self.age(first)).unwrap_or_default()).await;
-            }
-            self.settle(&copies).await;
-            if self.works.finish(key, &held) {
-                return;
-            }
+    /// All copies of one transmission that this worker holds: window, leadership, verdict.
+    async fn transmission(&self, work: WorkId, mut turn: Option<Turn>) {
+        let held = self.works.held(work);
+        let window_ends = self.on_grid(held.latest + WINDOW, WINDOW_GRID);
+        tokio::time::sleep(window_ends.since(self.now_at(held.balancer)).min(WINDOW + WINDOW_GRID)).await;
+        let held = self.works.held(work);
+        let asked = tokio::time::Instant::now();
+        let receptions = self.until_stored("receptions", || self.store.receptions(work.key)).await;
+        let follow_after = (asked.elapsed() * LEADER_OPERATIONS).clamp(FOLLOW_AFTER, FOLLOW_AFTER_MOST);
+        let copies = Transmission::of(receptions, &held);
+        self.let_others_go_first(follow_after * copies.rank(&held).min(2)).await;
+        if let Some(turn) = &mut turn {
+            turn.come(copies.receptions.first().map(|first| self.age(first)).unwrap_or_default()).await;
         }
+        self.settle(&copies).await;
+        self.works.finish(work);
     }
 
     async fn let_others_go_first(&self, time: Duration) {

@@ -112,7 +112,11 @@ impl Regions {
             }
             tags.forgotten
         };
-        let tag = match store.gateway(gateway).await? {
+        let tag = match store.gateway(gateway).await {
+            Err(error) => return self.last_known(gateway).ok_or(error),
+            Ok(found) => found,
+        };
+        let tag = match tag {
             Some((gateway, _)) => GatewayTag { asked_at: now, known: true, region: gateway.tags.get(TAG).cloned() },
             None => GatewayTag { asked_at: now, known: false, region: None },
         };
@@ -124,6 +128,11 @@ impl Regions {
             tags.of.insert(gateway, tag.clone());
         }
         Ok(tag)
+    }
+
+    /// While the store does not answer, a gateway is what it was: its frames need not wait, and lose their order, for that.
+    fn last_known(&self, gateway: Eui64) -> Option<GatewayTag> {
+        self.tags.lock().of.get(&gateway).filter(|tag| tag.known).cloned()
     }
 
     /// Forgets what it knows of these gateways: they were added, changed, or deleted.

@@ -26,7 +26,7 @@ pub(crate) async fn activate(api: &Api, context: &DeviceContext, wanted: &Activa
         store.flush_queue(wanted.dev_eui, u64::MAX).await?;
     }
     let keys = SessionKeys { nwk_s_key: wanted.nwk_s_key, app_s_key: wanted.app_s_key };
-    let session = replace_current(store, context, |next, queue_done| {
+    let session = replace_current(store, context, |next, old, queue_done| {
         let abp = Personalization {
             dev_eui: wanted.dev_eui,
             dev_addr: wanted.dev_addr,
@@ -36,7 +36,9 @@ pub(crate) async fn activate(api: &Api, context: &DeviceContext, wanted: &Activa
             fcnt_down: wanted.n_fcnt_down.max(next.unused_fcnt_down(&keys)),
             queue_done,
         };
-        Some(personalized(&abp, &context.profile, region, next.rev, clock::now()))
+        let mut session = personalized(&abp, &context.profile, region, next.rev, clock::now());
+        session.replaces(old.iter().map(|row| &row.session));
+        Some(session)
     })
     .await?;
     match &session {
@@ -62,7 +64,7 @@ async fn begin(store: &dyn Store, session: &Session) -> Result<()> {
 
 /// Takes the device out of its session.
 pub(crate) async fn deactivate(store: &dyn Store, context: &DeviceContext) -> Result<()> {
-    replace_current(store, context, |_, _| None).await.map(drop)
+    replace_current(store, context, |_, _, _| None).await.map(drop)
 }
 
 /// The session that the device should be in.
@@ -83,13 +85,13 @@ pub(crate) fn region_of(api: &Api, profile: &DeviceProfile) -> Result<&'static R
     })
 }
 
-/// Changes the device's state by compare-and-set to the session that `make` gives for it (and for how far the queue is
-/// done), and ends the sessions that it had. First the state, then the session row: the state's revision is in the session's
+/// Changes the device's state by compare-and-set to the session that `make` gives for it (for the sessions that it replaces, and for
+/// how far the queue is done), and ends the sessions that it had. First the state, then the session row: the state's revision is in the session's
 /// identity, so only the winner of a race has a row to write. How far the old keys have counted is written down before they go.
 async fn replace_current(
     store: &dyn Store,
     context: &DeviceContext,
-    make: impl Fn(&DeviceState, u64) -> Option<Session> + Send + Sync,
+    make: impl Fn(&DeviceState, &[SessionRow], u64) -> Option<Session> + Send + Sync,
 ) -> Result<Option<Session>> {
     let dev_eui = context.device.dev_eui;
     for _ in 0..ATTEMPTS {
@@ -100,7 +102,7 @@ async fn replace_current(
         let previous = old.first().map(|row| row.session.key);
         let mut next = DeviceState { rev: before.rev + 1, current: None, previous, ..before.clone() };
         old.iter().for_each(|row| next.remember_counter(row));
-        let session = make(&next, done);
+        let session = make(&next, &old, done);
         next.current = session.as_ref().map(|s| CurrentSession { key: s.key, since: s.since, dev_nonce: None });
         if !commit_state(store, &next).await? {
             continue;

@@ -9,7 +9,8 @@ use crate::{
 const REMEMBERED: usize = 32;
 
 impl DeviceState {
-    /// Remembers how far a session that ends has counted. The application's key counts only once it has encrypted something.
+    /// Remembers how far a session that ends has counted, under both its keys: no trace may be left of what the application's key
+    /// has encrypted.
     pub fn remember_counter(&mut self, row: &SessionRow) {
         let session = &row.session;
         if session.slot.number == 0 {
@@ -17,9 +18,7 @@ impl DeviceState {
         }
         let SessionKeys { nwk_s_key, app_s_key } = &session.keys;
         self.remember(DownCounter { key: ident::key_print(nwk_s_key), next: session.next_fcnt_down });
-        if row.marks.sent > 0 || session.item.is_some() || session.awaiting_ack.is_some() {
-            self.remember(DownCounter { key: ident::key_print(app_s_key), next: session.next_fcnt_down });
-        }
+        self.remember(DownCounter { key: ident::key_print(app_s_key), next: session.next_fcnt_down });
     }
 
     fn remember(&mut self, used: DownCounter) {

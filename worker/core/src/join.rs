@@ -65,6 +65,8 @@ pub struct Join<'a> {
     pub flush: Option<u64>,
     /// The session that the device was in so far.
     pub before: Option<&'a SessionRow>,
+    /// The session before that, which ends now.
+    pub ending: Option<&'a SessionRow>,
     pub worker: &'a str,
     /// On the clock of the balancer that received it first.
     pub now: UnixMicros,
@@ -110,7 +112,7 @@ pub fn accept(join: &Join<'_>) -> Result<(DeviceState, JoinRow), JoinDrop> {
         down_counters: state.down_counters.clone(),
     };
     // Keys of a join never come again.
-    if let Some(row) = join.before.filter(|row| !row.session.joined) {
+    for row in join.before.into_iter().chain(join.ending).filter(|row| !row.session.joined) {
         next.remember_counter(row);
     }
     let (dev_eui, dev_nonce) = (state.dev_eui, join.request.dev_nonce);

@@ -51,6 +51,7 @@ pub fn begin(key: SessionKey, since: UnixMicros, joined: bool, region: &Region, 
         key,
         rev: 1,
         since,
+        replaced_at: None,
         joined,
         region: region.name().into(),
         keys,
@@ -77,6 +78,14 @@ pub struct Personalization {
     pub fcnt_down: u32,
     /// Queue items up to this number were for the session before.
     pub queue_done: u64,
+}
+
+impl Session {
+    /// Notes how far those have counted that this session replaces: what was on its way when they ended must not count in it.
+    pub fn replaces<'a>(&mut self, sessions: impl Iterator<Item = &'a Session>) {
+        let same = sessions.filter(|old| old.keys.nwk_s_key == self.keys.nwk_s_key);
+        self.replaced_at = same.map(|old| old.seen.next).max().filter(|next| *next > self.seen.next);
+    }
 }
 
 /// An ABP session. `revision` is that of the device's state after the activation, so that each activation makes

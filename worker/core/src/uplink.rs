@@ -68,6 +68,7 @@ impl Heard {
     /// coming in may seem to come before by what clocks differ; one that the sweep finds is not given that.
     fn is_before(&self, session: &Session) -> bool {
         self.was_before(session.since, self.skew())
+            || self.is_of_the_replaced(session)
             // The frame that began again was received at least CLOCK_SKEW later than that.
             || self.received_at <= session.seen.restarted_after
                 && session.seen.restarted_after + self.skew() <= self.now
@@ -77,6 +78,13 @@ impl Heard {
     /// somebody set it, and says nothing: a frame that is just coming in is never before anything by its clock alone.
     fn was_before(&self, moment: UnixMicros, skew: Duration) -> bool {
         self.received_at + skew < moment && moment <= self.now
+    }
+
+    /// Whether it was received when the session began, as far as clocks can tell, and goes on counting where the session before
+    /// stopped: accepted, it would make a replay of all that the device, which counts anew, sends from then on.
+    fn is_of_the_replaced(&self, session: &Session) -> bool {
+        let apart = self.received_at.since(session.since).max(session.since.since(self.received_at));
+        apart <= CLOCK_SKEW && session.replaced_at.is_some_and(|next| self.fcnt >= next)
     }
 
     fn skew(&self) -> Duration {

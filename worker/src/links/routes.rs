@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use limpet_shared::{Eui64, UnixMicros, link};
+use limpet_shared::{Eui64, link};
+use tokio::time::Instant;
 
 /// Gateways whose way is remembered. When more are heard, those go whose balancer would send nothing any more.
 const MOST: usize = 1_000_000;
@@ -19,7 +20,7 @@ const MOST_SPREAD: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sighting {
     balancer: u64,
-    at: UnixMicros,
+    at: Instant,
 }
 
 /// The ways to gateways. Bounded.
@@ -32,17 +33,18 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// A balancer tells who has asked it.
-    pub fn sightings(&mut self, balancer: u64, told: &link::Sightings, now: UnixMicros) {
+    /// A balancer tells who has asked it, and how long ago. By the steady clock, which nobody sets.
+    pub fn sightings(&mut self, balancer: u64, told: &link::Sightings, now: Instant) {
         for (gateway, age) in told.gateways.iter().zip(&told.ages) {
-            let at = UnixMicros(now.0.saturating_sub(u64::from(*age) * 1_000));
+            // Longer ago than this machine can tell: nothing is sent to it any more.
+            let Some(at) = now.checked_sub(Duration::from_millis(u64::from(*age))) else { continue };
             self.asked(Eui64(*gateway), Sighting { balancer, at }, now);
         }
     }
 
-    fn asked(&mut self, gateway: Eui64, new: Sighting, now: UnixMicros) {
+    fn asked(&mut self, gateway: Eui64, new: Sighting, now: Instant) {
         if self.asked.len() >= MOST && !self.asked.contains_key(&gateway) {
-            self.asked.retain(|_, [last, _]| last.is_some_and(|last| now.since(last.at) < EXPIRES));
+            self.asked.retain(|_, [last, _]| last.is_some_and(|last| now.duration_since(last.at) < EXPIRES));
             if self.asked.len() >= MOST {
                 self.asked.clear();
             }
@@ -75,9 +77,9 @@ impl Routes {
 
 impl Routes {
     /// Whether the gateway has asked one of the balancers that are linked for downlinks.
-    pub fn asks(&self, gateway: Eui64, now: UnixMicros, is_linked: impl Fn(u64) -> bool) -> bool {
+    pub fn asks(&self, gateway: Eui64, now: Instant, is_linked: impl Fn(u64) -> bool) -> bool {
         let asked = self.asked.get(&gateway).copied().unwrap_or_default();
-        asked.iter().flatten().any(|known| now.since(known.at) < EXPIRES && is_linked(known.balancer))
+        asked.iter().flatten().any(|known| now.duration_since(known.at) < EXPIRES && is_linked(known.balancer))
     }
 }
 
@@ -121,7 +123,6 @@ impl Spread {
 mod tests {
     use super::*;
 
-    const NOW: UnixMicros = UnixMicros(1_700_000_000_000_000);
     const GATEWAY: Eui64 = Eui64(7);
 
     fn told(age: u32) -> link::Sightings {
@@ -134,19 +135,20 @@ mod tests {
 
     #[test]
     fn the_balancer_that_was_asked_last_comes_first_however_late_it_says_so() {
+        let now = Instant::now();
         let mut routes = Routes::default();
         assert!(to(&routes).is_empty());
         routes.frame(3, GATEWAY);
         assert_eq!(to(&routes), [3], "a frame is a hint");
-        routes.sightings(1, &told(0), NOW);
+        routes.sightings(1, &told(0), now);
         assert_eq!(to(&routes), [1], "a PULL_DATA is more than a hint");
-        routes.sightings(2, &told(5_000), NOW);
+        routes.sightings(2, &told(5_000), now);
         assert_eq!(to(&routes), [1, 2], "an older sighting that comes later does not win");
-        routes.sightings(2, &told(0), NOW + Duration::from_secs(1));
+        routes.sightings(2, &told(0), now + Duration::from_secs(1));
         assert_eq!(to(&routes), [2, 1]);
-        routes.sightings(3, &told(0), NOW + Duration::from_secs(2));
+        routes.sightings(3, &told(0), now + Duration::from_secs(2));
         assert_eq!(to(&routes), [3, 2], "two are remembered");
-        routes.sightings(3, &told(60_000), NOW + Duration::from_secs(3));
+        routes.sightings(3, &told(60_000), now + Duration::from_secs(3));
         assert_eq!(to(&routes), [3, 2], "what is known of a balancer does not get older");
         routes.frame(1, GATEWAY);
         assert_eq!(to(&routes), [3, 2], "frames may come by another way than PULL_DATA");
@@ -154,21 +156,23 @@ mod tests {
 
     #[test]
     fn a_gateway_asks_for_downlinks_while_its_pull_data_is_fresh_and_its_balancer_linked() {
+        let now = Instant::now();
         let mut routes = Routes::default();
         routes.frame(1, GATEWAY);
-        assert!(!routes.asks(GATEWAY, NOW, |_| true), "one that only pushes cannot be sent anything");
-        routes.sightings(1, &told(30_000), NOW);
-        assert!(routes.asks(GATEWAY, NOW + Duration::from_secs(59), |balancer| balancer == 1));
-        assert!(!routes.asks(GATEWAY, NOW, |balancer| balancer == 2));
-        assert!(!routes.asks(GATEWAY, NOW + Duration::from_secs(60), |_| true));
+        assert!(!routes.asks(GATEWAY, now, |_| true), "one that only pushes cannot be sent anything");
+        routes.sightings(1, &told(30_000), now);
+        assert!(routes.asks(GATEWAY, now + Duration::from_secs(59), |balancer| balancer == 1));
+        assert!(!routes.asks(GATEWAY, now, |balancer| balancer == 2));
+        assert!(!routes.asks(GATEWAY, now + Duration::from_secs(60), |_| true));
     }
 
     #[test]
     fn no_flood_of_gateways_makes_it_grow() {
+        let now = Instant::now();
         let mut routes = Routes::default();
         let flood = |from: u64| link::Sightings { gateways: (from..from + 600_000).collect(), ages: vec![0; 600_000] };
-        routes.sightings(1, &flood(0), NOW);
-        routes.sightings(1, &flood(600_000), NOW + EXPIRES);
+        routes.sightings(1, &flood(0), now);
+        routes.sightings(1, &flood(600_000), now + EXPIRES);
         assert!(routes.asked.len() <= MOST);
         assert_eq!(routes.to(Eui64(1_100_000)).collect::<Vec<_>>(), [1], "the newest are there");
     }

@@ -15,10 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Links, Notice, Peer, acks};
-use crate::{
-    pipeline::{Pipeline, Stage},
-    seams::{Machine, Surroundings},
-};
+use crate::pipeline::{Pipeline, Stage};
 
 /// With no frame to acknowledge, this shows that the worker's loop runs.
 const ALIVE_EVERY: Duration = Duration::from_millis(100);
@@ -184,7 +181,7 @@ fn take(
         Kind::TxAck(ack) => links.spread.lock().counts(&ack).then_some(Notice::TxAck(ack)),
         Kind::GatewaySeen(seen) => Some(Notice::GatewaySeen(seen)),
         Kind::Sightings(sightings) => {
-            links.routes.lock().sightings(balancer, &sightings, Machine.now());
+            links.routes.lock().sightings(balancer, &sightings, Instant::now());
             None
         }
         Kind::Clock(clock) => {

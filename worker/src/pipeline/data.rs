@@ -159,7 +159,9 @@ impl Pipeline {
         let receptions = &copies.receptions;
         let (now, ways) = (self.now_of_first(copies), self.ways(copies));
         let worker = &self.name;
-        let uplink = Uplink { row, context, region, frame, fcnt, receptions, ways: &ways, queue: &queue, worker, now };
+        let home = self.regions.by_name(&row.session.region).filter(|home| home.band() == region.band());
+        let (home, ways, queue) = (home.unwrap_or(region), &ways, &queue);
+        let uplink = Uplink { row, context, region, home, frame, fcnt, receptions, ways, queue, worker, now };
         let next = uplink::accept(&uplink, how);
         let acting = self.acting.begin(&next.key, next.slot.number);
         let committed = self.store.commit_session(&next).await;

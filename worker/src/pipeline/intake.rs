@@ -2,21 +2,29 @@
 
 use limpet_shared::{
     Eui64,
-    gwmp::{self, Rxpk, Stat, UpKind},
+    gwmp::{self, Rxpk, RxpkError, Stat, UpKind},
     link::UplinkFrame,
     lorawan::{self, Direction, Frame},
-    region::Region,
+    region::{Modulation, Region},
 };
 use limpet_worker_core::{
     ident,
     model::{GatewaySeen, Location, Reception, RxInfo},
 };
 
-use super::Pipeline;
+use super::{Pipeline, work::Turn};
+
+/// A packet that is worth asking the store about its gateway.
+struct Packet {
+    rxpk: Rxpk,
+    modulation: Modulation,
+    /// Its place in the line of its device; none for a JoinRequest.
+    turn: Option<Turn>,
+}
 
 impl Pipeline {
-    /// The receptions in a datagram that are worth storing.
-    pub(super) async fn parse(&self, balancer: u64, frame: &UplinkFrame) -> Vec<Reception> {
+    /// The receptions in a datagram that are worth storing, with their turns.
+    pub(super) async fn parse(&self, balancer: u64, frame: &UplinkFrame) -> Vec<(Reception, Option<Turn>)> {
         let pushed = match gwmp::parse_upstream(&frame.datagram) {
             Ok(up) if up.kind == UpKind::PushData => gwmp::parse_push_data(up.json).map_err(|e| e.reason()),
             Ok(_) => Err("not_push_data"),
@@ -29,30 +37,34 @@ impl Pipeline {
                 return Vec::new();
             }
         };
+        // In line before the store is asked for anything: an answer may take as long as it is away, and answers come in any order.
+        let packets: Vec<_> = pushed.rxpk.into_iter().filter_map(|rxpk| self.packet(frame.gateway, rxpk)).collect();
         match pushed.stat {
             Some(Ok(stat)) => self.note_stat(frame, &stat).await,
             Some(Err(error)) => self.dropped(error.reason(), frame.gateway),
             None => {}
         }
         let mut receptions = Vec::new();
-        for rxpk in pushed.rxpk {
-            self.metrics.rxpk();
-            match rxpk {
-                Ok(rxpk) => receptions.extend(self.reception(balancer, frame, rxpk).await),
-                Err(error) => self.dropped(error.reason(), frame.gateway),
-            }
+        for packet in packets {
+            receptions.extend(self.reception(balancer, frame, packet).await);
         }
         receptions
     }
 
-    async fn reception(&self, balancer: u64, frame: &UplinkFrame, mut rxpk: Rxpk) -> Option<Reception> {
-        match self.judge_rxpk(frame.gateway, &rxpk).await {
+    async fn reception(
+        &self,
+        balancer: u64,
+        frame: &UplinkFrame,
+        Packet { mut rxpk, modulation, turn }: Packet,
+    ) -> Option<(Reception, Option<Turn>)> {
+        let ask = || self.regions.of(&*self.store, frame.gateway, rxpk.freq, &modulation);
+        match self.until_stored("gateway", ask).await.map_err(|e| e.reason()) {
             Ok((region, data_rate)) => {
                 // Once, so that all that follows agrees: copies, RX1 and events.
                 if let Some(modulation) = region.modulation(data_rate) {
                     rxpk.freq = region.snap(rxpk.freq, &modulation);
                 }
-                Some(to_reception((balancer, frame), rxpk, region, data_rate))
+                Some((to_reception((balancer, frame), rxpk, region, data_rate), turn))
             }
             Err(reason) => {
                 self.dropped(reason, frame.gateway);
@@ -61,20 +73,25 @@ impl Pipeline {
         }
     }
 
-    async fn judge_rxpk(&self, gateway: Eui64, rxpk: &Rxpk) -> Result<(&'static Region, u8), &'static str> {
+    fn packet(&self, gateway: Eui64, rxpk: Result<Rxpk, RxpkError>) -> Option<Packet> {
+        self.metrics.rxpk();
+        let judged = rxpk.map_err(|e| e.reason()).and_then(|rxpk| self.judge_rxpk(rxpk));
+        judged.map_err(|reason| self.dropped(reason, gateway)).ok()
+    }
+
+    fn judge_rxpk(&self, rxpk: Rxpk) -> Result<Packet, &'static str> {
         if rxpk.stat == -1 {
             return Err("crc_error");
         }
         let modulation = rxpk.modulation().ok_or("unknown_modulation")?;
-        match lorawan::parse(&rxpk.data).map_err(|e| e.reason())? {
-            Frame::Data(data) if data.direction == Direction::Up => {}
-            Frame::JoinRequest(_) => {}
+        let turn = match lorawan::parse(&rxpk.data).map_err(|e| e.reason())? {
+            Frame::Data(data) if data.direction == Direction::Up => Some(self.turns.line_up(data.dev_addr)),
+            Frame::JoinRequest(_) => None,
             Frame::Data(_) | Frame::JoinAccept(_) => return Err("downlink_heard"),
             Frame::Rejoin => return Err("rejoin_unsupported"),
             Frame::Proprietary => return Err("proprietary"),
-        }
-        let ask = || self.regions.of(&*self.store, gateway, rxpk.freq, &modulation);
-        self.until_stored("gateway", ask).await.map_err(|e| e.reason())
+        };
+        Ok(Packet { rxpk, modulation, turn })
     }
 
     async fn note_stat(&self, frame: &UplinkFrame, stat: &Stat) {

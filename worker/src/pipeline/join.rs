@@ -41,7 +41,9 @@ impl Pipeline {
             };
         }
         let state = self.store.device_state(request.dev_eui, freshness).await?;
-        let (before, flush) = try_join(self.session_before(&state), self.flush(&context)).await?;
+        let (current, previous) = (state.current.map(|current| current.key), state.previous);
+        let sessions = try_join(self.session_by(current), self.session_by(previous));
+        let ((before, ending), flush) = try_join(sessions, self.flush(&context)).await?;
         let receptions = &copies.receptions;
         let accepted = join::accept(&Join {
             request,
@@ -55,6 +57,7 @@ impl Pipeline {
             random: self.surroundings.random(),
             flush,
             before: before.as_ref(),
+            ending: ending.as_ref(),
             worker: &self.name,
             now: self.now_of_first(copies),
         });
@@ -185,9 +188,11 @@ impl Pipeline {
         Ok(())
     }
 
-    async fn session_before(&self, state: &DeviceState) -> Result<Option<SessionRow>, StoreError> {
-        let Some(current) = state.current else { return Ok(None) };
-        self.store.session(&current.key, Freshness::Quorum).await
+    async fn session_by(&self, key: Option<SessionKey>) -> Result<Option<SessionRow>, StoreError> {
+        match key {
+            Some(key) => self.store.session(&key, Freshness::Quorum).await,
+            None => Ok(None),
+        }
     }
 
     async fn refuse_and_tell(

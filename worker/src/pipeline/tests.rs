@@ -7,6 +7,7 @@ mod crashes;
 mod downlinks;
 mod foreign;
 mod joins;
+mod outages;
 mod refusals;
 mod waiting;
 
@@ -496,6 +497,24 @@ async fn a_device_is_told_the_sub_band_of_its_profile_wherever_it_was_heard() {
     assert_eq!(accept.freq, 923_300_000, "the window of the channel that it was heard on");
     let list = lorawan::JoinAccept::open(&accept.data, &APP_KEY).unwrap().cf_list.unwrap();
     assert_eq!((&list[..10], list[15]), (&[0, 0xff, 0, 0, 0, 0, 0, 0, 2, 0][..], 1), "channels 8 to 15 and 65");
+}
+
+/// It is heard where the other sub-band is the network's, and must not be told that one.
+#[tokio::test(start_paused = true)]
+async fn a_device_without_a_cf_list_is_told_the_sub_band_that_it_lives_in_wherever_it_was_heard() {
+    let mut net = Net::new("us915_1", 0).await;
+    let key = net.personalize().await;
+    let row = net.session(&key).await.session;
+    let mac = MacState { channels_set: false, ..row.mac };
+    net.store.commit_session(&Session { rev: row.rev + 1, mac, ..row }).await.unwrap();
+    net.besides.push(Region::by_name("us915_0").unwrap());
+    net.workers = vec![net.worker("w0")];
+    net.give(0, net.frame(1, 902_300_000, &uplink(0, false), 7)).await.unwrap();
+    let told = txpk(&net.downlinks()[0], 0);
+    let Ok(Frame::Data(frame)) = lorawan::parse(&told.data) else { panic!("not a data frame") };
+    let mut wanted = Vec::new();
+    net.region.channel_mask_requests(0).iter().for_each(|request| request.encode(&mut wanted));
+    assert_eq!(frame.fopts, wanted);
 }
 
 #[tokio::test(start_paused = true)]

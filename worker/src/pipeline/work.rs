@@ -41,54 +41,78 @@ pub(crate) struct Held {
     copies: Vec<Reception>,
 }
 
-#[derive(Default)]
+/// The work on one transmission: equal bytes that were sent again are another, with a turn of its own, however close together
+/// this worker gets both (after an outage both are in its hands, and what its device sent in between comes in between).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WorkId {
+    pub key: DedupKey,
+    /// Receive time of the copy that began it; the others are within [`APART`] of that.
+    began_with: UnixMicros,
+}
+
 struct Work {
+    began_with: UnixMicros,
     held: Held,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
+impl Held {
+    fn add(&mut self, reception: &Reception) {
+        self.gateways.insert(reception.gateway);
+        // Of more copies than are kept the latest is.
+        if self.copies.len() >= KEPT_COPIES && reception.received_at > self.latest {
+            self.copies.pop();
+        }
+        if self.copies.len() < KEPT_COPIES {
+            self.copies.push(reception.clone());
+        }
+        if reception.received_at >= self.latest {
+            (self.latest, self.balancer) = (reception.received_at, reception.balancer);
+        }
+    }
+}
+
 #[derive(Default)]
-pub(crate) struct Works(Mutex<HashMap<DedupKey, Work>>);
+pub(crate) struct Works(Mutex<HashMap<DedupKey, Vec<Work>>>);
 
 impl Works {
-    /// Adds a copy. True if it is the first of its key: the caller begins the work.
-    pub fn hold(&self, reception: &Reception) -> (bool, oneshot::Receiver<()>) {
+    /// Adds a copy. If it is the first of its transmission the caller begins the work.
+    pub fn hold(&self, reception: &Reception) -> (Option<WorkId>, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
+        let (key, at) = (reception.key, reception.received_at);
         let mut works = self.0.lock();
-        let first = !works.contains_key(&reception.key);
-        let work = works.entry(reception.key).or_default();
-        let held = &mut work.held;
-        held.gateways.insert(reception.gateway);
-        // Of more copies than are kept the latest is, for it names the transmission that is judged.
-        if held.copies.len() >= KEPT_COPIES && reception.received_at > held.latest {
-            held.copies.pop();
+        let works = works.entry(key).or_default();
+        let is_copy = |work: &&mut Work| at.since(work.began_with) < APART && work.began_with.since(at) < APART;
+        if let Some(work) = works.iter_mut().find(is_copy) {
+            work.held.add(reception);
+            work.waiting.push(sender);
+            return (None, receiver);
         }
-        if held.copies.len() < KEPT_COPIES {
-            held.copies.push(reception.clone());
-        }
-        if reception.received_at >= held.latest {
-            (held.latest, held.balancer) = (reception.received_at, reception.balancer);
-        }
-        work.waiting.push(sender);
-        (first, receiver)
+        let mut held = Held::default();
+        held.add(reception);
+        works.push(Work { began_with: at, held, waiting: vec![sender] });
+        (Some(WorkId { key, began_with: at }), receiver)
     }
 
-    pub fn held(&self, key: DedupKey) -> Held {
-        self.0.lock().get(&key).map(|work| work.held.clone()).unwrap_or_default()
+    pub fn held(&self, id: WorkId) -> Held {
+        let works = self.0.lock();
+        let work = works.get(&id.key).and_then(|works| works.iter().find(|work| work.began_with == id.began_with));
+        work.map(|work| work.held.clone()).unwrap_or_default()
     }
 
-    /// The verdict on `judged` stands. True if that was all: everybody who waits is told. False if a later transmission
-    /// of the same bytes has joined, which gets its own pass.
-    pub fn finish(&self, key: DedupKey, judged: &Held) -> bool {
-        let mut works = self.0.lock();
-        if works.get(&key).is_some_and(|w| w.held.latest >= judged.latest + APART) {
-            return false;
+    /// There is a verdict: everybody who waits is told.
+    pub fn finish(&self, id: WorkId) {
+        let mut all = self.0.lock();
+        let Some(works) = all.get_mut(&id.key) else { return };
+        for work in works.extract_if(.., |work| work.began_with == id.began_with) {
+            for waiting in work.waiting {
+                // Whoever stopped waiting has no use for the answer.
+                let _ = waiting.send(());
+            }
         }
-        for waiting in works.remove(&key).map(|w| w.waiting).unwrap_or_default() {
-            // Whoever stopped waiting has no use for the answer.
-            let _ = waiting.send(());
+        if works.is_empty() {
+            all.remove(&id.key);
         }
-        true
     }
 
     /// Is this key in work here? The sweep leaves it alone then.

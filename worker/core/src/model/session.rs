@@ -27,6 +27,10 @@ pub struct Session {
     pub rev: u64,
     /// When the session's JoinRequest was received, or when it was activated by hand.
     pub since: UnixMicros,
+    /// The FCntUp that would have come next in the session that an activation has replaced by this one, if both verify with one key
+    /// and this one began lower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_at: Option<u32>,
     /// Made by OTAA; false for ABP.
     pub joined: bool,
     /// Region that the session lives in.

@@ -27,6 +27,8 @@ pub struct Uplink<'a> {
     pub row: &'a SessionRow,
     pub context: &'a DeviceContext,
     pub region: &'a Region,
+    /// The region configuration that the session lives in, of the same band: its channels are the device's, wherever it was heard.
+    pub home: &'a Region,
     pub frame: &'a DataFrame<'a>,
     /// The 32-bit FCntUp that verified.
     pub fcnt: u32,
@@ -138,7 +140,7 @@ impl Uplink<'_> {
             _ => mac::parse_uplink(self.frame.fopts).commands,
         };
         let mut answers = answers::take(&commands, state, self.receptions, self.received_at(), self.region);
-        answers::add_channels(&mut answers, state, self.region);
+        answers::add_channels(&mut answers, state, self.home);
         answers
     }
 
@@ -152,7 +154,8 @@ impl Uplink<'_> {
             next.queue_done = next.queue_done.max(item.seq);
             next.item = None;
         }
-        if let Some(ack) = awaiting.filter(|a| acknowledged || sent(a.fcnt_down)) {
+        // An item that is done, by whichever of its FCntDowns, is waited for no more.
+        if let Some(ack) = awaiting.filter(|a| on_air || sent(a.fcnt_down)) {
             let AwaitingAck { queue_item, fcnt_down } = ack;
             let kind = EventKind::Ack(AckEvent { queue_item, acknowledged, fcnt_down });
             next.slot.events.push(self.event("ack", next.resets, fcnt_down, kind));

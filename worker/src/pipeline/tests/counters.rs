@@ -28,10 +28,12 @@ impl Net {
 
     /// The owner puts the device into a session of the same keys, with counters from 0.
     async fn activate_again(&self, before: &SessionKey) -> SessionKey {
-        self.store.delete_session(before).await.unwrap();
         let keys = SessionKeys { nwk_s_key: KEYS.nwk_s_key, app_s_key: KEYS.app_s_key };
         let abp = Personalization { dev_eui: DEVICE, dev_addr: ADDR, keys, fcnt_up: 0, fcnt_down: 100, queue_done: 0 };
-        let session = personalized(&abp, &DeviceProfile::default(), self.region, 9, self.clock.now());
+        let old = self.session(before).await.session;
+        let mut session = personalized(&abp, &DeviceProfile::default(), self.region, 9, self.clock.now());
+        session.replaces([&old].into_iter());
+        self.store.delete_session(before).await.unwrap();
         self.store.create_session(&session).await.unwrap();
         session.key
     }
@@ -82,6 +84,7 @@ async fn a_sweep_finds_an_uplink_whose_bytes_were_sent_before_the_activation_too
 async fn a_frame_heard_before_the_first_activation_stays_unheard() {
     let net = Net::new("eu868", 1).await;
     let key = net.personalize().await;
+    let row = net.session(&key).await;
     net.store.delete_session(&key).await.unwrap();
     // Its session is only looked for; the reception may be kept.
     let view = limpet_store::fault::FaultStore::new(net.store.clone(), 1, Default::default());
@@ -89,6 +92,7 @@ async fn a_frame_heard_before_the_first_activation_stays_unheard() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     view.crash();
     dying.abort();
+    net.store.create_session(&row.session).await.unwrap();
     net.activate_again(&key).await;
     sweep(&net.workers[0]).await;
     net.hear(&uplink(0, false)).await;
@@ -235,4 +239,39 @@ async fn another_confirmed_frame_under_the_last_counter_is_not_acknowledged() {
     let waiting = net.store.pending(limpet_store::IntegrationId(Uuid::from_u128(2)), DEVICE, 100).await.unwrap();
     let told = |e: &Event| matches!(&e.kind, EventKind::Log(log) if log.code == "UPLINK_F_CNT_RESET");
     assert!(waiting.iter().any(|waiting| told(&waiting.event)), "its owner is told");
+}
+
+/// Its worker looks at it after the activation.
+#[tokio::test(start_paused = true)]
+async fn a_frame_on_its_way_when_its_device_is_activated_anew_locks_nobody_out() {
+    let net = Net::new("eu868", 1).await;
+    let key = net.personalize().await;
+    net.hear(&uplink(59, false)).await;
+    let on_its_way = net.give(0, net.frame(1, CHANNEL, &uplink(60, false), 5));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    net.activate_again(&key).await;
+    on_its_way.await.unwrap();
+    for fcnt in 0..3 {
+        net.hear(&uplink(fcnt, false)).await;
+    }
+    assert_eq!(net.fcnts(), [59, 0, 1, 2]);
+}
+
+/// A device falls back to its keys of before a join, and joins again.
+#[tokio::test(start_paused = true)]
+async fn keys_that_were_used_beside_a_join_go_on_counting() {
+    let net = Net::new("eu868", 1).await;
+    let key = net.personalize().await;
+    let current = Some(CurrentSession { key, since: UnixMicros(EPOCH), dev_nonce: None });
+    net.store.commit_join(&DeviceState { rev: 1, current, ..DeviceState::new(DEVICE) }, None).await.unwrap();
+    let join = |nonce| JoinRequest::build(Eui64(9), DEVICE, nonce, &APP_KEY);
+    net.hear(&join(1)).await;
+    for fcnt in 0..5 {
+        net.hear(&uplink(fcnt, true)).await;
+    }
+    net.hear(&join(2)).await;
+    let state = net.store.device_state(DEVICE, limpet_store::Freshness::Serial).await.unwrap();
+    for [nwk_s_key, app_s_key] in [[KEYS.nwk_s_key, AesKey([9; 16])], [AesKey([9; 16]), KEYS.app_s_key]] {
+        assert_eq!(state.unused_fcnt_down(&SessionKeys { nwk_s_key, app_s_key }), 5);
+    }
 }

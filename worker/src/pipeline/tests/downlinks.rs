@@ -239,3 +239,26 @@ async fn a_frequency_that_is_a_32_bit_float_is_answered_on_its_channel() {
     }
     assert_eq!((net.copies(), txpk(&net.downlinks()[0], 0).freq), (2, 923_300_000));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_item_that_was_sent_once_and_then_refused_ends_with_a_word() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    let item = QueueItem { dev_eui: DEVICE, id: "one".into(), fport: 5, confirmed: true, ..QueueItem::default() };
+    net.store.enqueue(item).await.unwrap();
+    for fcnt in 0..2 {
+        net.give(0, net.frame(1, CHANNEL, &uplink(fcnt, false), 5)).await.unwrap();
+    }
+    for (sent, error) in [(0, ""), (1, "TOO_LATE")] {
+        let Downlink { key, gateway, context, .. } = net.downlinks()[sent].clone();
+        let ack = TxAck { key, gateway, window: 1, context, error: error.into(), ..TxAck::default() };
+        net.workers[0].tx_ack(ack).await;
+    }
+    // The device does not acknowledge it either.
+    net.give(0, net.frame(1, CHANNEL, &uplink(2, false), 5)).await.unwrap();
+    assert_eq!(net.downlinks().len(), 2, "it is not offered again");
+    let waiting = net.store.pending(limpet_store::IntegrationId(Uuid::from_u128(2)), DEVICE, 100).await.unwrap();
+    let told = [net.webhook.events.lock().clone(), waiting.into_iter().map(|waiting| waiting.event).collect()].concat();
+    let nack = |e: &&Event| matches!(&e.kind, EventKind::Ack(ack) if ack.queue_item == "one" && !ack.acknowledged);
+    assert_eq!(told.iter().filter(nack).count(), 1);
+}

@@ -140,6 +140,7 @@ impl Samples {
             key,
             rev: 1,
             since: NOON,
+            replaced_at: Some(70_000),
             joined: true,
             region: "us915_1".into(),
             keys: SessionKeys { nwk_s_key: self.aes_key(), app_s_key: self.aes_key() },

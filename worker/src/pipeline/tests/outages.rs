@@ -1,0 +1,58 @@
+//! The store is away, and comes back with much to do at once.
+
+use limpet_store::fault::{FaultStore, Faults};
+
+use super::*;
+
+const AWAY: Faults = Faults { delay: Duration::ZERO, refuse: 1000, lose: 0, hide: 0, crash: 0 };
+
+impl Net {
+    /// Frame counters of `up` events in the order that integrations get them.
+    async fn in_the_end(&self) -> Vec<u32> {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let pending = tokio::spawn(run_pending(self.worker("sender"), 1, stop.clone()));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        stop.cancel();
+        pending.await.unwrap();
+        self.webhook.ups().iter().map(|up| up.1).collect()
+    }
+}
+
+/// Its gateway was not heard of late, so that the store is asked for its region too.
+#[tokio::test(start_paused = true)]
+async fn a_devices_uplinks_come_in_order_after_an_outage_that_began_before_its_gateway_was_known() {
+    let net = Net::new("eu868", 0).await;
+    net.personalize().await;
+    let view = FaultStore::new(net.store.clone(), 1, AWAY);
+    let worker = net.worker_over("w0", view.clone());
+    let mut frames = Vec::new();
+    for fcnt in 0..30 {
+        frames.push(give(worker.clone(), net.frame(1, CHANNEL, &uplink(fcnt, false), fcnt)));
+        tokio::time::sleep(Duration::from_millis(1130)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    view.set_faults(Faults::default());
+    for frame in frames {
+        assert_eq!(frame.await.unwrap(), DONE);
+    }
+    assert_eq!(net.in_the_end().await, (0..30).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_uplink_heard_twice_in_an_outage_costs_none_of_those_in_between() {
+    let net = Net::new("eu868", 0).await;
+    net.personalize().await;
+    let view = FaultStore::new(net.store.clone(), 1, AWAY);
+    let worker = net.worker_over("w0", view.clone());
+    let mut frames = Vec::new();
+    // The last one is replayed by somebody, or flushed by a gateway that had kept it.
+    for fcnt in (5..20).chain([5]) {
+        frames.push(give(worker.clone(), net.frame(1, CHANNEL, &uplink(fcnt, false), fcnt)));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    view.set_faults(Faults::default());
+    for frame in frames {
+        assert_eq!(frame.await.unwrap(), DONE);
+    }
+    assert_eq!(net.in_the_end().await, (5..20).collect::<Vec<_>>());
+}
