@@ -65,6 +65,14 @@ fn register<M: prometheus::core::Collector + Clone + 'static>(
     Ok(metric)
 }
 
+fn store_seconds(registry: &Registry) -> prometheus::Result<HistogramVec> {
+    let opts = HistogramOpts::new(
+        "limpet_worker_store_seconds",
+        "Time that the store took for an operation that a frame waits for, also in vain.",
+    );
+    register(registry, HistogramVec::new(opts.buckets(STORE_BUCKETS.to_vec()), &["operation"]))
+}
+
 impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let r = Registry::new();
@@ -81,11 +89,6 @@ impl Metrics {
             "Time from the balancer's receipt of an uplink until its event is out (delivered, or safe in the pending table).",
         )
         .buckets(LATENCY_BUCKETS.to_vec());
-        let store_seconds = HistogramOpts::new(
-            "limpet_worker_store_seconds",
-            "Time that the store took for an operation that a frame waits for, also in vain.",
-        )
-        .buckets(STORE_BUCKETS.to_vec());
         let metrics = Self {
             frames: counter("frames_total", "Datagrams received from balancers, redeliveries included.")?,
             rxpk: counter("rxpk_total", "Packets in those datagrams.")?,
@@ -140,14 +143,18 @@ impl Metrics {
             weight: gauge("weight", "The share of gateways that the worker asks for, 1 to 100.")?,
             overloaded: gauge("overloaded", "1 if the worker has more work than it can do well.")?,
             load: gauges("load_ratio", "Work by signal, smoothed; 1 is the limit.", "signal")?,
-            store_seconds: register(&r, HistogramVec::new(store_seconds, &["operation"]))?,
+            store_seconds: store_seconds(&r)?,
             process: Arc::new(Process::new(&r)?),
             registry: r,
         };
-        // Each series is there from the start, so that its first event is an increase.
-        reasons::DROPS.iter().for_each(|reason| metrics.dropped.with_label_values(&[*reason]).inc_by(0));
-        reasons::PENDING.iter().for_each(|reason| metrics.pending_dropped.with_label_values(&[*reason]).inc_by(0));
+        metrics.begin_with_zeros();
         Ok(metrics)
+    }
+
+    /// Each series is there from the start, so that its first event is an increase.
+    fn begin_with_zeros(&self) {
+        reasons::DROPS.iter().for_each(|reason| self.dropped.with_label_values(&[*reason]).inc_by(0));
+        reasons::PENDING.iter().for_each(|reason| self.pending_dropped.with_label_values(&[*reason]).inc_by(0));
     }
 
     /// The folder whose disk counts.
