@@ -13,7 +13,6 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{
     Router,
-    response::Response,
     routing::{get, post},
 };
 use limpet_shared::{
@@ -24,7 +23,7 @@ use serde::Deserialize;
 
 use crate::{
     Console,
-    page::{Room, Said, Tone, asked},
+    page::{Said, Tone},
     visitor::Visitor,
 };
 
@@ -85,27 +84,13 @@ pub(crate) struct Named {
 }
 
 /// It has another name; else the question anew, with why not.
-async fn renamed(
-    console: &Console,
-    visitor: &Visitor,
-    room: Room,
-    ask: AskRename,
-    request: Request,
-) -> Result<Said, Response> {
-    let again = |refused: Said| asked(console, room, visitor, &AskRename { refused: Some(refused.text), ..ask });
-    done(console, visitor, request).await.map_err(again)
+async fn renamed(console: &Console, visitor: &Visitor, ask: AskRename, request: Request) -> Result<Said, AskRename> {
+    done(console, visitor, request).await.map_err(|refused| AskRename { refused: Some(refused.text), ..ask })
 }
 
 /// It is gone; else why not.
-async fn removed(
-    console: &Console,
-    visitor: &Visitor,
-    room: Room,
-    ask: AskRemove,
-    request: Request,
-) -> Result<Said, Response> {
-    let again = |refused: Said| asked(console, room, visitor, &AskRemove { refused: Some(refused.text), ..ask });
-    done(console, visitor, request).await.map_err(again)
+async fn removed(console: &Console, visitor: &Visitor, ask: AskRemove, request: Request) -> Result<Said, AskRemove> {
+    done(console, visitor, request).await.map_err(|refused| AskRemove { refused: Some(refused.text), ..ask })
 }
 
 /// What became of something that was to be done.

@@ -131,9 +131,9 @@ pub(crate) async fn rename(
     Form(Named { eui, name }): Form<Named>,
 ) -> Response {
     let request = Request::GatewayRename { eui, name: name.trim().into() };
-    match renamed(&console, &visitor, ROOM, renaming(eui, name), request).await {
+    match renamed(&console, &visitor, renaming(eui, name), request).await {
         Ok(said) => whole(&console, &visitor, said).await,
-        Err(again) => again,
+        Err(again) => asked(&console, ROOM, &visitor, &again),
     }
 }
 
@@ -150,9 +150,9 @@ pub(crate) async fn remove(
     Admin(visitor): Admin,
     Form(Named { eui, .. }): Form<Named>,
 ) -> Response {
-    match removed(&console, &visitor, ROOM, removal(eui), Request::GatewayRemove { eui }).await {
+    match removed(&console, &visitor, removal(eui), Request::GatewayRemove { eui }).await {
         Ok(said) => whole(&console, &visitor, said).await,
-        Err(again) => again,
+        Err(again) => asked(&console, ROOM, &visitor, &again),
     }
 }
 
