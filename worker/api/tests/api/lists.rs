@@ -1,5 +1,6 @@
 //! Pages and searches among many devices, over HTTP. `LIMPET_FULL=1 cargo test --release -p limpet-api --test api -- lists --nocapture`
-//! has 200,000 of them and prints what each question took; with `LIMPET_TEST_CQL` (`scripts/cql-engine.sh env`) they are in CQL.
+//! has 200,000 of them (`LIMPET_DEVICES` any number) and prints what each question took; with `LIMPET_TEST_CQL`
+//! (`scripts/cql-engine.sh env`) they are in CQL.
 
 use std::{
     sync::Arc,
@@ -65,7 +66,9 @@ fn numbered(like: &Device, n: u32) -> Device {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_and_searches_among_many_devices_hold_what_was_written_before() {
-    let count = if std::env::var("LIMPET_FULL").as_deref() == Ok("1") { 200_000 } else { 1_500 };
+    let asked = std::env::var("LIMPET_DEVICES").ok().and_then(|text| text.parse().ok());
+    let full = std::env::var("LIMPET_FULL").as_deref() == Ok("1");
+    let count = asked.unwrap_or(if full { 200_000 } else { 1_500 }).max(100);
     let (server, like, _folder) = filled(count).await;
     let mut client = server.devices().await;
     println!("{:<24} {:>8} {:>8} {:>8}", "page of 10", "total", "p50 ms", "max ms");
