@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 use crate::{Api, ApiError, bootstrap::random_password, clock, error::Result, fields, lists};
 
+/// How often a change begins anew because another one was faster.
+const CHANGES: u32 = 10;
+
 impl Api {
     /// Answers what [`Request::is_about_people`]. `by` is for the log.
     pub(crate) async fn answer_about_people(&self, request: Request, by: &str) -> Result<Reply> {
@@ -73,9 +76,21 @@ impl Api {
     /// Every token of a log-in names the password that it was given for, so all of the old one's end with this write.
     pub(crate) async fn set_password(&self, user: User, password: &str) -> Result<User> {
         let password_hash = self.auth.hash(password).await?;
-        let user = User { updated_at: clock::now(), password_hash, ..user };
-        self.store.update_user(&user).await?;
-        Ok(user)
+        let change = |user: User| User { updated_at: clock::now(), password_hash: password_hash.clone(), ..user };
+        self.change_user(user, change).await
+    }
+
+    /// Changes what it says and nothing else, whatever others change of the user at the same time.
+    pub(crate) async fn change_user(&self, mut user: User, change: impl Fn(User) -> User) -> Result<User> {
+        for _ in 0..CHANGES {
+            let changed = change(user.clone());
+            if self.store.update_user(&user, &changed).await? {
+                return Ok(changed);
+            }
+            let again = self.store.user(user.id).await?;
+            user = again.ok_or_else(|| ApiError::NotFound(format!("user {}", user.email)))?;
+        }
+        Err(ApiError::Exhausted(format!("{} is being changed by others; try again", user.email)))
     }
 
     async fn remove_user(&self, email: &str, by: &str) -> Result<Reply> {

@@ -192,9 +192,10 @@ async fn a_log_in_holds_at_every_worker_until_the_password_changes() {
     let mut other = Browser::over(browser.store.clone(), Arc::new(NoCluster));
     other.cookie.clone_from(&browser.cookie);
     assert_eq!(other.get("/").await.status, StatusCode::OK);
-    let mut admin = browser.store.user_by_email(ADMIN).await.unwrap().unwrap();
-    admin.password_hash.push('x');
-    browser.store.update_user(&admin).await.unwrap();
+    let was = browser.store.user_by_email(ADMIN).await.unwrap().unwrap();
+    let mut changed = was.clone();
+    changed.password_hash.push('x');
+    assert!(browser.store.update_user(&was, &changed).await.unwrap());
     assert_eq!(other.get("/").await.header("location"), "/login");
 }
 

@@ -214,7 +214,9 @@ pub trait Directory: Send + Sync + 'static {
     async fn create_user(&self, user: &User) -> Result<()>;
     async fn user(&self, id: Uuid) -> Result<Option<User>>;
     async fn user_by_email(&self, email: &str) -> Result<Option<User>>;
-    async fn update_user(&self, user: &User) -> Result<()>;
+    /// Replaces what was read; false, and nothing is written, if it is another one by now. So what two change at the same time, a
+    /// password and who may do what, both holds.
+    async fn update_user(&self, was: &User, user: &User) -> Result<bool>;
     async fn delete_user(&self, id: Uuid) -> Result<()>;
     async fn users(&self, list: &List) -> Result<Page<User>>;
 

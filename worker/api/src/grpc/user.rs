@@ -88,15 +88,16 @@ impl UserService for Grpc {
             not_yourself(&caller, known.id, "demote or disable")?;
             self.0.keep_an_administrator(&known).await?;
         }
-        let user = User {
+        let (email, note) = (fields::email("email", &given.email)?, fields::text("note", given.note)?);
+        let change = |user: User| User {
             updated_at: clock::now(),
-            email: fields::email("email", &given.email)?,
+            email: email.clone(),
             is_admin: given.is_admin,
             is_active: given.is_active,
-            note: fields::text("note", given.note)?,
-            ..known
+            note: note.clone(),
+            ..user
         };
-        self.0.store.update_user(&user).await.map_err(ApiError::from)?;
+        self.0.change_user(known, change).await?;
         reply(())
     }
 

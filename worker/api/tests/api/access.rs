@@ -80,6 +80,31 @@ async fn guessing_passwords_is_slowed_down() {
 }
 
 #[tokio::test]
+async fn who_is_disabled_stays_so_however_busily_a_password_is_being_changed() {
+    let server = Server::start().await;
+    let mut users = server.users().await;
+    let user = api::User { email: "ann@example.org".into(), is_active: true, ..Default::default() };
+    let create =
+        api::CreateUserRequest { user: Some(user.clone()), password: "one-one-one".into(), tenants: Vec::new() };
+    let id = users.create(server.ask(create)).await.unwrap().into_inner().id;
+    let mut changing = tokio::task::JoinSet::new();
+    for n in 0..6 {
+        let change = api::UpdateUserPasswordRequest { user_id: id.clone(), password: format!("password {n}") };
+        let (mut users, request) = (users.clone(), server.ask(change));
+        changing.spawn(async move { users.update_password(request).await.map(drop) });
+    }
+    // Each of them has read the user before this, and writes it later: hashing takes its time.
+    tokio::task::yield_now().await;
+    let disabled = api::User { id: id.clone(), is_active: false, ..user };
+    users.update(server.ask(api::UpdateUserRequest { user: Some(disabled) })).await.unwrap();
+    while let Some(changed) = changing.join_next().await {
+        changed.unwrap().unwrap();
+    }
+    let user = users.get(server.ask(api::GetUserRequest { id })).await.unwrap().into_inner().user.unwrap();
+    assert!(!user.is_active);
+}
+
+#[tokio::test]
 async fn a_new_password_ends_the_old_logins_and_a_disabled_user_is_out() {
     let server = Server::start().await;
     let mut users = server.users().await;

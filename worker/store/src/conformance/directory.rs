@@ -36,17 +36,23 @@ pub(super) async fn an_email_is_taken_once(Bench { store, new }: Bench) -> Resul
     assert_eq!(store.user_by_email(&format!("ärzte.{word}@EXAMPLE.org")).await?.as_ref(), Some(&user));
     let mut other = named(new.word());
     store.create_user(&other).await?;
-    let old_email = std::mem::replace(&mut other.email, user.email.to_uppercase());
-    assert_exists(store.update_user(&other).await);
-    assert!(store.user_by_email(&old_email).await?.is_some(), "a refused update changes nothing");
+    let was = other.clone();
+    other.email = user.email.to_uppercase();
+    assert_exists(store.update_user(&was, &other).await);
+    assert!(store.user_by_email(&was.email).await?.is_some(), "a refused update changes nothing");
+    let before = user.clone();
     user.email = user.email.to_lowercase();
     user.note = "changed".into();
-    store.update_user(&user).await?;
+    assert!(store.update_user(&before, &user).await?);
+    // Who has read it before that, and changes something else, is told so.
+    let stale = User { is_admin: !before.is_admin, email: new.word(), ..before.clone() };
+    assert!(!store.update_user(&before, &stale).await?);
+    assert_eq!(store.user_by_email(&stale.email).await?, None, "its address is as free as before");
     assert_eq!(store.user(user.id).await?.as_ref(), Some(&user));
     store.delete_user(user.id).await?;
     assert_eq!(store.user_by_email(&user.email).await?, None);
-    store.update_user(&other).await?;
-    assert_missing(store.update_user(&user).await);
+    assert!(store.update_user(&was, &other).await?);
+    assert_missing(store.update_user(&user, &user).await);
     assert_missing(store.delete_user(user.id).await);
     Ok(())
 }

@@ -53,8 +53,8 @@ impl Directory for CqlStore {
         // An address may be claimed by an account that a crash kept from being made.
         Ok(self.user(id).await?.filter(|user| words::email_key(&user.email) == key))
     }
-    async fn update_user(&self, user: &User) -> Result<()> {
-        self.update_account(user).await
+    async fn update_user(&self, was: &User, user: &User) -> Result<bool> {
+        self.update_account(was, user).await
     }
     async fn delete_user(&self, id: Uuid) -> Result<()> {
         self.delete_account(id).await

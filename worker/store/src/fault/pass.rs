@@ -75,7 +75,7 @@ pass_on! {
         write create_user(user: &User) -> Result<()>;
         read user(id: Uuid) -> Result<Option<User>>;
         read user_by_email(email: &str) -> Result<Option<User>>;
-        write update_user(user: &User) -> Result<()>;
+        write update_user(was: &User, user: &User) -> Result<bool>;
         write delete_user(id: Uuid) -> Result<()>;
         read users(list: &List) -> Result<Page<User>>;
         write create_api_key(key: &ApiKey) -> Result<()>;

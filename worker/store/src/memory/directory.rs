@@ -61,8 +61,8 @@ impl Directory for MemoryStore {
     async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
         Ok(self.state.lock().user_by_email(email).cloned())
     }
-    async fn update_user(&self, user: &User) -> Result<()> {
-        self.state.lock().update_user(user)
+    async fn update_user(&self, was: &User, user: &User) -> Result<bool> {
+        self.state.lock().update_user(was, user)
     }
     async fn delete_user(&self, id: Uuid) -> Result<()> {
         self.state.lock().users.remove(&id).map(drop).ok_or_else(|| words::missing("user", id))

@@ -40,9 +40,9 @@ impl Directory for SqliteStore {
         let email = email.to_owned();
         self.readers.read(move |conn| directory::user_by_email(conn, &email)).await
     }
-    async fn update_user(&self, user: &User) -> Result<()> {
-        let user = user.clone();
-        self.writer.write(move |conn| directory::update_user(conn, &user)).await
+    async fn update_user(&self, was: &User, user: &User) -> Result<bool> {
+        let (was, user) = (was.clone(), user.clone());
+        self.writer.write(move |conn| directory::update_user(conn, &was, &user)).await
     }
     async fn delete_user(&self, id: Uuid) -> Result<()> {
         self.writer.write(move |conn| directory::delete_user(conn, id)).await

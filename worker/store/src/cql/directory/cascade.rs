@@ -3,7 +3,11 @@
 //! The database has no transaction over several rows, so the order of writes does it: a thing is listed, then made, then
 //! its parents are looked at once more; a parent goes after its children, and what was made meanwhile goes after it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, TryStreamExt, future::try_join, stream};
 use limpet_shared::Eui64;
@@ -268,17 +272,29 @@ impl CqlStore {
         self.create(Kind::Account, user.id, user, &account_places(user), &[]).await
     }
 
-    pub(super) async fn update_account(&self, user: &User) -> Result<()> {
+    pub(super) async fn update_account(&self, was: &User, user: &User) -> Result<bool> {
         let Some(before) = self.user(user.id).await? else { return Err(words::missing("user", user.id)) };
+        if before != *was {
+            return Ok(false);
+        }
         let moved = words::email_key(&before.email) != words::email_key(&user.email);
         if moved {
             self.claim_email(user).await?;
         }
-        self.update(Kind::Account, user.id, account_places, |_| Ok(user.clone())).await?;
+        let changed = AtomicBool::new(false);
+        let replace = |now: User| {
+            // One that is there already is what an earlier try has written, whose answer was lost.
+            let other = now != *was && now != *user;
+            changed.store(other, Ordering::Relaxed);
+            Ok(if other { now } else { user.clone() })
+        };
+        self.update(Kind::Account, user.id, account_places, replace).await?;
+        let changed = changed.into_inner();
         if moved {
-            self.entities.remove(&self.db, Kind::AccountEmail, &words::email_key(&before.email)).await?;
+            let given_up = if changed { &user.email } else { &before.email };
+            self.entities.remove(&self.db, Kind::AccountEmail, &words::email_key(given_up)).await?;
         }
-        Ok(())
+        Ok(!changed)
     }
 
     pub(super) async fn delete_account(&self, id: Uuid) -> Result<()> {

@@ -56,15 +56,17 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn update_user(&mut self, user: &User) -> Result<()> {
-        if !self.users.contains_key(&user.id) {
-            return Err(words::missing("user", user.id));
+    pub(super) fn update_user(&mut self, was: &User, user: &User) -> Result<bool> {
+        match self.users.get(&user.id) {
+            None => return Err(words::missing("user", user.id)),
+            Some(now) if now != was => return Ok(false),
+            Some(_) => {}
         }
         if self.user_by_email(&user.email).is_some_and(|other| other.id != user.id) {
             return Err(words::exists("user", &user.email));
         }
         self.users.insert(user.id, user.clone());
-        Ok(())
+        Ok(true)
     }
 
     pub(in crate::memory) fn create_api_key(&mut self, key: &ApiKey) -> Result<()> {

@@ -94,14 +94,18 @@ pub fn user_by_email(conn: &Connection, email: &str) -> Result<Option<User>> {
     one(conn, "SELECT body FROM user WHERE email_key = ?1", [words::email_key(email)], body)
 }
 
-pub fn update_user(conn: &Connection, user: &User) -> Result<()> {
-    if by_id::<User>(conn, USER_BY_ID, user.id)?.is_none() {
+pub fn update_user(conn: &Connection, was: &User, user: &User) -> Result<bool> {
+    let Some(now) = by_id::<User>(conn, USER_BY_ID, user.id)? else {
         return Err(words::missing("user", user.id));
+    };
+    if now != *was {
+        return Ok(false);
     }
     let sql = "UPDATE OR IGNORE user SET email = ?2, email_key = ?3, search = ?4, body = ?5 WHERE id = ?1";
     let (key, search) = (words::email_key(&user.email), words::search_text(&user.email, None));
     let row = (user.id.to_string(), &user.email, key, search, encode(user)?);
-    inserted(execute(conn, sql, row)?, "user", &user.email)
+    inserted(execute(conn, sql, row)?, "user", &user.email)?;
+    Ok(true)
 }
 
 pub fn delete_user(conn: &Connection, id: Uuid) -> Result<()> {
