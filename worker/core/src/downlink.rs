@@ -75,6 +75,11 @@ pub fn fitting_plan(plan: &[PlannedGateway], length: usize, region: &Region) -> 
     fit.filter(|planned| !planned.windows.is_empty()).collect()
 }
 
+/// Whether a window of this uplink, be it over or not, could carry a MACPayload of `length` bytes.
+pub fn could_carry(receptions: &[Reception], timing: Timing, region: &Region, length: usize) -> bool {
+    receptions.iter().any(|r| !fitting(&windows(r, timing, region, UnixMicros(0)), length, region).is_empty())
+}
+
 /// Orders receptions best first.
 pub fn better(a: &Reception, b: &Reception) -> core::cmp::Ordering {
     b.rx.snr.total_cmp(&a.rx.snr).then(b.rx.rssi.cmp(&a.rx.rssi)).then(a.gateway.cmp(&b.gateway))

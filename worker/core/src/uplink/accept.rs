@@ -220,6 +220,9 @@ fn answer(uplink: &Uplink<'_>, next: &mut Session, answers: Vec<mac::DownlinkCom
         payload: item.map_or(&[], |i| &i.data),
     };
     let Ok(phy) = build_data(&spec, &uplink.keys()) else { return };
+    if !fopts.is_empty() && answers::tell_channels(&answers) {
+        next.mac.channels_tried += 1;
+    }
     next.next_fcnt_down += 1;
     next.slot.downlink = Some(PlannedDownlink {
         key: ident::downlink_key(&next.key, fcnt_down),
@@ -247,9 +250,9 @@ fn note_item(next: &mut Session, item: &QueueItem, fcnt_down: u32) {
     }
 }
 
-/// The queue item that goes along, and the FOpts that leave room for it. An item that no window can carry even alone is
-/// dropped with a word to the application: waiting for a better data rate would hold up all behind it. So is one that was
-/// sent [`MOST_OFFERS`] times, and nobody knows whether it was transmitted.
+/// The queue item that goes along, and the FOpts that leave room for it. An item that no window of this data rate can carry
+/// even alone, were there time for it, is dropped with a word to the application: waiting for a better data rate would hold up
+/// all behind it. So is one that was sent [`MOST_OFFERS`] times, and nobody knows whether it was transmitted.
 fn choose_item<'a>(
     uplink: &Uplink<'a>,
     next: &mut Session,
@@ -273,6 +276,10 @@ fn choose_item<'a>(
         }
         if fits(alone) {
             return (Some(item), vec![]);
+        }
+        if downlink::could_carry(uplink.receptions, Timing::of(&next.mac), uplink.region, alone) {
+            // Only the windows that are left are too slow for it.
+            return (None, fopts);
         }
         let description =
             format!("{} bytes do not fit the device's receive windows at this data rate", item.data.len());

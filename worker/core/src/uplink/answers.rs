@@ -77,9 +77,13 @@ pub fn add_channels(answers: &mut Vec<DownlinkCommand>, mac: &mut MacState, regi
     if requests.is_empty() {
         mac.channels_set = true;
     } else if requests.iter().map(DownlinkCommand::len).sum::<usize>() <= room {
-        mac.channels_tried += 1;
         answers.extend(requests);
     }
+}
+
+/// Whether the device's sub-band is among them. What counts as a try is that they are sent.
+pub fn tell_channels(answers: &[DownlinkCommand]) -> bool {
+    answers.iter().any(|answer| matches!(answer, DownlinkCommand::LinkAdrReq { .. }))
 }
 
 /// The commands as FOpts: those that do not fit are left for another time.

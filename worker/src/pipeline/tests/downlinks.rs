@@ -196,6 +196,51 @@ async fn what_a_gateway_says_while_the_store_is_away_is_told_and_counted_when_it
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_item_for_which_rx2_is_too_slow_waits_for_an_rx1_that_can_be_met() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    net.enqueue("one", &[7; 100]).await;
+    // At SF7, so that RX1 takes 222 bytes and RX2, at SF12, 51.
+    let heard = async |fcnt, ago: u64| {
+        let mut frame = net.frame(1, CHANNEL, &uplink(fcnt, true), 5);
+        let mut rxpk = gwmp::parse_push_data(&frame.datagram[12..]).unwrap().rxpk.remove(0).unwrap();
+        rxpk.datr = Datr::Lora { spreading_factor: 7, bandwidth_khz: 125 };
+        frame.datagram = gwmp::push_data(2, 1, Eui64(1), &gwmp::push_data_json(&[rxpk], None)).into();
+        frame.received_at = frame.received_at - Duration::from_millis(ago);
+        net.give(0, frame).await.unwrap();
+        let windows: Vec<u32> = net.downlinks()[fcnt as usize].windows.iter().map(|w| w.number).collect();
+        let txpk = txpk(&net.downlinks()[fcnt as usize], 0);
+        let Ok(Frame::Data(down)) = lorawan::parse(&txpk.data) else { panic!("not a data frame") };
+        (windows, down.fctrl.ack, down.fctrl.f_pending, down.decrypt(&KEYS, fcnt).len())
+    };
+    assert_eq!(heard(0, 900).await, (vec![2], true, true, 0), "RX1 is over: the ACK alone");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(heard(1, 0).await, (vec![1], true, false, 100));
+    assert_eq!(net.logs("DOWNLINK_PAYLOAD_SIZE"), 0, "it was never too long for the device");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_sent_is_no_try_to_tell_a_device_its_channels() {
+    let net = Net::new("us915_1", 1).await;
+    let key = net.personalize().await;
+    let mut session = net.session(&key).await.session;
+    (session.rev, session.mac.channels_set) = (session.rev + 1, false);
+    net.store.commit_session(&session).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for fcnt in 0..5 {
+        // By the time that it comes here its windows are over.
+        let mut frame = net.frame(1, 903_900_000, &uplink(fcnt, false), 7);
+        frame.received_at = frame.received_at - Duration::from_secs(3);
+        net.give(0, frame).await.unwrap();
+    }
+    assert_eq!((net.webhook.ups().len(), net.downlinks().len()), (5, 0));
+    net.give(0, net.frame(1, 903_900_000, &uplink(5, false), 7)).await.unwrap();
+    let txpk = txpk(&net.downlinks()[0], 0);
+    let Ok(Frame::Data(down)) = lorawan::parse(&txpk.data) else { panic!("not a data frame") };
+    assert_eq!(down.fopts.first(), Some(&3), "LinkADRReq");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_whose_clock_is_off_meets_both_windows_and_waits_for_copies() {
     for off in [-20_000, -650, 650, 20_000] {
         let mut net = Net::new("eu868", 1).await;
