@@ -24,6 +24,11 @@ An export that was interrupted is gone on with when it is run again, unless serv
 Left out are receptions (kept for an hour), leases, what servers say of themselves, and logs of frames.
 To move, stop all servers first. With servers at work it is a backup: each device is as it was when it was read.";
 
+const TOKEN_KEY_HELP: &str = "\
+New tokens have the new key from then on, and all balancers know it within seconds: those that are away learn it when they are
+back. Tokens that were made before stay good until --finish, after which they let nobody in. A balancer that was removed is not
+told of the new key, but it has the cluster's CA key: if that got out, found the cluster anew.";
+
 const IMPORT_HELP: &str = "\
 The whole file is checked before anything is written. The store must be empty; an import that was interrupted is gone on
 with when it is run again, and no server starts on the store before it is finished.
@@ -280,6 +285,13 @@ pub enum CtlCommand {
         /// How many servers it lets in
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
+    },
+    /// Change the key that signs join tokens, beside a balancer and while the cluster runs
+    #[command(after_help = TOKEN_KEY_HELP)]
+    RotateTokenKey {
+        /// Give up the old key
+        #[arg(long)]
+        finish: bool,
     },
     /// List the servers of the cluster
     Servers,

@@ -166,6 +166,7 @@ fn request(command: CtlCommand) -> Result<Request, CtlError> {
             };
             Request::JoinToken { role, expires_in_secs: expires, uses }
         }
+        CtlCommand::RotateTokenKey { finish } => Request::TokenKey { finish },
         CtlCommand::Servers => Request::Servers,
         CtlCommand::Remove { name, sure } => meant(Request::remove(name), sure),
         CtlCommand::Ring { eui } => Request::Ring { eui },

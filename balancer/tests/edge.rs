@@ -379,7 +379,13 @@ async fn a_removed_worker_gets_neither_a_certificate_nor_an_answer() {
 
     let key = identity("w1").key_id().to_owned();
     let revoked = vec![RevokedServer { name: "w1".into(), key, ..RevokedServer::default() }];
-    let roll = Request::RollCall { revoked, tokens: vec![], balancers: vec![], store_note: String::new() };
+    let roll = Request::RollCall {
+        revoked,
+        tokens: vec![],
+        balancers: vec![],
+        store_note: String::new(),
+        token_keys: String::new(),
+    };
     assert!(matches!(asked(&mut worker, 1, &roll).await, Reply::RollCall { .. }));
     worker.control_tx.send(renew(identity("w1").csr().unwrap())).await.unwrap();
     let request = serde_json::to_string(&Request::JoinToken { role: Role::Worker, expires_in_secs: 60, uses: 1 });

@@ -1,7 +1,11 @@
 //! The cluster's own certificate authority. The first balancer makes it in `DATA/cluster/`: `ca.pem`, `ca.key` and
 //! `token.key`. Whoever holds these files is the cluster: they belong into its backup, and nowhere else.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use limpet_shared::{UnixMicros, admin::Role};
@@ -16,7 +20,7 @@ use crate::{
     identity::{self, Identity, IdentityError},
     name::{self, NameError},
     time,
-    token::{Fingerprint, NewToken, Token, TokenError, TokenKey, role_name},
+    token::{Fingerprint, NewToken, Token, TokenError, role_name, rotation::TokenKeys},
 };
 
 /// How long a server's certificate is valid; it is renewed when a third of that is left.
@@ -25,6 +29,9 @@ pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 86_400);
 const CA_LIFE: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// Certificates are valid this long before they are made, as the clocks of servers differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(86_400);
+
+/// The keys of join tokens, once they were changed.
+const TOKEN_KEYS: &str = "token-keys.json";
 
 /// Why the authority cannot be used, or does not issue.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +65,9 @@ pub struct ClusterKeys {
 pub struct Authority {
     keys: ClusterKeys,
     issuer: Issuer<'static, KeyPair>,
-    tokens: TokenKey,
+    /// `DATA/cluster`.
+    folder: PathBuf,
+    tokens: RwLock<TokenKeys>,
     fingerprint: Fingerprint,
 }
 
@@ -81,20 +90,26 @@ impl Authority {
         let missing = |file| AuthorityError::Damaged { file, problem: "missing".into() };
         let ca_key_pem = files::read(&cluster.join("ca.key"))?.ok_or_else(|| missing("ca.key"))?;
         let token_key = files::read(&cluster.join("token.key"))?.ok_or_else(|| missing("token.key"))?;
-        Self::new(ClusterKeys { ca_pem, ca_key_pem, token_key }).map(Some)
+        let mut authority = Self::new(ClusterKeys { ca_pem, ca_key_pem, token_key }, cluster)?;
+        if let Some(text) = files::read(&cluster.join(TOKEN_KEYS))? {
+            let damaged = |e: serde_json::Error| AuthorityError::Damaged { file: TOKEN_KEYS, problem: e.to_string() };
+            authority.tokens = RwLock::new(serde_json::from_str(&text).map_err(damaged)?);
+        }
+        Ok(Some(authority))
     }
 
     /// Writes the keys of a cluster (its own, or those that a balancer's token was traded for) and uses them.
     pub fn install(cluster: &Path, keys: ClusterKeys) -> Result<Self, AuthorityError> {
-        let authority = Self::new(keys)?;
+        let authority = Self::new(keys, cluster)?;
         files::private_dir(cluster)?;
+        files::remove(&cluster.join(TOKEN_KEYS))?;
         files::write(&cluster.join("token.key"), authority.keys.token_key.as_bytes())?;
         files::write(&cluster.join("ca.key"), authority.keys.ca_key_pem.as_bytes())?;
         files::write(&cluster.join("ca.pem"), authority.keys.ca_pem.as_bytes())?;
         Ok(authority)
     }
 
-    fn new(keys: ClusterKeys) -> Result<Self, AuthorityError> {
+    fn new(keys: ClusterKeys, folder: &Path) -> Result<Self, AuthorityError> {
         let damaged = |file, e: String| AuthorityError::Damaged { file, problem: format!("damaged ({e})") };
         let key = KeyPair::from_pem(&keys.ca_key_pem).map_err(|e| damaged("ca.key", e.to_string()))?;
         let der =
@@ -107,7 +122,8 @@ impl Authority {
         let token_key = BASE64.decode(keys.token_key.trim()).map_err(|e| damaged("token.key", e.to_string()))?;
         let token_key: [u8; 32] =
             token_key.try_into().map_err(|_| damaged("token.key", "it must be 32 bytes".into()))?;
-        Ok(Self { fingerprint: Fingerprint::of(&der), tokens: TokenKey::new(&token_key), issuer, keys })
+        let tokens = RwLock::new(TokenKeys::first(token_key));
+        Ok(Self { fingerprint: Fingerprint::of(&der), folder: folder.to_owned(), tokens, issuer, keys })
     }
 
     /// The CA certificate, PEM.
@@ -116,8 +132,48 @@ impl Authority {
     }
 
     /// What a joining balancer gets.
-    pub fn keys(&self) -> &ClusterKeys {
-        &self.keys
+    pub fn keys(&self) -> ClusterKeys {
+        ClusterKeys { token_key: BASE64.encode(self.token_keys().key()), ..self.keys.clone() }
+    }
+
+    fn token_keys(&self) -> TokenKeys {
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a new key for join tokens; those of the present one stay good until [`Self::finish_token_key`]. False if a
+    /// change is not finished yet. Blocks on the disk, as all that change keys.
+    pub fn rotate_token_key(&self) -> Result<bool, AuthorityError> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|e| AuthorityError::Random(e.to_string()))?;
+        self.change_token_keys(|keys| keys.changed(key, time::now()))
+    }
+
+    /// Gives up the old key: its tokens let nobody in any more. False if there is none.
+    pub fn finish_token_key(&self) -> Result<bool, AuthorityError> {
+        self.change_token_keys(|keys| keys.finished(time::now()))
+    }
+
+    /// What other balancers have to know of changed token keys, for workers to pass on; empty if they never were.
+    pub fn sealed_token_keys(&self) -> String {
+        self.token_keys().sealed(self.keys.ca_key_pem.as_bytes()).unwrap_or_default()
+    }
+
+    /// Takes in what another balancer has sealed. True if it is news.
+    pub fn learn_token_keys(&self, sealed: &str) -> Result<bool, AuthorityError> {
+        let Some(told) = TokenKeys::open(sealed, self.keys.ca_key_pem.as_bytes()) else { return Ok(false) };
+        self.change_token_keys(|keys| told.replace(keys).then_some(told))
+    }
+
+    /// They count once they are on disk.
+    fn change_token_keys(&self, change: impl FnOnce(&TokenKeys) -> Option<TokenKeys>) -> Result<bool, AuthorityError> {
+        let mut keys = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(next) = change(&keys) else { return Ok(false) };
+        let text = serde_json::to_vec(&next).map_err(|e| AuthorityError::Certificate(e.to_string()))?;
+        files::write(&self.folder.join(TOKEN_KEYS), &text)?;
+        // For backups and versions that know of one key only.
+        files::write(&self.folder.join("token.key"), BASE64.encode(next.key()).as_bytes())?;
+        *keys = next;
+        Ok(true)
     }
 
     /// The fingerprint of the CA.
@@ -193,12 +249,12 @@ impl Authority {
         let mut id = [0; 8];
         getrandom::fill(&mut id).map_err(|_| TokenError::Refused("needs random numbers, and the system gives none"))?;
         let new = NewToken { role, created_at: time::now(), expires_at, uses, addresses, ca: self.fingerprint };
-        self.tokens.sign(u64::from_be_bytes(id), new)
+        self.token_keys().sign(u64::from_be_bytes(id), new)
     }
 
     /// Checks a join token's MAC and expiry; its uses are counted apart ([`crate::token::ledger::Ledger`]).
     pub fn verify(&self, token: &str, now: UnixMicros) -> Result<Token, TokenError> {
-        self.tokens.verify(token, now)
+        self.token_keys().verify(token, now)
     }
 }
 

@@ -15,6 +15,7 @@ use ring::{digest, hmac};
 use crate::time::rfc3339;
 
 pub mod ledger;
+pub(crate) mod rotation;
 
 const PREFIX: &str = "limpet1";
 /// The longest token that is looked at: room for some forty addresses.

@@ -152,6 +152,13 @@ pub enum Request {
         balancers: Vec<Server>,
         /// What whoever adds a server should know of the store.
         store_note: String,
+        /// Join tokens' keys as another balancer has sealed them; workers cannot read it. Empty: there is nothing to tell.
+        #[serde(default)]
+        token_keys: String,
+    },
+    /// Balancer, beside it only: make a new key for join tokens, or (`finish`) give up the one before.
+    TokenKey {
+        finish: bool,
     },
 }
 
@@ -219,6 +226,9 @@ pub enum Reply {
     RollCall {
         servers: Vec<Server>,
         tokens: Vec<TokenInfo>,
+        /// As in the question.
+        #[serde(default)]
+        token_keys: String,
     },
     Servers {
         servers: Vec<Server>,

@@ -233,7 +233,7 @@ fn every_flag_of_a_role_is_a_setting_and_the_other_way_round() {
 #[test]
 fn every_flag_is_documented() {
     let text = include_str!("../../docs/configuration.md");
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 14] = [
         &["up"],
         &["balancer"],
         &["worker"],
@@ -243,6 +243,7 @@ fn every_flag_is_documented() {
         &["ctl", "gateway", "add"],
         &["ctl", "device", "add"],
         &["ctl", "migrate"],
+        &["ctl", "rotate-token-key"],
         &["ctl", "export"],
         &["ctl", "import"],
         &["ctl", "user", "add"],

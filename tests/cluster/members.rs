@@ -166,9 +166,10 @@ async fn no_worker_is_a_way_to_the_clusters_keys() {
 async fn a_balancer_that_was_removed_while_it_was_cut_off_gets_no_worker_again() {
     let _turn = turn().await;
     let site = Site::new();
-    let _east = site.balancer("east", None).await;
+    let east = site.balancer("east", None).await;
     let west = site.balancer("west", Some(&site.token("east", &["--role", "balancer", "--uses", "1"]))).await;
-    let mut w1 = site.worker("w1", &["--join", &site.token("east", &[]), "--balancer", &west.link.to_string()]);
+    let both = format!("{},{}", east.link, west.link);
+    let _w1 = site.worker("w1", &["--join", &site.token("east", &[]), "--balancer", &both]);
     site.sees("w1", &[("east", "ready"), ("west", "ready"), ("w1", "ready")]).await;
     west.process.freeze();
     site.sees("w1", &[("east", "ready"), ("west", "gone"), ("w1", "ready")]).await;
@@ -176,12 +177,54 @@ async fn a_balancer_that_was_removed_while_it_was_cut_off_gets_no_worker_again()
     assert!(said.contains("its certificate is revoked"), "{said}");
     west.process.thaw();
     // A second worker is told by the store alone, before it dials anybody.
-    let w2 = ["--join", &site.token("east", &[]), "--balancer", &west.link.to_string()];
-    let mut w2 = site.worker("w2", &w2);
-    for worker in [&mut w1, &mut w2] {
-        worker.line_with("west, which was removed from this cluster: its certificate is revoked").await;
-    }
-    let linked = site.servers("west").unwrap();
-    let linked = |name: &str| linked.iter().any(|s| s["name"] == name && s["state"] != "gone");
-    assert!(!linked("w1") && !linked("w2"));
+    let mut w2 = site.worker("w2", &["--join", &site.token("east", &[]), "--balancer", &both]);
+    w2.line_with("west, which was removed from this cluster: its certificate is revoked").await;
+    eventually("west to have no worker", async || {
+        let servers = site.servers("west")?;
+        servers.iter().all(|s| s["role"] == "balancer" || s["state"] == "gone").then_some(())
+    })
+    .await;
+    site.sees("east", &[("east", "ready"), ("w1", "ready"), ("w2", "ready")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_join_tokens_changes_at_all_balancers_while_the_cluster_runs() {
+    let _turn = turn().await;
+    let site = Site::new();
+    let east = site.balancer("east", None).await;
+    let west = site.balancer("west", Some(&site.token("east", &["--role", "balancer", "--uses", "1"]))).await;
+    // They join at the second one.
+    let at_west = ["--balancer", &format!("{},{}", west.link, east.link)];
+    let old = site.token("east", &[]);
+    let _w1 = site.worker("w1", &[&["--join", &old], &at_west[..]].concat());
+    let all = [("east", "ready"), ("west", "ready"), ("w1", "ready"), ("w2", "ready"), ("w3", "ready")];
+    site.sees("w1", &all[..3]).await;
+    let refused = site.ctl_refused("w1", &["rotate-token-key"]);
+    assert!(refused.contains("beside a balancer only"), "{refused}");
+    let none = site.ctl_refused("east", &["rotate-token-key", "--finish"]);
+    assert!(none.contains("there is no old key"), "{none}");
+
+    let said = site.ctl("east", &["rotate-token-key"]);
+    assert!(said.contains("open are: "), "{said}");
+    let keys = site.data("west").join("cluster/token-keys.json");
+    eventually("the other balancer to have the new key", async || keys.exists().then_some(())).await;
+    // The old one counts at the balancer that was told of it, and the new one too.
+    let _w2 = site.worker("w2", &[&["--join", &old], &at_west[..]].concat());
+    site.sees("w1", &all[..4]).await;
+    let _w3 = site.worker("w3", &[&["--join", &site.token("east", &[])], &at_west[..]].concat());
+    site.sees("w1", &all).await;
+    let twice = site.ctl_refused("west", &["rotate-token-key"]);
+    assert!(twice.contains("the last change is not finished"), "{twice}");
+
+    let before = std::fs::read(&keys).unwrap();
+    site.ctl("west", &["rotate-token-key", "--finish"]);
+    let keys = site.data("east").join("cluster/token-keys.json");
+    eventually("the first balancer to give up the old key", async || {
+        (std::fs::read(&keys).unwrap() != before).then_some(())
+    })
+    .await;
+    let late = site.worker("w4", &["--join", &old]).stopped().await;
+    assert_eq!(late.status.code(), Some(1));
+    assert!(late.lines.iter().any(|line| line.contains("of another cluster, or was changed")), "{:#?}", late.lines);
+    site.sees("w1", &all).await;
 }

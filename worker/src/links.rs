@@ -62,6 +62,8 @@ struct Peer {
     instance: u64,
     /// The balancer's name.
     name: String,
+    /// Of its certificate.
+    key: String,
     /// What is wrong with this machine's clock, if the balancer's is right.
     skew: Option<String>,
     control: ControlSender<ToBalancer>,
@@ -158,6 +160,11 @@ impl Links {
             known.extend(servers.iter().map(|server| server.key.clone()));
             changed
         });
+    }
+
+    /// Whether a balancer that was removed is linked still.
+    pub fn has_revoked(&self) -> bool {
+        self.peers.lock().values().any(|peer| self.is_revoked(&peer.key))
     }
 
     /// Whether the certificate with this key is revoked.

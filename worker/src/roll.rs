@@ -43,6 +43,8 @@ const KEPT: Duration = Duration::from_secs(24 * 3600);
 const BALANCER_LIMIT: Duration = Duration::from_secs(1);
 /// The store has this long for each question.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// Sealed keys of join tokens are shorter, in bytes.
+const MOST_KEYS: usize = 1_024;
 /// Every so many calls the store is asked to forget old tokens.
 const TIDY_EVERY: u32 = 1_000;
 
@@ -76,6 +78,8 @@ struct Known {
     servers: Vec<Server>,
     signs: HashMap<(Role, String), Sign>,
     may: May,
+    /// The latest keys of join tokens that a balancer has sealed for the others.
+    token_keys: String,
     /// Balancers that were found, by name, with the address and what ends the dialling.
     dialled: HashMap<String, (String, CancellationToken)>,
     /// Balancers of another cluster that were told of.
@@ -112,6 +116,15 @@ impl Known {
         }
     }
 
+    /// Keeps the later ones: they begin with a number that grows.
+    fn learn_token_keys(&mut self, teller: Option<&Server>, told: String) {
+        let number = |keys: &str| keys.split_once('.').and_then(|(number, _)| number.parse::<u64>().ok()).unwrap_or(0);
+        let heeded = teller.is_some_and(|balancer| !self.is_revoked(balancer)) && told.len() <= MOST_KEYS;
+        if heeded && number(&told) > number(&self.token_keys) {
+            self.token_keys = told;
+        }
+    }
+
     /// How long ago there was a sign of this server; `None` if none was seen since this process started.
     fn silence(&self, role: Role, name: &str) -> Option<Duration> {
         Some(self.signs.get(&(role, name.to_owned()))?.changed?.elapsed())
@@ -119,6 +132,12 @@ impl Known {
 
     fn is_alive(&self, server: &Server) -> bool {
         server.state != "gone" && self.silence(server.kind(), &server.name).is_some_and(|silence| silence < GONE_AFTER)
+    }
+
+    /// The key that the store has for a server of this name and role.
+    fn key_of(&self, server: &Server) -> Option<String> {
+        let same = |row: &&Server| row.name == server.name && row.kind() == server.kind();
+        self.servers.iter().find(same).map(|row| row.key.clone())
     }
 
     fn is_revoked(&self, server: &Server) -> bool {
@@ -186,11 +205,14 @@ impl Roll {
                 tokens: known.may.tokens.clone(),
                 balancers: known.balancers().cloned().collect(),
                 store_note: self.store_note(),
+                // A balancer that was removed does not get the new ones.
+                token_keys: if self.links.has_revoked() { String::new() } else { known.token_keys.clone() },
             }
         };
         let mut reports = Vec::new();
         for reply in self.links.ask_all(&request, BALANCER_LIMIT).await {
-            if let Reply::RollCall { servers, tokens } = reply {
+            if let Reply::RollCall { servers, tokens, token_keys } = reply {
+                self.known.lock().learn_token_keys(servers.first(), token_keys);
                 self.note_tokens(tokens).await;
                 reports.push(servers);
             }

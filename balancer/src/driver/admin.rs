@@ -33,7 +33,8 @@ impl Driver {
                     let _ = control.try_send(ToWorker::AdminReply(AdminReply { id: question, reply }));
                 };
                 match serde_json::from_str(&request) {
-                    Ok(Request::RollCall { revoked, tokens, balancers, store_note }) => {
+                    Ok(Request::RollCall { revoked, tokens, balancers, store_note, token_keys }) => {
+                        self.learn_token_keys(token_keys);
                         reply(self.roll_call(&revoked, tokens, &balancers, store_note));
                     }
                     Ok(request) => match self.refused_to_workers(&request).map_or_else(|| self.on_disk(&request), told)
@@ -75,6 +76,11 @@ impl Driver {
     /// What is answered only beside a balancer: a worker's certificate must not buy the keys of the cluster, nor a way in
     /// that outlasts it.
     fn refused_to_workers(&self, request: &Request) -> Option<Reply> {
+        if let Request::TokenKey { .. } = request {
+            let message =
+                format!("that is done beside a balancer only: run it on the machine of {}", self.parts.core.name());
+            return Some(failed(ErrorKind::Invalid, message));
+        }
         let Request::JoinToken { role, expires_in_secs, uses } = *request else { return None };
         let modest = expires_in_secs <= MOST_FOR_WORKERS.0 && uses <= MOST_FOR_WORKERS.1;
         let data = std::path::absolute(&self.parts.data).unwrap_or_else(|_| self.parts.data.clone());
@@ -196,13 +202,27 @@ impl Driver {
         self.parts.core.revoke(self.parts.clock.now(), revoked);
         let mut servers = self.servers();
         servers.extend(self.newcomers(balancers));
-        let reply = Reply::RollCall { servers, tokens: server.ledger().known() };
+        let token_keys = server.authority().sealed_token_keys();
+        let reply = Reply::RollCall { servers, tokens: server.ledger().known(), token_keys };
         tokio::task::spawn_blocking(move || {
             if let Err(error) = server.ledger().learn(&tokens, time::now()) {
                 tracing::warn!(%error, "cannot keep what is known of join tokens");
             }
         });
         reply
+    }
+
+    /// Another balancer has changed the key of join tokens.
+    fn learn_token_keys(&self, sealed: String) {
+        if sealed.is_empty() {
+            return;
+        }
+        let server = self.parts.server.clone();
+        tokio::task::spawn_blocking(move || match server.authority().learn_token_keys(&sealed) {
+            Ok(true) => tracing::info!("another balancer has changed the key of join tokens; it counts here too"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "cannot keep the new key of join tokens"),
+        });
     }
 
     /// What waits for the disk, which the driver must not: to be run elsewhere.
@@ -212,6 +232,7 @@ impl Driver {
             Request::JoinToken { role, expires_in_secs, uses } => {
                 Some(Box::new(move || token(&server, role, expires_in_secs, uses, note)))
             }
+            Request::TokenKey { finish } => Some(Box::new(move || token_key(&server, finish))),
             Request::TokenRevoke { id } => Some(Box::new(move || revoke_token(&server, &id))),
             _ => None,
         }
@@ -237,6 +258,36 @@ fn token(server: &LinkServer, role: Role, expires_in_secs: u64, uses: u32, note:
         Ok(token) => Reply::JoinToken { token: token.as_str().to_owned(), expires_at: token.expires_at, note },
         Err(error) => failed(ErrorKind::Invalid, error.to_string()),
     }
+}
+
+fn token_key(server: &LinkServer, finish: bool) -> Reply {
+    let authority = server.authority();
+    let changed = if finish { authority.finish_token_key() } else { authority.rotate_token_key() };
+    let now = time::now();
+    let open = server.ledger().known().into_iter().filter(|t| !t.revoked && t.expires_at > now && t.used() < t.uses);
+    let open: Vec<String> = open.map(|token| token.id).collect();
+    let named = if open.is_empty() { "none is open".into() } else { format!("open are: {}", open.join(", ")) };
+    match (changed, finish) {
+        (Ok(true), false) => done(format!(
+            "new join tokens have a new key, at all balancers within seconds. Those that were made before are good until \
+             `limpet ctl rotate-token-key --finish`; {named}"
+        )),
+        (Ok(true), true) => done(format!(
+            "the old key counts no more, at all balancers within seconds: join tokens that were made with it let nobody in. \
+             Of all that are listed {named}"
+        )),
+        (Ok(false), false) => failed(
+            ErrorKind::Invalid,
+            "the last change is not finished, and its old key still counts: first `limpet ctl rotate-token-key --finish`"
+                .into(),
+        ),
+        (Ok(false), true) => failed(ErrorKind::Invalid, "there is no old key: nothing to finish".into()),
+        (Err(error), _) => failed(ErrorKind::Internal, error.to_string()),
+    }
+}
+
+fn done(message: String) -> Reply {
+    Reply::Done { message }
 }
 
 fn revoke_token(server: &LinkServer, id: &str) -> Reply {

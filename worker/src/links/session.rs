@@ -44,6 +44,7 @@ pub(super) async fn run(
     let peer = Peer {
         instance: balancer,
         name,
+        key: key.clone(),
         skew,
         control: control_tx.clone(),
         have,
