@@ -161,32 +161,6 @@ async fn no_worker_is_a_way_to_the_clusters_keys() {
     assert!(!tokens.contains("\"balancer\""), "{tokens}");
 }
 
-/// A balancer that was taken over and removed must not get the workers back by not having heard of it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_balancer_that_was_removed_while_it_was_cut_off_gets_no_worker_again() {
-    let _turn = turn().await;
-    let site = Site::new();
-    let east = site.balancer("east", None).await;
-    let west = site.balancer("west", Some(&site.token("east", &["--role", "balancer", "--uses", "1"]))).await;
-    let both = format!("{},{}", east.link, west.link);
-    let _w1 = site.worker("w1", &["--join", &site.token("east", &[]), "--balancer", &both]);
-    site.sees("w1", &[("east", "ready"), ("west", "ready"), ("w1", "ready")]).await;
-    west.process.freeze();
-    site.sees("w1", &[("east", "ready"), ("west", "gone"), ("w1", "ready")]).await;
-    let said = site.ctl("w1", &["remove", "west"]);
-    assert!(said.contains("its certificate is revoked"), "{said}");
-    west.process.thaw();
-    // A second worker is told by the store alone, before it dials anybody.
-    let mut w2 = site.worker("w2", &["--join", &site.token("east", &[]), "--balancer", &both]);
-    w2.line_with("west, which was removed from this cluster: its certificate is revoked").await;
-    eventually("west to have no worker", async || {
-        let servers = site.servers("west")?;
-        servers.iter().all(|s| s["role"] == "balancer" || s["state"] == "gone").then_some(())
-    })
-    .await;
-    site.sees("east", &[("east", "ready"), ("w1", "ready"), ("w2", "ready")]).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_of_join_tokens_changes_at_all_balancers_while_the_cluster_runs() {
     let _turn = turn().await;
