@@ -4,7 +4,7 @@ use limpet_shared::{AesKey, region::Region};
 use limpet_store::{Commit, Freshness, IntegrationId, PendingEvent, Store, StoreError};
 use limpet_worker_core::{
     model::{Activation, CurrentSession, DeviceContext, DeviceProfile, DeviceState, Session, SessionKeys, SessionRow},
-    session::{Personalization, personalized},
+    session::{MOST_OF_ADDR, Personalization, has_room, personalized},
 };
 
 use crate::{
@@ -22,6 +22,8 @@ const ATTEMPTS: u32 = 8;
 pub(crate) async fn activate(api: &Api, context: &DeviceContext, wanted: &Activation) -> Result<()> {
     let store = api.store.as_ref();
     let region = region_of(api, &context.profile)?;
+    let had = store.sessions_by_addr(wanted.dev_addr, Freshness::Quorum).await?;
+    room_among(&had, wanted)?;
     if context.profile.flush_queue_on_activate {
         store.flush_queue(wanted.dev_eui, u64::MAX).await?;
     }
@@ -41,10 +43,33 @@ pub(crate) async fn activate(api: &Api, context: &DeviceContext, wanted: &Activa
         Some(session)
     })
     .await?;
-    match &session {
-        Some(session) => begin(store, session).await,
-        None => Ok(()),
+    let Some(session) = session else { return Ok(()) };
+    begin(store, &session).await?;
+    // Others may have taken the last places at the same time.
+    let now = store.sessions_by_addr(wanted.dev_addr, Freshness::Serial).await?;
+    let others: Vec<_> = now.into_iter().filter(|row| row.session.key.dev_eui != wanted.dev_eui).collect();
+    match room_among(&others, wanted) {
+        Err(full) if had.iter().all(|row| row.session.key.dev_eui != wanted.dev_eui) => {
+            deactivate(store, context).await?;
+            Err(full)
+        }
+        _ => Ok(()),
     }
+}
+
+/// Refuses a DevAddr that too many other devices have.
+pub(crate) async fn need_room(store: &dyn Store, wanted: &Activation) -> Result<()> {
+    room_among(&store.sessions_by_addr(wanted.dev_addr, Freshness::Quorum).await?, wanted)
+}
+
+fn room_among(rows: &[SessionRow], wanted: &Activation) -> Result<()> {
+    if has_room(rows, wanted.dev_eui) {
+        return Ok(());
+    }
+    Err(ApiError::Exhausted(format!(
+        "DevAddr {} has {MOST_OF_ADDR} devices that were activated with it, as many as may be: give device {} another one",
+        wanted.dev_addr, wanted.dev_eui
+    )))
 }
 
 /// Writes the session's row, and takes it back if another activation or a join has replaced the session meanwhile: that

@@ -59,7 +59,7 @@ pub struct Join<'a> {
     pub ways: &'a [Way],
     /// Of the cluster, 24 bits.
     pub net_id: u32,
-    /// 32 random bits: the device part of the DevAddr.
+    /// 32 random bits: the device part of the DevAddr ([`dev_addr`]).
     pub random: u32,
     /// Items of the device's queue up to this number are not for the new session; absent if all of them stay.
     pub flush: Option<u64>,
@@ -177,7 +177,7 @@ fn accept_bytes(join: &Join<'_>, session: &Session) -> Vec<u8> {
 }
 
 /// A type 0 NetID has 6 bits of NwkID above 25 bits for the device (LoRaWAN Backend Interfaces, 12.2).
-fn dev_addr(net_id: u32, random: u32) -> DevAddr {
+pub fn dev_addr(net_id: u32, random: u32) -> DevAddr {
     DevAddr((net_id & 0x3f) << 25 | random & 0x01ff_ffff)
 }
 

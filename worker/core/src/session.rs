@@ -6,7 +6,7 @@ use limpet_shared::{DevAddr, Eui64, UnixMicros, region::Region};
 
 use crate::{
     ident,
-    model::{DeviceProfile, MacState, Seen, Session, SessionId, SessionKey, SessionKeys, Slot, SlotKind},
+    model::{DeviceProfile, MacState, Seen, Session, SessionId, SessionKey, SessionKeys, SessionRow, Slot, SlotKind},
 };
 
 /// RX1 delay that the network tells devices in the JoinAccept, in seconds; also what ABP devices have from the factory.
@@ -64,6 +64,16 @@ pub fn begin(key: SessionKey, since: UnixMicros, joined: bool, region: &Region, 
         queue_done: 0,
         awaiting_ack: None,
     }
+}
+
+/// Each frame of a DevAddr is compared with all its sessions, of whatever tenant. Activation takes no DevAddr that so many other
+/// devices were given by hand, and a join draws none that has so many sessions.
+pub const MOST_OF_ADDR: usize = 64;
+
+/// Whether the device may be given this DevAddr, whose sessions these are. One that it has, it may have again.
+pub fn has_room(rows: &[SessionRow], dev_eui: Eui64) -> bool {
+    let (own, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.session.key.dev_eui == dev_eui);
+    !own.is_empty() || others.iter().filter(|row| !row.session.joined).count() < MOST_OF_ADDR
 }
 
 /// What an activation by personalization sets.

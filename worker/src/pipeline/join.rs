@@ -8,6 +8,7 @@ use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
     join::{self, Join},
     model::{DeviceContext, DeviceState, JoinRow, SessionKey, SessionRow},
+    session::MOST_OF_ADDR,
     uplink::REPEAT_AFTER,
 };
 
@@ -15,6 +16,8 @@ use super::{Flow, Pipeline, owners::Word, work::Transmission};
 
 /// How often a session that another task of this worker is creating is looked for.
 const BEING_MADE: Duration = Duration::from_millis(10);
+/// DevAddrs that are drawn for a join at most, until one has few sessions.
+const DRAWS: u32 = 4;
 
 impl Pipeline {
     /// One pass. `again`: an earlier pass was refused or got no answer, so read what is settled.
@@ -45,6 +48,7 @@ impl Pipeline {
         let sessions = try_join(self.session_by(current), self.session_by(previous));
         let ((before, ending), flush) = try_join(sessions, self.flush(&context)).await?;
         let receptions = &copies.receptions;
+        let random = self.drawn().await?;
         let accepted = join::accept(&Join {
             request,
             context: &context,
@@ -54,7 +58,7 @@ impl Pipeline {
             receptions,
             ways: &self.ways(copies),
             net_id: self.net_id,
-            random: self.surroundings.random(),
+            random,
             flush,
             before: before.as_ref(),
             ending: ending.as_ref(),
@@ -74,6 +78,21 @@ impl Pipeline {
             Some(id) => self.regions.by_name(id).filter(|home| home.band() == heard.band()),
             None => Some(heard),
         }
+    }
+
+    /// Random bits that make a DevAddr with few sessions: the device's frames are compared with all of them.
+    async fn drawn(&self) -> Result<u32, StoreError> {
+        let mut best = (usize::MAX, 0);
+        for _ in 0..DRAWS {
+            let random = self.surroundings.random();
+            let addr = join::dev_addr(self.net_id, random);
+            let sessions = self.store.sessions_by_addr(addr, Freshness::Quorum).await?.len();
+            best = best.min((sessions, random));
+            if sessions < MOST_OF_ADDR {
+                break;
+            }
+        }
+        Ok(best.1)
     }
 
     async fn commit_join(

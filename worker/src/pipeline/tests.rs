@@ -472,6 +472,24 @@ async fn a_join_on_two_frequencies_at_two_workers_is_one_session() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_join_draws_no_crowded_dev_addr() {
+    let net = Net::new("eu868", 1).await;
+    let key = net.personalize().await;
+    let session = net.session(&key).await.session;
+    // What is drawn first is known here.
+    let dev_addr = DevAddr(net.clock.1.load(Ordering::Relaxed));
+    for n in 0..64 {
+        let key = SessionKey { dev_addr, dev_eui: Eui64(n), ..key };
+        net.store.create_session(&Session { key, ..session.clone() }).await.unwrap();
+    }
+    let phy = JoinRequest::build(Eui64(9), DEVICE, 1, &APP_KEY);
+    net.give(0, net.frame(1, CHANNEL, &phy, 7)).await.unwrap();
+    let opened = lorawan::JoinAccept::open(&txpk(&net.downlinks()[0], 0).data, &APP_KEY).unwrap();
+    assert_ne!(opened.dev_addr, dev_addr);
+    assert_eq!(net.store.sessions_by_addr(opened.dev_addr, limpet_store::Freshness::Serial).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fixed_plan_tells_its_sub_band() {
     let net = Net::new("us915_1", 1).await;
     let phy = JoinRequest::build(Eui64(9), DEVICE, 1, &APP_KEY);

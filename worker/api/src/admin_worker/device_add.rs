@@ -10,7 +10,15 @@ use limpet_worker_core::model::{Activation, Application, Device, DeviceProfile, 
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
-use crate::{Api, ApiError, activation::activate, clock, error::Result, fields, grpc::check_http, lists};
+use crate::{
+    Api, ApiError,
+    activation::{activate, need_room},
+    clock,
+    error::Result,
+    fields,
+    grpc::check_http,
+    lists,
+};
 
 /// The application of devices that name none.
 const APPLICATION: &str = "default";
@@ -81,6 +89,9 @@ impl Api {
             app_key: way.app_key(),
             ..Device::default()
         };
+        if let Way::Abp(activation) = &way {
+            need_room(self.store.as_ref(), activation).await?;
+        }
         self.create_device(application.tenant_id, &device).await?;
         if let Way::Abp(activation) = &way {
             let context = self.store.device_context(device.dev_eui).await?;

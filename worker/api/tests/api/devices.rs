@@ -77,6 +77,59 @@ async fn a_device_is_activated_read_activated_anew_and_deactivated() {
     assert_eq!(code(devices.get_next_f_cnt_down(server.ask(next)).await), Code::NotFound);
 }
 
+/// Each frame of a DevAddr is compared with all its sessions, so one tenant's must not be any number.
+#[tokio::test]
+async fn a_dev_addr_is_given_to_so_many_devices_and_no_more() {
+    let server = Server::start().await;
+    let eui = |n: u32| format!("01020304050607{n:02x}");
+    let named = |n: u32| api::DeviceActivation { dev_eui: eui(n), ..activation("01020304") };
+    for n in 0..66 {
+        server.device(&eui(n)).await;
+    }
+    for n in 0..64 {
+        activate(&server, named(n)).await.unwrap();
+    }
+    let refused = activate(&server, named(64)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("DevAddr 01020304") && refused.message().contains("another"), "{refused}");
+    let sessions = async || server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap().len();
+    assert_eq!(sessions().await, 64);
+    activate(&server, named(3)).await.unwrap();
+    assert_eq!(sessions().await, 64, "who has it may be activated anew");
+    let elsewhere = api::DeviceActivation { dev_eui: eui(64), ..activation("01020305") };
+    activate(&server, elsewhere).await.unwrap();
+    let mut devices = server.devices().await;
+    devices.deactivate(server.ask(api::DeactivateDeviceRequest { dev_eui: eui(5) })).await.unwrap();
+    activate(&server, named(65)).await.unwrap();
+    assert_eq!(sessions().await, 64, "a place that became free is given again");
+}
+
+/// Many at once do not get around it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn activations_at_once_fill_no_dev_addr_beyond_its_bound() {
+    let server = std::sync::Arc::new(Server::start().await);
+    let eui = |n: u32| format!("01020304050607{n:02x}");
+    for n in 0..80 {
+        server.device(&eui(n)).await;
+    }
+    let mut racing = tokio::task::JoinSet::new();
+    for n in 0..80 {
+        let server = server.clone();
+        let wanted = api::DeviceActivation { dev_eui: eui(n), ..activation("01020304") };
+        racing.spawn(async move { activate(&server, wanted).await });
+    }
+    let mut given = 0;
+    while let Some(done) = racing.join_next().await {
+        match done.unwrap() {
+            Ok(()) => given += 1,
+            Err(refused) => assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}"),
+        }
+    }
+    let sessions = server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap();
+    assert_eq!(sessions.len(), given, "who was refused has no session");
+    assert!(given <= 64, "{given}");
+}
+
 /// Whatever the interleaving, the device ends in one session, and no row of another is left behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn activations_at_once_leave_one_session() {
