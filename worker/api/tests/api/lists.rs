@@ -12,7 +12,7 @@ use chirpstack_api::api;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use limpet_api::{Api, bootstrap};
 use limpet_shared::Eui64;
-use limpet_store::{Store, open};
+use limpet_store::open;
 use limpet_worker_core::model::Device;
 use tokio::net::TcpListener;
 use uuid::Uuid;
