@@ -214,7 +214,7 @@ async fn an_unconfirmed_uplink_sent_again_after_one_that_it_overtook_is_no_lost_
     let highest = accept_the_second_first(&net, false).await;
     net.hear(&highest).await;
     assert_eq!(net.fcnts(), [1, 0]);
-    assert!(!net.workers[0].metrics.text().contains("reason=\"replay\""));
+    assert!(net.workers[0].metrics.text().contains("limpet_worker_dropped_total{reason=\"replay\"} 0\n"));
 }
 
 /// It keeps no counter, and its owner does not allow that: an ACK would tell it that its data has arrived.
