@@ -26,12 +26,14 @@ use crate::{
     keep, links,
     metrics::Metrics,
     muted::Muted,
-    udp::GatewaySocket,
+    udp::{GatewaySocket, Queue},
     view::View,
 };
 
 /// Datagrams that were read and not looked at yet; more wait in the kernel.
 const DATAGRAMS: usize = 4_096;
+/// Their bytes: as much as all of them take at an ordinary length, and as the kernel keeps besides.
+const DATAGRAM_BYTES: usize = 4 << 20;
 const INPUTS: usize = 4_096;
 /// For how long open admin requests may go on after the stop.
 const HTTP_STOP: Duration = Duration::from_secs(1);
@@ -62,7 +64,7 @@ pub enum BalancerError {
 pub struct Edge {
     parts: Parts,
     inputs: mpsc::Sender<Input>,
-    datagrams: mpsc::Sender<crate::udp::Datagram>,
+    datagrams: Queue,
     keepers: Vec<tokio::task::JoinHandle<()>>,
     http: Option<(TcpListener, SocketAddr)>,
 }
@@ -95,7 +97,7 @@ impl Edge {
         let (kept, versions) = watch::channel(cluster.unwrap_or_default());
         let keepers = vec![tokio::spawn(keep::keep(kept_at, versions)), tokio::spawn(keeper.run())];
         let (input_sender, inputs) = mpsc::channel(INPUTS);
-        let (datagram_sender, datagrams) = mpsc::channel(DATAGRAMS);
+        let (datagram_sender, datagrams) = Queue::new(DATAGRAMS, DATAGRAM_BYTES);
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
         let ready = Arc::new(AtomicBool::new(false));
         let (data, muted) = (config.data.clone(), Arc::default());

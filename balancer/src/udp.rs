@@ -11,7 +11,11 @@ use limpet_balancer_core::Source;
 use limpet_shared::{Now, link::MAX_DATAGRAM};
 use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{io::Interest, net::UdpSocket, sync::mpsc};
+use tokio::{
+    io::Interest,
+    net::UdpSocket,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
 
 use crate::{clock::Clock, muted::Muted};
 
@@ -26,6 +30,36 @@ pub struct Datagram {
     pub source: Source,
     pub bytes: Bytes,
     pub at: Now,
+    /// Its share of the queue.
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// Where datagrams wait until they are looked at: so many and so many bytes of them, for one may be as long as a thousand
+/// others.
+pub struct Queue {
+    sender: mpsc::Sender<Datagram>,
+    room: Arc<Semaphore>,
+    bytes: usize,
+}
+
+/// Nobody takes datagrams any more.
+#[derive(Debug)]
+pub struct Ended;
+
+impl Queue {
+    /// A queue of at most `count` datagrams and `bytes` bytes, at least [`MAX_DATAGRAM`].
+    pub fn new(count: usize, bytes: usize) -> (Self, mpsc::Receiver<Datagram>) {
+        let (sender, receiver) = mpsc::channel(count);
+        let bytes = bytes.clamp(MAX_DATAGRAM, Semaphore::MAX_PERMITS);
+        (Self { sender, room: Arc::new(Semaphore::new(bytes)), bytes }, receiver)
+    }
+
+    async fn put(&self, mut datagram: Datagram) -> Result<(), Ended> {
+        let share = u32::try_from(datagram.bytes.len().min(self.bytes)).map_err(|_| Ended)?;
+        datagram.room = Some(self.room.clone().acquire_many_owned(share).await.map_err(|_| Ended)?);
+        self.sender.send(datagram).await.map_err(|_| Ended)
+    }
 }
 
 /// A bound socket.
@@ -72,7 +106,7 @@ impl GatewaySocket {
 
     /// Reads until nobody takes the datagrams any more. When they are not taken fast enough, the kernel's buffer
     /// fills up, and what it drops is counted ([`Self::kernel_drops`]).
-    pub async fn read(self: Arc<Self>, clock: Clock, muted: Muted, out: mpsc::Sender<Datagram>) {
+    pub async fn read(self: Arc<Self>, clock: Clock, muted: Muted, out: Queue) {
         let mut memory = vec![0; RECEIVE_BUFFER * BATCH_SIZE];
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         loop {
@@ -81,7 +115,7 @@ impl GatewaySocket {
                     let at = clock.now();
                     for (buffer, meta) in memory.chunks(RECEIVE_BUFFER).zip(&metas).take(count) {
                         for datagram in self.split(buffer, meta, at, &muted) {
-                            if out.send(datagram).await.is_err() {
+                            if out.put(datagram).await.is_err() {
                                 return;
                             }
                         }
@@ -127,6 +161,7 @@ impl GatewaySocket {
             source,
             bytes: Bytes::copy_from_slice(bytes),
             at,
+            room: None,
         })
     }
 
@@ -172,9 +207,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn long_datagrams_wait_in_the_kernel_when_their_bytes_fill_the_queue() {
+        let (queue, mut datagrams) = Queue::new(1_000, 2 * MAX_DATAGRAM);
+        let source = Source { socket: 0, address: "127.0.0.1:1".parse().unwrap(), local: None };
+        let datagram =
+            |len: usize| Datagram { source, bytes: vec![0; len].into(), at: Clock::start().now(), room: None };
+        queue.put(datagram(MAX_DATAGRAM)).await.unwrap();
+        queue.put(datagram(MAX_DATAGRAM)).await.unwrap();
+        let mut next = Box::pin(queue.put(datagram(100)));
+        let waits = std::future::poll_fn(|context| std::task::Poll::Ready(next.as_mut().poll(context).is_pending()));
+        assert!(waits.await, "998 places and no bytes are free");
+        drop(datagrams.recv().await.unwrap());
+        next.await.unwrap();
+        assert_eq!(datagrams.len(), 2);
+        for _ in 0..500 {
+            queue.put(datagram(100)).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn datagrams_of_any_size_come_in_and_answers_leave_from_the_address_that_was_asked() {
         let socket = GatewaySocket::bind(3, "[::]:0".parse().unwrap()).unwrap();
-        let (sender, mut datagrams) = mpsc::channel(16);
+        let (sender, mut datagrams) = Queue::new(16, 1 << 20);
         let muted = Muted::new(Arc::default(), Metrics::new("1").unwrap());
         let reader = tokio::spawn(socket.clone().read(Clock::start(), muted, sender));
         let gateway = UdpSocket::bind("127.0.0.1:0").await.unwrap();
