@@ -31,7 +31,7 @@ pub struct Datagram {
     pub bytes: Bytes,
     pub at: Now,
     /// Its share of the queue.
-    #[expect(dead_code, reason = "given back when it is dropped")]
+    #[allow(dead_code, reason = "given back when it is dropped")]
     room: Option<OwnedSemaphorePermit>,
 }
 

@@ -51,8 +51,8 @@ prop_compose! {
     fn rxpk()(freq in 1u32.., datr in datr(), data in vec(any::<u8>(), 0..=255), tmst in option::of(any::<u32>()),
               tmms in option::of(0u64..1 << 63), ftime in option::of(0u32..1_000_000_000),
               rssi in option::of(any::<i32>()), lsnr in option::of(-200f32..200.0), ants in vec(any::<u32>(), 0..4),
-              stat in -1i8..=1, rsig in vec(rsig(), 0..4), time in option::of("[ -~é\"\\\\]{1,20}")) -> Rxpk {
-        Rxpk { tmst, tmms, ftime, rssi, lsnr, ants, stat, rsig, time, ..Rxpk::new(freq, datr, data) }
+              stat in -1i8..=1, rsig in vec(rsig(), 0..4), meta in prop::collection::btree_map("[a-z]{1,8}", "[ -~é]{1,8}", 0..3), time in option::of("[ -~é\"\\\\]{1,20}")) -> Rxpk {
+        Rxpk { tmst, tmms, ftime, rssi, lsnr, ants, stat, rsig, time, meta, ..Rxpk::new(freq, datr, data) }
     }
 }
 

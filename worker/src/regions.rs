@@ -10,6 +10,7 @@ use limpet_shared::{
     region::{Modulation, Region},
 };
 use limpet_store::Store;
+use limpet_worker_core::model::Location;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -49,6 +50,17 @@ struct GatewayTag {
     asked_at: Instant,
     known: bool,
     region: Option<String>,
+    location: Option<Location>,
+}
+
+/// Where a frame was heard.
+#[derive(Clone, Copy)]
+pub struct Heard {
+    pub region: &'static Region,
+    /// The data rate's index in the region.
+    pub data_rate: u8,
+    /// The gateway's place.
+    pub location: Option<Location>,
 }
 
 /// The configured regions.
@@ -70,32 +82,31 @@ impl Regions {
         Self { configured, accept_unknown_gateways, tags: Mutex::default() }
     }
 
-    /// The region of a reception, and the data rate's index in it. The gateway's tag decides; without one, the only
-    /// configured region that has such a channel. An error is the store's: nothing is known of the gateway then, for without
-    /// its tag the frame might seem to belong to no region or to several.
+    /// The region of a reception, the data rate's index in it, and the gateway's place. The gateway's tag decides; without
+    /// one, the only configured region that has such a channel. An error is the store's: nothing is known of the gateway
+    /// then, for without its tag the frame might seem to belong to no region or to several.
     pub async fn of(
         &self,
         store: &dyn Store,
         gateway: Eui64,
         frequency: u32,
         modulation: &Modulation,
-    ) -> limpet_store::Result<Result<(&'static Region, u8), RegionError>> {
+    ) -> limpet_store::Result<Result<Heard, RegionError>> {
         Ok(self.fitting(&self.tag(store, gateway).await?, frequency, modulation))
     }
 
-    fn fitting(
-        &self,
-        tag: &GatewayTag,
-        frequency: u32,
-        modulation: &Modulation,
-    ) -> Result<(&'static Region, u8), RegionError> {
+    fn fitting(&self, tag: &GatewayTag, frequency: u32, modulation: &Modulation) -> Result<Heard, RegionError> {
         if !tag.known && !self.accept_unknown_gateways {
             return Err(RegionError::UnknownGateway);
         }
-        let mut fitting = self.configured.iter().filter_map(|region| {
+        let mut fitting = self.configured.iter().copied().filter_map(|region| {
             let data_rate = region.uplink_data_rate(modulation)?;
             let tagged = tag.region.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(region.name()));
-            (tagged && region.accepts(region.snap(frequency, modulation), data_rate)).then_some((*region, data_rate))
+            (tagged && region.accepts(region.snap(frequency, modulation), data_rate)).then_some(Heard {
+                region,
+                data_rate,
+                location: tag.location,
+            })
         });
         let first = fitting.next().ok_or(RegionError::NoRegion)?;
         if fitting.next().is_some() { Err(RegionError::Ambiguous) } else { Ok(first) }
@@ -117,8 +128,13 @@ impl Regions {
             Ok(found) => found,
         };
         let tag = match tag {
-            Some((gateway, _)) => GatewayTag { asked_at: now, known: true, region: gateway.tags.get(TAG).cloned() },
-            None => GatewayTag { asked_at: now, known: false, region: None },
+            Some((gateway, seen)) => GatewayTag {
+                asked_at: now,
+                known: true,
+                region: gateway.tags.get(TAG).cloned(),
+                location: gateway.place(&seen),
+            },
+            None => GatewayTag { asked_at: now, known: false, region: None, location: None },
         };
         let mut tags = self.tags.lock();
         if tags.forgotten == forgotten {

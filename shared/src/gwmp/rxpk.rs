@@ -1,6 +1,6 @@
 //! One received packet.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{borrow::Cow, collections::BTreeMap, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
@@ -17,6 +17,8 @@ use super::{
 const MAX_TEXT: usize = 64;
 /// Most antennas' signals that are read of one packet.
 const MAX_RSIG: usize = 32;
+/// Most entries of `meta` that are kept.
+const MAX_META: usize = 16;
 
 /// A packet as a gateway received it: the fields of protocol versions 1 and 2, of Semtech's JSON version 2 (`jver`, `brd`,
 /// `rsig`), and of SX1302 forwarders. Optional fields that have no usable value are `None`.
@@ -72,6 +74,8 @@ pub struct Rxpk {
     pub jver: Option<u32>,
     /// The signal at each antenna.
     pub rsig: Vec<RSig>,
+    /// What the forwarder says of itself: an object of texts, as ChirpStack's gateway bridge takes it.
+    pub meta: BTreeMap<String, String>,
     /// PHYPayload; `size` is its length.
     pub data: Vec<u8>,
 }
@@ -174,6 +178,7 @@ impl Rxpk {
             aesk: None,
             jver: None,
             rsig: Vec::new(),
+            meta: BTreeMap::new(),
             data,
         }
     }
@@ -241,6 +246,7 @@ impl Rxpk {
             aesk: wire.aesk.u32(),
             jver: wire.jver.u32(),
             rsig: wire.rsig.map(|list| antennas(list.get())).unwrap_or_default(),
+            meta: wire.meta.map(|object| meta(object.get())).unwrap_or_default(),
             ..Self::new(freq, datr, data)
         })
     }
@@ -284,6 +290,8 @@ struct Wire<'a> {
     jver: Loose<'a>,
     #[serde(borrow)]
     rsig: Option<&'a RawValue>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
 }
 
 impl Wire<'_> {
@@ -301,6 +309,16 @@ impl Wire<'_> {
 fn antennas(list: &str) -> Vec<RSig> {
     let list: Vec<&RawValue> = serde_json::from_str(list).unwrap_or_default();
     list.iter().take(MAX_RSIG).filter_map(|raw| object::<WireRSig<'_>>(raw.get()).map(RSig::from)).collect()
+}
+
+/// Reads what is text in `meta`, and no more of it than [`MAX_META`].
+fn meta(object_text: &str) -> BTreeMap<String, String> {
+    let found: BTreeMap<Cow<'_, str>, Loose<'_>> = object(object_text).unwrap_or_default();
+    let short = |(key, value): (Cow<'_, str>, Loose<'_>)| {
+        let fits = !key.is_empty() && key.len() <= MAX_TEXT;
+        value.text(MAX_TEXT).filter(|_| fits).map(|value| (key.into_owned(), value))
+    };
+    found.into_iter().filter_map(short).take(MAX_META).collect()
 }
 
 #[derive(Default, Deserialize)]
@@ -389,6 +407,7 @@ impl Serialize for Rxpk {
         put(&mut map, "foff", &self.foff)?;
         put(&mut map, "aesk", &self.aesk)?;
         put(&mut map, "rsig", &some_list(&self.rsig))?;
+        put(&mut map, "meta", &Some(&self.meta).filter(|meta| !meta.is_empty()))?;
         map.serialize_entry("size", &self.data.len())?;
         map.serialize_entry("data", &base64(&self.data))?;
         map.end()

@@ -56,7 +56,7 @@ fn uplink(event: &Event, up: &UpEvent) -> pb::UplinkEvent {
         f_port: up.fport.unwrap_or(0).into(),
         confirmed: up.confirmed,
         data: up.data.clone(),
-        rx_info: up.receptions.iter().map(|r| radio::rx_info(event, r)).collect(),
+        rx_info: up.receptions.iter().flat_map(|r| radio::rx_infos(event, up, r)).collect(),
         tx_info: Some(radio::uplink_tx_info(up)),
         region_config_id: up.region.clone(),
         ..Default::default()

@@ -5,14 +5,15 @@ use limpet_shared::{
     gwmp::{self, Rxpk, RxpkError, Stat, UpKind},
     link::UplinkFrame,
     lorawan::{self, Direction, Frame},
-    region::{Modulation, Region},
+    region::Modulation,
 };
 use limpet_worker_core::{
     ident,
-    model::{GatewaySeen, Location, Reception, RxInfo},
+    model::{AntennaSignal, GatewaySeen, Location, Reception, RxInfo},
 };
 
 use super::{Pipeline, work::Turn};
+use crate::regions::Heard;
 
 /// A packet that is worth asking the store about its gateway.
 struct Packet {
@@ -59,12 +60,12 @@ impl Pipeline {
     ) -> Option<(Reception, Option<Turn>)> {
         let ask = || self.regions.of(&*self.store, frame.gateway, rxpk.freq, &modulation);
         match self.until_stored("gateway", ask).await.map_err(|e| e.reason()) {
-            Ok((region, data_rate)) => {
+            Ok(heard) => {
                 // Once, so that all that follows agrees: copies, RX1 and events.
-                if let Some(modulation) = region.modulation(data_rate) {
-                    rxpk.freq = region.snap(rxpk.freq, &modulation);
+                if let Some(modulation) = heard.region.modulation(heard.data_rate) {
+                    rxpk.freq = heard.region.snap(rxpk.freq, &modulation);
                 }
-                Some((to_reception((balancer, frame), rxpk, region, data_rate), turn))
+                Some((to_reception((balancer, frame), rxpk, heard), turn))
             }
             Err(reason) => {
                 self.dropped(reason, frame.gateway);
@@ -95,9 +96,7 @@ impl Pipeline {
     }
 
     async fn note_stat(&self, frame: &UplinkFrame, stat: &Stat) {
-        // A receiver without a fix writes 0/0: no place, and none that replaces a known one.
-        let place = stat.lati.zip(stat.long).filter(|(north, east)| *north != 0.0 || *east != 0.0);
-        let location = place.map(|(latitude, longitude)| Location {
+        let location = stat.lati.zip(stat.long).map(|(latitude, longitude)| Location {
             latitude,
             longitude,
             altitude: stat.alti.map_or(0.0, f64::from),
@@ -105,6 +104,8 @@ impl Pipeline {
             source: 1,
             accuracy: 0.0,
         });
+        // What is no place must not replace one.
+        let location = location.filter(Location::is_place);
         let seen = GatewaySeen { last_seen_at: Some(frame.received_at), address: None, location };
         if let Err(error) = self.store.note_gateway(frame.gateway, seen).await {
             tracing::debug!(gateway = %frame.gateway, %error, "could not note a gateway's stat");
@@ -117,10 +118,12 @@ impl Pipeline {
     }
 }
 
-fn to_reception((balancer, frame): (u64, &UplinkFrame), rxpk: Rxpk, region: &Region, data_rate: u8) -> Reception {
+fn to_reception((balancer, frame): (u64, &UplinkFrame), rxpk: Rxpk, heard: Heard) -> Reception {
+    let Heard { region, data_rate, location } = heard;
     let signal = rxpk.signal();
     // The antenna is handed back with a downlink only if the gateway named it.
     let antenna = rxpk.ant.or(rxpk.ants.first().copied()).or(rxpk.rsig.first().map(|_| signal.antenna));
+    let antennas = antennas(&rxpk);
     let rx = RxInfo {
         tmst: rxpk.tmst,
         time: rxpk.time,
@@ -131,7 +134,12 @@ fn to_reception((balancer, frame): (u64, &UplinkFrame), rxpk: Rxpk, region: &Reg
         rf_chain: rxpk.rfch.unwrap_or_default(),
         board: rxpk.brd,
         antenna,
+        no_crc: rxpk.stat == 0,
+        fine_time: rxpk.ftime,
+        antennas,
+        location,
         code_rate: rxpk.codr.unwrap_or_default(),
+        metadata: rxpk.meta,
     };
     Reception {
         key: ident::dedup_key(&rxpk.data),
@@ -145,4 +153,21 @@ fn to_reception((balancer, frame): (u64, &UplinkFrame), rxpk: Rxpk, region: &Reg
         rx,
         phy: rxpk.data,
     }
+}
+
+/// Each antenna of a gateway that lists them, best first. What it does not say of an antenna is the packet's.
+fn antennas(rxpk: &Rxpk) -> Vec<AntennaSignal> {
+    let mut antennas: Vec<AntennaSignal> = rxpk
+        .rsig
+        .iter()
+        .map(|signal| AntennaSignal {
+            antenna: signal.ant.or(rxpk.ant).unwrap_or_default(),
+            channel: signal.chan.or(rxpk.chan).unwrap_or_default(),
+            rssi: signal.rssic.or(signal.rssis).or(rxpk.rssi).unwrap_or_default(),
+            snr: signal.lsnr.or(rxpk.lsnr).unwrap_or_default(),
+            fine_time: signal.ftime,
+        })
+        .collect();
+    antennas.sort_by(|a, b| b.snr.total_cmp(&a.snr).then(b.rssi.cmp(&a.rssi)));
+    antennas
 }

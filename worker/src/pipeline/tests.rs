@@ -6,6 +6,7 @@ mod counters;
 mod crashes;
 mod downlinks;
 mod foreign;
+mod heard;
 mod joins;
 mod outages;
 mod refusals;

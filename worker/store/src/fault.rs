@@ -32,11 +32,19 @@ pub struct Faults {
     pub crash: u32,
 }
 
+/// What a store was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    pub reads: u64,
+    pub writes: u64,
+}
+
 /// See the module. One of it is one worker's view of the store: a crash is of this view alone.
 pub struct FaultStore {
     inner: Arc<dyn Store>,
     faults: Mutex<Faults>,
     random: Mutex<u64>,
+    asked: Mutex<Asked>,
     crashed: watch::Sender<bool>,
 }
 
@@ -54,12 +62,17 @@ impl FaultStore {
     /// The same seed over the same order of operations gives the same faults.
     pub fn new(inner: Arc<dyn Store>, seed: u64, faults: Faults) -> Arc<Self> {
         let crashed = watch::Sender::new(false);
-        Arc::new(Self { inner, faults: Mutex::new(faults), random: Mutex::new(seed), crashed })
+        Arc::new(Self { inner, faults: Mutex::new(faults), random: Mutex::new(seed), asked: Mutex::default(), crashed })
     }
 
     /// From now on these faults.
     pub fn set_faults(&self, faults: Faults) {
         *self.faults.lock() = faults;
+    }
+
+    /// What it was asked for so far.
+    pub fn asked(&self) -> Asked {
+        *self.asked.lock()
     }
 
     /// Returns when a write has crashed its caller: whoever runs the worker then drops it.
@@ -118,6 +131,7 @@ impl FaultStore {
     }
 
     async fn read<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        self.asked.lock().reads += 1;
         self.delay().await;
         let refused = self.roll(1000) < u64::from(self.faults.lock().refuse);
         let answer =
@@ -127,6 +141,7 @@ impl FaultStore {
     }
 
     async fn write<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        self.asked.lock().writes += 1;
         self.delay().await;
         let answer = match self.fate() {
             Fate::Done => operation.await,

@@ -86,9 +86,8 @@ fn write_location(location: Location) -> common::Location {
     }
 }
 
-/// Where it was put by hand, or else where its last `stat` says it is.
 fn location(gateway: &Gateway, seen: &GatewaySeen) -> Option<common::Location> {
-    gateway.location.or(seen.location).map(write_location)
+    gateway.place(seen).or(gateway.location).map(write_location)
 }
 
 fn write(gateway: &Gateway, seen: &GatewaySeen) -> api::Gateway {

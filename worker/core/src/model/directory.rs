@@ -173,6 +173,13 @@ impl Gateway {
     /// Seconds between two stats of a gateway of which nothing else is said: the default of ChirpStack's clients.
     pub const STATS_INTERVAL: u32 = 30;
 
+    /// Where it is: by its own last `stat`, which as in ChirpStack replaces what was provisioned, or else where it was put by
+    /// hand.
+    pub fn place(&self, seen: &GatewaySeen) -> Option<Location> {
+        let place = |location: Option<Location>| location.filter(Location::is_place);
+        place(seen.location).or(place(self.location))
+    }
+
     /// Whether it is online: until two of its stats are missing. `None` if it was never heard. The one rule for everybody
     /// who shows gateways.
     pub fn is_online(&self, last_seen: Option<UnixMicros>, now: UnixMicros) -> Option<bool> {
@@ -189,6 +196,14 @@ pub struct Location {
     /// ChirpStack's LocationSource.
     pub source: i32,
     pub accuracy: f32,
+}
+
+impl Location {
+    /// A receiver without a fix, and a form that was not filled in, say 0/0: no place.
+    pub fn is_place(&self) -> bool {
+        let on_earth = (-90.0..=90.0).contains(&self.latitude) && (-180.0..=180.0).contains(&self.longitude);
+        on_earth && (self.latitude != 0.0 || self.longitude != 0.0) && self.altitude.is_finite()
+    }
 }
 
 /// When and where a gateway was heard last.

@@ -1,9 +1,11 @@
 //! One gateway's copy of an uplink.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use limpet_shared::{Eui64, UnixMicros};
 use serde::{Deserialize, Serialize};
+
+use super::{Location, Tags};
 
 /// What copies of one transmission share: a hash of the PHYPayload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,6 +36,10 @@ pub struct Reception {
     pub rx: RxInfo,
 }
 
+fn is_false(yes: &bool) -> bool {
+    !yes
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -58,4 +64,33 @@ pub struct RxInfo {
     pub antenna: Option<u32>,
     /// Code rate, such as `4/5`.
     pub code_rate: String,
+    /// The frame had no CRC. One with a bad CRC is no reception.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_crc: bool,
+    /// Fine timestamp, ns within the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine_time: Option<u32>,
+    /// How each antenna heard it, best first, if the gateway says so; the fields above are the best one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub antennas: Vec<AntennaSignal>,
+    /// Where the gateway was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<Location>,
+    /// What the forwarder says of itself (`meta`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: Tags,
+}
+
+/// How one antenna heard a frame.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AntennaSignal {
+    pub antenna: u32,
+    pub channel: u32,
+    /// dBm.
+    pub rssi: i32,
+    /// dB.
+    pub snr: f32,
+    /// Fine timestamp, ns within the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine_time: Option<u32>,
 }

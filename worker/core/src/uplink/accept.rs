@@ -110,8 +110,9 @@ impl Uplink<'_> {
         best.sort_by(|a, b| downlink::better(a, b));
         let mut receptions: Vec<EventReception> = Vec::new();
         for r in &best {
-            // A gateway with several antennas counts once, with its best.
-            if receptions.iter().all(|seen| seen.gateway != r.gateway) {
+            // A datagram that came twice says nothing new; another antenna or board does.
+            let place = |gateway: limpet_shared::Eui64, rx: &RxInfo| (gateway, rx.board, rx.antenna);
+            if receptions.iter().all(|seen| place(seen.gateway, &seen.rx) != place(r.gateway, &r.rx)) {
                 receptions.push(EventReception { gateway: r.gateway, received_at: r.received_at, rx: r.rx.clone() });
             }
         }

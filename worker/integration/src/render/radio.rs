@@ -2,12 +2,36 @@
 
 use std::str::FromStr;
 
-use chirpstack_api::{gw, pbjson_types};
+use chirpstack_api::{common, gw, pbjson_types};
 use limpet_shared::region::{CodeRate, Modulation, Region};
 use limpet_worker_core::model::*;
 use serde::{Deserialize, de::IntoDeserializer};
 
 use super::timestamp;
+
+/// How one gateway heard the uplink: once for each antenna that it tells of. Metadata are the forwarder's, and the region as
+/// ChirpStack adds it.
+pub(super) fn rx_infos(event: &Event, up: &UpEvent, reception: &EventReception) -> Vec<gw::UplinkRxInfo> {
+    let mut whole = rx_info(event, reception);
+    whole.metadata = reception.rx.metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    whole.metadata.insert("region_config_id".into(), up.region.clone());
+    if let Some(region) = Region::by_name(&up.region) {
+        whole.metadata.insert("region_common_name".into(), region.band().into());
+    }
+    if reception.rx.antennas.is_empty() {
+        return vec![whole];
+    }
+    let each = reception.rx.antennas.iter().map(|antenna| gw::UplinkRxInfo {
+        uplink_id: number_of(&whole.uplink_id.to_be_bytes(), &antenna.antenna.to_be_bytes()),
+        antenna: antenna.antenna,
+        channel: antenna.channel,
+        rssi: antenna.rssi,
+        snr: antenna.snr,
+        fine_time_since_gps_epoch: fine_time(reception.rx.tmms, antenna.fine_time.or(reception.rx.fine_time)),
+        ..whole.clone()
+    });
+    each.collect()
+}
 
 /// How one gateway heard the uplink. `context` is the concentrator's counter, as ChirpStack's own UDP forwarder writes it.
 pub(super) fn rx_info(event: &Event, reception: &EventReception) -> gw::UplinkRxInfo {
@@ -30,7 +54,9 @@ pub(super) fn rx_info(event: &Event, reception: &EventReception) -> gw::UplinkRx
         board: rx.board.unwrap_or(0),
         antenna: rx.antenna.unwrap_or(0),
         context: rx.tmst.map(|t| t.to_be_bytes().to_vec()).unwrap_or_default(),
-        crc_status: gw::CrcStatus::CrcOk.into(),
+        fine_time_since_gps_epoch: fine_time(rx.tmms, rx.fine_time),
+        location: rx.location.map(location),
+        crc_status: if rx.no_crc { gw::CrcStatus::NoCrc } else { gw::CrcStatus::CrcOk }.into(),
         ..Default::default()
     }
 }
@@ -88,6 +114,22 @@ pub(super) fn number_of(id: &[u8], rest: &[u8]) -> u32 {
 fn parse_time(text: &str) -> Option<pbjson_types::Timestamp> {
     let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
     pbjson_types::Timestamp::deserialize(text).ok()
+}
+
+/// The whole seconds of one clock and the nanoseconds of the other: both or nothing.
+fn fine_time(milliseconds: Option<u64>, nanoseconds: Option<u32>) -> Option<pbjson_types::Duration> {
+    let nanos = i32::try_from(nanoseconds?).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(pbjson_types::Duration { nanos, ..gps_duration(milliseconds?) })
+}
+
+fn location(location: Location) -> common::Location {
+    common::Location {
+        latitude: location.latitude,
+        longitude: location.longitude,
+        altitude: location.altitude,
+        source: location.source,
+        accuracy: location.accuracy,
+    }
 }
 
 fn gps_duration(milliseconds: u64) -> pbjson_types::Duration {

@@ -38,6 +38,7 @@ fn up() -> UpEvent {
         board: Some(0),
         antenna: Some(1),
         code_rate: "4/5".into(),
+        ..RxInfo::default()
     };
     UpEvent {
         dev_addr: DevAddr(0x0100_00aa),
@@ -195,4 +196,63 @@ fn odd_values_are_rendered_and_none_panics() {
     assert_eq!(json["txInfo"]["frequency"], 868_100_000);
     assert_eq!(json["txInfo"].get("modulation"), None);
     assert!(!render(&event, false).unwrap().body.is_empty());
+}
+
+/// An event beside the `up` event of ChirpStack's documentation (integrations, event types): the same fields of the same kinds, and
+/// none that it does not have. `rxInfo` lists each antenna; zeros are left out, as in ChirpStack.
+#[test]
+fn an_uplink_looks_as_chirpstacks_documentation_shows_it() {
+    let mut up = up();
+    up.receptions.truncate(1);
+    let rx = &mut up.receptions[0].rx;
+    rx.location = Some(Location { latitude: 53.5, longitude: 10.25, altitude: 20.0, source: 1, accuracy: 0.0 });
+    rx.metadata = Tags::from([("serial".into(), "A7".into()), ("region_config_id".into(), "forged".into())]);
+    (rx.tmms, rx.fine_time) = (Some(1_384_035_200_123), Some(456_789_012));
+    rx.antennas = vec![
+        AntennaSignal { antenna: 1, channel: 2, rssi: -87, snr: 7.5, fine_time: Some(7) },
+        AntennaSignal { antenna: 3, channel: 11, rssi: -95, snr: -2.25, fine_time: None },
+    ];
+    let (_, mut json) = as_json(EventKind::Up(up));
+    let ids: Vec<Value> = json["rxInfo"].as_array_mut().unwrap().iter_mut().map(|rx| rx["uplinkId"].take()).collect();
+    assert!(ids.iter().all(Value::is_u64) && ids[0] != ids[1], "{ids:?}");
+    let rx_info = |antenna: u32, channel: u32, rssi: i32, snr: f64, fine: &str| {
+        json!({
+            "gatewayId": "000000000000000a",
+            "uplinkId": null,
+            "gwTime": "2023-11-14T22:13:20+00:00",
+            "nsTime": "2023-11-14T22:13:20+00:00",
+            "timeSinceGpsEpoch": "1384035200.123s",
+            "fineTimeSinceGpsEpoch": fine,
+            "rssi": rssi,
+            "snr": snr,
+            "channel": channel,
+            "rfChain": 1,
+            "antenna": antenna,
+            "location": { "latitude": 53.5, "longitude": 10.25, "altitude": 20.0, "source": "GPS" },
+            "context": "AQIDBA==",
+            "metadata": { "serial": "A7", "region_config_id": "eu868", "region_common_name": "EU868" },
+            "crcStatus": "CRC_OK",
+        })
+    };
+    let first = rx_info(1, 2, -87, 7.5, "1384035200.000000007s");
+    let second = rx_info(3, 11, -95, -2.25, "1384035200.456789012s");
+    assert_eq!(json["rxInfo"], json!([first, second]));
+}
+
+#[test]
+fn a_frame_without_crc_and_half_a_fine_timestamp() {
+    for (no_crc, tmms, fine_time, status) in [
+        (true, None, Some(5), "NO_CRC"),
+        (false, Some(1_000), None, "CRC_OK"),
+        (false, Some(1_000), Some(1_000_000_000), "CRC_OK"),
+    ] {
+        let mut up = up();
+        let rx = &mut up.receptions[0].rx;
+        (rx.no_crc, rx.tmms, rx.fine_time) = (no_crc, tmms, fine_time);
+        let event = event(EventKind::Up(up));
+        let binary = pb::UplinkEvent::decode(&render(&event, false).unwrap().body[..]).unwrap();
+        assert_eq!(binary.rx_info[0].crc_status().as_str_name(), status);
+        assert_eq!(binary.rx_info[0].fine_time_since_gps_epoch, None, "neither clock alone says when it was");
+        assert_eq!(binary.rx_info[0].location, None);
+    }
 }

@@ -78,6 +78,11 @@ impl Samples {
                 board: Some(2),
                 antenna: Some(3),
                 code_rate: "4/5".into(),
+                no_crc: true,
+                fine_time: Some(999_999_999),
+                antennas: vec![AntennaSignal { antenna: 1, channel: 9, rssi: -90, snr: 1.5, fine_time: Some(1) }],
+                location: Some(Location { latitude: 52.1, longitude: -4.3, altitude: 7.0, source: 1, accuracy: 0.0 }),
+                metadata: tags("serial", "Ä7"),
             },
         }
     }
