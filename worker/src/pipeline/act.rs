@@ -88,7 +88,8 @@ impl Pipeline {
         let mut through_pending = false;
         for (integration, http) in integrations(&context.application) {
             let mut behind = session.slot.behind_pending && {
-                let has = || self.store.has_pending(integration, session.key.dev_eui);
+                let (device, slot) = (session.key.dev_eui, session.slot.number);
+                let has = || self.store.has_pending(integration, device, session.since, slot);
                 self.until_stored("has_pending", has).await
             };
             for (part, event) in session.slot.events.iter().enumerate() {

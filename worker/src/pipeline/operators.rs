@@ -6,13 +6,15 @@ use limpet_shared::{
     UnixMicros,
     admin::{ErrorKind, Reply},
 };
-use limpet_store::{IntegrationId, PendingBounds, StoreError};
+use limpet_store::{IntegrationId, PendingBounds, PendingEvent, StoreError};
 use uuid::Uuid;
 
 use super::Pipeline;
 
 /// The endpoint has this long to take what is offered at an operator's wish.
 const LIMIT: Duration = Duration::from_secs(3);
+/// Devices of an integration that are looked at for an event that waits.
+const DEVICES: u32 = 16;
 
 impl Pipeline {
     /// Offers the event that has waited longest, whoever is about to send it: in the worst case it goes out twice, with the same
@@ -25,22 +27,20 @@ impl Pipeline {
     }
 
     async fn offer_first(&self, integration: IntegrationId) -> Result<String, Reply> {
-        let turns = self.store.pending_turns(1, Vec::new()).await.map_err(store_away)?;
-        let Some((_, device)) = turns.into_iter().find(|(of, _)| *of == integration) else {
-            return Ok("nothing waits for this integration".into());
-        };
         let application = self.store.application(integration.0).await.map_err(store_away)?;
         let Some(http) = application.and_then(|application| application.http) else {
             return Err(refused("this integration was removed: what waits for it is dropped when its turn comes"));
         };
-        let first = self.store.pending(integration, device, 1).await.map_err(store_away)?;
-        let Some(first) = first.first() else { return Ok("nothing waits for this integration".into()) };
+        let Some(first) = self.first_waiting(integration).await.map_err(store_away)? else {
+            return Ok("nothing waits for this integration".into());
+        };
+        let device = first.device;
         let what = format!("the event {} of device {device}", first.event.kind.name());
         match self.deliver.deliver(&http, &first.event, LIMIT).await {
             Ok(()) => {
                 self.metrics.delivered(&first.event.kind);
                 self.troubles.took(&first.event.device);
-                self.store.delete_pending(first).await.map_err(store_away)?;
+                self.store.delete_pending(&first).await.map_err(store_away)?;
                 Ok(format!("{what} was taken; what else waits follows within seconds"))
             }
             Err(error) => {
@@ -51,6 +51,17 @@ impl Pipeline {
                 Err(Reply::Error { kind: ErrorKind::Unavailable, message: format!("{what} was not taken: {error}") })
             }
         }
+    }
+
+    /// Devices may have sent all that they had a moment ago.
+    async fn first_waiting(&self, integration: IntegrationId) -> Result<Option<PendingEvent>, StoreError> {
+        let turns = self.store.pending_turns(DEVICES, Vec::new()).await?;
+        for (of, device) in turns.into_iter().filter(|(of, _)| *of == integration) {
+            if let Some(first) = self.store.pending(of, device, 1).await?.into_iter().next() {
+                return Ok(Some(first));
+            }
+        }
+        Ok(None)
     }
 
     /// Gives up all that waits for an integration.

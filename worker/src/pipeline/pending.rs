@@ -4,7 +4,13 @@ mod bounds;
 mod refusal;
 mod sending;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use limpet_store::StoreError;
 use parking_lot::Mutex;
@@ -20,8 +26,8 @@ use sending::Sending;
 /// The lease that makes one worker the sender.
 const LEASE: &str = "pending-events";
 const LEASE_FOR: Duration = Duration::from_secs(3);
-/// Who was told that it has the lease has it for two thirds of its time at least; it asks again after one.
-const SURE_FOR: Duration = Duration::from_secs(1);
+/// While nothing waits it lasts longer, for each renewal is a conditional write.
+const IDLE_LEASE_FOR: Duration = Duration::from_secs(9);
 /// How often the table is looked at.
 const ROUND: Duration = Duration::from_millis(250);
 /// How often who does not send asks whether it may.
@@ -33,6 +39,7 @@ struct Lease {
     holder: String,
     /// Until then the store need not be asked.
     sure_until: Mutex<Instant>,
+    idle: AtomicBool,
 }
 
 impl Lease {
@@ -43,16 +50,18 @@ impl Lease {
             return Ok(true);
         }
         let now = pipeline.surroundings.now();
-        let held = pipeline.store.lease(LEASE, &self.holder, now, now + LEASE_FOR).await?;
+        let lasts = if self.idle.load(Ordering::Relaxed) { IDLE_LEASE_FOR } else { LEASE_FOR };
+        let held = pipeline.store.lease(LEASE, &self.holder, now, now + lasts).await?;
         if held {
-            *self.sure_until.lock() = asked + SURE_FOR;
+            // Who was told that it has the lease has it for two thirds of its time at least.
+            *self.sure_until.lock() = asked + lasts / 3;
         }
         Ok(held)
     }
 
     /// So that the next one need not wait for its end.
     async fn give_back(&self, pipeline: &Pipeline) {
-        if Instant::now() < *self.sure_until.lock() + LEASE_FOR {
+        if Instant::now() < *self.sure_until.lock() + IDLE_LEASE_FOR {
             let now = pipeline.surroundings.now();
             if let Err(error) = pipeline.store.lease(LEASE, &self.holder, now, now).await {
                 tracing::debug!(%error, "the right to send what waits ends by itself");
@@ -94,7 +103,7 @@ struct Rounds {
 impl Rounds {
     fn new(pipeline: Arc<Pipeline>, instance: u64, stop: CancellationToken) -> Self {
         let (now, holder) = (Instant::now(), format!("{}#{instance:016x}", pipeline.name));
-        let lease = Arc::new(Lease { holder, sure_until: Mutex::new(now) });
+        let lease = Arc::new(Lease { holder, sure_until: Mutex::new(now), idle: AtomicBool::new(false) });
         let sending = Sending::new(pipeline.clone(), lease.clone(), stop);
         Self { pipeline, lease, sending, not_before: now, looked: None, look: JoinSet::new() }
     }
@@ -118,6 +127,7 @@ impl Rounds {
         }
         let aside = self.sending.aside();
         let found = pipeline.store.pending_turns(DEVICES, aside.clone()).await?;
+        self.lease.idle.store(found.is_empty() && aside.is_empty() && self.sending.is_idle(), Ordering::Relaxed);
         self.sending.begin(found, aside).await;
         self.look_at_the_backlog();
         Ok(())

@@ -77,6 +77,8 @@ properties![
     queue::a_long_queue_is_flushed_up_to_a_number,
     pending::the_same_event_again_changes_nothing,
     pending::events_come_in_the_order_of_their_keys,
+    pending::an_event_waits_behind_those_of_its_slot_and_before,
+    pending::who_sends_misses_nothing_that_is_put_meanwhile,
     pending::the_longest_waiting_device_comes_first,
     pending::integrations_take_turns_and_some_stand_aside,
     pending::an_integration_sees_its_own_events_only,

@@ -22,9 +22,11 @@ mod receptions;
 mod routing;
 mod schema;
 mod sessions;
+mod signs;
 #[cfg(feature = "cql-tls")]
 mod tls;
 mod url;
+mod waiting;
 
 use std::{
     sync::{Arc, Weak, atomic::AtomicU64},

@@ -169,8 +169,16 @@ impl FrameStore for MemoryStore {
     async fn put_pending(&self, event: PendingEvent) -> Result<()> {
         self.state.lock().put_pending(event)
     }
-    async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool> {
-        Ok(self.state.lock().pending_of(integration, device).next().is_some())
+    async fn has_pending(
+        &self,
+        integration: IntegrationId,
+        device: Eui64,
+        session_since: UnixMicros,
+        slot: u64,
+    ) -> Result<bool> {
+        let state = self.state.lock();
+        let first = state.pending_of(integration, device).next();
+        Ok(first.is_some_and(|w| (w.event.session_since, w.event.slot) <= (session_since, slot)))
     }
     async fn may_have_pending(&self) -> Result<bool> {
         Ok(!self.state.lock().pending_devices(1).is_empty())

@@ -166,22 +166,36 @@ pub trait FrameStore: Send + Sync + 'static {
     async fn flush_queue(&self, dev_eui: Eui64, last: u64) -> Result<()>;
 
     async fn put_pending(&self, event: PendingEvent) -> Result<()>;
-    /// Whether the device has an event waiting for this integration.
-    async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool>;
-    /// False if nothing waits for any integration. Cheap; true may mean that something did a moment ago.
+    /// Whether the device has an event waiting for this integration that comes before what follows that slot of the session.
+    async fn has_pending(
+        &self,
+        integration: IntegrationId,
+        device: Eui64,
+        session_since: UnixMicros,
+        slot: u64,
+    ) -> Result<bool>;
+    /// False if nothing waits for any integration. Costs next to nothing; true may also mean that nobody knows who does not ask
+    /// for turns.
     async fn may_have_pending(&self) -> Result<bool>;
     /// Devices (with the integration) that have events waiting, at most `limit`, the longest waiting first.
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>>;
     /// Whose events may be sent next: of each integration that is not `aside` at most `each` devices, the longest waiting
-    /// first. The first of each integration come before the second of any; [`crate::MOST_TURNS`] at most.
+    /// first. The first of each integration come before the second of any; [`crate::MOST_TURNS`] at most. For the one worker that
+    /// sends, several times a second: a store may know more of what waits the longer the same worker asks.
     async fn pending_turns(&self, each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>>;
     /// A device's waiting events, in the order of their keys.
     async fn pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;
+    /// The same for the worker that sends, after [`Self::pending_turns`] gave the device: a store may leave out what comes before
+    /// the first that it gave the last time, unless something was put there since.
+    async fn next_pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>> {
+        self.pending(integration, device, limit).await
+    }
     /// Deletes by key.
     async fn delete_pending(&self, event: &PendingEvent) -> Result<()>;
     /// How many events wait, and how many bytes they are, of one integration.
     async fn pending_size(&self, integration: IntegrationId) -> Result<(u64, u64)>;
-    /// What waits, of each integration that something waits for, in no order.
+    /// What waits, of each integration that something waits for, in no order. For the worker that sends, several times a minute; a
+    /// store may also look for what [`Self::pending_turns`] cannot know, and its numbers may be some minutes old.
     async fn pending_backlog(&self) -> Result<Vec<Backlog>>;
     /// Drops the oldest waiting events of an integration until what is left is within the bounds.
     async fn trim_pending(&self, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed>;

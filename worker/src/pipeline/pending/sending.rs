@@ -84,6 +84,10 @@ impl Sending {
         Some(Asking { tenant, integration: of.0, standing })
     }
 
+    pub fn is_idle(&self) -> bool {
+        self.turns.is_empty()
+    }
+
     /// Integrations that get no turn now.
     pub fn aside(&self) -> Vec<IntegrationId> {
         let no_room = |of: &IntegrationId| !self.asking(*of).is_some_and(|asking| self.shares.has_room(&asking));
@@ -249,7 +253,7 @@ impl Turn {
         let (pipeline, (integration, device)) = (&self.pipeline, self.device);
         let mut delivered = false;
         let http = pipeline.store.application(integration.0).await?.and_then(|a| a.http);
-        for waiting in pipeline.store.pending(integration, device, BATCH).await? {
+        for waiting in pipeline.store.next_pending(integration, device, BATCH).await? {
             let Some(http) = &http else {
                 // The integration was removed: there is nobody to tell.
                 pipeline.metrics.pending_dropped("integration_removed", 1);

@@ -1,4 +1,4 @@
-use limpet_shared::UnixMicros;
+use limpet_shared::{Eui64, UnixMicros};
 
 use super::{Bench, race, samples::NOON};
 use crate::{Backlog, IntegrationId, PendingBounds, PendingEvent, Result, Store, Trimmed};
@@ -9,13 +9,18 @@ fn keep(events: u64) -> PendingBounds {
     PendingBounds { events, ..ALL }
 }
 
+/// Whether anything waits for it.
+async fn has(store: &dyn Store, integration: IntegrationId, device: Eui64) -> Result<bool> {
+    store.has_pending(integration, device, UnixMicros(i64::MAX.cast_unsigned()), 1).await
+}
+
 async fn backlog(store: &dyn Store, of: IntegrationId) -> Result<Option<Backlog>> {
     Ok(store.pending_backlog().await?.into_iter().find(|backlog| backlog.integration == of))
 }
 
 pub(super) async fn the_same_event_again_changes_nothing(Bench { store, new }: Bench) -> Result<()> {
     let (integration, device) = (new.integration(), new.eui());
-    assert!(!store.has_pending(integration, device).await?);
+    assert!(!has(&*store, integration, device).await?);
     assert_eq!(store.pending_size(integration).await?, (0, 0));
     let event = new.pending(integration, device, 1);
     store.put_pending(event.clone()).await?;
@@ -25,10 +30,10 @@ pub(super) async fn the_same_event_again_changes_nothing(Bench { store, new }: B
     store.put_pending(another_body).await?;
     assert_eq!(store.pending(integration, device, 10).await?, std::slice::from_ref(&event));
     assert_eq!(store.pending_size(integration).await?, (1, bytes));
-    assert!(store.has_pending(integration, device).await? && store.may_have_pending().await?);
+    assert!(has(&*store, integration, device).await? && store.may_have_pending().await?);
     store.delete_pending(&event).await?;
     store.delete_pending(&event).await?;
-    assert!(!store.has_pending(integration, device).await?);
+    assert!(!has(&*store, integration, device).await?);
     assert_eq!(store.pending_size(integration).await?, (0, 0));
     Ok(())
 }
@@ -48,6 +53,62 @@ pub(super) async fn events_come_in_the_order_of_their_keys(Bench { store, new }:
     assert_eq!(store.pending(integration, device, 2).await?, ordered[..2]);
     store.delete_pending(&ordered[1]).await?;
     assert_eq!(store.pending(integration, device, 2).await?, [ordered[0].clone(), ordered[2].clone()]);
+    Ok(())
+}
+
+pub(super) async fn an_event_waits_behind_those_of_its_slot_and_before(Bench { store, new }: Bench) -> Result<()> {
+    let (integration, device) = (new.integration(), new.eui());
+    let has = async |since, slot| store.has_pending(integration, device, UnixMicros(since), slot).await;
+    // Many slots, for a store need not look back for ever.
+    let late = PendingEvent { session_since: UnixMicros(9_000), ..new.pending(integration, device, 0) };
+    let early = PendingEvent { session_since: UnixMicros(1_000), ..new.pending(integration, device, 500) };
+    store.put_pending(late.clone()).await?;
+    assert!(!has(5_000, 500).await? && !has(5_000, 3).await?, "what comes after does not count");
+    store.put_pending(early.clone()).await?;
+    assert!(has(5_000, 3).await? && has(1_000, 500).await? && has(1_000, 501).await? && has(1_000, 550).await?);
+    assert!(!has(1_000, 499).await? && !has(1_000, 3).await? && !has(500, 700).await?);
+    store.delete_pending(&early).await?;
+    assert!(!has(1_000, 501).await? && !has(5_000, 3).await? && has(9_000, 1).await?);
+    Ok(())
+}
+
+pub(super) async fn who_sends_misses_nothing_that_is_put_meanwhile(Bench { store, new }: Bench) -> Result<()> {
+    let (integration, device) = (new.integration(), new.eui());
+    let waits = async || -> Result<bool> {
+        Ok(store.pending_turns(u32::MAX, Vec::new()).await?.contains(&(integration, device)))
+    };
+    let slots = async |limit| -> Result<Vec<u64>> {
+        Ok(store.next_pending(integration, device, limit).await?.iter().map(|event| event.slot).collect())
+    };
+    assert!(!waits().await?);
+    for slot in [5, 6, 7] {
+        store.put_pending(new.pending(integration, device, slot)).await?;
+    }
+    assert!(waits().await?);
+    assert_eq!(slots(2).await?, [5, 6]);
+    store.delete_pending(&new.pending(integration, device, 5)).await?;
+    assert_eq!(slots(9).await?, [6, 7]);
+    // Before what was read, and behind.
+    for slot in [2, 9] {
+        store.put_pending(new.pending(integration, device, slot)).await?;
+    }
+    assert!(waits().await?);
+    assert_eq!(slots(9).await?, [2, 6, 7, 9]);
+    for slot in [2, 6, 7, 9] {
+        store.delete_pending(&new.pending(integration, device, slot)).await?;
+    }
+    assert!(slots(9).await?.is_empty());
+    assert!(!waits().await?);
+    store.put_pending(new.pending(integration, device, 1)).await?;
+    assert!(waits().await?, "also where something was before");
+    assert_eq!(slots(9).await?, [1]);
+    let writers = race(20, |slot| {
+        let (store, event) = (store.clone(), new.pending(integration, device, 100 + slot));
+        async move { store.put_pending(event).await }
+    });
+    writers.await.into_iter().collect::<Result<Vec<_>>>()?;
+    assert!(waits().await?);
+    assert_eq!(slots(99).await?.len(), 21);
     Ok(())
 }
 
@@ -99,7 +160,7 @@ pub(super) async fn an_integration_sees_its_own_events_only(Bench { store, new }
     store.delete_pending(&of_a).await?;
     assert_eq!(store.pending(a, device, 9).await?, []);
     assert_eq!(store.pending(b, device, 9).await?, [of_b]);
-    assert!(!store.has_pending(a, device).await? && store.has_pending(b, device).await?);
+    assert!(!has(&*store, a, device).await? && has(&*store, b, device).await?);
     assert_eq!(store.trim_pending(a, &keep(0)).await?, Trimmed::default());
     assert_eq!(store.pending_size(b).await?.0, 1);
     Ok(())

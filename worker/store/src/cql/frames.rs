@@ -85,11 +85,18 @@ impl FrameStore for CqlStore {
     async fn put_pending(&self, event: PendingEvent) -> Result<()> {
         self.flow.through(self.pending.put(&self.db, &event)).await
     }
-    async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool> {
-        self.flow.through(self.pending.has(&self.db, integration, device)).await
+    async fn has_pending(
+        &self,
+        integration: IntegrationId,
+        device: Eui64,
+        session_since: UnixMicros,
+        slot: u64,
+    ) -> Result<bool> {
+        self.flow.through(self.pending.has(&self.db, (integration, device), session_since, slot)).await
     }
+    /// Who knows holds the lease.
     async fn may_have_pending(&self) -> Result<bool> {
-        self.pending.may_have(&self.db).await
+        Ok(true)
     }
     async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
         self.pending.devices(&self.db, limit).await
@@ -99,6 +106,9 @@ impl FrameStore for CqlStore {
     }
     async fn pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>> {
         self.flow.through(self.pending.events(&self.db, integration, device, limit)).await
+    }
+    async fn next_pending(&self, integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>> {
+        self.flow.through(self.pending.next(&self.db, (integration, device), limit)).await
     }
     async fn delete_pending(&self, event: &PendingEvent) -> Result<()> {
         self.flow.through(self.pending.delete(&self.db, event)).await

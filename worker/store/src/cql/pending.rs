@@ -1,22 +1,26 @@
 //! Events that an integration has not taken yet.
 
+mod trim;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::atomic::{AtomicI64, Ordering},
+    collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future, stream};
 use limpet_shared::{Eui64, UnixMicros};
 use parking_lot::Mutex;
 use scylla::statement::prepared::PreparedStatement;
+use uuid::Uuid;
 
 use super::{
     db::{Db, How},
     json::{decode, encode, parse},
     now,
+    signs::Signs,
+    waiting::{Note, Of, Waiting},
 };
-use crate::{Backlog, IntegrationId, OpenError, PendingBounds, PendingEvent, Result, Trimmed, words::in_turn};
+use crate::{Backlog, IntegrationId, OpenError, PendingEvent, Result};
 
 /// From here timestamps count down with the time of writing, so that the first writer of an event wins.
 const FIRST_WINS: i64 = 2_500_000_000_000_000;
@@ -28,31 +32,49 @@ const MOST_AHEAD: usize = 10_000;
 /// Devices whose oldest event is looked up at one moment, and in one call at most.
 const AT_ONCE: usize = 16;
 const MOST_DEVICES: usize = 100_000;
-/// Events dropped by one call at most; the next one goes on.
-const MOST_TRIMMED: u64 = 100_000;
-/// How often the table itself is walked for devices that are missing in the list: a writer whose clock is behind, or that
-/// died between two writes, may have left one out.
+/// How often it is looked for what nobody signed: in the list, and in the table itself, for the list may lack what a writer
+/// wrote whose clock is behind, or that died between two writes.
+const LIST_EVERY: Duration = Duration::from_secs(10);
 const SEARCH_EVERY: Duration = Duration::from_secs(60);
+/// Where nobody asks for the backlog, which looks too.
+const LOOKED_AT_LEAST: Duration = Duration::from_secs(45);
+/// Who has not read signs for so long begins anew: notes end after an hour.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(1_200);
+/// How often a device's events are counted, and how many devices' in one go: between that, signs and deletions are.
+const COUNT_EVERY: Duration = Duration::from_secs(600);
+const COUNTED_AT_ONCE: usize = 2_000;
+/// An event waits behind those of so many slots before it, if the session is that old. What lies further back has been sent, for
+/// events are sent in order; unless as many answers in a row had no event.
+const SLOTS_BACK: i64 = 64;
 
 /// Statements about pending events.
 pub(super) struct Pending {
     put: PreparedStatement,
-    first: PreparedStatement,
+    slots: PreparedStatement,
+    before: PreparedStatement,
     events: PreparedStatement,
+    events_from: PreparedStatement,
     keys: PreparedStatement,
     delete: PreparedStatement,
     size: PreparedStatement,
-    oldest: PreparedStatement,
     list: PreparedStatement,
-    listed: PreparedStatement,
     unlist: PreparedStatement,
-    any: PreparedStatement,
     devices: PreparedStatement,
     search: PreparedStatement,
-    /// When the table was searched last (Unix, us).
-    searched: AtomicI64,
+    signs: Signs,
+    waiting: Mutex<Waiting>,
+    followed: tokio::sync::Mutex<Followed>,
     /// Events that an earlier version wrote, with timestamps that lie ahead: when each was written.
     ahead: Mutex<HashMap<Key, i64>>,
+}
+
+/// What was read of the signs, and when it was looked for what nobody signed (Unix, us).
+#[derive(Default)]
+struct Followed {
+    signed: HashMap<Uuid, i64>,
+    read_at: i64,
+    listed_at: i64,
+    searched_at: i64,
 }
 
 /// Integration, device, session start, slot, part, as stored.
@@ -66,6 +88,9 @@ impl Pending {
         use How::{Read, Scan, Write};
         let of = "integration = ? AND device = ?";
         let key = &format!("{of} AND session_since = ? AND slot = ? AND part = ?");
+        let any = &format!("SELECT slot FROM $.pending WHERE {of}");
+        let events =
+            &format!("SELECT session_since, slot, part, body, WRITETIME(body), written_at FROM $.pending WHERE {of}");
         let put = "INSERT INTO $.pending (integration, device, session_since, slot, part, written_at, bytes, body)
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
         let delete = &format!("DELETE FROM $.pending USING TIMESTAMP ? WHERE {key}");
@@ -74,14 +99,13 @@ impl Pending {
         let unlist = &format!("DELETE FROM $.pending_device USING TIMESTAMP ? WHERE one = 0 AND {of}");
         Ok(Self {
             put: db.prepare(Write, put).await?,
-            first: db.prepare(Read, &format!("SELECT slot FROM $.pending WHERE {of} LIMIT 1")).await?,
-            events: db
-                .prepare(
-                    Read,
-                    &format!(
-                        "SELECT session_since, slot, part, body, WRITETIME(body) FROM $.pending WHERE {of} LIMIT ?"
-                    ),
-                )
+            slots: db
+                .prepare(Read, &format!("{any} AND session_since = ? AND slot >= ? AND slot <= ? LIMIT 1"))
+                .await?,
+            before: db.prepare(Read, &format!("{any} AND (session_since, slot) <= (?, ?) LIMIT 1")).await?,
+            events: db.prepare(Read, &format!("{events} LIMIT ?")).await?,
+            events_from: db
+                .prepare(Read, &format!("{events} AND (session_since, slot, part) >= (?, ?, ?) LIMIT ?"))
                 .await?,
             keys: db
                 .prepare(
@@ -95,11 +119,8 @@ impl Pending {
             size: db
                 .prepare(Read, &format!("SELECT count(*), sum(bytes), min(written_at) FROM $.pending WHERE {of}"))
                 .await?,
-            oldest: db.prepare(Read, &format!("SELECT min(written_at) FROM $.pending WHERE {of}")).await?,
             list: db.prepare(Write, list).await?,
-            listed: db.prepare(Read, &format!("SELECT since FROM $.pending_device WHERE one = 0 AND {of}")).await?,
             unlist: db.prepare(Write, unlist).await?,
-            any: db.prepare(Read, "SELECT integration FROM $.pending_device WHERE one = 0 LIMIT 1").await?,
             devices: db
                 .prepare(
                     Scan,
@@ -107,7 +128,9 @@ impl Pending {
                 )
                 .await?,
             search: db.prepare(Scan, "SELECT DISTINCT integration, device FROM $.pending").await?,
-            searched: AtomicI64::new(now()),
+            signs: Signs::prepare(db).await?,
+            waiting: Mutex::default(),
+            followed: tokio::sync::Mutex::default(),
             ahead: Mutex::default(),
         })
     }
@@ -115,21 +138,25 @@ impl Pending {
     pub async fn put(&self, db: &Db, event: &PendingEvent) -> Result<()> {
         let (integration, device, since, slot, part) = key_of(event);
         let (body, at) = (encode(&event.event)?, now());
-        let values = (&integration, &device, since, slot, part, at, body.len() as i64, &body, FIRST_WINS - at);
-        // The event first: a device that is not listed is found by the search, an event that is not there by nothing.
+        let bytes = body.len() as u64;
+        let values = (&integration, &device, since, slot, part, at, bytes.cast_signed(), &body, FIRST_WINS - at);
+        // The event first: one that nobody signed is found by a look, one that is not there by nothing.
         db.write(&self.put, values).await?;
-        self.list(db, &integration, &device, at).await
+        let note = Note { of: (event.integration, event.device), place: (since, slot, part), at, bytes };
+        // Listed again in any case, so that whoever found the device empty just before does not take this out.
+        let list = db.write(&self.list, (integration, device, at, at));
+        future::try_join(list, self.signs.raise(db, &note)).await.map(drop)
     }
 
-    async fn list(&self, db: &Db, integration: &str, device: &str, at: i64) -> Result<()> {
-        let listed: Option<(i64,)> = db.row(&self.listed, (integration, device)).await?;
-        // Written again in any case, so that whoever found the device empty just before does not take this out.
-        let since = listed.map_or(at, |(since,)| since);
-        db.write(&self.list, (integration, device, since, at)).await
-    }
-
-    pub async fn has(&self, db: &Db, integration: IntegrationId, device: Eui64) -> Result<bool> {
-        let found: Option<(i64,)> = db.row(&self.first, (integration.0.to_string(), device.to_string())).await?;
+    pub async fn has(&self, db: &Db, of: Of, since: UnixMicros, slot: u64) -> Result<bool> {
+        let (integration, device) = (of.0.0.to_string(), of.1.to_string());
+        let (since, slot) = (i64::try_from(since.0).unwrap_or(i64::MAX), i64::try_from(slot).unwrap_or(i64::MAX));
+        // Events go out in order, so what was sent before need not be walked.
+        let found: Option<(i64,)> = if slot > SLOTS_BACK {
+            db.row(&self.slots, (integration, device, since, slot - SLOTS_BACK, slot)).await?
+        } else {
+            db.row(&self.before, (integration, device, since, slot)).await?
+        };
         Ok(found.is_some())
     }
 
@@ -154,36 +181,96 @@ impl Pending {
         Ok(keys)
     }
 
-    /// Lists what the table holds and the list does not.
-    async fn search(&self, db: &Db) -> Result<()> {
+    /// Learns what others have put since the last time; at the first time, and after a long while, what waits at all.
+    async fn follow(&self, db: &Db) -> Result<()> {
+        let mut followed = self.followed.lock().await;
         let at = now();
-        let since = self.searched.load(Ordering::Relaxed);
-        if at.saturating_sub(since) < SEARCH_EVERY.as_micros() as i64
-            || self.searched.compare_exchange(since, at, Ordering::Relaxed, Ordering::Relaxed).is_err()
-        {
+        let signed = self.signs.read(db).await?;
+        if (at - followed.read_at).unsigned_abs() >= FORGOTTEN_AFTER.as_micros() as u64 {
+            // What is signed from now on is read as notes; what was signed before is found.
+            let mut anew = Followed { signed, read_at: at, ..Followed::default() };
+            self.look(db, &mut anew).await?;
+            *followed = anew;
             return Ok(());
         }
-        let known: BTreeSet<(String, String)> =
-            self.listed(db).await?.into_iter().map(|(integration, device, ..)| (integration, device)).collect();
-        let mut missing = Vec::new();
-        let collect = |row: (String, String)| {
-            if !known.contains(&row) {
-                missing.push(row);
+        for (writer, number) in &signed {
+            let after = followed.signed.get(writer).copied().unwrap_or_default();
+            if *number > after {
+                let (last, notes) = self.signs.notes(db, *writer, after).await?;
+                let mut waiting = self.waiting.lock();
+                notes.iter().for_each(|note| waiting.note(note));
+                followed.signed.insert(*writer, last);
             }
-            Ok(missing.len() < MOST_DEVICES)
-        };
-        db.scan(&self.search, (), collect).await?;
-        for (integration, device) in missing {
-            self.list(db, &integration, &device, at).await?;
         }
+        followed.signed.retain(|writer, _| signed.contains_key(writer));
+        followed.read_at = at;
         Ok(())
     }
 
-    /// Whether a device is listed; it may be one whose last event went a moment ago.
-    pub async fn may_have(&self, db: &Db) -> Result<bool> {
-        self.search(db).await?;
-        let any: Option<(String,)> = db.row(&self.any, ()).await?;
-        Ok(any.is_some())
+    /// Looks for what nobody signed: a writer of an earlier version, or one that died between two writes. Through the list often;
+    /// through the table now and then, and then what neither has is forgotten.
+    async fn look(&self, db: &Db, due: &mut Followed) -> Result<()> {
+        let (at, every) = (now(), |time: Duration| time.as_micros() as i64);
+        if at - due.listed_at < every(LIST_EVERY) {
+            return Ok(());
+        }
+        let signs = self.waiting.lock().signs();
+        let mut listed = self.listed(db).await;
+        if let Ok(listed) = &mut listed {
+            listed.sort_by_key(|(.., since, _)| *since);
+            let mut waiting = self.waiting.lock();
+            for (integration, device, _, written) in listed.iter() {
+                waiting.listed(read_of(integration, device)?, *written);
+            }
+            due.listed_at = at;
+        }
+        if at - due.searched_at < every(SEARCH_EVERY) {
+            return listed.map(drop);
+        }
+        let mut there = BTreeSet::new();
+        let collect = |(integration, device): (String, String)| {
+            there.insert((integration, device));
+            Ok(there.len() < MOST_DEVICES)
+        };
+        let searched = db.scan(&self.search, (), collect).await;
+        for (integration, device) in &there {
+            self.waiting.lock().found(read_of(integration, device)?);
+        }
+        if searched.is_err() || there.len() >= MOST_DEVICES {
+            // One of the two is enough to begin with.
+            return if listed.is_ok() { Ok(()) } else { searched };
+        }
+        due.searched_at = at;
+        self.forget(db, &there, signs, listed.unwrap_or_default()).await
+    }
+
+    /// While others follow what is signed.
+    async fn look_around(&self, db: &Db) -> Result<()> {
+        let mut due = {
+            let followed = self.followed.lock().await;
+            Followed { signed: HashMap::new(), ..*followed }
+        };
+        let looked = self.look(db, &mut due).await;
+        let mut followed = self.followed.lock().await;
+        (followed.listed_at, followed.searched_at) = (due.listed_at, due.searched_at);
+        looked
+    }
+
+    /// What is not there, and was not signed since so many signs, waits no more.
+    async fn forget(&self, db: &Db, there: &BTreeSet<(String, String)>, signs: u64, listed: Vec<Listed>) -> Result<()> {
+        let is_there = |of: &Of| there.contains(&(of.0.0.to_string(), of.1.to_string()));
+        let gone: Vec<Of> = self.waiting.lock().devices().into_iter().filter(|of| !is_there(of)).collect();
+        for of in gone {
+            self.waiting.lock().not_found(of, signs);
+        }
+        let mut unlisted = Vec::new();
+        for (integration, device, _, written) in listed {
+            let of = read_of(&integration, &device)?;
+            if !is_there(&of) && !self.waiting.lock().has_turn(of) {
+                unlisted.push(async move { db.write(&self.unlist, (written, &integration, &device)).await });
+            }
+        }
+        stream::iter(unlisted).buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// Of more devices than are asked for, those that were listed first are looked at.
@@ -194,40 +281,42 @@ impl Pending {
         let mut listed = self.listed(db).await?;
         listed.sort_by_key(|(.., since, _)| *since);
         listed.truncate((limit as usize).saturating_mul(2).max(64));
-        let mut waiting = self.look(db, listed).await?;
-        waiting.truncate(limit as usize);
-        Ok(waiting)
-    }
-
-    /// As [`Self::devices`], of each integration that is not aside.
-    pub async fn turns(&self, db: &Db, each: u32, aside: &[IntegrationId]) -> Result<Vec<(IntegrationId, Eui64)>> {
-        let aside: BTreeSet<String> = aside.iter().map(|id| id.0.to_string()).collect();
-        let mut listed = self.listed(db).await?;
-        listed.sort_by_key(|(.., since, _)| *since);
-        let listed = listed.into_iter().filter(|(integration, ..)| !aside.contains(integration));
-        let waiting = self.look(db, in_turn(listed, |(integration, ..)| integration.clone(), each)).await?;
-        Ok(in_turn(waiting, |(integration, _)| *integration, each))
-    }
-
-    /// Which of those listed have something waiting, the oldest first; the others are listed no more.
-    async fn look(&self, db: &Db, listed: Vec<Listed>) -> Result<Vec<(IntegrationId, Eui64)>> {
-        let looks = listed.into_iter().map(|row| async move {
-            let oldest: Option<(Option<i64>,)> = db.row(&self.oldest, (&row.0, &row.1)).await?;
-            Ok::<_, crate::StoreError>((oldest.and_then(|(at,)| at), row))
+        let looks = listed.into_iter().map(|(integration, device, ..)| async move {
+            let size: Option<Size> = db.row(&self.size, (&integration, &device)).await?;
+            let oldest = size.and_then(|(.., oldest)| oldest);
+            Ok::<_, crate::StoreError>(oldest.map(|at| (at, integration, device)))
         });
         let looked: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
-        let mut waiting = Vec::new();
-        for (oldest, (integration, device, _, written)) in looked {
-            match oldest {
-                Some(at) => waiting.push((at, integration, device)),
-                None => db.write(&self.unlist, (written, &integration, &device)).await?,
-            }
-        }
+        let mut waiting: Vec<_> = looked.into_iter().flatten().collect();
         waiting.sort();
-        let read = |(_, integration, device): (i64, String, String)| {
-            Ok((IntegrationId(parse(&integration, "integration")?), parse(&device, "DevEUI")?))
+        waiting.truncate(limit as usize);
+        waiting.iter().map(|(_, integration, device)| read_of(integration, device)).collect()
+    }
+
+    /// As far as it was signed, or found by a look.
+    pub async fn turns(&self, db: &Db, each: u32, aside: &[IntegrationId]) -> Result<Vec<Of>> {
+        self.follow(db).await?;
+        // Whoever asks without sending, as operators do, has nobody else to look.
+        if now() - self.followed.lock().await.listed_at > LOOKED_AT_LEAST.as_micros() as i64 {
+            self.look_around(db).await?;
+        }
+        Ok(self.waiting.lock().turns(each, aside))
+    }
+
+    /// For who sends: read on from where the last read began, so that what was sent meanwhile is not walked again.
+    pub async fn next(&self, db: &Db, of: Of, limit: u32) -> Result<Vec<PendingEvent>> {
+        let (from, signs) = self.waiting.lock().reading(of);
+        let values = (of.0.0.to_string(), of.1.to_string());
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX).max(1);
+        let found: Vec<EventColumns> = match from {
+            None => db.rows(&self.events, (values.0, values.1, limit)).await?,
+            Some((since, slot, part)) => {
+                db.rows(&self.events_from, (values.0, values.1, since, slot, part, limit)).await?
+            }
         };
-        waiting.into_iter().map(read).collect()
+        let first = found.first().map(|(since, slot, part, _, _, at)| ((*since, *slot, *part), *at));
+        self.waiting.lock().was_read(of, signs, first);
+        self.read(of, found)
     }
 
     pub async fn events(
@@ -242,16 +331,20 @@ impl Pending {
             return Ok(Vec::new());
         }
         let values = (integration.0.to_string(), device.to_string(), limit);
-        let found: Vec<(i64, i64, i64, String, i64)> = db.rows(&self.events, values).await?;
+        self.read((integration, device), db.rows(&self.events, values).await?)
+    }
+
+    fn read(&self, of: Of, found: Vec<EventColumns>) -> Result<Vec<PendingEvent>> {
         let mut ahead = self.ahead.lock();
-        for &(since, slot, part, _, written) in found.iter().filter(|row| row.4 > DELETED_AT) {
+        for &(since, slot, part, _, written, _) in found.iter().filter(|row| row.4 > DELETED_AT) {
             if ahead.len() >= MOST_AHEAD {
                 ahead.clear();
             }
-            ahead.insert((integration.0.to_string(), device.to_string(), since, slot, part), written);
+            ahead.insert((of.0.0.to_string(), of.1.to_string(), since, slot, part), written);
         }
         drop(ahead);
-        read_events(integration, device, found.into_iter().map(|(s, n, p, body, _)| (s, n, p, body)).collect())
+        let found = found.into_iter().map(|(since, slot, part, body, ..)| (since, slot, part, body));
+        read_events(of.0, of.1, found.collect())
     }
 
     /// An event that an earlier version wrote was read before it is deleted, so it is known when that has to be.
@@ -263,6 +356,11 @@ impl Pending {
         let deleted = db.write(&self.delete, (at, integration, device, since, slot, part)).await;
         if let (Err(_), Some(written)) = (&deleted, ahead) {
             self.ahead.lock().insert(key, written);
+        }
+        if deleted.is_ok() {
+            // Its size as it was written: only totals follow from it, which are counted anew now and then.
+            let bytes = encode(&event.event)?.len() as u64;
+            self.waiting.lock().deleted((event.integration, event.device), bytes);
         }
         deleted
     }
@@ -286,112 +384,41 @@ impl Pending {
         Ok((count, bytes))
     }
 
-    /// What waits, of each integration that has a device in the list.
+    /// What waits. Looks for what nobody signed, too, and counts some of the devices anew.
     pub async fn backlog(&self, db: &Db) -> Result<Vec<Backlog>> {
-        let sizes = self.listed(db).await?.into_iter().map(|(integration, device, ..)| async move {
-            let size: Option<Size> = db.row(&self.size, (&integration, &device)).await?;
-            Ok::<_, crate::StoreError>((integration, size))
+        self.follow(db).await?;
+        self.look_around(db).await?;
+        let at = now();
+        let uncounted = self.waiting.lock().uncounted(at - COUNT_EVERY.as_micros() as i64, COUNTED_AT_ONCE);
+        let counts = uncounted.into_iter().map(|of| async move {
+            let size: Option<Size> = db.row(&self.size, (of.0.0.to_string(), of.1.to_string())).await?;
+            let (events, bytes, oldest) = size.unwrap_or_default();
+            let bytes = bytes.unwrap_or_default().cast_unsigned();
+            Ok::<_, crate::StoreError>((of, (events.cast_unsigned(), bytes, oldest.unwrap_or(at))))
         });
-        let sizes: Vec<_> = stream::iter(sizes).buffer_unordered(AT_ONCE).try_collect().await?;
-        let mut all = BTreeMap::<String, Backlog>::new();
-        for (name, size) in sizes {
-            let Some((count, bytes, Some(oldest))) = size else { continue };
-            let oldest = UnixMicros(oldest.cast_unsigned());
-            let integration = IntegrationId(parse(&name, "integration")?);
-            let backlog = all.entry(name).or_insert(Backlog { integration, events: 0, bytes: 0, oldest });
-            backlog.events += count.cast_unsigned();
-            backlog.bytes += bytes.unwrap_or_default().cast_unsigned();
-            backlog.oldest = backlog.oldest.min(oldest);
-        }
-        Ok(all.into_values().collect())
-    }
-
-    pub async fn trim(&self, db: &Db, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed> {
-        let name = integration.0.to_string();
-        let (mut old, (mut events, mut bytes)) = (Oldest::default(), (0_u64, 0_u64));
-        let since = i64::try_from(bounds.since.0).unwrap_or(i64::MAX);
-        let devices = self.of_integration(db, integration).await?;
-        for device in &devices {
-            let count = |row: KeyColumns| {
-                events += 1;
-                bytes += row.4.cast_unsigned();
-                if row.3 < since {
-                    old.add(device, row);
-                    old.keep_within(u64::MAX, u64::MAX);
-                }
-                Ok(true)
-            };
-            db.scan(&self.keys, (&name, device), count).await?;
-        }
-        let too_old = self.drop_all(db, &name, &old).await?;
-        let (events, bytes) = (events - too_old, bytes - old.bytes);
-        let surplus = (events.saturating_sub(bounds.events), bytes.saturating_sub(bounds.bytes));
-        if surplus == (0, 0) {
-            return Ok(Trimmed { too_old, overflow: 0 });
-        }
-        let mut oldest = Oldest::default();
-        for device in &devices {
-            let collect = |row: KeyColumns| {
-                oldest.add(device, row);
-                oldest.keep_within(surplus.0, surplus.1);
-                Ok(true)
-            };
-            db.scan(&self.keys, (&name, device), collect).await?;
-        }
-        Ok(Trimmed { too_old, overflow: self.drop_all(db, &name, &oldest).await? })
-    }
-
-    async fn drop_all(&self, db: &Db, integration: &str, oldest: &Oldest) -> Result<u64> {
-        // What is written now has a stamp below `DELETED_AT`; what an earlier version wrote goes at its own.
-        for ((_, device, since, slot, part), (_, at)) in &oldest.events {
-            db.write(&self.delete, (at, integration, device, since, slot, part)).await?;
-        }
-        Ok(oldest.events.len() as u64)
+        let counts: Vec<_> = stream::iter(counts).buffer_unordered(AT_ONCE).try_collect().await?;
+        let mut waiting = self.waiting.lock();
+        counts.into_iter().for_each(|(of, count)| waiting.counted(of, at, count));
+        Ok(waiting.backlog())
     }
 }
 
 /// Count, bytes and the oldest `written_at` of a device's events.
 type Size = (i64, Option<i64>, Option<i64>);
 
-/// Session start, slot, part, written_at, bytes, the body's stamp.
-type KeyColumns = (i64, i64, i64, i64, i64, i64);
+/// Session start, slot, part, body, its stamp, written_at.
+type EventColumns = (i64, i64, i64, String, i64, i64);
 
-/// The oldest events of an integration, by when they were written, with their size and the stamp that deletes them.
-#[derive(Default)]
-struct Oldest {
-    events: BTreeMap<(i64, String, i64, i64, i64), (u64, i64)>,
-    bytes: u64,
+fn read_of(integration: &str, device: &str) -> Result<Of> {
+    Ok((IntegrationId(parse(integration, "integration")?), parse(device, "DevEUI")?))
 }
-
-impl Oldest {
-    fn add(&mut self, device: &str, (since, slot, part, written_at, bytes, stamp): KeyColumns) {
-        let bytes = bytes.cast_unsigned();
-        self.events.insert((written_at, device.to_owned(), since, slot, part), (bytes, stamp.max(DELETED_AT)));
-        self.bytes += bytes;
-    }
-
-    /// Forgets the youngest that are not needed to reach so many events and bytes; of more than [`MOST_TRIMMED`] always.
-    fn keep_within(&mut self, events: u64, bytes: u64) {
-        while let Some((key, (size, stamp))) = self.events.pop_last() {
-            let left = self.events.len() as u64;
-            if left < MOST_TRIMMED && (left < events || self.bytes - size < bytes) {
-                self.events.insert(key, (size, stamp));
-                return;
-            }
-            self.bytes -= size;
-        }
-    }
-}
-
-/// Session start, slot, part, body, as stored.
-pub(super) type EventColumns = (i64, i64, i64, String);
 
 pub(super) fn read_events(
     integration: IntegrationId,
     device: Eui64,
-    found: Vec<EventColumns>,
+    found: Vec<(i64, i64, i64, String)>,
 ) -> Result<Vec<PendingEvent>> {
-    let read = |(since, slot, part, body): EventColumns| {
+    let read = |(since, slot, part, body): (i64, i64, i64, String)| {
         Ok(PendingEvent {
             integration,
             device,

@@ -11,8 +11,11 @@ use crate::{OpenError, StoreError, words::now};
 
 /// The version that it leads to, a name for people, and its statements.
 type Step = (i32, &'static str, &'static str);
-const STEPS: [Step; 2] =
-    [(1, "the cluster", include_str!("schema/1.cql")), (2, "lists that are followed", include_str!("schema/2.cql"))];
+const STEPS: [Step; 3] = [
+    (1, "the cluster", include_str!("schema/1.cql")),
+    (2, "lists that are followed", include_str!("schema/2.cql")),
+    (3, "what waits is known", include_str!("schema/3.cql")),
+];
 
 /// The schema that this version writes. It also runs on the next one, so that a rolling upgrade can migrate first.
 pub(super) const VERSION: i32 = STEPS[STEPS.len() - 1].0;

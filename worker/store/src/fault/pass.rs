@@ -50,11 +50,12 @@ pass_on! {
         read queue_last(dev_eui: Eui64) -> Result<u64>;
         write flush_queue(dev_eui: Eui64, last: u64) -> Result<()>;
         write put_pending(event: PendingEvent) -> Result<()>;
-        read has_pending(integration: IntegrationId, device: Eui64) -> Result<bool>;
+        read has_pending(integration: IntegrationId, device: Eui64, session_since: UnixMicros, slot: u64) -> Result<bool>;
         read may_have_pending() -> Result<bool>;
         read pending_devices(limit: u32) -> Result<Vec<(IntegrationId, Eui64)>>;
         read pending_turns(each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>>;
         read pending(integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;
+        read next_pending(integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;
         write delete_pending(event: &PendingEvent) -> Result<()>;
         read pending_size(integration: IntegrationId) -> Result<(u64, u64)>;
         read pending_backlog() -> Result<Vec<Backlog>>;

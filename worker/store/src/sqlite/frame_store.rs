@@ -103,8 +103,14 @@ impl FrameStore for SqliteStore {
         let (key, body) = (key_of(&event), encode(&event.event)?);
         self.writer.write(move |conn| pending::put(conn, &key, &body)).await
     }
-    async fn has_pending(&self, integration: IntegrationId, device: Eui64) -> Result<bool> {
-        self.readers.read(move |conn| pending::has(conn, integration, device)).await
+    async fn has_pending(
+        &self,
+        integration: IntegrationId,
+        device: Eui64,
+        session_since: UnixMicros,
+        slot: u64,
+    ) -> Result<bool> {
+        self.readers.read(move |conn| pending::has(conn, (integration, device), session_since, slot)).await
     }
     async fn may_have_pending(&self) -> Result<bool> {
         self.readers.read(pending::any).await

@@ -28,9 +28,10 @@ pub(super) fn key_of(event: &PendingEvent) -> Key {
     (integration, device, int(event.session_since.0), int(event.slot), event.part)
 }
 
-pub(super) fn has(conn: &Connection, integration: IntegrationId, device: Eui64) -> Result<bool> {
-    let sql = "SELECT 1 FROM pending_device WHERE integration = ?1 AND device = ?2";
-    Ok(one(conn, sql, (integration.0.to_string(), device.to_string()), |_| Ok(()))?.is_some())
+pub(super) fn has(conn: &Connection, of: (IntegrationId, Eui64), since: UnixMicros, slot: u64) -> Result<bool> {
+    let sql =
+        "SELECT 1 FROM pending WHERE integration = ?1 AND device = ?2 AND (session_since, slot) <= (?3, ?4) LIMIT 1";
+    Ok(one(conn, sql, (of.0.0.to_string(), of.1.to_string(), int(since.0), int(slot)), |_| Ok(()))?.is_some())
 }
 
 pub(super) fn any(conn: &Connection) -> Result<bool> {

@@ -19,6 +19,7 @@ async fn cql_keeps_the_promises_of_the_trait() {
     conforms(&engine).await;
     conforms_behind_faults(&engine).await;
     lists_follow_what_another_server_writes(&engine).await;
+    what_one_server_puts_another_sends(&engine).await;
     many_servers_make_the_tables_of_a_new_network_together(&engine).await;
     a_schema_of_another_version_is_refused_by_name(&engine).await;
     a_network_moves_in_and_out(&engine).await;
@@ -73,6 +74,48 @@ async fn lists_follow_what_another_server_writes(engine: &Engine) {
     crate::opening::lists_agree(&*one, &*two, &conformance::Samples::new()).await;
 }
 
+/// Also what nobody signed is found by whoever begins to send: its writer died, or is of the version before.
+async fn what_one_server_puts_another_sends(engine: &Engine) {
+    let (url, new) = (engine.store("conforms"), conformance::Samples::new());
+    let (one, two) = (open(&url).await.unwrap(), open(&url).await.unwrap());
+    let (integration, device) = (new.integration(), new.eui());
+    let waits = async |store: &Arc<dyn Store>| {
+        store.pending_turns(u32::MAX, Vec::new()).await.unwrap().contains(&(integration, device))
+    };
+    let slots = async |store: &Arc<dyn Store>| -> Vec<u64> {
+        store.next_pending(integration, device, 99).await.unwrap().iter().map(|event| event.slot).collect()
+    };
+    assert!(!waits(&two).await);
+    for (slot, expected) in [(5, vec![5]), (8, vec![5, 8]), (3, vec![3, 5, 8])] {
+        one.put_pending(new.pending(integration, device, slot)).await.unwrap();
+        assert!(waits(&two).await, "slot {slot}");
+        assert_eq!(slots(&two).await, expected);
+    }
+    let session = session(&url).await;
+    let of = (integration.0.to_string(), device.to_string());
+    let rows = "SELECT session_since, body FROM conforms.pending WHERE integration = ? AND device = ? LIMIT 1";
+    let rows = session.query_unpaged(rows, (&of.0, &of.1)).await.unwrap().into_rows_result().unwrap();
+    let (since, body): (i64, String) = rows.first_row().unwrap();
+    let unsigned =
+        "INSERT INTO conforms.pending (integration, device, session_since, slot, part, written_at, bytes, body)
+                    VALUES (?, ?, ?, 1, 0, 1, 1, ?) USING TIMESTAMP 700000000000000";
+    session.query_unpaged(unsigned, (&of.0, &of.1, since, &body)).await.unwrap();
+    let three = open(&url).await.unwrap();
+    assert!(waits(&three).await);
+    assert_eq!(slots(&three).await, [1, 3, 5, 8]);
+    for event in three.pending(integration, device, 99).await.unwrap() {
+        three.delete_pending(&event).await.unwrap();
+    }
+    for store in [&two, &three] {
+        assert!(slots(store).await.is_empty() && !waits(store).await);
+    }
+    one.put_pending(new.pending(integration, device, 9)).await.unwrap();
+    for store in [&two, &three] {
+        assert!(waits(store).await);
+        assert_eq!(slots(store).await, [9]);
+    }
+}
+
 async fn many_servers_make_the_tables_of_a_new_network_together(engine: &Engine) {
     let url = engine.store("together");
     let servers: Vec<_> = (0..4)
@@ -89,22 +132,22 @@ async fn many_servers_make_the_tables_of_a_new_network_together(engine: &Engine)
     }
     let firsts = [stores[0].init_setting("x", b"a").await.unwrap(), stores[3].init_setting("x", b"b").await.unwrap()];
     assert_eq!(firsts, [b"a", b"a"]);
-    assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 2, to: 2 });
+    assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 3, to: 3 });
 }
 
 async fn a_schema_of_another_version_is_refused_by_name(engine: &Engine) {
     let url = engine.store("versions");
-    assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 0, to: 2 });
+    assert_eq!(migrate(&url).await.unwrap(), Migrated { from: 0, to: 3 });
     let session = session(&url).await;
     let reach = async |version: i32| {
         let text = "INSERT INTO versions.schema_version (id, version, name, applied_at) VALUES (0, ?, 'tomorrow', 0)";
         session.query_unpaged(text, (version,)).await.unwrap();
     };
-    reach(3).await;
-    assert!(open(&url).await.is_ok(), "the next schema only adds");
     reach(4).await;
+    assert!(open(&url).await.is_ok(), "the next schema only adds");
+    reach(5).await;
     let refused = open(&url).await.err().unwrap();
-    assert!(matches!(refused, OpenError::CqlSchemaTooNew { found: 4, .. }));
+    assert!(matches!(refused, OpenError::CqlSchemaTooNew { found: 5, .. }));
     assert!(refused.to_string().contains("tomorrow") && refused.to_string().contains("newer version"), "{refused}");
 }
 
