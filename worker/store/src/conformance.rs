@@ -15,7 +15,7 @@ mod receptions;
 mod samples;
 mod sessions;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, task::Poll};
 
 pub use samples::Samples;
 
@@ -94,6 +94,7 @@ properties![
     directory::a_deleted_tenant_takes_everything_along,
     directory::a_deleted_application_takes_its_devices_along,
     directory::a_deleted_device_leaves_nothing,
+    directory::what_a_broken_deletion_leaves_is_nobodys,
     directory::a_used_profile_stays,
     directory::an_update_keeps_the_app_key,
     directory::an_update_never_moves_a_thing_to_another_tenant,
@@ -109,6 +110,8 @@ properties![
     lists::a_search_ignores_case_and_takes_nothing_literally_special,
     lists::devices_are_listed_by_application_and_profile,
     lists::gateways_are_listed_by_tenant,
+    lists::totals_count_the_whole_network,
+    lists::what_breaks_off_shows_nothing_of_anothers,
     lists::api_keys_are_listed_by_whom_they_act_for,
     membership::the_last_heartbeat_holds,
     membership::a_forgotten_server_is_gone,
@@ -164,6 +167,21 @@ where
     }
     assert_eq!(answers.len() as u64, count, "a racing task ended without an answer");
     answers
+}
+
+/// Lets it go on when it wakes up `steps` times, then drops it. `None` if it was not over by then.
+async fn broken_off<T>(work: impl Future<Output = T>, steps: u32) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let mut left = steps;
+    std::future::poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 fn assert_exists<T: std::fmt::Debug>(answer: Result<T>) {

@@ -15,6 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 
 pub(crate) use self::index::{Ask, Entry, Found, Index, Row};
@@ -27,6 +28,9 @@ const MOST_BYTES: usize = 256 << 20;
 const EMPTY: usize = 8 << 10;
 /// Room is looked for after each list that was read, and every so many questions.
 const LOOK_EVERY: u64 = 64;
+
+/// Lists that one question looks into at one moment.
+const AT_ONCE: usize = 32;
 
 /// More changes than this share of a list: reading it whole is cheaper.
 const SHARE: usize = 16;
@@ -121,8 +125,10 @@ impl<M: Send + Sync> Lists<M> {
         }
         let (mut total, mut all) = (0, Vec::new());
         let take = if ask.take == 0 { 0 } else { ask.skip.saturating_add(ask.take) };
-        for (name, key) in lists {
-            let (some, entries) = self.find(source, name, key, &Ask { skip: 0, take, ..*ask }).await?;
+        let each = Ask { skip: 0, take, ..*ask };
+        let finds: Vec<_> = lists.iter().map(|(name, key)| self.find(source, name, key, &each)).collect();
+        let mut finds = stream::iter(finds).buffer_unordered(AT_ONCE);
+        while let Some((some, entries)) = finds.try_next().await? {
             total += some;
             all.extend(entries);
         }
@@ -146,6 +152,11 @@ impl<M: Send + Sync> Lists<M> {
             held.bytes.store(index.bytes() + EMPTY, Ordering::Relaxed);
             *state = Some((mark, index));
         }
+    }
+
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.held.lock().len()
     }
 
     fn make_room(&self) {

@@ -114,6 +114,26 @@ impl Trimmed {
     }
 }
 
+/// How much a network holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub applications: u64,
+    pub devices: u64,
+    pub gateways: u64,
+    /// Gateways that were ever heard.
+    pub heard: u64,
+    /// Of these, the ones that are there now.
+    pub online: u64,
+}
+
+impl Totals {
+    pub(crate) fn add_gateway(&mut self, gateway: &Gateway, seen: Option<UnixMicros>, now: UnixMicros) {
+        self.gateways += 1;
+        self.heard += u64::from(seen.is_some());
+        self.online += u64::from(gateway.is_online(seen, now) == Some(true));
+    }
+}
+
 /// Frames, sessions, events: the way of an uplink.
 #[async_trait]
 pub trait FrameStore: Send + Sync + 'static {
@@ -129,7 +149,7 @@ pub trait FrameStore: Send + Sync + 'static {
     /// from a database that deletes them by itself.
     async fn expire_receptions(&self, before: UnixMicros) -> Result<u64>;
 
-    /// All sessions of a DevAddr with their marks, from one read.
+    /// All sessions of a DevAddr with their marks, from one read (in pages, if there are many).
     async fn sessions_by_addr(&self, addr: DevAddr, freshness: Freshness) -> Result<Vec<SessionRow>>;
     async fn session(&self, key: &SessionKey, freshness: Freshness) -> Result<Option<SessionRow>>;
     /// IF NOT EXISTS.
@@ -281,6 +301,9 @@ pub trait Directory: Send + Sync + 'static {
     /// Device, profile, application and tenant. What many devices share may be as it was a second ago, if it was changed at
     /// another worker.
     async fn device_context(&self, dev_eui: Eui64) -> Result<Option<DeviceContext>>;
+
+    /// How much there is, of the whole network. It walks through all of it: nothing to ask often.
+    async fn totals(&self, now: UnixMicros) -> Result<Totals>;
 
     /// A setting of the network (token key, ring key, regions), if it is set.
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>>;

@@ -4,7 +4,7 @@ use limpet_shared::{Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 
 use super::{
-    Bench, assert_exists, assert_missing, race,
+    Bench, assert_exists, assert_missing, broken_off, race,
     samples::{House, NOON},
 };
 use crate::{Commit, Freshness, List, Result, Store, StoreError};
@@ -177,6 +177,42 @@ pub(super) async fn a_deleted_device_leaves_nothing(Bench { store, new }: Bench)
     assert_eq!(store.queue(kept.dev_eui, 0, 9).await?.len(), 1);
     assert!(store.join_row(kept.dev_eui, 1, Freshness::Serial).await?.is_some());
     Ok(())
+}
+
+/// Whoever deletes may die at any step, and somebody else's device may come under the same DevEUI.
+pub(super) async fn what_a_broken_deletion_leaves_is_nobodys(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let (house, next) = (House::build(store, &new).await?, House::build(store, &new).await?);
+    for step in 0.. {
+        let device = house.device(store, &new).await?;
+        let session = live_a_little(store, &new, device.dev_eui).await?;
+        let went = broken_off(store.delete_device(device.dev_eui), step).await;
+        // The owner may try again, or not; a device that is still there is deleted by that.
+        if went.is_none() && (step % 2 == 0 || store.device(device.dev_eui).await?.is_some()) {
+            let again = store.delete_device(device.dev_eui).await;
+            assert!(matches!(again, Ok(()) | Err(StoreError::NotFound(_))), "step {step}: {again:?}");
+        }
+        let theirs = Device { dev_eui: device.dev_eui, ..new.device(&next.application, &next.profile) };
+        store.create_device(&theirs).await?;
+        let left = store.session(&session.key, Freshness::Serial).await?;
+        assert_eq!(left, None, "step {step}: the session of the device before");
+        let state = store.device_state(device.dev_eui, Freshness::Serial).await?;
+        assert_eq!(state, DeviceState::new(device.dev_eui), "step {step}");
+        assert_eq!(store.join_row(device.dev_eui, 1, Freshness::Serial).await?, None, "step {step}");
+        assert_eq!(store.queue(device.dev_eui, 0, 9).await?, [], "step {step}: the queue of the device before");
+        let application = Some(house.application.id);
+        let listed = store.devices(&List { limit: 9, application, ..List::default() }).await?;
+        assert_eq!((listed.total, listed.items), (0, Vec::new()), "step {step}: another's device is listed");
+        if let Some(went) = went {
+            went?;
+            break;
+        }
+    }
+    let theirs = List { application: Some(next.application.id), ..List::default() };
+    let all = store.devices(&theirs).await?.total;
+    store.delete_application(house.application.id).await?;
+    assert_eq!(store.devices(&theirs).await?.total, all);
+    store.delete_device_profile(house.profile.id).await
 }
 
 pub(super) async fn a_used_profile_stays(Bench { store, new }: Bench) -> Result<()> {

@@ -1,9 +1,12 @@
-use limpet_shared::Eui64;
+use limpet_shared::{Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
-use super::{Bench, samples::House};
-use crate::{List, Page, Result, Store};
+use super::{
+    Bench, broken_off,
+    samples::{House, NOON},
+};
+use crate::{List, Page, Result, Store, StoreError, Totals};
 
 fn named<T>(page: Page<T>, name: impl Fn(&T) -> &str) -> (u32, Vec<String>) {
     (page.total, page.items.iter().map(|item| name(item).to_owned()).collect())
@@ -118,6 +121,71 @@ pub(super) async fn gateways_are_listed_by_tenant(Bench { store, new }: Bench) -
     assert_eq!(store.gateways(&List { search: c.eui.to_string(), ..list }).await?.total, 0);
     let profiles = List { limit: 9, tenant: Some(two.tenant.id), ..List::default() };
     assert_eq!(store.device_profiles(&profiles).await?, Page { total: 1, items: vec![two.profile] });
+    Ok(())
+}
+
+/// Whoever creates or deletes a gateway may die at any step, and somebody else's may come under the same EUI.
+pub(super) async fn what_breaks_off_shows_nothing_of_anothers(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let (one, two) = (House::build(store, &new).await?, House::build(store, &new).await?);
+    let of = |house: &House| List { limit: 99, tenant: Some(house.tenant.id), ..List::default() };
+    let mut made = 0;
+    for step in 0.. {
+        let (created, deleted) = (new.gateway(one.tenant.id), new.gateway(one.tenant.id));
+        store.create_gateway(&deleted).await?;
+        let creation = broken_off(store.create_gateway(&created), step).await;
+        let deletion = broken_off(store.delete_gateway(deleted.eui), step).await;
+        for eui in [created.eui, deleted.eui] {
+            // What was under way when it broke off may be done at any moment.
+            let gone = async || match store.delete_gateway(eui).await {
+                Err(StoreError::NotFound(_)) => Ok(()),
+                other => other,
+            };
+            if store.gateway(eui).await?.is_some() {
+                gone().await?;
+            }
+            let theirs = Gateway { eui, ..new.gateway(two.tenant.id) };
+            while let Err(StoreError::AlreadyExists(_)) = store.create_gateway(&theirs).await {
+                gone().await?;
+            }
+            made += 1;
+        }
+        let page = store.gateways(&of(&one)).await?;
+        assert_eq!((page.total, page.items), (0, Vec::new()), "step {step}: another's gateway is listed");
+        if creation.is_some() && deletion.is_some() {
+            break;
+        }
+    }
+    store.delete_tenant(one.tenant.id).await?;
+    assert_eq!(store.gateways(&of(&two)).await?.total, made, "and another's went along");
+    store.delete_tenant(two.tenant.id).await
+}
+
+/// The store may hold what others made, so only what is added is looked at.
+pub(super) async fn totals_count_the_whole_network(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let before = store.totals(NOON).await?;
+    let house = House::build(store, &new).await?;
+    house.device(store, &new).await?;
+    house.device(store, &new).await?;
+    let gateways = [new.gateway(house.tenant.id), new.gateway(house.tenant.id), new.gateway(house.tenant.id)];
+    for gateway in &gateways {
+        store.create_gateway(gateway).await?;
+    }
+    for (gateway, at) in [(&gateways[0], NOON), (&gateways[1], UnixMicros(NOON.0 - 61_000_000))] {
+        store.note_gateway(gateway.eui, GatewaySeen { last_seen_at: Some(at), ..GatewaySeen::default() }).await?;
+    }
+    // Notes are written a moment later.
+    for _ in 0..200 {
+        if store.totals(NOON).await?.heard == before.heard + 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let after = store.totals(NOON).await?;
+    let more = |pick: fn(&Totals) -> u64| pick(&after) - pick(&before);
+    assert_eq!((more(|t| t.applications), more(|t| t.devices), more(|t| t.gateways)), (1, 2, 3));
+    assert_eq!((more(|t| t.heard), more(|t| t.online)), (2, 1));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The connection: how statements are prepared and run, with deadlines of our own, and what their errors mean.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use scylla::{
@@ -16,7 +16,7 @@ use scylla::{
         retry::{DefaultRetryPolicy, FallthroughRetryPolicy},
         speculative_execution::SimpleSpeculativeExecutionPolicy,
     },
-    response::query_result::QueryResult,
+    response::{PagingState, query_result::QueryResult},
     serialize::{batch::BatchValues, row::SerializeRow},
     statement::{
         batch::{Batch, BatchType},
@@ -184,6 +184,26 @@ impl Db {
         let rows = result.into_rows_result().map_err(unreadable)?;
         let read: std::result::Result<Vec<R>, _> = rows.rows::<R>().map_err(unreadable)?.collect();
         read.map_err(unreadable)
+    }
+
+    /// All rows that it gives, read page by page; for what is nearly always one page, of the statement's size.
+    pub async fn pages<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Vec<R>>
+    where
+        R: for<'f> DeserializeRow<'f, 'f>,
+    {
+        let (mut all, mut from) = (Vec::new(), PagingState::start());
+        loop {
+            let page = self.session.execute_single_page(statement, &values, from).await;
+            let (result, next) = page.map_err(plain)?;
+            let rows = result.into_rows_result().map_err(unreadable)?;
+            for row in rows.rows::<R>().map_err(unreadable)? {
+                all.push(row.map_err(unreadable)?);
+            }
+            match next.into_paging_control_flow() {
+                ControlFlow::Continue(state) => from = state,
+                ControlFlow::Break(()) => return Ok(all),
+            }
+        }
     }
 
     /// Its only row.

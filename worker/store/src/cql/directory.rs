@@ -5,7 +5,7 @@ mod restore;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future::try_join, stream};
-use limpet_shared::{AesKey, Eui64};
+use limpet_shared::{AesKey, Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
@@ -14,14 +14,17 @@ use self::cascade::owner;
 use super::{
     CqlStore,
     entities::Kind,
-    listing::{AT_ONCE, paged},
+    listing::{AT_ONCE, owned},
 };
-use crate::{Directory, GatewayChanges, GatewayTags, List, Page, Result, StoreError, lists::Entry, words};
+use crate::{
+    Directory, GatewayChanges, GatewayTags, List, Moving, Page, Result, StoreError, Totals, lists::Entry,
+    moving::Identified, words,
+};
 
 #[async_trait]
 impl Directory for CqlStore {
     async fn create_tenant(&self, tenant: &Tenant) -> Result<()> {
-        self.create(Kind::Tenant, tenant.id, tenant, &cascade::tenant_places(tenant), &[]).await
+        self.create(Kind::Tenant, tenant.id, tenant, cascade::tenant_places, &[]).await
     }
     async fn tenant(&self, id: Uuid) -> Result<Option<Tenant>> {
         self.get(Kind::Tenant, id).await
@@ -38,7 +41,7 @@ impl Directory for CqlStore {
         let only = list.tenant.map(|id| id.to_string());
         let narrowed = |entry: &Entry| only.as_deref().is_none_or(|only| *only == *entry.id);
         let keep = only.as_ref().map(|_| &narrowed as &(dyn Fn(&Entry) -> bool + Sync));
-        self.page(Kind::Tenant, vec![owner::TENANTS.into()], list, keep).await
+        self.page(Kind::Tenant, vec![owner::TENANTS.into()], list, keep, cascade::tenant_places).await
     }
 
     async fn create_user(&self, user: &User) -> Result<()> {
@@ -60,12 +63,12 @@ impl Directory for CqlStore {
         self.delete_account(id).await
     }
     async fn users(&self, list: &List) -> Result<Page<User>> {
-        self.page(Kind::Account, vec![owner::USERS.into()], list, None).await
+        self.page(Kind::Account, vec![owner::USERS.into()], list, None, cascade::account_places).await
     }
 
     async fn create_api_key(&self, key: &ApiKey) -> Result<()> {
         let parents: Vec<_> = key.tenant_id.map(cascade::tenant).into_iter().collect();
-        self.create(Kind::ApiKey, key.id, key, &cascade::api_key_places(key), &parents).await
+        self.create(Kind::ApiKey, key.id, key, cascade::api_key_places, &parents).await
     }
     async fn api_key(&self, id: Uuid) -> Result<Option<ApiKey>> {
         self.get(Kind::ApiKey, id).await
@@ -80,12 +83,12 @@ impl Directory for CqlStore {
             (false, Some(tenant)) => vec![owner::api_keys(Some(tenant))],
             (false, None) => Vec::new(),
         };
-        self.page(Kind::ApiKey, owners, list, None).await
+        self.page(Kind::ApiKey, owners, list, None, cascade::api_key_places).await
     }
 
     async fn create_application(&self, application: &Application) -> Result<()> {
-        let (places, parents) = (cascade::application_places(application), [cascade::tenant(application.tenant_id)]);
-        self.create(Kind::Application, application.id, application, &places, &parents).await
+        let (places, parents) = (cascade::application_places, [cascade::tenant(application.tenant_id)]);
+        self.create(Kind::Application, application.id, application, places, &parents).await
     }
     async fn application(&self, id: Uuid) -> Result<Option<Application>> {
         self.get(Kind::Application, id).await
@@ -100,12 +103,12 @@ impl Directory for CqlStore {
     }
     async fn applications(&self, list: &List) -> Result<Page<Application>> {
         let owners = self.owners_of_tenants(list, owner::applications).await?;
-        self.page(Kind::Application, owners, list, None).await
+        self.page(Kind::Application, owners, list, None, cascade::application_places).await
     }
 
     async fn create_device_profile(&self, profile: &DeviceProfile) -> Result<()> {
-        let (places, parents) = (cascade::profile_places(profile), [cascade::tenant(profile.tenant_id)]);
-        self.create(Kind::DeviceProfile, profile.id, profile, &places, &parents).await
+        let (places, parents) = (cascade::profile_places, [cascade::tenant(profile.tenant_id)]);
+        self.create(Kind::DeviceProfile, profile.id, profile, places, &parents).await
     }
     async fn device_profile(&self, id: Uuid) -> Result<Option<DeviceProfile>> {
         self.get(Kind::DeviceProfile, id).await
@@ -120,13 +123,19 @@ impl Directory for CqlStore {
     }
     async fn device_profiles(&self, list: &List) -> Result<Page<DeviceProfile>> {
         let owners = self.owners_of_tenants(list, owner::profiles).await?;
-        self.page(Kind::DeviceProfile, owners, list, None).await
+        self.page(Kind::DeviceProfile, owners, list, None, cascade::profile_places).await
     }
 
     async fn create_gateway(&self, gateway: &Gateway) -> Result<()> {
-        let (places, parents) = (cascade::gateway_places(gateway), [cascade::tenant(gateway.tenant_id)]);
-        self.create(Kind::Gateway, gateway.eui, gateway, &places, &parents).await?;
-        self.heard.forget_gateway(&self.db, &gateway.eui.to_string()).await?;
+        let (places, parents) = (cascade::gateway_places, [cascade::tenant(gateway.tenant_id)]);
+        let eui = gateway.eui.to_string();
+        if self.entities.exists(&self.db, Kind::Gateway, &eui).await? {
+            return Err(words::exists(Kind::Gateway.name(), eui));
+        }
+        // Before and after: nobody sees what was heard of the one before, whatever breaks off.
+        self.heard.forget_gateway(&self.db, &eui).await?;
+        self.create(Kind::Gateway, &eui, gateway, places, &parents).await?;
+        self.heard.forget_gateway(&self.db, &eui).await?;
         self.count_gateway_change(gateway.eui).await
     }
     async fn gateway(&self, eui: Eui64) -> Result<Option<(Gateway, GatewaySeen)>> {
@@ -148,13 +157,17 @@ impl Directory for CqlStore {
             Some(tenant) => vec![owner::gateways(tenant)],
             None => vec![owner::GATEWAYS.into()],
         };
-        let (total, found) = self.find(owners, list, None).await?;
+        let (total, found) = self.find(&owners, list, None).await?;
         let reads = found.into_iter().map(|entry| async move {
             let gateway = self.entities.get::<Gateway>(&self.db, Kind::Gateway, &entry.id);
             let (gateway, seen) = try_join(gateway, self.heard.gateway(&self.db, &entry.id)).await?;
-            Ok::<_, StoreError>(gateway.map(|gateway| (gateway, seen)))
+            Ok::<_, StoreError>((entry, gateway.map(|gateway| (gateway, seen))))
         });
-        Ok(paged(total, stream::iter(reads).buffered(AT_ONCE).try_collect().await?))
+        let read: Vec<_> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+        let places = |(gateway, _): &(Gateway, GatewaySeen)| cascade::gateway_places(gateway);
+        let (page, strays) = owned(&owners, total, read, places);
+        self.tidy_all(Kind::Gateway, &owners, &strays, cascade::gateway_places).await;
+        Ok(page)
     }
     async fn gateway_set(&self) -> Result<(u64, Vec<Eui64>)> {
         // The version first: what is read after it is at least as new.
@@ -209,6 +222,21 @@ impl Directory for CqlStore {
         };
         let tenant_name = self.parents.tenant(self, application.tenant_id).await?.unwrap_or_default();
         Ok(Some(DeviceContext { device, profile, application, tenant_name }))
+    }
+
+    async fn totals(&self, now: UnixMicros) -> Result<Totals> {
+        let devices = self.device_euis().await?.len() as u64;
+        let applications = self.identities(Identified::Applications).await?.len() as u64;
+        let mut totals = Totals { applications, devices, ..Totals::default() };
+        let (gateways, seen) = futures_util::future::try_join(
+            self.entities.all::<Gateway>(&self.db, Kind::Gateway),
+            self.heard.all_gateways(&self.db),
+        )
+        .await?;
+        for gateway in &gateways {
+            totals.add_gateway(gateway, seen.get(&gateway.eui).copied(), now);
+        }
+        Ok(totals)
     }
 
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>> {

@@ -128,6 +128,11 @@ impl Entities {
         self.find(db, kind, id, false).await?.map(|found| decode(&found.body)).transpose()
     }
 
+    /// After all conditional writes begun before.
+    pub async fn get_settled<T: DeserializeOwned>(&self, db: &Db, kind: Kind, id: &str) -> Result<Option<T>> {
+        self.find(db, kind, id, true).await?.map(|found| decode(&found.body)).transpose()
+    }
+
     /// All of a kind, of which there are few; in no order.
     pub async fn all<T: DeserializeOwned>(&self, db: &Db, kind: Kind) -> Result<Vec<T>> {
         let mut all = Vec::new();

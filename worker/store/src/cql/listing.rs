@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    sync::Weak,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -31,6 +31,10 @@ use crate::{
 const SHARDS: i32 = 8;
 /// Reads of listed things at one moment.
 pub(super) const AT_ONCE: usize = 32;
+/// A row that is older than this and has no thing is not just being made.
+pub(super) const SETTLED: Duration = Duration::from_secs(60);
+/// Rows that one page takes out of a list at most.
+const TIDIED: usize = 16;
 /// How far the clocks of two servers may be apart, us: notes are read again from so long before the last look.
 const SKEW: i64 = 10_000_000;
 /// Notes end after an hour (in the table); who looked longer ago than this, us, reads the list anew.
@@ -57,6 +61,8 @@ pub(super) struct Listing {
     take: PreparedStatement,
     walk: PreparedStatement,
     row: PreparedStatement,
+    written: PreparedStatement,
+    take_written: PreparedStatement,
     note: PreparedStatement,
     notes: PreparedStatement,
 }
@@ -76,6 +82,8 @@ impl Listing {
         let put = "INSERT INTO $.listing (owner, shard, id, name, search, also) VALUES (?, ?, ?, ?, ?, ?)";
         let take = "DELETE FROM $.listing WHERE owner = ? AND shard = ? AND id = ?";
         let walk = "SELECT id, name, search, also FROM $.listing WHERE owner = ? AND shard = ?";
+        let written = "SELECT WRITETIME(name) FROM $.listing WHERE owner = ? AND shard = ? AND id = ?";
+        let take_written = "DELETE FROM $.listing USING TIMESTAMP ? WHERE owner = ? AND shard = ? AND id = ?";
         let note = "INSERT INTO $.listing_change (owner, at, n, id) VALUES (?, ?, ?, ?)";
         let notes = "SELECT at, n, id FROM $.listing_change WHERE owner = ? AND at > ?";
         Ok(Self {
@@ -83,6 +91,8 @@ impl Listing {
             take: db.prepare(How::Write, take).await?,
             walk: db.prepare(How::Scan, walk).await?,
             row: db.prepare(How::Read, &format!("{walk} AND id = ?")).await?,
+            written: db.prepare(How::Read, written).await?,
+            take_written: db.prepare(How::Write, take_written).await?,
             note: db.prepare(How::Write, note).await?,
             notes: db.prepare(How::Scan, notes).await?,
         })
@@ -95,6 +105,18 @@ impl Listing {
 
     pub async fn take(&self, db: &Db, owner: &str, id: &str) -> Result<()> {
         db.write(&self.take, (owner, shard(id), id)).await?;
+        self.note(db, owner, id).await
+    }
+
+    /// When the row was written (Unix, us).
+    async fn written(&self, db: &Db, owner: &str, id: &str) -> Result<Option<i64>> {
+        let found: Option<(Option<i64>,)> = db.row(&self.written, (owner, shard(id), id)).await?;
+        Ok(found.and_then(|(written,)| written))
+    }
+
+    /// Takes the row that was written then, and none that was written later.
+    async fn take_written(&self, db: &Db, owner: &str, id: &str, written: i64) -> Result<()> {
+        db.write(&self.take_written, (written, owner, shard(id), id)).await?;
         self.note(db, owner, id).await
     }
 
@@ -190,35 +212,94 @@ impl CqlStore {
     /// How many there are in these lists, and what of them was asked for.
     pub(super) async fn find(
         &self,
-        owners: Vec<String>,
+        owners: &[String],
         list: &List,
         keep: Option<&(dyn Fn(&Entry) -> bool + Sync)>,
     ) -> Result<Found> {
         let needle = list.search.to_lowercase();
         let ask = Ask { needle: &needle, keep, skip: list.offset as usize, take: list.limit as usize };
-        let lists: Vec<(String, String)> = owners.into_iter().map(|owner| (owner.clone(), owner)).collect();
+        let lists: Vec<(String, String)> = owners.iter().map(|owner| (owner.clone(), owner.clone())).collect();
         self.lists.find_in(self, &lists, &ask).await
     }
 
-    /// The part of the lists that was asked for, read.
+    /// The part of the lists that was asked for, read. `places`: where a thing is really listed, for rows may be left of what has
+    /// gone, and identities come again under other owners.
     pub(super) async fn page<T: DeserializeOwned>(
         &self,
         kind: Kind,
         owners: Vec<String>,
         list: &List,
         keep: Option<&(dyn Fn(&Entry) -> bool + Sync)>,
+        places: fn(&T) -> Vec<Place>,
     ) -> Result<Page<T>> {
-        let (total, found) = self.find(owners, list, keep).await?;
-        let reads = found.into_iter().map(|entry| async move { self.entities.get(&self.db, kind, &entry.id).await });
-        Ok(paged(total, stream::iter(reads).buffered(AT_ONCE).try_collect().await?))
+        let (total, found) = self.find(&owners, list, keep).await?;
+        let reads = found.into_iter().map(|entry| async move {
+            let thing = self.entities.get::<T>(&self.db, kind, &entry.id).await?;
+            Ok::<_, StoreError>((entry, thing))
+        });
+        let read: Vec<_> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+        let (page, strays) = owned(&owners, total, read, places);
+        self.tidy_all(kind, &owners, &strays, places).await;
+        Ok(page)
+    }
+
+    /// What a page has met in a list, and should not have.
+    pub(super) async fn tidy_all<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        owners: &[String],
+        strays: &[Arc<Entry>],
+        places: fn(&T) -> Vec<Place>,
+    ) {
+        // Of several lists it is not known which one it was.
+        let [owner] = owners else { return };
+        for entry in strays.iter().take(TIDIED) {
+            if let Err(error) = self.tidy(kind, owner, &entry.id, places).await {
+                tracing::debug!(list = owner, id = &*entry.id, %error, "a row that is left in a list stays there");
+            }
+        }
+    }
+
+    /// Takes a row out of a list that its thing does not belong into, or that has long had none. It is deleted as it was read
+    /// before the thing was, so that one that comes meanwhile stays.
+    pub(super) async fn tidy<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        owner: &str,
+        id: &str,
+        places: fn(&T) -> Vec<Place>,
+    ) -> Result<()> {
+        let Some(written) = self.listing.written(&self.db, owner, id).await? else { return Ok(()) };
+        let thing: Option<T> = self.entities.get_settled(&self.db, kind, id).await?;
+        let stays = match &thing {
+            Some(thing) => places(thing).iter().any(|place| place.owner == owner),
+            None => now().saturating_sub(written) < i64::try_from(SETTLED.as_micros()).unwrap_or(i64::MAX),
+        };
+        if stays {
+            return Ok(());
+        }
+        self.listing.take_written(&self.db, owner, id, written).await
     }
 }
 
-/// Things that are listed and are not there were not made to their end.
-pub(super) fn paged<T>(total: usize, items: Vec<Option<T>>) -> Page<T> {
-    let missing = items.iter().filter(|item| item.is_none()).count();
-    let total = u32::try_from(total.saturating_sub(missing)).unwrap_or(u32::MAX);
-    Page { total, items: items.into_iter().flatten().collect() }
+/// What really belongs into these lists, each once, and the entries of all else.
+pub(super) fn owned<T>(
+    owners: &[String],
+    total: usize,
+    read: Vec<(Arc<Entry>, Option<T>)>,
+    places: impl Fn(&T) -> Vec<Place>,
+) -> (Page<T>, Vec<Arc<Entry>>) {
+    let owners: HashSet<&String> = owners.iter().collect();
+    let own = |thing: &T| places(thing).iter().any(|place| owners.contains(&place.owner));
+    let (mut known, mut items, mut strays) = (HashSet::new(), Vec::new(), Vec::new());
+    for (entry, thing) in read {
+        match thing.filter(own) {
+            Some(thing) if known.insert(entry.id.clone()) => items.push(thing),
+            _ => strays.push(entry),
+        }
+    }
+    let total = u32::try_from(total.saturating_sub(strays.len())).unwrap_or(u32::MAX);
+    (Page { total, items }, strays)
 }
 
 /// Reads the lists that are in use anew, now and then, as long as the store is in use.

@@ -31,6 +31,7 @@ pub(super) struct Queues {
     ids: PreparedStatement,
     items: PreparedStatement,
     delete: PreparedStatement,
+    any: PreparedStatement,
     first: Batch,
     next: Batch,
     same: PreparedStatement,
@@ -56,6 +57,7 @@ impl Queues {
             ids: db.prepare(How::Serial, ids).await?,
             items: db.prepare(How::Read, items).await?,
             delete: db.prepare(How::Cas, delete).await?,
+            any: db.prepare(How::Serial, "SELECT seq FROM $.downlink_queue WHERE dev_eui = ? LIMIT 1").await?,
             first: db.conditional_batch(&[&first, &item]),
             next: db.conditional_batch(&[&next, &item]),
             same: next,
@@ -171,6 +173,11 @@ impl Queues {
             }
         }
         Err(StoreError::Unknown(format!("the queue of {dev_eui} was not flushed whole")))
+    }
+
+    /// Whether there is anything that [`Self::delete_device`] would delete.
+    pub async fn has_any(&self, db: &Db, dev_eui: Eui64) -> Result<bool> {
+        Ok(!db.rows::<(i64,)>(&self.any, (dev_eui.to_string(),)).await?.is_empty())
     }
 
     /// Everything of a device that is gone: also the number.

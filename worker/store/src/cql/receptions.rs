@@ -120,6 +120,7 @@ pub(super) struct Heard {
     put_device: PreparedStatement,
     device: PreparedStatement,
     put_gateway: PreparedStatement,
+    all_gateways: PreparedStatement,
     gateway: PreparedStatement,
     device_written: PreparedStatement,
     gateway_written: PreparedStatement,
@@ -146,6 +147,7 @@ impl Heard {
             device: db.prepare(How::Read, device).await?,
             put_gateway: db.prepare(How::Write, put_gateway).await?,
             gateway: db.prepare(How::Read, gateway).await?,
+            all_gateways: db.prepare(How::Scan, "SELECT id, last_seen_at FROM $.gateway_seen").await?,
             device_written: db.prepare(How::Read, device_written).await?,
             gateway_written: db.prepare(How::Read, gateway_written).await?,
             forget_device: db.prepare(How::Write, "DELETE FROM $.device_seen USING TIMESTAMP ? WHERE id = ?").await?,
@@ -193,6 +195,19 @@ impl Heard {
         let (at, address, location) = found.unwrap_or_default();
         let location = location.as_deref().map(decode).transpose()?;
         Ok(GatewaySeen { last_seen_at: at.map(|at| UnixMicros(at.cast_unsigned())), address, location })
+    }
+
+    /// When each gateway was heard last.
+    pub async fn all_gateways(&self, db: &Db) -> Result<HashMap<Eui64, UnixMicros>> {
+        let mut all = HashMap::new();
+        let collect = |(eui, at): (String, Option<i64>)| {
+            if let (Ok(eui), Some(at)) = (eui.parse(), at) {
+                all.insert(eui, UnixMicros(at.cast_unsigned()));
+            }
+            Ok(true)
+        };
+        db.scan(&self.all_gateways, (), collect).await?;
+        Ok(all)
     }
 
     /// Of a device that is gone; up to the last note, for a deletion at today's time would hide notes of its successor.

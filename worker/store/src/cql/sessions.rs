@@ -2,10 +2,7 @@
 
 use limpet_shared::{DevAddr, Eui64};
 use limpet_worker_core::model::{DeviceState, JoinRow, Marks, SessionId, SessionKey, SessionRow};
-use scylla::{
-    statement::{batch::Batch, prepared::PreparedStatement},
-    value::CqlValue::{BigInt, Int, Text},
-};
+use scylla::statement::{batch::Batch, prepared::PreparedStatement};
 
 use super::{
     db::{Db, How},
@@ -13,11 +10,16 @@ use super::{
 };
 use crate::{Commit, Freshness, OpenError, Result, StoreError};
 
+mod ending;
+
 /// Clustering rows of a session.
 const ROW: i32 = 0;
 const MARKS: i32 = 1;
 /// The clustering row of a device's state, below all DevNonces.
 const STATE: i32 = -1;
+/// Rows of a DevAddr's partition that are read at once: of nearly all of them, everything. A database gives no answer to a read that
+/// is too large.
+const PAGE: i32 = 256;
 /// DevNonces that one batch forgets.
 const FORGET_AT_ONCE: i32 = 50;
 /// Rounds in which all 65,536 of them are forgotten, and some that are lost to faster writers.
@@ -48,6 +50,7 @@ pub(super) struct Sessions {
     forget_nonce: PreparedStatement,
     shrink: Batch,
     delete_state: PreparedStatement,
+    any_join: PreparedStatement,
 }
 
 /// dev_eui, id, kind, key_wrap, body, slot_out, through_pending, sent
@@ -76,8 +79,8 @@ impl Sessions {
         let (first, next) = (db.prepare(Cas, first).await?, db.prepare(Cas, next).await?);
         let join = db.prepare(Cas, join).await?;
         Ok(Self {
-            by_addr: db.prepare(Read, by_addr).await?,
-            by_addr_serial: db.prepare(Serial, by_addr).await?,
+            by_addr: paged(db.prepare(Read, by_addr).await?),
+            by_addr_serial: paged(db.prepare(Serial, by_addr).await?),
             by_key: db.prepare(Read, by_key).await?,
             by_key_serial: db.prepare(Serial, by_key).await?,
             list: db.prepare(Write, "INSERT INTO $.session_by_device (dev_eui, dev_addr, id) VALUES (?, ?, ?)").await?,
@@ -103,14 +106,15 @@ impl Sessions {
             next_state: next,
             forget_nonce: db.prepare(Cas, "DELETE FROM $.device_state WHERE dev_eui = ? AND dev_nonce = ?").await?,
             delete_state: db
-                .prepare(Cas, "DELETE FROM $.device_state WHERE dev_eui = ? AND dev_nonce = -1 IF EXISTS")
+                .prepare(Cas, "DELETE FROM $.device_state WHERE dev_eui = ? AND dev_nonce = -1 IF rev = ?")
                 .await?,
+            any_join: db.prepare(Serial, "SELECT dev_nonce FROM $.device_state WHERE dev_eui = ? LIMIT 1").await?,
         })
     }
 
     pub async fn by_addr(&self, db: &Db, addr: DevAddr, freshness: Freshness) -> Result<Vec<SessionRow>> {
         let statement = if freshness == Freshness::Serial { &self.by_addr_serial } else { &self.by_addr };
-        read_rows(db.rows(statement, (i64::from(addr.0),)).await?)
+        read_rows(db.pages(statement, (i64::from(addr.0),)).await?)
     }
 
     pub async fn by_key(&self, db: &Db, key: &SessionKey, freshness: Freshness) -> Result<Option<SessionRow>> {
@@ -211,7 +215,7 @@ impl Sessions {
     pub async fn flush_dev_nonces(&self, db: &Db, dev_eui: Eui64) -> Result<()> {
         let mut mine = None;
         for _ in 0..FORGET_ROUNDS {
-            let mut state = self.device_state(db, dev_eui, Freshness::Serial).await?;
+            let state = self.device_state(db, dev_eui, Freshness::Serial).await?;
             if state.rev == 0 {
                 return Ok(());
             }
@@ -221,14 +225,9 @@ impl Sessions {
             if nonces.is_empty() && state.highest_dev_nonce.is_none() {
                 return Ok(());
             }
-            let expected = state.rev.cast_signed();
-            state.rev += 1;
-            state.highest_dev_nonce = None;
-            let highest = nonces.last().map_or(behind, |(nonce,)| *nonce);
-            let next = vec![BigInt(expected + 1), Text(encode(&state)?), Text(device.clone()), BigInt(expected)];
-            let nonces = nonces.iter().map(|(nonce,)| vec![Text(device.clone()), Int(*nonce)]).collect::<Vec<_>>();
-            match db.cas_partition((&self.next_state, next), &self.forget_nonce, &nonces).await {
-                Ok(true) => mine = Some((state.rev, highest)),
+            let (next, highest) = (state.rev + 1, nonces.last().map_or(behind, |(nonce,)| *nonce));
+            match self.forget_some(db, state, &nonces).await {
+                Ok(true) => mine = Some((next, highest)),
                 // Another was faster, or nobody knows: all are looked for again.
                 Ok(false) | Err(StoreError::Unknown(_)) => mine = None,
                 Err(error) => return Err(error),
@@ -248,16 +247,11 @@ impl Sessions {
         db.scan(&self.of_device, (dev_eui.to_string(),), collect).await?;
         Ok(keys)
     }
+}
 
-    /// Everything of a device that is gone.
-    pub async fn delete_device(&self, db: &Db, dev_eui: Eui64) -> Result<()> {
-        let device = dev_eui.to_string();
-        for key in self.keys_of_device(db, dev_eui).await? {
-            self.delete(db, &key).await?;
-        }
-        self.flush_dev_nonces(db, dev_eui).await?;
-        db.cas(&self.delete_state, (device,)).await.map(drop)
-    }
+fn paged(mut statement: PreparedStatement) -> PreparedStatement {
+    statement.set_page_size(PAGE);
+    statement
 }
 
 /// A session's key, as stored.

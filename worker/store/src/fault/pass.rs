@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::FaultStore;
 use crate::{
     Backlog, Commit, Directory, FrameStore, Freshness, GatewayChanges, GatewayTags, IntegrationId, List, Membership,
-    Page, PendingBounds, PendingEvent, Result, Store, Trimmed,
+    Page, PendingBounds, PendingEvent, Result, Store, Totals, Trimmed,
     moving::{DeviceRecords, Identified, Moving, PendingAfter, Record},
 };
 
@@ -110,6 +110,7 @@ pass_on! {
         write delete_device(dev_eui: Eui64) -> Result<()>;
         read devices(list: &List) -> Result<Page<(Device, DeviceSeen)>>;
         read device_context(dev_eui: Eui64) -> Result<Option<DeviceContext>>;
+        read totals(now: UnixMicros) -> Result<Totals>;
         read setting(name: &str) -> Result<Option<Vec<u8>>>;
         write init_setting(name: &str, value: &[u8]) -> Result<Vec<u8>>;
     }

@@ -9,7 +9,7 @@ use limpet_worker_core::model::*;
 use uuid::Uuid;
 
 use super::MemoryStore;
-use crate::{Directory, GatewayChanges, GatewayTags, List, Page, Result, words};
+use crate::{Directory, GatewayChanges, GatewayTags, List, Page, Result, Totals, words};
 
 /// The part of a list that was asked for, of all that `keep` and whose text holds the search.
 fn page<T: Clone>(
@@ -195,6 +195,16 @@ impl Directory for MemoryStore {
     }
     async fn device_context(&self, dev_eui: Eui64) -> Result<Option<DeviceContext>> {
         Ok(self.state.lock().device_context(dev_eui))
+    }
+
+    async fn totals(&self, now: UnixMicros) -> Result<Totals> {
+        let state = self.state.lock();
+        let (applications, devices) = (state.applications.len() as u64, state.devices.len() as u64);
+        let mut totals = Totals { applications, devices, ..Totals::default() };
+        for (gateway, seen) in state.gateways.values() {
+            totals.add_gateway(gateway, seen.last_seen_at, now);
+        }
+        Ok(totals)
     }
 
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>> {

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row as SqlRow, ToSql};
 use uuid::Uuid;
 
 use super::{
-    SqliteStore,
+    SqliteStore, directory,
     error::{all, one},
     readers::snapshot,
 };
@@ -134,8 +134,36 @@ impl SqliteStore {
     /// How many there are, and the identities of those that were asked for.
     pub(super) async fn listed(&self, kind: Listed, list: &List) -> Result<(u32, Vec<String>)> {
         let (scope, needle) = (Scope::of(kind, list), list.search.to_lowercase());
+        // Nothing is held of what does not exist.
+        if let Some(profile) = scope.device_profile {
+            let known = self.readers.read(move |conn| directory::has_profile(conn, profile, scope.tenant)).await?;
+            if !known {
+                return Ok((0, Vec::new()));
+            }
+        }
         let ask = Ask { needle: &needle, keep: None, skip: list.offset as usize, take: list.limit as usize };
         let (total, found) = self.lists.find(self, &format!("{scope:?}"), &scope, &ask).await?;
         Ok((u32::try_from(total).unwrap_or(u32::MAX), found.iter().map(|entry| entry.id.to_string()).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Directory;
+
+    #[tokio::test]
+    async fn nothing_is_held_of_profiles_that_do_not_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).unwrap();
+        for tenant in [None, Some(Uuid::new_v4())] {
+            for _ in 0..20 {
+                let list = List { tenant, device_profile: Some(Uuid::new_v4()), ..List::default() };
+                assert_eq!(store.devices(&list).await.unwrap().total, 0);
+            }
+        }
+        assert_eq!(store.lists.held(), 0);
+        store.devices(&List::default()).await.unwrap();
+        assert_eq!(store.lists.held(), 1);
     }
 }

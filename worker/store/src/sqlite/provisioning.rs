@@ -6,7 +6,7 @@ use limpet_worker_core::model::*;
 use uuid::Uuid;
 
 use super::{SqliteStore, directory, lists::Listed};
-use crate::{Directory, GatewayChanges, GatewayTags, List, Page, Result};
+use crate::{Directory, GatewayChanges, GatewayTags, List, Page, Result, Totals};
 
 #[async_trait]
 impl Directory for SqliteStore {
@@ -162,6 +162,10 @@ impl Directory for SqliteStore {
     async fn device_context(&self, dev_eui: Eui64) -> Result<Option<DeviceContext>> {
         self.readers.read(move |conn| directory::device_context(conn, dev_eui)).await
     }
+    async fn totals(&self, now: UnixMicros) -> Result<Totals> {
+        self.readers.read(move |conn| directory::totals(conn, now)).await
+    }
+
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let name = name.to_owned();
         self.readers.read(move |conn| directory::setting(conn, &name)).await

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, TryStreamExt, future::try_join, stream};
@@ -19,7 +19,7 @@ use super::super::{
     CqlStore,
     entities::Kind,
     json::parse,
-    listing::{AT_ONCE, Place, paged},
+    listing::{AT_ONCE, Place, SETTLED, owned},
 };
 use crate::{
     Directory, GatewayChanges, List, Page, Result, StoreError,
@@ -134,23 +134,31 @@ impl CqlStore {
         kind: Kind,
         id: impl ToString,
         value: &T,
-        places: &[Place],
+        places: fn(&T) -> Vec<Place>,
         parents: &[Parent],
     ) -> Result<()> {
-        let id = id.to_string();
+        let (id, own, began) = (id.to_string(), places(value), Instant::now());
         self.need(parents).await?;
         // Before it is listed, or the list of another's thing would be overwritten.
         if self.entities.exists(&self.db, kind, &id).await? {
             return Err(words::exists(kind.name(), id));
         }
-        self.list(places).await?;
+        self.list(&own).await?;
         if !self.entities.insert(&self.db, kind, &id, value).await? {
+            // Somebody was faster, perhaps of another tenant, whose thing our lists do not have.
+            for place in &own {
+                self.tidy(kind, &place.owner, &id, places).await?;
+            }
             return Err(words::exists(kind.name(), id));
+        }
+        if began.elapsed() > SETTLED / 2 {
+            // A row without its thing is taken out at that age.
+            self.list(&own).await?;
         }
         // A parent may have gone meanwhile, before it could take this along.
         if let Err(error) = self.need(parents).await {
             self.entities.remove(&self.db, kind, &id).await?;
-            self.unlist(places).await?;
+            self.unlist(&own).await?;
             return Err(error);
         }
         Ok(())
@@ -269,7 +277,7 @@ impl CqlStore {
             return Err(words::exists("user", user.id));
         }
         self.claim_email(user).await?;
-        self.create(Kind::Account, user.id, user, &account_places(user), &[]).await
+        self.create(Kind::Account, user.id, user, account_places, &[]).await
     }
 
     pub(super) async fn update_account(&self, was: &User, user: &User) -> Result<bool> {
@@ -313,42 +321,90 @@ impl CqlStore {
         self.delete_children_of_tenant(id).await
     }
 
+    /// Rows of a list may be left of what is another's now: that stays.
     async fn delete_children_of_tenant(&self, id: Uuid) -> Result<()> {
         for application in self.ids(owner::applications(id)).await? {
-            gone(self.delete_application_with_all(parse(&application, "application")?).await)?;
+            let application = parse(&application, "application")?;
+            match self.application(application).await? {
+                Some(found) if found.tenant_id == id => gone(self.delete_application_with_all(application).await)?,
+                Some(_) => {}
+                None => self.delete_devices_of_application(application).await?,
+            }
         }
-        for profile in self.ids(owner::profiles(id)).await? {
-            gone(self.delete::<DeviceProfile>(Kind::DeviceProfile, "", profile, profile_places).await)?;
+        for profile in self.things(Kind::DeviceProfile, owner::profiles(id), profile_places).await? {
+            gone(self.delete::<DeviceProfile>(Kind::DeviceProfile, "", profile.id, profile_places).await)?;
         }
-        for gateway in self.ids(owner::gateways(id)).await? {
-            gone(self.delete_gateway(parse(&gateway, "gateway")?).await)?;
+        for gateway in self.things(Kind::Gateway, owner::gateways(id), gateway_places).await? {
+            gone(self.delete_gateway(gateway.eui).await)?;
         }
-        for key in self.ids(owner::api_keys(Some(id))).await? {
-            gone(self.delete_api_key(parse(&key, "API key")?).await)?;
+        for key in self.things(Kind::ApiKey, owner::api_keys(Some(id)), api_key_places).await? {
+            gone(self.delete_api_key(key.id).await)?;
         }
         Ok(())
     }
 
+    /// What a list has, as far as it is really its owner's.
+    async fn things<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        owner: String,
+        places: fn(&T) -> Vec<Place>,
+    ) -> Result<Vec<T>> {
+        let ids = self.ids(owner.clone()).await?;
+        let reads = ids.into_iter().map(|id| async move { self.get::<T>(kind, id).await });
+        let found: Vec<Option<T>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().filter(|thing| places(thing).iter().any(|place| place.owner == owner)).collect())
+    }
+
     pub(super) async fn delete_application_with_all(&self, id: Uuid) -> Result<()> {
-        self.need(&[(Kind::Application, "application", id)]).await?;
+        let found = self.application(id).await?.ok_or_else(|| words::missing("application", id))?;
         self.delete_devices_of_application(id).await?;
-        self.delete::<Application>(Kind::Application, "application", id, application_places).await?;
+        if !self.entities.remove(&self.db, Kind::Application, &id.to_string()).await? {
+            return Err(words::missing("application", id));
+        }
         self.parents.applications.invalidate(&id);
-        self.delete_devices_of_application(id).await
+        self.delete_devices_of_application(id).await?;
+        self.unlist(&application_places(&found)).await
     }
 
     async fn delete_devices_of_application(&self, id: Uuid) -> Result<()> {
         for device in self.ids(owner::devices(id)).await? {
-            gone(self.delete_device_with_all(parse(&device, "DevEUI")?).await)?;
+            let dev_eui = parse(&device, "DevEUI")?;
+            match self.get::<Device>(Kind::Device, dev_eui).await? {
+                Some(found) if found.application_id == id => gone(self.delete_device_with_all(dev_eui).await)?,
+                Some(_) => {}
+                None => self.end_device(dev_eui).await?,
+            }
         }
         Ok(())
     }
 
+    /// What belongs to the device goes first, so that whoever was interrupted finds it and goes on; and once more when it is
+    /// gone, for it was alive until then. The list is last: the application's deletion goes by it.
     pub(super) async fn delete_device_with_all(&self, dev_eui: Eui64) -> Result<()> {
-        self.delete::<Device>(Kind::Device, "device", dev_eui, device_places).await?;
-        self.sessions.delete_device(&self.db, dev_eui).await?;
-        self.queues.delete_device(&self.db, dev_eui).await?;
-        self.heard.forget_device(&self.db, &dev_eui.to_string()).await
+        let found = self.get::<Device>(Kind::Device, dev_eui).await?;
+        let found = found.ok_or_else(|| words::missing("device", dev_eui))?;
+        self.end_device(dev_eui).await?;
+        if !self.entities.remove(&self.db, Kind::Device, &dev_eui.to_string()).await? {
+            return Err(words::missing("device", dev_eui));
+        }
+        self.end_device(dev_eui).await?;
+        self.heard.forget_device(&self.db, &dev_eui.to_string()).await?;
+        self.unlist(&device_places(&found)).await
+    }
+
+    /// Sessions, joins and queue.
+    async fn end_device(&self, dev_eui: Eui64) -> Result<()> {
+        let (sessions, queues, db) = (&self.sessions, &self.queues, &self.db);
+        let any = try_join(sessions.has_any(db, dev_eui), queues.has_any(db, dev_eui));
+        let (session, item) = any.await?;
+        if session {
+            sessions.delete_device(db, dev_eui).await?;
+        }
+        if item {
+            queues.delete_device(db, dev_eui).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn delete_unused_profile(&self, id: Uuid) -> Result<()> {
@@ -392,7 +448,13 @@ impl CqlStore {
             (Kind::Application, "application", device.application_id),
             (Kind::DeviceProfile, "device profile", device.device_profile_id),
         ];
-        self.create(Kind::Device, device.dev_eui, device, &device_places(device), &parents).await
+        if self.entities.exists(&self.db, Kind::Device, &device.dev_eui.to_string()).await? {
+            return Err(words::exists(Kind::Device.name(), device.dev_eui));
+        }
+        // A deletion that broke off, or what was under way when the one before was deleted: nothing of it is the new owner's.
+        self.end_device(device.dev_eui).await?;
+        self.heard.forget_device(&self.db, &device.dev_eui.to_string()).await?;
+        self.create(Kind::Device, device.dev_eui, device, device_places, &parents).await
     }
 
     pub(super) async fn update_device_of_one_tenant(&self, device: &Device) -> Result<()> {
@@ -413,31 +475,36 @@ impl CqlStore {
             (Some(application), profile) => (vec![owner::devices(application)], profile),
             (None, Some(profile)) => (vec![owner::devices_of_profile(profile)], None),
             (None, None) => {
-                let mut owners = Vec::new();
-                for list in self.owners_of_tenants(list, owner::applications).await? {
-                    for application in self.listed(list).await? {
-                        owners.push(owner::devices(parse(&application, "application")?));
-                    }
-                }
-                (owners, None)
+                let lists = self.owners_of_tenants(list, owner::applications).await?;
+                let applications = stream::iter(lists.into_iter().map(|list| self.listed(list))).buffered(AT_ONCE);
+                let applications: Vec<Vec<String>> = applications.try_collect().await?;
+                let owner = |id: &String| Ok::<_, StoreError>(owner::devices(parse(id, "application")?));
+                (applications.iter().flatten().map(owner).collect::<Result<_>>()?, None)
             }
         };
         let of_tenant = match (list.tenant, list.application, list.device_profile) {
-            (Some(tenant), Some(id), _) => self.application(id).await?.is_some_and(|a| a.tenant_id == tenant),
-            (Some(tenant), None, Some(id)) => self.device_profile(id).await?.is_some_and(|p| p.tenant_id == tenant),
+            (tenant, Some(id), _) => {
+                self.application(id).await?.is_some_and(|a| tenant.is_none_or(|t| a.tenant_id == t))
+            }
+            (tenant, None, Some(id)) => {
+                self.device_profile(id).await?.is_some_and(|p| tenant.is_none_or(|t| p.tenant_id == t))
+            }
             _ => true,
         };
         let owners = if of_tenant { owners } else { Vec::new() };
         let also = also.map(|id| id.to_string());
         let narrowed = |entry: &Entry| also.as_deref().is_none_or(|also| *also == *entry.also);
         let keep = also.as_ref().map(|_| &narrowed as &(dyn Fn(&Entry) -> bool + Sync));
-        let (total, found) = self.find(owners, list, keep).await?;
+        let (total, found) = self.find(&owners, list, keep).await?;
         let reads = found.into_iter().map(|entry| async move {
             let device = self.entities.get::<Device>(&self.db, Kind::Device, &entry.id);
             let (device, seen) = try_join(device, self.heard.device(&self.db, &entry.id)).await?;
-            Ok::<_, StoreError>(device.map(|device| (device, seen)))
+            Ok::<_, StoreError>((entry, device.map(|device| (device, seen))))
         });
-        Ok(paged(total, stream::iter(reads).buffered(AT_ONCE).try_collect().await?))
+        let read: Vec<_> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+        let (page, strays) = owned(&owners, total, read, |(device, _): &(Device, DeviceSeen)| device_places(device));
+        self.tidy_all(Kind::Device, &owners, &strays, device_places).await;
+        Ok(page)
     }
 
     // Gateways.

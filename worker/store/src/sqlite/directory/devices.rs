@@ -1,6 +1,6 @@
 //! Devices and gateways, with what was noted of them.
 
-use limpet_shared::{AesKey, Eui64};
+use limpet_shared::{AesKey, Eui64, UnixMicros};
 use limpet_worker_core::model::{Device, DeviceContext, DeviceSeen, Gateway, GatewaySeen, Location};
 use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{found, found_in_tenant, inserted, need_tenant};
 use crate::{
-    GatewayChanges, GatewayTags, Result, StoreError, counted,
+    GatewayChanges, GatewayTags, Result, StoreError, Totals, counted,
     sqlite::{
         error::{all, check_wrap, decode, encode, execute, int, one},
         readers::snapshot,
@@ -82,6 +82,28 @@ pub fn delete_gateway(conn: &Connection, eui: Eui64) -> Result<()> {
 pub fn gateways(conn: &Connection, euis: &[String]) -> Result<Vec<(Gateway, GatewaySeen)>> {
     let sql = format!("SELECT {GATEWAY} FROM {GATEWAY_FROM} WHERE eui = ?1");
     each(conn, euis, |eui| one(conn, &sql, [eui], gateway_row))
+}
+
+/// How much there is in the whole network.
+pub fn totals(conn: &Connection, now: UnixMicros) -> Result<Totals> {
+    snapshot(conn, |conn| {
+        let count = |table: &str| {
+            let found = one(conn, &format!("SELECT count(*) FROM {table}"), (), |row| Ok(row.get::<_, i64>(0)?))?;
+            Ok::<_, StoreError>(found.unwrap_or_default().cast_unsigned())
+        };
+        let (applications, devices) = (count("application")?, count("device")?);
+        let mut totals = Totals { applications, devices, ..Totals::default() };
+        for (gateway, seen) in all(conn, &format!("SELECT {GATEWAY} FROM {GATEWAY_FROM}"), (), gateway_row)? {
+            totals.add_gateway(&gateway, seen.last_seen_at, now);
+        }
+        Ok(totals)
+    })
+}
+
+/// Whether there is such a profile; of this tenant, if one is named.
+pub fn has_profile(conn: &Connection, id: Uuid, tenant: Option<Uuid>) -> Result<bool> {
+    let sql = "SELECT 1 FROM device_profile WHERE id = ?1 AND (?2 IS NULL OR tenant_id = ?2)";
+    Ok(one(conn, sql, (id.to_string(), tenant.map(|id| id.to_string())), |_| Ok(()))?.is_some())
 }
 
 /// What is found of each, in one state of the database.
