@@ -250,7 +250,7 @@ async fn operators_are_answered_here_or_by_a_worker() {
     assert_eq!(question.request, r#"{"ask":"gateways"}"#);
     let reply = r#"{"answer":"gateways","gateways":[]}"#.to_owned();
     control.send(Kind::AdminReply(AdminReply { id: question.id, reply })).await.unwrap();
-    assert_eq!(asked.await.unwrap(), Reply::Gateways { gateways: vec![] });
+    assert_eq!(asked.await.unwrap(), Reply::Gateways { gateways: vec![], more: 0 });
     let Reply::Servers { servers } = balancer.admin.ask(Request::Servers).await else { panic!() };
     let names: Vec<_> = servers.iter().map(|s| (s.name.as_str(), s.role.as_str())).collect();
     assert_eq!(names, [("edge", "balancer"), ("w1", "worker")]);

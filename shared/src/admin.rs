@@ -236,6 +236,9 @@ pub enum Reply {
     Ring(Ring),
     Gateways {
         gateways: Vec<Gateway>,
+        /// How many more there are, for which the answer has no room.
+        #[serde(default)]
+        more: u32,
     },
     Devices {
         /// How many there are in all.

@@ -18,7 +18,7 @@ pub fn reply(request: &Request, reply: &Reply, now: UnixMicros) -> String {
         Reply::Servers { servers } | Reply::RollCall { servers, .. } => servers_table(servers, now),
         Reply::Tokens { tokens } => tokens_table(tokens, now),
         Reply::Ring(ring) => ring_text(request, ring),
-        Reply::Gateways { gateways } => gateways_text(request, gateways, now),
+        Reply::Gateways { gateways, more } => gateways_text(request, gateways, *more, now),
         Reply::Devices { total, devices } => devices_table(request, *total, devices, now),
         Reply::Device(detail) => device_text(detail, now),
         Reply::Integrations { integrations } => integrations_table(integrations, now),
@@ -144,7 +144,7 @@ fn ring_text(request: &Request, ring: &Ring) -> String {
     out
 }
 
-fn gateways_text(request: &Request, gateways: &[Gateway], now: UnixMicros) -> String {
+fn gateways_text(request: &Request, gateways: &[Gateway], more: u32, now: UnixMicros) -> String {
     let unknown = matches!(request, Request::GatewaysHeard { unknown: true });
     match (gateways.first(), unknown) {
         (None, true) => return "No unknown gateway was heard.\n".into(),
@@ -160,6 +160,9 @@ fn gateways_text(request: &Request, gateways: &[Gateway], now: UnixMicros) -> St
         vec![eui.to_string(), name.clone(), state.into(), seen, address, policy, worker]
     });
     let mut out = table(&["EUI", "NAME", "STATE", "LAST SEEN", "ADDRESS", "POLICY", "WORKER"], rows.collect());
+    if more > 0 {
+        let _ = writeln!(out, "And {more} more, which are not listed: lists of the API go on from where one ends.");
+    }
     if unknown && let Some(first) = gateways.first() {
         let _ = writeln!(out, "Add one with `limpet ctl gateway add {}`.", first.eui);
     }
@@ -445,10 +448,10 @@ mod tests {
             last_seen: Some(UnixMicros(NOW.0 - 5_000_000)),
             ..Gateway::default()
         };
-        let text = reply(&asked, &Reply::Gateways { gateways: vec![gateway] }, NOW);
+        let text = reply(&asked, &Reply::Gateways { gateways: vec![gateway], more: 0 }, NOW);
         assert!(text.contains("5 s ago"));
         assert!(text.ends_with("Add one with `limpet ctl gateway add 00000000000000ab`.\n"));
-        assert!(reply(&asked, &Reply::Gateways { gateways: vec![] }, NOW).contains("No unknown gateway"));
+        assert!(reply(&asked, &Reply::Gateways { gateways: vec![], more: 0 }, NOW).contains("No unknown gateway"));
     }
 
     #[test]
@@ -460,15 +463,16 @@ mod tests {
             ..Gateway::default()
         };
         let gateways = vec![gateway(1, Some("hold:600")), gateway(2, None)];
-        let text = reply(&Request::Gateways, &Reply::Gateways { gateways }, NOW);
+        let text = reply(&Request::Gateways, &Reply::Gateways { gateways, more: 3 }, NOW);
         assert_eq!(text.lines().next(), Some("EUI               LAST SEEN  POLICY"));
         assert_eq!(text.lines().nth(1), Some("0000000000000001  never      hold=10m"));
+        assert!(text.lines().last().is_some_and(|last| last.starts_with("And 3 more")), "{text}");
     }
 
     #[test]
     fn no_control_character_reaches_the_terminal() {
         let gateway = Gateway { name: "x\u{1b}[2J\n".into(), ..Gateway::default() };
-        let text = reply(&Request::Gateways, &Reply::Gateways { gateways: vec![gateway] }, NOW);
+        let text = reply(&Request::Gateways, &Reply::Gateways { gateways: vec![gateway], more: 0 }, NOW);
         assert!(!text.contains('\u{1b}') && text.contains("x?[2J?"));
     }
 

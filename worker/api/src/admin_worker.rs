@@ -92,14 +92,18 @@ impl Api {
                 name: gateway.name,
             }
         });
-        Ok(Reply::Gateways { gateways: gateways.collect() })
+        let gateways: Vec<_> = gateways.collect();
+        let more = page.total.saturating_sub(u32::try_from(gateways.len()).unwrap_or(u32::MAX));
+        Ok(Reply::Gateways { gateways, more })
     }
 
     /// What a balancer knows of gateways at the moment; nothing if none answers soon.
     async fn heard(&self) -> HashMap<Eui64, admin::Gateway> {
         let asked = self.cluster.ask(Request::GatewaysHeard { unknown: false });
         match tokio::time::timeout(HEARD_LIMIT, asked).await {
-            Ok(Reply::Gateways { gateways }) => gateways.into_iter().map(|gateway| (gateway.eui, gateway)).collect(),
+            Ok(Reply::Gateways { gateways, .. }) => {
+                gateways.into_iter().map(|gateway| (gateway.eui, gateway)).collect()
+            }
             _ => HashMap::new(),
         }
     }

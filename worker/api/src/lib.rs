@@ -70,6 +70,7 @@ pub struct Api {
     pub(crate) auth: Auth,
     pub(crate) about: About,
     pub(crate) last_overview: overview::Last,
+    pub(crate) counting: overview::Counting,
 }
 
 /// What this server says about itself.
@@ -91,6 +92,7 @@ impl Api {
             store: state.store,
             cluster: state.cluster,
             last_overview: overview::Last::default(),
+            counting: overview::Counting::default(),
             about: About { version: state.version, server: state.server, gwmp: state.gwmp },
         })
     }

@@ -1,13 +1,13 @@
 //! What is running, in names and counts: for the console, which asks often, so it must be cheap; it holds no secret.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use limpet_shared::admin::{self, Reply, Request};
-use limpet_store::{List, Store};
-use tokio::{sync::Mutex, time::timeout};
+use limpet_store::Store;
+use tokio::{
+    sync::{Mutex, watch},
+    time::{Instant, timeout},
+};
 
 use crate::{About, Api, error::Result};
 
@@ -17,6 +17,10 @@ const FRESH: Duration = Duration::from_secs(1);
 const ASK_LIMIT: Duration = Duration::from_millis(400);
 /// How long it waits for the store.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// How long it waits for new counts when it has old ones.
+const COUNT_LIMIT: Duration = Duration::from_millis(400);
+/// Counting walks through everything: it rests so many times as long as it took.
+const REST: u32 = 20;
 
 /// What is running, as one worker sees it.
 #[derive(Clone, Debug)]
@@ -30,7 +34,9 @@ pub struct Overview {
     pub servers: Option<Vec<admin::Server>>,
     /// Gateways heard that the network does not know.
     pub unknown: Vec<admin::Gateway>,
-    /// None if the store does not answer.
+    /// Whether the store answers at this moment.
+    pub store_answers: bool,
+    /// What was counted last: in a large network that may be minutes ago. `None` until it was counted once.
     pub counts: Option<Counts>,
     /// Integrations for which something waits, the failing ones first.
     pub waiting: Vec<admin::Integration>,
@@ -39,13 +45,13 @@ pub struct Overview {
 /// How many there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    pub gateways: u32,
+    pub gateways: u64,
     /// Known gateways that were ever heard.
-    pub heard: u32,
+    pub heard: u64,
     /// Of these, the ones that are there now.
-    pub online: u32,
-    pub applications: u32,
-    pub devices: u32,
+    pub online: u64,
+    pub applications: u64,
+    pub devices: u64,
 }
 
 /// The last overview, and when it was made.
@@ -68,10 +74,12 @@ impl Api {
 
     async fn look(&self) -> Overview {
         let ask = async |request| timeout(ASK_LIMIT, self.cluster.ask(request)).await.ok();
-        let (servers, unknown, counts, waiting) = tokio::join!(
+        let store = self.store.clone();
+        let (servers, unknown, pinged, counts, waiting) = tokio::join!(
             ask(Request::Servers),
             ask(Request::GatewaysHeard { unknown: true }),
-            timeout(STORE_LIMIT, count(self.store.as_ref())),
+            timeout(STORE_LIMIT, self.store.ping()),
+            self.counting.look(async move { count(store.as_ref()).await }),
             timeout(STORE_LIMIT, self.integrations()),
         );
         let mut waiting = waiting.ok().and_then(Result::ok);
@@ -87,29 +95,117 @@ impl Api {
                 _ => None,
             },
             unknown: match unknown {
-                Some(Reply::Gateways { gateways }) => gateways,
+                Some(Reply::Gateways { gateways, .. }) => gateways,
                 _ => Vec::new(),
             },
-            // Without the one the other is not known either: the store is away.
-            counts: counts.ok().and_then(Result::ok).filter(|_| waiting.is_some()),
+            store_answers: matches!(pinged, Ok(Ok(()))) && waiting.is_some(),
+            counts,
             waiting: waiting.unwrap_or_default(),
         }
     }
 }
 
+/// What was counted last. Counting goes on when nobody waits for it any more.
+pub(crate) struct Counting(watch::Sender<Counted>);
+
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    counts: Option<Counts>,
+    under_way: bool,
+    /// Not before.
+    next: Option<Instant>,
+}
+
+impl Default for Counting {
+    fn default() -> Self {
+        Self(watch::Sender::new(Counted::default()))
+    }
+}
+
+impl Counting {
+    /// The counts, after `count` if that is due and over soon.
+    async fn look(&self, count: impl Future<Output = Result<Counts>> + Send + 'static) -> Option<Counts> {
+        let begins = self.0.send_if_modified(|known| {
+            let due = !known.under_way && known.next.is_none_or(|next| Instant::now() >= next);
+            known.under_way |= due;
+            due
+        });
+        if begins {
+            tokio::spawn(run(self.0.clone(), count));
+        }
+        let mut known = self.0.subscribe();
+        let limit = if known.borrow().counts.is_some() { COUNT_LIMIT } else { STORE_LIMIT };
+        // The sender lives in `self`. Who waits too long takes what there is.
+        let _ = timeout(limit, known.wait_for(|known| !known.under_way)).await;
+        known.borrow().counts
+    }
+}
+
+async fn run(known: watch::Sender<Counted>, count: impl Future<Output = Result<Counts>>) {
+    let began = Instant::now();
+    let counted = count.await;
+    if let Err(error) = &counted {
+        tracing::debug!(%error, "the overview was not counted");
+    }
+    known.send_modify(|known| {
+        known.counts = counted.ok().or(known.counts);
+        known.under_way = false;
+        known.next = Some(Instant::now() + FRESH.max(began.elapsed() * REST));
+    });
+}
+
 async fn count(store: &dyn Store) -> Result<Counts> {
-    let totals = List::default();
-    let gateways = store.gateways(&List { limit: crate::lists::MOST, ..List::default() }).await?;
-    let heard = gateways.items.iter().filter(|(_, seen)| seen.last_seen_at.is_some()).count();
-    let now = crate::clock::now();
-    let online =
-        gateways.items.iter().filter(|(gateway, seen)| gateway.is_online(seen.last_seen_at, now) == Some(true));
-    let online = u32::try_from(online.count()).unwrap_or(u32::MAX);
+    let totals = store.totals(crate::clock::now()).await?;
     Ok(Counts {
-        online,
-        gateways: gateways.total,
-        heard: u32::try_from(heard).unwrap_or(u32::MAX),
-        applications: store.applications(&totals).await?.total,
-        devices: store.devices(&totals).await?.total,
+        gateways: totals.gateways,
+        heard: totals.heard,
+        online: totals.online,
+        applications: totals.applications,
+        devices: totals.devices,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// Counts that take so long; each has another number.
+    async fn slow(begun: Arc<AtomicU64>, takes: Duration) -> Result<Counts> {
+        let devices = begun.fetch_add(1, Ordering::Relaxed) + 1;
+        tokio::time::sleep(takes).await;
+        Ok(Counts { devices, ..Counts::default() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_does_not_wait_for_long_counting_and_does_not_repeat_it() {
+        let (counting, begun) = (Counting::default(), Arc::new(AtomicU64::new(0)));
+        let look = async || counting.look(slow(begun.clone(), Duration::from_secs(20))).await.map(|c| c.devices);
+        for _ in 0..3 {
+            assert_eq!(look().await, None);
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        for _ in 0..70 {
+            assert_eq!((look().await, begun.load(Ordering::Relaxed)), (Some(1), 1));
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!((look().await, begun.load(Ordering::Relaxed)), (Some(1), 2), "and shows what it has meanwhile");
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(look().await, Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_counted_quickly_is_new_each_second_and_stays_when_counting_fails() {
+        let (counting, begun) = (Counting::default(), Arc::new(AtomicU64::new(0)));
+        for n in 1..5 {
+            let counts = counting.look(slow(begun.clone(), Duration::from_millis(5))).await;
+            assert_eq!(counts.map(|c| c.devices), Some(n));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let failed = async { Err(crate::ApiError::Unavailable("it is away".into())) };
+        assert_eq!(counting.look(failed).await.map(|c| c.devices), Some(4));
+    }
 }

@@ -56,9 +56,9 @@ impl ClusterView for Balancers {
             },
             Request::GatewaysHeard { unknown: true } => {
                 let unknown = Gateway { eui: Eui64(7), last_seen: Some(now()), ..Gateway::default() };
-                Reply::Gateways { gateways: vec![unknown] }
+                Reply::Gateways { gateways: vec![unknown], more: 0 }
             }
-            Request::GatewaysHeard { .. } => Reply::Gateways { gateways: Vec::new() },
+            Request::GatewaysHeard { .. } => Reply::Gateways { gateways: Vec::new(), more: 0 },
             Request::JoinToken { .. } => {
                 Reply::JoinToken { token: "limpet1.secret".into(), expires_at: now(), note: String::new() }
             }

@@ -24,7 +24,7 @@ impl Balancer {
             Request::Drain { name, on, .. } => Some(self.drain(now, name, *on)),
             Request::GatewaysHeard { unknown } => {
                 let gateways = if *unknown { self.rejected_gateways() } else { self.heard_gateways() };
-                Some(Reply::Gateways { gateways })
+                Some(Reply::Gateways { gateways, more: 0 })
             }
             _ => None,
         }

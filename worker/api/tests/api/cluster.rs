@@ -90,7 +90,7 @@ async fn a_gateway_is_added_by_one_question() {
     });
     assert_eq!(ctl(&server, server.token(), &named).await.0, 200);
     let (_, reply) = ctl(&server, server.token(), &Request::Gateways).await;
-    let Reply::Gateways { gateways } = reply else { panic!("{reply:?}") };
+    let Reply::Gateways { gateways, .. } = reply else { panic!("{reply:?}") };
     let known: Vec<_> = gateways.iter().map(|Gateway { eui, name, known, .. }| (*eui, name.as_str(), *known)).collect();
     assert_eq!(known, [(ROOF, GATEWAY, true), (Eui64(1), "one", true)]);
 }
@@ -99,7 +99,7 @@ async fn a_gateway_is_added_by_one_question() {
 async fn a_gateways_address_policy_is_given_when_it_is_added_and_changed_later() {
     let server = Server::start().await;
     let policy = async || {
-        let Reply::Gateways { gateways } = server.api.answer(Request::Gateways).await else { panic!("no list") };
+        let Reply::Gateways { gateways, .. } = server.api.answer(Request::Gateways).await else { panic!("no list") };
         gateways.into_iter().find(|gateway| gateway.eui == ROOF).and_then(|gateway| gateway.policy)
     };
     let add = |address: &str| GatewayAdd { eui: ROOF, address: Some(address.into()), ..GatewayAdd::default() };
@@ -209,7 +209,7 @@ async fn gateways_and_devices_are_listed_renamed_and_removed() {
     let Reply::Devices { total: 1, devices } = reply else { panic!("{reply:?}") };
     assert_eq!((devices[0].name.as_str(), devices[0].application.as_str()), ("door", "default"));
     let (_, gateways) = ctl(&server, server.token(), &Request::Gateways).await;
-    assert!(matches!(gateways, Reply::Gateways { gateways } if gateways[0].name == "mast"));
+    assert!(matches!(gateways, Reply::Gateways { gateways, .. } if gateways[0].name == "mast"));
     assert_eq!(devices[0].active, None, "never heard");
     let now = UnixMicros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64);
     for (minutes_ago, active) in [(91, false), (89, true), (1, true)] {

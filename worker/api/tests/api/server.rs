@@ -54,7 +54,7 @@ impl ClusterView for Balancers {
                 self.asked.lock().unwrap().push(request);
                 Reply::Done { message: "done".into() }
             }
-            _ => Reply::Gateways { gateways: Vec::new() },
+            _ => Reply::Gateways { gateways: Vec::new(), more: 0 },
         }
     }
 }

@@ -174,24 +174,29 @@ async fn whole(console: &Console, visitor: &Visitor, said: Said) -> Response {
 /// What the store knows, with what a balancer hears at the moment.
 async fn list(console: &Console, search: &str) -> List {
     let mut away = Vec::new();
-    let known = gateways(console, Request::Gateways).await.unwrap_or_else(|why| {
+    let (known, beyond) = gateways(console, Request::Gateways).await.unwrap_or_else(|why| {
         away.push(format!("The network's gateways are not known at the moment: {why}"));
-        Vec::new()
+        (Vec::new(), 0)
     });
+    if beyond > 0 {
+        let count = known.len();
+        away.push(format!("Only the first {count} gateways by name are shown and searched; there are {beyond} more."));
+    }
     let heard = gateways(console, Request::GatewaysHeard { unknown: false }).await;
     let unknown = gateways(console, Request::GatewaysHeard { unknown: true }).await;
     if let Err(why) = &heard {
         away.push(format!("Who serves which gateway is not known at the moment: {why}"));
     }
     let now = limpet_api::now();
-    let known = view::known(known, &heard.unwrap_or_default(), search, now);
-    let unknown = view::unknown(unknown.unwrap_or_default(), search, now);
+    let known = view::known(known, &heard.unwrap_or_default().0, search, now);
+    let unknown = view::unknown(unknown.unwrap_or_default().0, search, now);
     List { unknown, known, searched: !search.trim().is_empty(), away }
 }
 
-async fn gateways(console: &Console, request: Request) -> Result<Vec<Gateway>, String> {
+/// With how many more there are.
+async fn gateways(console: &Console, request: Request) -> Result<(Vec<Gateway>, u32), String> {
     match console.api.answer_or_ask(request, "").await {
-        Reply::Gateways { gateways } => Ok(gateways),
+        Reply::Gateways { gateways, more } => Ok((gateways, more)),
         Reply::Error { message, .. } => Err(sentence(&message)),
         _ => Err(OTHER_VERSION.into()),
     }

@@ -87,8 +87,8 @@ fn now(overview: &Overview, admin: bool) -> Now {
 }
 
 fn state(overview: &Overview) -> (Tone, &'static str) {
-    match (&overview.counts, &overview.servers) {
-        (None, _) => (Tone::Bad, "The store does not answer. Frames are not acknowledged until it does."),
+    match (overview.store_answers, &overview.servers) {
+        (false, _) => (Tone::Bad, "The store does not answer. Frames are not acknowledged until it does."),
         (_, None) => (Tone::Warn, "No balancer answers this worker: it gets no frames at the moment."),
         (_, Some(servers)) if !servers.iter().any(|s| s.role == "balancer" && s.state != "gone") => {
             (Tone::Warn, "No balancer answers this worker: it gets no frames at the moment.")
@@ -114,11 +114,11 @@ fn figures(overview: &Overview, admin: bool) -> Vec<Figure> {
     let figure = |name, value: String, note: String| Figure { name, long: value.chars().count() > 10, value, note };
     let unknown = overview.unknown.len();
     let mut figures = vec![
-        figure("Gateways", of(|c| c.gateways.into()), online(counts)),
+        figure("Gateways", of(|c| c.gateways), online(counts)),
         figure(
             "Devices",
-            of(|c| c.devices.into()),
-            counts.map_or_else(String::new, |c| format!("in {}", count(c.applications.into(), "application"))),
+            of(|c| c.devices),
+            counts.map_or_else(String::new, |c| format!("in {}", count(c.applications, "application"))),
         ),
         figure("Events waiting", waiting(overview), "for an endpoint that is away".into()),
     ];
@@ -133,7 +133,7 @@ fn figures(overview: &Overview, admin: bool) -> Vec<Figure> {
 
 fn waiting(overview: &Overview) -> String {
     let sum = || overview.waiting.iter().map(|one| one.waiting).sum::<u64>().to_string();
-    overview.counts.map_or_else(|| "?".into(), |_| sum())
+    if overview.store_answers { sum() } else { "?".into() }
 }
 
 /// Integrations that take no events, in words; the rest is in their room.
@@ -157,9 +157,10 @@ fn in_words(one: &Integration, now: UnixMicros) -> String {
 
 /// How many are there, and how many were there once.
 fn online(counts: Option<Counts>) -> String {
-    counts.map_or_else(String::new, |counts| {
-        format!("{} online, {} silent", counts.online, counts.gateways.saturating_sub(counts.online))
-    })
+    counts.map_or_else(
+        || "not counted yet".into(),
+        |counts| format!("{} online, {} silent", counts.online, counts.gateways.saturating_sub(counts.online)),
+    )
 }
 
 fn steps(overview: &Overview) -> Vec<Step> {

@@ -1,5 +1,7 @@
 //! Receptions, leases, and when things were heard.
 
+use std::collections::HashMap;
+
 use limpet_shared::{Eui64, UnixMicros};
 use limpet_worker_core::model::{DedupKey, DeviceSeen, GatewaySeen, Reception};
 use scylla::statement::prepared::PreparedStatement;

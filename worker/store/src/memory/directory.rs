@@ -4,7 +4,7 @@
 mod cascade;
 
 use async_trait::async_trait;
-use limpet_shared::{AesKey, Eui64};
+use limpet_shared::{AesKey, Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
