@@ -33,7 +33,7 @@ impl Deliver for Endpoints {
             tokio::time::sleep(limit).await;
             return Err(DeliveryError::TimedOut(limit));
         }
-        if event.device.application_id == Uuid::from_u128(HALF) && self.tries.lock().len() % 2 == 0 {
+        if event.device.application_id == Uuid::from_u128(HALF) && self.tries.lock().len().is_multiple_of(2) {
             return Err(DeliveryError::NotNow { origin, status: 503 });
         }
         if event.id == Uuid::from_u128(UNWANTED) {

@@ -1,7 +1,7 @@
 use limpet_shared::{Eui64, UnixMicros};
 
 use super::{Bench, race, samples::NOON};
-use crate::{Backlog, IntegrationId, PendingBounds, PendingEvent, Result, Store, Trimmed};
+use crate::{Backlog, IntegrationId, PendingBounds, PendingEvent, Result, Store, StoreError, Trimmed};
 
 const ALL: PendingBounds = PendingBounds { events: u64::MAX, bytes: u64::MAX, since: UnixMicros(0) };
 
@@ -217,8 +217,9 @@ pub(super) async fn the_backlog_tells_what_waits_for_whom(Bench { store, new }: 
         store.put_pending(event.clone()).await?;
         store.put_pending(event).await?;
     }
-    let (of_a, of_b) = (backlog(&*store, a).await?, backlog(&*store, b).await?);
-    let (Some(of_a), Some(of_b)) = (of_a, of_b) else { panic!("{of_a:?} {of_b:?}") };
+    let nothing = || StoreError::NotFound("what waits".into());
+    let of_a = backlog(&*store, a).await?.ok_or_else(nothing)?;
+    let of_b = backlog(&*store, b).await?.ok_or_else(nothing)?;
     assert_eq!((of_a.events, of_a.bytes), store.pending_size(a).await?);
     assert_eq!((of_a.events, of_b.events), (3, 1));
     assert!(of_a.oldest > UnixMicros(0) && of_a.oldest <= of_b.oldest);
