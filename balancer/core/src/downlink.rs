@@ -1,6 +1,6 @@
 //! Downlinks on their way through a gateway: each window of each goes out once, in time, until one is taken.
 //!
-//! A downlink in flight is in one of the states of [`State`], with a moment (its *deadline*) at which it is looked at
+//! A downlink in flight is in one of the states of `State`, with a moment (its *deadline*) at which it is looked at
 //! again. *Next* is its first window that has not gone out and can still be met.
 //!
 //! | state | taken (TX_ACK) | refused (TX_ACK of the last window) | the deadline |
@@ -10,7 +10,7 @@
 //! | Sent, with time for a next one after silence | settled, sent | the next; none: see below | after the gateway's patience: the next |
 //! | Unanswered | settled, sent | the next; none: see below | some time after the window: settled, `NO_ANSWER` |
 //!
-//! What is sent is Sent if the gateway's silence means something ([`Answers`]) and would be clear [`SPARE`] before the next
+//! What is sent is Sent if the gateway's silence means something ([`crate::answers::Answers`]) and would be clear [`SPARE`] before the next
 //! window's last moment; else Unanswered. Nothing left to try: if all that went out was refused, it is settled in the gateway's words.
 //! If any was met with silence, that may be on air: Unanswered until its own time is over, and then `NO_ANSWER`.
 //! A TX_ACK that comes after `NO_ANSWER` settles it once more, as sent.
