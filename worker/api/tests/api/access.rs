@@ -139,6 +139,8 @@ async fn a_new_password_ends_the_old_logins_and_a_disabled_user_is_out() {
 async fn the_last_administrator_can_be_neither_deleted_nor_demoted() {
     let server = Server::start().await;
     let mut users = server.users().await;
+    let network = api::ApiKey { name: "network".into(), is_admin: true, ..Default::default() };
+    let token = key(&server, network).await.unwrap().token;
     let listed = users.list(server.ask(api::ListUsersRequest { limit: 10, ..Default::default() })).await.unwrap();
     let admin = listed.into_inner().result.remove(0);
     let as_it_is =
@@ -147,21 +149,21 @@ async fn the_last_administrator_can_be_neither_deleted_nor_demoted() {
     let delete = || api::DeleteUserRequest { id: admin.id.clone() };
     for user in [api::User { is_admin: false, ..as_it_is.clone() }, api::User { is_active: false, ..as_it_is.clone() }]
     {
-        let refused = users.update(server.ask(update(user))).await.unwrap_err();
+        let refused = users.update(with_token(update(user), &token)).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert!(refused.message().contains("admin is the last administrator"), "{refused}");
     }
-    assert_eq!(code(users.delete(server.ask(delete())).await), Code::FailedPrecondition);
-    users.update(server.ask(update(api::User { note: "first".into(), ..as_it_is.clone() }))).await.unwrap();
+    assert_eq!(code(users.delete(with_token(delete(), &token)).await), Code::FailedPrecondition);
+    users.update(with_token(update(api::User { note: "first".into(), ..as_it_is.clone() }), &token)).await.unwrap();
 
     let second = api::User { email: "ann@example.org".into(), is_admin: true, is_active: false, ..Default::default() };
     let create =
         api::CreateUserRequest { user: Some(second.clone()), password: "one-one-one".into(), tenants: Vec::new() };
-    let id = users.create(server.ask(create)).await.unwrap().into_inner().id;
-    let refused = users.delete(server.ask(delete())).await.unwrap_err();
+    let id = users.create(with_token(create, &token)).await.unwrap().into_inner().id;
+    let refused = users.delete(with_token(delete(), &token)).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "who is disabled administrates nothing");
-    users.update(server.ask(update(api::User { id, is_active: true, ..second }))).await.unwrap();
-    users.delete(server.ask(delete())).await.unwrap();
+    users.update(with_token(update(api::User { id, is_active: true, ..second }), &token)).await.unwrap();
+    users.delete(with_token(delete(), &token)).await.unwrap();
 }
 
 #[tokio::test]
