@@ -237,7 +237,7 @@ pub enum Reply {
     Gateways {
         gateways: Vec<Gateway>,
         /// How many more there are, for which the answer has no room.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_none")]
         more: u32,
     },
     Devices {
@@ -342,6 +342,11 @@ impl Server {
     pub fn kind(&self) -> Role {
         if self.role == Role::Balancer.as_str() { Role::Balancer } else { Role::Worker }
     }
+}
+
+/// What versions before did not know is left out where there is none of it.
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A certificate that counts no more. Another server may get the name, with a certificate of its own.

@@ -132,7 +132,9 @@ async fn an_activation_begins_new_counters() {
     site.exchange_with_all(&mut device, &before).await.only();
     let session = device.session_mut().unwrap();
     (session.fcnt_up, session.next_fcnt_down) = (0, 0);
+    // Both keys: the counter of one that was used before goes on.
     session.keys.nwk_s_key.0[0] ^= 1;
+    session.keys.app_s_key.0[0] ^= 1;
     network.api.activate(&device).await;
     let packet = device.uplink(&uplink(true)).unwrap();
     let exchange = site.exchange_with_all(&mut device, &packet).await;

@@ -146,7 +146,8 @@ mod tests {
         }
         let used = cpu_time().saturating_sub(before);
         let processors = std::thread::available_parallelism().unwrap().get() as u32;
-        // Other tests run in this process too, so that more may be used than this work takes, but not more than there is.
-        assert!(used > Duration::ZERO && used <= began.elapsed() * processors, "{used:?}");
+        // Other tests run in this process too, and the system counts some of it late: that it is work, and in the right unit.
+        let most = (began.elapsed() + Duration::from_secs(1)) * processors;
+        assert!(used > Duration::ZERO && used <= most, "{used:?} of {most:?}");
     }
 }

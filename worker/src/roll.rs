@@ -16,7 +16,7 @@ use std::{
 use limpet_link::{machine::Usage, time};
 use limpet_shared::{
     UnixMicros,
-    admin::{Reply, Request, Role, Server, TokenInfo},
+    admin::{Reply, Request, RevokedServer, Role, Server, TokenInfo},
 };
 use limpet_store::Store;
 use parking_lot::Mutex;
@@ -142,6 +142,12 @@ impl Known {
 
     fn is_revoked(&self, server: &Server) -> bool {
         !server.key.is_empty() && self.may.revoked.iter().any(|revoked| revoked.key == server.key)
+    }
+
+    /// As [`Self::is_revoked`]; of one without a key, which no worker has been linked to yet, it is its name that was removed.
+    fn is_removed(&self, server: &Server) -> bool {
+        let same = |gone: &RevokedServer| gone.name == server.name && gone.role == server.kind();
+        self.is_revoked(server) || server.key.is_empty() && self.may.revoked.iter().any(same)
     }
 
     /// The balancers that are there.

@@ -31,7 +31,7 @@ impl Roll {
         let others = known.servers.iter().filter(|server| !is_me(server));
         let mut rows: Vec<(Server, bool)> = others.map(|server| (server.clone(), known.is_alive(server))).collect();
         rows.push((me.clone(), true));
-        let mut servers = merge::roll(&rows, &reports, |server| known.is_revoked(server));
+        let mut servers = merge::roll(&rows, &reports, |server| known.is_removed(server));
         // Balancers cannot know what is wrong with this worker's clock.
         if let Some(mine) = servers.iter_mut().find(|server| is_me(server)) {
             mine.reason.clone_from(&me.reason);

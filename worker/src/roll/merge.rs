@@ -47,8 +47,9 @@ pub fn sighted(worker: &mut Server, reports: &[Vec<Server>]) -> bool {
 }
 
 /// All servers: balancers first, each by name. `rows` are the lines in the store, with whether there is life in them;
-/// `is_revoked` tells of whom was removed and is not shown once it is gone.
-pub fn roll(rows: &[(Server, bool)], reports: &[Vec<Server>], is_revoked: impl Fn(&Server) -> bool) -> Vec<Server> {
+/// `is_removed` tells of whom was removed and is not shown once it is gone, or if no worker was ever linked to it.
+pub fn roll(rows: &[(Server, bool)], reports: &[Vec<Server>], is_removed: impl Fn(&Server) -> bool) -> Vec<Server> {
+    let is_hidden = |server: &Server| (server.state == "gone" || server.key.is_empty()) && is_removed(server);
     let mut servers: Vec<Server> = Vec::new();
     for balancer in reports.iter().filter_map(|report| report.first()) {
         servers.push(balancer.clone());
@@ -65,14 +66,13 @@ pub fn roll(rows: &[(Server, bool)], reports: &[Vec<Server>], is_revoked: impl F
         if !linked {
             unseen(&mut server, *alive, reports);
         }
-        if server.state != "gone" || !is_revoked(&server) {
+        if !is_hidden(&server) {
             servers.push(server);
         }
     }
     // A worker that has not written anything yet, or whose line was forgotten.
     for seen in reports.iter().flat_map(|report| report.iter().skip(1)) {
-        let gone = seen.state == "gone" && is_revoked(seen);
-        if !gone && !is_listed(&servers, seen) {
+        if !is_hidden(seen) && !is_listed(&servers, seen) {
             let mut server = seen.clone();
             if server.kind() == Role::Worker {
                 sighted(&mut server, reports);
@@ -158,8 +158,11 @@ mod tests {
 
     #[test]
     fn who_was_removed_is_shown_only_until_it_is_gone() {
-        let rows = [(worker("a", "ready"), true), (worker("b", "ready"), false)];
-        let reports = [edge("east", &[worker("a", "draining"), worker("b", "gone")])];
+        let a = Server { key: "k".into(), ..worker("a", "ready") };
+        let draining = Server { state: "draining".into(), ..a.clone() };
+        let rows = [(a, true), (worker("b", "ready"), false)];
+        // One that was removed before any worker was linked to it is remembered where it joined.
+        let reports = [edge("east", &[draining, worker("b", "gone"), worker("c", "joining")])];
         assert_eq!(
             states(&roll(&rows, &reports, |s| s.kind() == Role::Worker)),
             [("east", "ready"), ("a", "draining")]
