@@ -134,12 +134,6 @@ impl Known {
         server.state != "gone" && self.silence(server.kind(), &server.name).is_some_and(|silence| silence < GONE_AFTER)
     }
 
-    /// The key that the store has for a server of this name and role.
-    fn key_of(&self, server: &Server) -> Option<String> {
-        let same = |row: &&Server| row.name == server.name && row.kind() == server.kind();
-        self.servers.iter().find(same).map(|row| row.key.clone())
-    }
-
     fn is_revoked(&self, server: &Server) -> bool {
         !server.key.is_empty() && self.may.revoked.iter().any(|revoked| revoked.key == server.key)
     }

@@ -47,12 +47,6 @@ impl Roll {
             let message = format!("no server is called {name}; there are: {}", names.join(", "));
             return refused(ErrorKind::NotFound, message);
         };
-        // The balancer at which it joined tells of it without a key, also once it is gone.
-        let mut server = server.clone();
-        if server.key.is_empty() {
-            server.key = self.known.lock().key_of(&server).unwrap_or_default();
-        }
-        let server = &server;
         if let Some(why) = objection(server, &servers) {
             return refused(ErrorKind::Invalid, why);
         }
