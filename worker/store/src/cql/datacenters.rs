@@ -107,7 +107,7 @@ pub(super) async fn agree(db: &Db) -> Result<(), OpenError> {
     let failed = |e: StoreError| OpenError::Cql { what: "the agreement which data centre decides", why: e.to_string() };
     let read = "SELECT holder FROM $.lease WHERE name = ?";
     let plain = db.prepare(How::Read, read).await?;
-    let mut known: Option<(String,)> = db.row(&plain, (AGREED,)).await.map_err(failed)?;
+    let mut known: Option<(String,)> = db.row_once_ours(&plain, (AGREED,)).await.map_err(failed)?;
     if known.is_none() {
         let first = "INSERT INTO $.lease (name, holder, until) VALUES (?, ?, 0) IF NOT EXISTS";
         let (mut first, mut serial) = (db.prepare(How::Cas, first).await?, db.prepare(How::Serial, read).await?);

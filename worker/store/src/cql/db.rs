@@ -214,6 +214,25 @@ impl Db {
         Ok(self.rows(statement, values).await?.into_iter().next())
     }
 
+    /// One row, while another server may be making the keyspace: see [`OWNED_AFTER`].
+    pub async fn row_once_ours<R>(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow + Clone,
+    ) -> Result<Option<R>>
+    where
+        R: for<'f> DeserializeRow<'f, 'f>,
+    {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.row(statement, values.clone()).await {
+                Err(StoreError::Unavailable(_)) if tries < OWNED_TRIES => tokio::time::sleep(OWNED_AFTER).await,
+                done => return done,
+            }
+        }
+    }
+
     /// Walks many rows; `each` says whether to go on.
     pub async fn scan<R>(
         &self,

@@ -191,7 +191,7 @@ async fn version(db: &Db) -> Result<Option<(i32, String)>, OpenError> {
     }
     let highest = "SELECT version, name FROM $.schema_version WHERE id = 0 ORDER BY version DESC LIMIT 1";
     let highest = db.prepare(How::Read, highest).await?;
-    db.row(&highest, ()).await.map_err(|e| failed(&e))
+    db.row_once_ours(&highest, ()).await.map_err(|e| failed(&e))
 }
 
 fn failed(error: &crate::StoreError) -> OpenError {
