@@ -26,8 +26,8 @@ use crate::{
     logs::{self, DropLog},
     metrics::Metrics,
     muted::Mutes,
+    registry::Registry,
     udp::{Datagram, GatewaySocket},
-    view::View,
 };
 
 mod admin;
@@ -76,7 +76,7 @@ pub struct Parts {
     pub socket: Arc<GatewaySocket>,
     pub server: Arc<LinkServer>,
     pub metrics: Metrics,
-    pub view: Arc<View>,
+    pub registry: Arc<Registry>,
     pub ready: Arc<AtomicBool>,
     pub kept: watch::Sender<Cluster>,
     pub holds: Holds,
@@ -243,9 +243,9 @@ impl Driver {
                         let _ = linked.outbox.close.send(reason);
                     }
                 }
-                Action::Publish { gateway, route } => self.parts.view.publish(gateway, route),
+                Action::Publish { gateway, route } => self.parts.registry.publish(gateway, route),
                 Action::Unpublish { gateway } => {
-                    self.parts.view.unpublish(gateway);
+                    self.parts.registry.unpublish(gateway);
                     self.parts.holds.set(gateway, None);
                 }
                 Action::Hold { gateway, address } => self.parts.holds.set(gateway, address),
@@ -279,7 +279,7 @@ impl Driver {
 
     fn keep(&mut self) {
         let cluster = self.parts.core.cluster();
-        self.parts.view.revoke(&cluster);
+        self.parts.registry.revoke(&cluster);
         self.removed = is_removed(&cluster, self.parts.server.key());
         self.parts.kept.send_replace(cluster);
     }
@@ -292,7 +292,7 @@ impl Driver {
             Event::Redelivered { why, .. } => metrics.redelivered(*why),
             Event::DownlinkSent { .. } => metrics.pull_resp(),
             Event::DownlinkSettled { error, .. } => metrics.downlink(error),
-            Event::Worker { name, state, .. } => self.parts.view.worker(name, state),
+            Event::Worker { name, state, .. } => self.parts.registry.worker(name, state),
             Event::WorkerRefused { .. } => metrics.worker_refused(),
             Event::Spilled { .. } => metrics.spilled(),
             Event::RingChanged { .. } => metrics.ring_changed(),

@@ -26,8 +26,8 @@ use crate::{
     keep, links,
     metrics::Metrics,
     muted::Muted,
+    registry::Registry,
     udp::{GatewaySocket, Queue},
-    view::View,
 };
 
 /// Datagrams that were read and not looked at yet; more wait in the kernel.
@@ -80,14 +80,14 @@ impl Edge {
             Some(address) => Some(listen(address).await.map_err(|e| BalancerError::Admin(address, e))?),
             None => None,
         };
-        let view = Arc::new(View::default());
-        let server = Arc::new(link_server(&config, authority, view.clone())?);
+        let registry = Arc::new(Registry::default());
+        let server = Arc::new(link_server(&config, authority, registry.clone())?);
         let kept_at = keep::path(&config.data);
         let cluster = keep::load(&kept_at);
         if cluster.as_ref().is_some_and(|cluster| is_removed(cluster, server.key())) {
             return Err(BalancerError::Removed);
         }
-        view.revoke(&cluster.clone().unwrap_or_default());
+        registry.revoke(&cluster.clone().unwrap_or_default());
         let admin = http.as_ref().map(|(_, address)| address.to_string());
         let mut core = Balancer::new(core_config(&config, clock, admin.unwrap_or_default())?, cluster.as_ref());
         let (holds, keeper) = holds::load(&config.data);
@@ -101,8 +101,21 @@ impl Edge {
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
         let ready = Arc::new(AtomicBool::new(false));
         let (data, muted) = (config.data.clone(), Arc::default());
-        let parts =
-            Parts { core, clock, socket, server, metrics, view, ready, kept, holds, muted, data, inputs, datagrams };
+        let parts = Parts {
+            core,
+            clock,
+            socket,
+            server,
+            metrics,
+            registry,
+            ready,
+            kept,
+            holds,
+            muted,
+            data,
+            inputs,
+            datagrams,
+        };
         Ok(Self { parts, inputs: input_sender, datagrams: datagram_sender, keepers, http })
     }
 
@@ -126,9 +139,9 @@ impl Edge {
         AdminHandle(self.inputs.clone())
     }
 
-    /// The published view of the routes.
-    pub fn view(&self) -> Arc<View> {
-        self.parts.view.clone()
+    /// The published routes, names and revocations.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.parts.registry.clone()
     }
 
     /// Runs until `stop`, then answers what is held, for 5 s at most.
@@ -136,7 +149,7 @@ impl Edge {
         let pages = Pages {
             admin: AdminHandle(self.inputs.clone()),
             metrics: self.parts.metrics.clone(),
-            view: self.parts.view.clone(),
+            registry: self.parts.registry.clone(),
             ready: self.parts.ready.clone(),
             socket: self.parts.socket.clone(),
         };
@@ -176,14 +189,18 @@ async fn serve_http(listener: TcpListener, pages: Pages, stopped: CancellationTo
     }
 }
 
-fn link_server(config: &BalancerConfig, authority: Arc<Authority>, view: Arc<View>) -> Result<LinkServer, ServerError> {
+fn link_server(
+    config: &BalancerConfig,
+    authority: Arc<Authority>,
+    registry: Arc<Registry>,
+) -> Result<LinkServer, ServerError> {
     let server = ServerConfig {
         listen: config.link,
         name: config.name.clone(),
         cluster: config.data.join("cluster"),
         advertise: config.advertise.clone(),
     };
-    LinkServer::bind(server, authority, Arc::new(move |name: &str, key: Option<&str>| view.name(name, key)))
+    LinkServer::bind(server, authority, Arc::new(move |name: &str, key: Option<&str>| registry.name(name, key)))
 }
 
 fn core_config(config: &BalancerConfig, clock: Clock, admin: String) -> Result<Config, BalancerError> {

@@ -18,14 +18,14 @@ use limpet_shared::{
 };
 use serde_json::json;
 
-use crate::{admin::AdminHandle, metrics::Metrics, udp::GatewaySocket, view::View};
+use crate::{admin::AdminHandle, metrics::Metrics, registry::Registry, udp::GatewaySocket};
 
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Pages {
     pub admin: AdminHandle,
     pub metrics: Metrics,
-    pub view: Arc<View>,
+    pub registry: Arc<Registry>,
     pub ready: Arc<AtomicBool>,
     pub socket: Arc<GatewaySocket>,
 }
@@ -83,7 +83,7 @@ async fn ring_of(State(pages): State<Pages>, Path(eui): Path<String>) -> Respons
         Reply::Ring(ring) => ring,
         other => return answer(other),
     };
-    let heard = pages.view.route(eui).map(|route| {
+    let heard = pages.registry.route(eui).map(|route| {
         json!({
             "address": route.address.to_string(),
             "worker": route.worker,

@@ -4,7 +4,7 @@
 //! ```text
 //! udp ──────► driver (owns the core) ◄──────► links (one task per worker)
 //!                  ▲        │
-//!    admin, http ──┘        └──► view (published routes), metrics, logs, keep (cluster.bin), holds (holds.txt)
+//!    admin, http ──┘        └──► registry (routes, names), metrics, logs, keep (cluster.bin), holds (holds.txt)
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -20,8 +20,8 @@ mod links;
 mod logs;
 mod metrics;
 mod muted;
+mod registry;
 mod udp;
-mod view;
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub use admin::AdminHandle;
 pub use config::{AckAt, BalancerConfig};
 pub use edge::{BalancerError, Edge};
 pub use limpet_balancer_core::Route;
-pub use view::View;
+pub use registry::Registry;
 
 /// Binds and runs a balancer until `stop`. To know its ports, or to ask it, use [`Edge`] itself.
 pub async fn run(

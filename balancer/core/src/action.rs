@@ -53,7 +53,7 @@ pub enum Action {
         worker: WorkerId,
         reason: String,
     },
-    /// A gateway's entry in the published view is new or has changed.
+    /// A gateway's entry in the published registry is new or has changed.
     Publish {
         gateway: Eui64,
         route: Route,

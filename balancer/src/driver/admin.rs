@@ -60,7 +60,7 @@ impl Driver {
     /// An operator took this worker out of the cluster, and its link is still there for what it holds.
     fn is_removed(&self, id: WorkerId) -> bool {
         let linked = self.workers.get(&id);
-        linked.is_some_and(|linked| self.parts.view.name(&linked.name, Some(&linked.key)) == NameState::Revoked)
+        linked.is_some_and(|linked| self.parts.registry.name(&linked.name, Some(&linked.key)) == NameState::Revoked)
     }
 
     fn turn_down(&mut self, id: WorkerId, message: ToBalancer) {
@@ -197,7 +197,7 @@ impl Driver {
         let mut others: Vec<Server> = balancers.to_vec();
         others.retain(|other| other.key != server.key());
         server.set_others(others.iter().map(|other| other.address.clone()).filter(|a| !a.is_empty()).collect());
-        self.parts.view.balancers(&others);
+        self.parts.registry.balancers(&others);
         let revoked = revoked.iter().map(|server| (server.name.as_str(), server.key.as_str()));
         self.parts.core.revoke(self.parts.clock.now(), revoked);
         let mut servers = self.servers();

@@ -61,7 +61,7 @@ fn a_spray_of_euis_moves_no_known_gateway_out_and_grows_nothing() {
         w.datagram(source(7), gwmp(2, 0, 2, Eui64(n), b""));
     }
     assert!(w.balancer.stats().gateways <= 10_001);
-    assert!(w.routes.len() <= 10_001, "the published view is bounded with it");
+    assert!(w.routes.len() <= 10_001, "the published registry is bounded with it");
     assert!(w.routes.contains_key(&eui(1)));
 
     let mut w = World::with_workers(&["a"]);

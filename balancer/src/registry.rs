@@ -1,13 +1,13 @@
-//! The published view of the routes: written by the driver, read by anyone without asking it.
+//! Routes, names and revocations as they are published: written by the driver, read by anyone without asking it.
 
 use dashmap::{DashMap, DashSet};
 use limpet_balancer_core::Route;
 use limpet_link::NameState;
 use limpet_shared::{Eui64, admin::Server, link::Cluster};
 
-/// EUI -> address, worker, epoch. Bounded by the core's table, which it follows.
+/// EUI -> address, worker, epoch; bounded by the core's table, which it follows.
 #[derive(Debug, Default)]
-pub struct View {
+pub struct Registry {
     routes: DashMap<Eui64, Route>,
     /// Names of the workers that are linked and alive, and of the other balancers.
     live: DashSet<String>,
@@ -16,7 +16,7 @@ pub struct View {
     revoked_keys: DashSet<String>,
 }
 
-impl View {
+impl Registry {
     /// The gateway's route, if it was heard.
     pub fn route(&self, gateway: Eui64) -> Option<Route> {
         self.routes.get(&gateway).map(|route| route.clone())
@@ -83,23 +83,23 @@ mod tests {
 
     #[test]
     fn a_name_is_taken_while_its_server_lives_and_a_certificate_is_revoked_for_good() {
-        let view = View::default();
-        let joining = |name| view.name(name, None);
+        let registry = Registry::default();
+        let joining = |name| registry.name(name, None);
         assert_eq!(joining("a"), NameState::Free);
-        view.worker("a", "overloaded");
+        registry.worker("a", "overloaded");
         assert_eq!(joining("a"), NameState::Live);
-        view.worker("a", "suspect");
+        registry.worker("a", "suspect");
         assert_eq!(joining("a"), NameState::Live, "a moment of silence");
-        view.worker("a", "ejected");
+        registry.worker("a", "ejected");
         assert_eq!(joining("a"), NameState::Free);
         let revoked_keys = vec![RevokedKey { name: "a".into(), key: "00".into() }];
-        view.revoke(&Cluster { revoked_keys, ..Cluster::default() });
-        assert_eq!(view.name("a", Some("00")), NameState::Revoked);
-        assert_eq!(view.name("a", Some("01")), NameState::Free);
+        registry.revoke(&Cluster { revoked_keys, ..Cluster::default() });
+        assert_eq!(registry.name("a", Some("00")), NameState::Revoked);
+        assert_eq!(registry.name("a", Some("01")), NameState::Free);
         assert_eq!(joining("a"), NameState::Free, "another server may have the name");
-        view.balancers(&[Server { name: "east".into(), ..Server::default() }]);
+        registry.balancers(&[Server { name: "east".into(), ..Server::default() }]);
         assert_eq!(joining("east"), NameState::Live);
-        view.balancers(&[]);
+        registry.balancers(&[]);
         assert_eq!(joining("east"), NameState::Free);
     }
 }
