@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod cluster;
+mod cluster_view;
 mod config;
 mod http;
 mod links;
@@ -14,7 +15,6 @@ mod roll;
 mod run;
 mod seams;
 mod strangers;
-mod view;
 
 pub use config::{Started, WorkerConfig};
 pub use run::{WorkerError, run};

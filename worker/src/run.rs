@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{Feed, Network},
+    cluster_view::LinkedCluster,
     config::{Started, WorkerConfig},
     http,
     links::{Introduction, LinkError, Links, Notice},
@@ -31,7 +32,6 @@ use crate::{
     roll::{Found, Roll},
     seams::{Machine, Surroundings},
     strangers::{self, Stranger},
-    view::View,
 };
 
 /// Between two looks at the store for readiness.
@@ -171,7 +171,8 @@ async fn wire(
         .besides(&config.balancers)
         .telling(pipeline.troubles.clone());
     let roll = Arc::new(roll);
-    let view = View { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone(), roll: roll.clone() };
+    let view =
+        LinkedCluster { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone(), roll: roll.clone() };
     let api = Api::new(api_state(config, view, &regions));
     Ok(Around {
         store,
@@ -342,7 +343,7 @@ async fn renewal(links: Arc<Links>, end: CancellationToken) {
     }
 }
 
-fn api_state(config: &WorkerConfig, view: View, regions: &[&'static Region]) -> ApiState {
+fn api_state(config: &WorkerConfig, view: LinkedCluster, regions: &[&'static Region]) -> ApiState {
     ApiState {
         store: config.store.clone(),
         cluster: Arc::new(view),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{cluster::Feed, links::Links, pipeline::Pipeline, roll::Roll};
 
 /// The balancers behind the links, and what they must be told.
-pub struct View {
+pub struct LinkedCluster {
     pub links: Arc<Links>,
     pub feed: Arc<Feed>,
     pub pipeline: Arc<Pipeline>,
@@ -17,7 +17,7 @@ pub struct View {
 }
 
 #[async_trait]
-impl limpet_api::ClusterView for View {
+impl limpet_api::ClusterView for LinkedCluster {
     async fn gateways_changed(&self) {
         self.feed.push().await;
     }
