@@ -9,7 +9,7 @@ mod deciding;
 mod foreign;
 mod intake;
 mod join;
-mod lines;
+mod log_limit;
 mod operators;
 mod outcome;
 mod owners;
@@ -98,12 +98,12 @@ pub struct Pipeline {
     deciding: deciding::Deciding,
     foreign: foreign::Foreign,
     owners: owners::Owners,
-    accepted_joins: lines::Lines,
-    refused_joins: lines::Lines,
-    refused_events: lines::Lines,
+    accepted_joins: log_limit::LogLimit,
+    refused_joins: log_limit::LogLimit,
+    refused_events: log_limit::LogLimit,
     pub(crate) troubles: Arc<troubles::Troubles>,
-    store_errors: lines::Lines,
-    clocks_apart: lines::Lines,
+    store_errors: log_limit::LogLimit,
+    clocks_apart: log_limit::LogLimit,
 }
 
 impl Pipeline {
@@ -136,12 +136,12 @@ impl Pipeline {
             deciding: deciding::Deciding::default(),
             foreign: foreign::Foreign::default(),
             owners: owners::Owners::default(),
-            accepted_joins: lines::Lines::default(),
-            refused_joins: lines::Lines::default(),
-            refused_events: lines::Lines::default(),
+            accepted_joins: log_limit::LogLimit::default(),
+            refused_joins: log_limit::LogLimit::default(),
+            refused_events: log_limit::LogLimit::default(),
             troubles: Arc::default(),
-            store_errors: lines::Lines::default(),
-            clocks_apart: lines::Lines::default(),
+            store_errors: log_limit::LogLimit::default(),
+            clocks_apart: log_limit::LogLimit::default(),
         })
     }
 

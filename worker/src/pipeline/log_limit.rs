@@ -8,7 +8,7 @@ const LINES: u32 = 5;
 
 /// Limits one kind of line.
 #[derive(Debug, Default)]
-pub(crate) struct Lines(Mutex<Second>);
+pub(crate) struct LogLimit(Mutex<Second>);
 
 #[derive(Debug, Default)]
 struct Second {
@@ -18,7 +18,7 @@ struct Second {
     unsaid: u64,
 }
 
-impl Lines {
+impl LogLimit {
     /// Whether a line may be written; if so, how many were not since the last one.
     pub fn admit(&self, now: UnixMicros) -> Option<u64> {
         let mut second = self.0.lock();
@@ -41,10 +41,10 @@ mod tests {
 
     #[test]
     fn a_flood_is_told_in_few_lines_and_none_is_forgotten() {
-        let lines = Lines::default();
-        let said = (0..100).filter(|n| lines.admit(UnixMicros(7_000_000 + n)).is_some()).count();
+        let limit = LogLimit::default();
+        let said = (0..100).filter(|n| limit.admit(UnixMicros(7_000_000 + n)).is_some()).count();
         assert_eq!(said, LINES as usize);
-        assert_eq!(lines.admit(UnixMicros(8_000_000)), Some(95));
-        assert_eq!(lines.admit(UnixMicros(8_000_001)), Some(0));
+        assert_eq!(limit.admit(UnixMicros(8_000_000)), Some(95));
+        assert_eq!(limit.admit(UnixMicros(8_000_001)), Some(0));
     }
 }
