@@ -11,13 +11,13 @@ mod intake;
 mod join;
 mod log_limit;
 mod operators;
-mod outcome;
 mod owners;
 mod pending;
 mod sweep;
 #[cfg(test)]
 mod tests;
 pub(crate) mod troubles;
+mod tx_ack;
 mod work;
 
 pub use pending::run as run_pending;
