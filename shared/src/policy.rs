@@ -13,7 +13,7 @@ use core::{
 pub const TAG: &str = "address_policy";
 /// The longest time for which an address can be held.
 pub const HOLD_MOST: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Networks in one lock.
+/// Subnets in one lock.
 const MOST_NETWORKS: usize = 16;
 
 /// `off`, `alert`, `lock:CIDR,...` or `hold:SECONDS`.
@@ -25,14 +25,14 @@ pub enum AddressPolicy {
     #[default]
     Alert,
     /// Addresses of these networks only.
-    Lock(Vec<Network>),
+    Lock(Vec<Subnet>),
     /// The address that it has, until that has been silent for so long.
     Hold(Duration),
 }
 
 /// A network in CIDR notation (RFC 4632, RFC 4291); a single address is a network of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
+pub struct Subnet {
     address: IpAddr,
     bits: u8,
 }
@@ -45,7 +45,7 @@ pub enum PolicyError {
     #[error(
         "{0:?} is no network: use an address with or without a prefix length, such as 192.0.2.0/24 or 2001:db8::/32"
     )]
-    Network(String),
+    Subnet(String),
     #[error("{0:?} has bits set beyond its prefix length")]
     HostBits(String),
     #[error("lock takes at most {MOST_NETWORKS} networks")]
@@ -73,7 +73,7 @@ impl FromStr for AddressPolicy {
             ("off", None) => Ok(Self::Off),
             ("alert", None) => Ok(Self::Alert),
             ("lock", Some(networks)) => {
-                let networks: Vec<Network> =
+                let networks: Vec<Subnet> =
                     networks.split(',').map(|network| network.trim().parse()).collect::<Result<_, _>>()?;
                 if networks.len() > MOST_NETWORKS { Err(PolicyError::TooMany) } else { Ok(Self::Lock(networks)) }
             }
@@ -103,7 +103,7 @@ impl fmt::Display for AddressPolicy {
     }
 }
 
-impl Network {
+impl Subnet {
     /// Whether the address is one of the network's. An IPv4 address in IPv6 clothes is an IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
@@ -129,17 +129,17 @@ fn masked(address: IpAddr, bits: u8) -> IpAddr {
     }
 }
 
-impl FromStr for Network {
+impl FromStr for Subnet {
     type Err = PolicyError;
 
     fn from_str(text: &str) -> Result<Self, PolicyError> {
         let shown = || -> String { text.chars().take(80).collect() };
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().map_err(|_| PolicyError::Network(shown()))?;
+        let address: IpAddr = address.parse().map_err(|_| PolicyError::Subnet(shown()))?;
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| PolicyError::Network(shown()))?;
+        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| PolicyError::Subnet(shown()))?;
         if bits > most {
-            return Err(PolicyError::Network(shown()));
+            return Err(PolicyError::Subnet(shown()));
         }
         if masked(address, bits) != address {
             return Err(PolicyError::HostBits(shown()));
