@@ -7,7 +7,7 @@ use limpet_shared::link::{Hello, Refused};
 
 /// The network of the workers that were let in, as the first of them has told it since this balancer started.
 #[derive(Clone, Debug, Default)]
-pub struct Network(Option<Known>);
+pub struct LinkedNetwork(Option<Known>);
 
 #[derive(Clone, Debug)]
 struct Known {
@@ -18,7 +18,7 @@ struct Known {
     worker: String,
 }
 
-impl Network {
+impl LinkedNetwork {
     /// Why a worker is not let in: its store is another one. A version that does not say which it has is let in.
     pub fn objection(&self, hello: &Hello) -> Option<Refused> {
         let known = self.0.as_ref().filter(|known| !hello.network.is_empty() && hello.network != known.id)?;
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_first_worker_decides_and_one_with_another_store_is_refused_by_name() {
-        let mut network = Network::default();
+        let mut network = LinkedNetwork::default();
         assert_eq!(network.objection(&hello("a", "aa", "SQLite in /a")), None);
         network.linked(&hello("old", "", ""));
         network.linked(&hello("a", "aa", "SQLite in /a"));
