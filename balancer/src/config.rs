@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 pub use limpet_balancer_core::AckAt;
 
-/// Settings of one balancer. Port 0 takes any free port; [`crate::Edge`] says which.
+/// Settings of one balancer. Port 0 takes any free port; [`crate::BoundBalancer`] says which.
 #[derive(Clone, Debug)]
 pub struct BalancerConfig {
     /// Unique in the cluster.

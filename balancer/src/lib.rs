@@ -9,10 +9,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod admin;
+mod bound;
 mod clock;
 mod config;
 mod driver;
-mod edge;
 mod holds;
 mod http;
 mod keep;
@@ -28,17 +28,17 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use admin::AdminHandle;
+pub use bound::{BalancerError, BoundBalancer};
 pub use config::{AckAt, BalancerConfig};
-pub use edge::{BalancerError, Edge};
 pub use limpet_balancer_core::Route;
 pub use registry::Registry;
 
-/// Binds and runs a balancer until `stop`. To know its ports, or to ask it, use [`Edge`] itself.
+/// Binds and runs a balancer until `stop`. To know its ports, or to ask it, use [`BoundBalancer`] itself.
 pub async fn run(
     config: BalancerConfig,
     authority: Arc<limpet_link::Authority>,
     stop: CancellationToken,
 ) -> Result<(), BalancerError> {
-    Edge::bind(config, authority).await?.run(stop).await;
+    BoundBalancer::bind(config, authority).await?.run(stop).await;
     Ok(())
 }

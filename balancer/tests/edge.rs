@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use limpet_balancer::{AdminHandle, BalancerConfig, Edge};
+use limpet_balancer::{AdminHandle, BalancerConfig, BoundBalancer};
 use limpet_link::{Authority, BalancerLink, dial};
 use limpet_shared::{
     Eui64, UnixMicros,
@@ -52,7 +52,7 @@ async fn start_in(folder: TempDir) -> Running {
         gateway_bytes: 0,
         ..BalancerConfig::new("edge", folder.path())
     };
-    let edge = Edge::bind(config, authority.clone()).await.unwrap();
+    let edge = BoundBalancer::bind(config, authority.clone()).await.unwrap();
     let (gwmp, link, http, admin) = (edge.gwmp(), edge.link(), edge.admin().unwrap(), edge.admin_handle());
     let stop = CancellationToken::new();
     let task = tokio::spawn(edge.run(stop.clone()));

@@ -129,7 +129,7 @@ pub async fn start_balancer(
         gateway_bytes: edge.gateway_bytes,
         unknown_rate: edge.unknown_rate,
     };
-    let bound = limpet_balancer::Edge::bind(config, authority).await.map_err(failed)?;
+    let bound = limpet_balancer::BoundBalancer::bind(config, authority).await.map_err(failed)?;
     let (gwmp, link) = (bound.gwmp(), bound.link());
     let admin = bound.admin().unwrap_or(edge.admin);
     let handle = bound.admin_handle();

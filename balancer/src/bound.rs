@@ -60,8 +60,8 @@ pub enum BalancerError {
     Removed,
 }
 
-/// A balancer whose addresses are bound. [`Edge::run`] starts it.
-pub struct Edge {
+/// A balancer whose addresses are bound. [`BoundBalancer::run`] starts it.
+pub struct BoundBalancer {
     parts: Parts,
     inputs: mpsc::Sender<Input>,
     datagrams: Queue,
@@ -69,7 +69,7 @@ pub struct Edge {
     http: Option<(TcpListener, SocketAddr)>,
 }
 
-impl Edge {
+impl BoundBalancer {
     /// Binds all addresses, as a balancer of the cluster of `authority`. Needs a running tokio runtime. Workers may
     /// dial from now on; they are answered once it runs.
     pub async fn bind(config: BalancerConfig, authority: Arc<Authority>) -> Result<Self, BalancerError> {
