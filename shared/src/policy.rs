@@ -14,7 +14,7 @@ pub const TAG: &str = "address_policy";
 /// The longest time for which an address can be held.
 pub const HOLD_MOST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Subnets in one lock.
-const MOST_NETWORKS: usize = 16;
+const MOST_SUBNETS: usize = 16;
 
 /// `off`, `alert`, `lock:CIDR,...` or `hold:SECONDS`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub enum PolicyError {
     Subnet(String),
     #[error("{0:?} has bits set beyond its prefix length")]
     HostBits(String),
-    #[error("lock takes at most {MOST_NETWORKS} networks")]
+    #[error("lock takes at most {MOST_SUBNETS} networks")]
     TooMany,
     #[error("{0:?} is no time to hold an address: use 1 to 604800 seconds")]
     Hold(String),
@@ -75,7 +75,7 @@ impl FromStr for AddressPolicy {
             ("lock", Some(networks)) => {
                 let networks: Vec<Subnet> =
                     networks.split(',').map(|network| network.trim().parse()).collect::<Result<_, _>>()?;
-                if networks.len() > MOST_NETWORKS { Err(PolicyError::TooMany) } else { Ok(Self::Lock(networks)) }
+                if networks.len() > MOST_SUBNETS { Err(PolicyError::TooMany) } else { Ok(Self::Lock(networks)) }
             }
             ("hold", Some(seconds)) => match seconds.parse().map(Duration::from_secs) {
                 Ok(time) if !time.is_zero() && time <= HOLD_MOST => Ok(Self::Hold(time)),
@@ -179,7 +179,7 @@ mod tests {
             let error = text.parse::<AddressPolicy>().unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
-        let many = ["10.0.0.1"; MOST_NETWORKS + 1].join(",");
+        let many = ["10.0.0.1"; MOST_SUBNETS + 1].join(",");
         assert_eq!(alloc::format!("lock:{many}").parse::<AddressPolicy>(), Err(PolicyError::TooMany));
     }
 

@@ -12,6 +12,7 @@ mod entities;
 mod frames;
 mod gate;
 mod json;
+mod leases;
 mod listing;
 mod membership;
 mod moving;
@@ -21,6 +22,7 @@ mod queue;
 mod receptions;
 mod routing;
 mod schema;
+mod seen;
 mod sessions;
 mod signs;
 #[cfg(feature = "cql-tls")]
@@ -39,13 +41,15 @@ use self::{
     db::Db,
     entities::{Entities, Kind},
     gate::Gate,
+    leases::Leases,
     listing::{Listing, Mark},
     membership::Servers,
     moving::Moves,
     parents::Parents,
     pending::Pending,
     queue::Queues,
-    receptions::{Heard, Receptions},
+    receptions::Receptions,
+    seen::Seen,
     sessions::Sessions,
     url::CqlUrl,
 };
@@ -70,7 +74,8 @@ pub struct CqlStore {
     sessions: Sessions,
     queues: Queues,
     receptions: Receptions,
-    heard: Heard,
+    leases: Leases,
+    seen: Seen,
     pending: Pending,
     notes: Notes,
     moves: tokio::sync::OnceCell<Moves>,
@@ -93,7 +98,8 @@ impl CqlStore {
             sessions: Sessions::prepare(&db).await?,
             queues: Queues::prepare(&db).await?,
             receptions: Receptions::prepare(&db).await?,
-            heard: Heard::prepare(&db).await?,
+            leases: Leases::prepare(&db).await?,
+            seen: Seen::prepare(&db).await?,
             pending: Pending::prepare(&db).await?,
             notes: Notes::default(),
             moves: tokio::sync::OnceCell::new(),
@@ -124,12 +130,12 @@ impl CqlStore {
     async fn write_some_notes(&self) {
         let waiting = self.notes.take_some();
         for (dev_eui, seen) in waiting.devices {
-            if let Err(error) = self.heard.put_device(&self.db, dev_eui, &seen).await {
+            if let Err(error) = self.seen.put_device(&self.db, dev_eui, &seen).await {
                 tracing::debug!(%dev_eui, %error, "a note was lost");
             }
         }
         for (eui, seen) in waiting.gateways {
-            if let Err(error) = self.heard.put_gateway(&self.db, eui, &seen).await {
+            if let Err(error) = self.seen.put_gateway(&self.db, eui, &seen).await {
                 tracing::debug!(gateway = %eui, %error, "a note was lost");
             }
         }

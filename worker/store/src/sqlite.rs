@@ -12,6 +12,7 @@ mod error;
 mod folder;
 mod frame_store;
 mod keeper;
+mod leases;
 mod lists;
 mod membership;
 mod moving;

@@ -133,14 +133,14 @@ impl Directory for CqlStore {
             return Err(words::exists(Kind::Gateway.name(), eui));
         }
         // Before and after: nobody sees what was heard of the one before, whatever breaks off.
-        self.heard.forget_gateway(&self.db, &eui).await?;
+        self.seen.forget_gateway(&self.db, &eui).await?;
         self.create(Kind::Gateway, &eui, gateway, places, &parents).await?;
-        self.heard.forget_gateway(&self.db, &eui).await?;
+        self.seen.forget_gateway(&self.db, &eui).await?;
         self.count_gateway_change(gateway.eui).await
     }
     async fn gateway(&self, eui: Eui64) -> Result<Option<(Gateway, GatewaySeen)>> {
         let Some(gateway) = self.get(Kind::Gateway, eui).await? else { return Ok(None) };
-        Ok(Some((gateway, self.heard.gateway(&self.db, &eui.to_string()).await?)))
+        Ok(Some((gateway, self.seen.gateway(&self.db, &eui.to_string()).await?)))
     }
     async fn update_gateway(&self, gateway: &Gateway) -> Result<()> {
         let (eui, places) = (gateway.eui, cascade::gateway_places);
@@ -149,7 +149,7 @@ impl Directory for CqlStore {
     }
     async fn delete_gateway(&self, eui: Eui64) -> Result<()> {
         self.delete::<Gateway>(Kind::Gateway, "gateway", eui, cascade::gateway_places).await?;
-        self.heard.forget_gateway(&self.db, &eui.to_string()).await?;
+        self.seen.forget_gateway(&self.db, &eui.to_string()).await?;
         self.count_gateway_change(eui).await
     }
     async fn gateways(&self, list: &List) -> Result<Page<(Gateway, GatewaySeen)>> {
@@ -160,7 +160,7 @@ impl Directory for CqlStore {
         let (total, found) = self.find(&owners, list, None).await?;
         let reads = found.into_iter().map(|entry| async move {
             let gateway = self.entities.get::<Gateway>(&self.db, Kind::Gateway, &entry.id);
-            let (gateway, seen) = try_join(gateway, self.heard.gateway(&self.db, &entry.id)).await?;
+            let (gateway, seen) = try_join(gateway, self.seen.gateway(&self.db, &entry.id)).await?;
             Ok::<_, StoreError>((entry, gateway.map(|gateway| (gateway, seen))))
         });
         let read: Vec<_> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
@@ -193,11 +193,11 @@ impl Directory for CqlStore {
 
     async fn create_device(&self, device: &Device) -> Result<()> {
         self.create_device_of_one_tenant(device).await?;
-        self.heard.forget_device(&self.db, &device.dev_eui.to_string()).await
+        self.seen.forget_device(&self.db, &device.dev_eui.to_string()).await
     }
     async fn device(&self, dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>> {
         let Some(device) = self.get(Kind::Device, dev_eui).await? else { return Ok(None) };
-        Ok(Some((device, self.heard.device(&self.db, &dev_eui.to_string()).await?)))
+        Ok(Some((device, self.seen.device(&self.db, &dev_eui.to_string()).await?)))
     }
     async fn update_device(&self, device: &Device) -> Result<()> {
         self.update_device_of_one_tenant(device).await
@@ -230,7 +230,7 @@ impl Directory for CqlStore {
         let mut totals = Totals { applications, devices, ..Totals::default() };
         let (gateways, seen) = futures_util::future::try_join(
             self.entities.all::<Gateway>(&self.db, Kind::Gateway),
-            self.heard.all_gateways(&self.db),
+            self.seen.all_gateways(&self.db),
         )
         .await?;
         for gateway in &gateways {

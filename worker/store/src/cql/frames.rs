@@ -124,19 +124,19 @@ impl FrameStore for CqlStore {
     }
 
     async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool> {
-        self.receptions.lease(&self.db, name, holder, now, until).await
+        self.leases.take(&self.db, name, holder, now, until).await
     }
 
     async fn note_device(&self, dev_eui: Eui64, seen: DeviceSeen) -> Result<()> {
         if self.notes.note_device(dev_eui, &seen) {
             return Ok(());
         }
-        self.heard.put_device(&self.db, dev_eui, &seen).await
+        self.seen.put_device(&self.db, dev_eui, &seen).await
     }
     async fn note_gateway(&self, eui: Eui64, seen: GatewaySeen) -> Result<()> {
         if self.notes.note_gateway(eui, &seen) {
             return Ok(());
         }
-        self.heard.put_gateway(&self.db, eui, &seen).await
+        self.seen.put_gateway(&self.db, eui, &seen).await
     }
 }

@@ -7,7 +7,7 @@ use limpet_worker_core::model::*;
 use super::{
     SqliteStore,
     error::encode,
-    notes,
+    leases, notes,
     pending::{self, key_of},
     receptions::{self, DELETED_AT_ONCE},
     sessions,
@@ -149,7 +149,7 @@ impl FrameStore for SqliteStore {
 
     async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool> {
         let (name, holder) = (name.to_owned(), holder.to_owned());
-        self.writer.write(move |conn| receptions::lease(conn, &name, &holder, now, until)).await
+        self.writer.write(move |conn| leases::take(conn, &name, &holder, now, until)).await
     }
 
     async fn note_device(&self, dev_eui: Eui64, seen: DeviceSeen) -> Result<()> {

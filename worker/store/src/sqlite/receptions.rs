@@ -1,4 +1,4 @@
-//! Receptions and leases.
+//! Receptions, by their keys.
 
 use limpet_shared::UnixMicros;
 use limpet_worker_core::model::{DedupKey, Reception};
@@ -42,11 +42,4 @@ pub(super) fn expire(conn: &Connection, before: UnixMicros) -> Result<usize> {
     let sql = "DELETE FROM reception WHERE rowid IN
                (SELECT rowid FROM reception WHERE received_at < ?1 ORDER BY received_at LIMIT ?2)";
     execute(conn, sql, (int(before.0), DELETED_AT_ONCE))
-}
-
-pub(super) fn lease(conn: &Connection, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool> {
-    let sql = "INSERT INTO lease (name, holder, until) VALUES (?1, ?2, ?4)
-               ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
-               WHERE holder = excluded.holder OR until <= ?3";
-    Ok(execute(conn, sql, (name, holder, int(now.0), int(until.0)))? == 1)
 }

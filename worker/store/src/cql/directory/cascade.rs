@@ -389,7 +389,7 @@ impl CqlStore {
             return Err(words::missing("device", dev_eui));
         }
         self.end_device(dev_eui).await?;
-        self.heard.forget_device(&self.db, &dev_eui.to_string()).await?;
+        self.seen.forget_device(&self.db, &dev_eui.to_string()).await?;
         self.unlist(&device_places(&found)).await
     }
 
@@ -453,7 +453,7 @@ impl CqlStore {
         }
         // A deletion that broke off, or what was under way when the one before was deleted: nothing of it is the new owner's.
         self.end_device(device.dev_eui).await?;
-        self.heard.forget_device(&self.db, &device.dev_eui.to_string()).await?;
+        self.seen.forget_device(&self.db, &device.dev_eui.to_string()).await?;
         self.create(Kind::Device, device.dev_eui, device, device_places, &parents).await
     }
 
@@ -498,7 +498,7 @@ impl CqlStore {
         let (total, found) = self.find(&owners, list, keep).await?;
         let reads = found.into_iter().map(|entry| async move {
             let device = self.entities.get::<Device>(&self.db, Kind::Device, &entry.id);
-            let (device, seen) = try_join(device, self.heard.device(&self.db, &entry.id)).await?;
+            let (device, seen) = try_join(device, self.seen.device(&self.db, &entry.id)).await?;
             Ok::<_, StoreError>((entry, device.map(|device| (device, seen))))
         });
         let read: Vec<_> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;

@@ -34,13 +34,13 @@ impl CqlStore {
             Record::Gateway(row) => {
                 let gateway = &row.gateway;
                 self.put_back(Kind::Gateway, gateway.eui, gateway, &cascade::gateway_places(gateway)).await?;
-                self.heard.put_gateway(&self.db, gateway.eui, &row.seen).await
+                self.seen.put_gateway(&self.db, gateway.eui, &row.seen).await
             }
             Record::GatewaySet(set) => self.put_gateway_changes(set.version.saturating_sub(1)).await,
             Record::Device(row) => {
                 let device = &row.device;
                 self.put_back(Kind::Device, device.dev_eui, device, &cascade::device_places(device)).await?;
-                self.heard.put_device(&self.db, device.dev_eui, &row.seen).await
+                self.seen.put_device(&self.db, device.dev_eui, &row.seen).await
             }
             Record::RevokedServer(server) => self.revoke_server(server).await,
             Record::JoinToken(token) => self.put_token(token).await,
