@@ -14,7 +14,7 @@ use limpet_shared::{
 };
 
 use crate::{
-    edge::Edge,
+    balancer::BalancerServer,
     support::{Limpet, Stopped, eventually, free_address},
 };
 
@@ -22,7 +22,7 @@ use crate::{
 pub struct Cluster {
     folder: tempfile::TempDir,
     /// `limpet balancer`, one or two; or `limpet up`.
-    pub edges: Vec<Edge>,
+    pub edges: Vec<BalancerServer>,
     pub workers: Vec<Worker>,
     token: String,
     /// What all workers share.
@@ -77,7 +77,7 @@ impl Cluster {
     async fn with_another_balancer(mut self) -> Self {
         let asked = Request::JoinToken { role: Role::Balancer, expires_in_secs: 3600, uses: 1 };
         let Reply::JoinToken { token, .. } = self.ask(&asked).await else { panic!("no join token") };
-        let mut second = Edge::new("edge-2", self.folder.path());
+        let mut second = BalancerServer::new("edge-2", self.folder.path());
         second.start_with(&["--join", &token]).await;
         self.edges.push(second);
         for index in 0..self.workers.len() {
@@ -123,7 +123,7 @@ impl Cluster {
 
     fn new(is_up: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let edge = Edge::new("edge", folder.path());
+        let edge = BalancerServer::new("edge", folder.path());
         Self {
             folder,
             edges: vec![if is_up { edge.with_all() } else { edge }],

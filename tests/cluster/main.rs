@@ -8,11 +8,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod account;
+mod balancer;
 mod cluster;
 mod collector;
 mod counters;
 mod cut_off;
-mod edge;
 mod field;
 mod next_version;
 mod support;

@@ -11,7 +11,7 @@ pub struct Site {
 }
 
 /// A running balancer, where gateways send to, and where workers dial it.
-pub struct Edge {
+pub struct RunningBalancer {
     pub process: Limpet,
     pub gwmp: SocketAddr,
     pub link: SocketAddr,
@@ -32,7 +32,7 @@ impl Site {
     }
 
     /// Starts a balancer; with a token it joins, without one it founds a cluster.
-    pub async fn balancer(&self, name: &str, token: Option<&str>) -> Edge {
+    pub async fn balancer(&self, name: &str, token: Option<&str>) -> RunningBalancer {
         let [gwmp, link, admin] = free_addresses();
         let (data, addresses) = (self.text(name), [gwmp, link, admin].map(|address| address.to_string()));
         let mut arguments = vec!["balancer", "--name", name, "--data", &data, "--advertise", &addresses[1]];
@@ -40,7 +40,7 @@ impl Site {
         arguments.extend(token.iter().flat_map(|token| ["--join", token]));
         let mut process = Limpet::start(name, &arguments);
         process.line_with("the balancer is running").await;
-        Edge { process, gwmp, link }
+        RunningBalancer { process, gwmp, link }
     }
 
     /// Starts a worker with these arguments besides; it may well fail.

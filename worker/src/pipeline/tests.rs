@@ -63,7 +63,7 @@ impl Surroundings for Clock {
 }
 
 #[derive(Default)]
-struct Edge {
+struct BalancerLinks {
     downlinks: Mutex<Vec<Downlink>>,
     suspects: Mutex<Vec<String>>,
     /// Gateways that ask for downlinks.
@@ -71,7 +71,7 @@ struct Edge {
     /// The balancer's clock, if the workers know it.
     clock: Mutex<Option<Arc<Clock>>>,
 }
-impl Link for Edge {
+impl Link for BalancerLinks {
     fn send(&self, downlink: Downlink, _: u64) {
         self.downlinks.lock().push(downlink);
     }
@@ -117,7 +117,7 @@ impl Webhook {
 /// A network of workers that share a store, an edge and a webhook.
 struct Net {
     store: Arc<MemoryStore>,
-    edge: Arc<Edge>,
+    edge: Arc<BalancerLinks>,
     webhook: Arc<Webhook>,
     clock: Arc<Clock>,
     workers: Vec<Arc<Pipeline>>,

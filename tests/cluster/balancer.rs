@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{Limpet, Stopped, free_address, free_addresses};
 
-pub struct Edge {
+pub struct BalancerServer {
     pub name: &'static str,
     pub data: PathBuf,
     pub gwmp: SocketAddr,
@@ -18,7 +18,7 @@ pub struct Edge {
     pub process: Option<Limpet>,
 }
 
-impl Edge {
+impl BalancerServer {
     /// A balancer that is not running yet, with its data below this folder.
     pub fn new(name: &'static str, folder: &Path) -> Self {
         let [gwmp, link, admin] = free_addresses();
