@@ -12,7 +12,7 @@ use alloc::{borrow::ToOwned, boxed::Box, collections::BTreeMap, string::String, 
 use serde::{Deserialize, Serialize};
 
 pub use devices::{Device, DeviceAdd, DeviceDetail, DeviceSession, QueuedDownlink};
-pub use gateways::{Gateway, GatewayAdd, Ring, RingWorker};
+pub use gateways::{Gateway, GatewayAdd, RingReport, RingWorker};
 pub use integrations::{Integration, IntegrationTrouble, WaitingEvent};
 pub use people::{ApiKey, ApiKeyAdd, Password, User, UserAdd};
 pub use stops::what_stops;
@@ -233,7 +233,7 @@ pub enum Reply {
     Servers {
         servers: Vec<Server>,
     },
-    Ring(Ring),
+    Ring(RingReport),
     Gateways {
         gateways: Vec<Gateway>,
         /// How many more there are, for which the answer has no room.

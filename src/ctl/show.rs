@@ -6,7 +6,7 @@ use limpet_link::time::rfc3339;
 use limpet_shared::{
     UnixMicros,
     admin::{
-        ApiKey, Device, DeviceDetail, Gateway, Integration, Reply, Request, Ring, Role, Server, TokenInfo, User,
+        ApiKey, Device, DeviceDetail, Gateway, Integration, Reply, Request, RingReport, Role, Server, TokenInfo, User,
         WaitingEvent,
     },
 };
@@ -121,7 +121,7 @@ fn servers_table(servers: &[Server], now: UnixMicros) -> String {
     out
 }
 
-fn ring_text(request: &Request, ring: &Ring) -> String {
+fn ring_text(request: &Request, ring: &RingReport) -> String {
     let mut out = String::new();
     if let Request::Ring { eui: Some(eui) } = request {
         // Writing to a String cannot fail.
@@ -423,7 +423,7 @@ mod tests {
 
     #[test]
     fn the_ring_says_who_has_a_gateway_and_why() {
-        let ring = Ring {
+        let ring = RingReport {
             epoch: 7,
             workers: vec![RingWorker { name: "w1".into(), weight: 100, share: 1.0 }],
             worker: Some("w1".into()),

@@ -20,7 +20,7 @@ pub struct GatewayAdd {
 
 /// The ring, and the choice for one gateway.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Ring {
+pub struct RingReport {
     /// Counted up with each change of the ring.
     pub epoch: u64,
     pub workers: Vec<RingWorker>,

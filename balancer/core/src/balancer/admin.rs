@@ -4,7 +4,7 @@ use alloc::{format, string::String, vec::Vec};
 
 use limpet_shared::{
     Eui64, Now,
-    admin::{ErrorKind, Gateway, Reply, Request, Ring, RingWorker, Server},
+    admin::{ErrorKind, Gateway, Reply, Request, RingReport, RingWorker, Server},
     link::{Drain, to_worker::Kind as ToWorker},
 };
 
@@ -68,10 +68,10 @@ impl Balancer {
         servers
     }
 
-    fn describe_ring(&self, eui: Option<Eui64>) -> Ring {
+    fn describe_ring(&self, eui: Option<Eui64>) -> RingReport {
         let shares = self.routing.ring().shares();
         let workers = shares.map(|(name, weight, share)| RingWorker { name: name.into(), weight, share }).collect();
-        let mut ring = Ring { epoch: self.routing.epoch(), workers, ..Ring::default() };
+        let mut ring = RingReport { epoch: self.routing.epoch(), workers, ..RingReport::default() };
         if let Some(eui) = eui {
             let order = self.routing.ring().order(eui, usize::MAX);
             ring.worker = order.first().map(|name| String::from(*name));

@@ -10,7 +10,7 @@ use limpet_shared::{
     admin::{Integration, Server},
 };
 
-use super::servers::view::{self, Ring, Row};
+use super::servers::view::{self, RingBar, Row};
 use crate::{
     Console,
     page::{Room, Tone, page, part},
@@ -32,7 +32,7 @@ struct Now {
     /// What fails besides.
     failing: Vec<String>,
     figures: Vec<Figure>,
-    ring: Ring,
+    ring: RingBar,
     /// None for who may not see them.
     servers: Vec<Row>,
 }

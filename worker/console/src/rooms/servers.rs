@@ -22,7 +22,7 @@ use crate::{
     page::{After, Room, Said, Tone, asked, page, part},
     visitor::{Admin, Visitor},
 };
-use view::{Ring, Row};
+use view::{RingBar, Row};
 
 pub(crate) use add::{add, ask_add};
 pub(crate) use remove::{ask_remove, remove};
@@ -34,7 +34,7 @@ const ROOM: Room = Room::Servers;
 #[derive(Template)]
 #[template(path = "servers_list.html")]
 struct List {
-    ring: Ring,
+    ring: RingBar,
     servers: Vec<Row>,
     /// Why there is no list.
     away: Option<String>,
@@ -96,7 +96,7 @@ async fn after(console: &Console, visitor: &Visitor, said: Said) -> Response {
 }
 
 async fn list(console: &Console) -> List {
-    let none = |away: String| List { ring: Ring::default(), servers: Vec::new(), away: Some(away) };
+    let none = |away: String| List { ring: RingBar::default(), servers: Vec::new(), away: Some(away) };
     match console.api.answer_or_ask(Request::Servers, "").await {
         Reply::Servers { servers } => {
             let (ring, servers) = view::of(&servers, limpet_api::now());

@@ -14,7 +14,7 @@ const WIDTH: f64 = 1000.0;
 
 /// The ring as one bar: each worker's share, in the order of the list.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ring {
+pub(crate) struct RingBar {
     pub slices: Vec<Slice>,
     /// The same in words.
     pub text: String,
@@ -75,10 +75,10 @@ pub(crate) struct May {
 }
 
 /// Balancers first, then workers by name.
-pub(crate) fn of(servers: &[Server], now: UnixMicros) -> (Ring, Vec<Row>) {
+pub(crate) fn of(servers: &[Server], now: UnixMicros) -> (RingBar, Vec<Row>) {
     let mut sorted: Vec<&Server> = servers.iter().collect();
     sorted.sort_by(|a, b| (a.role.as_str(), a.name.as_str()).cmp(&(b.role.as_str(), b.name.as_str())));
-    let mut ring = Ring::default();
+    let mut ring = RingBar::default();
     let (mut rows, mut from, mut words) = (Vec::new(), 0.0, Vec::new());
     for (number, server) in sorted.iter().filter(|server| server.role == "worker").enumerate() {
         // Shares come over the network; a bar must not grow out of its page.
