@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::AdminHandle,
+    admin_handle::AdminHandle,
     clock::Clock,
     config::BalancerConfig,
     driver::{Driver, Input, Parts, is_removed},

@@ -30,7 +30,7 @@ use crate::{
     udp::{Datagram, GatewaySocket},
 };
 
-mod admin;
+mod operators;
 
 /// Inputs and datagrams waited for at once; of datagrams no more are taken before timers have their turn.
 const BATCH: usize = 256;

@@ -18,7 +18,7 @@ use limpet_shared::{
 };
 use serde_json::json;
 
-use crate::{admin::AdminHandle, metrics::Metrics, registry::Registry, udp::GatewaySocket};
+use crate::{admin_handle::AdminHandle, metrics::Metrics, registry::Registry, udp::GatewaySocket};
 
 /// What the pages are made from.
 #[derive(Clone)]

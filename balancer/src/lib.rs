@@ -8,7 +8,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-mod admin;
+mod admin_handle;
 mod bound;
 mod clock;
 mod config;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub use admin::AdminHandle;
+pub use admin_handle::AdminHandle;
 pub use bound::{BalancerError, BoundBalancer};
 pub use config::{AckAt, BalancerConfig};
 pub use limpet_balancer_core::Route;

@@ -2,9 +2,9 @@
 //! is linked to, since these have no store; reads what all others have written; and tells its balancers what they
 //! must know of it. So every server knows all others, and no balancer talks to another.
 
-mod asked;
 mod may;
 mod merge;
+mod operators;
 
 use std::{
     collections::{HashMap, HashSet},

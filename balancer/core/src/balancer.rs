@@ -27,10 +27,10 @@ use crate::{
     workers::Workers,
 };
 
-mod admin;
 mod delivery;
 mod downlinks;
 mod links;
+mod operators;
 mod timers;
 mod uplinks;
 

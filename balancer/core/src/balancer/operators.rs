@@ -1,4 +1,4 @@
-//! Questions of operators that the balancer can answer itself.
+//! What operators ask of a balancer that it can answer itself.
 
 use alloc::{format, string::String, vec::Vec};
 

@@ -1,4 +1,4 @@
-//! Questions: answered here, by the link's authority, or by a worker.
+//! What operators ask of a balancer: answered here, by the link's authority, or by a worker.
 
 use std::time::Duration;
 
