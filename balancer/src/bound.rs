@@ -23,11 +23,12 @@ use crate::{
     driver::{Driver, Input, Parts, is_removed},
     holds,
     http::{self, Pages},
-    keep, links,
+    keep,
     metrics::Metrics,
     muted::Muted,
     registry::Registry,
     udp::{GatewaySocket, Queue},
+    worker_links,
 };
 
 /// Datagrams that were read and not looked at yet; more wait in the kernel.
@@ -158,7 +159,7 @@ impl BoundBalancer {
         let shut = Muted::new(self.parts.muted.clone(), self.parts.metrics.clone());
         let reader = tokio::spawn(self.parts.socket.clone().read(self.parts.clock, shut, self.datagrams));
         let server = self.parts.server.clone();
-        let workers = tokio::spawn(links::accept_all(server.clone(), self.inputs, stopped.clone()));
+        let workers = tokio::spawn(worker_links::accept_all(server.clone(), self.inputs, stopped.clone()));
         Driver::new(self.parts).run(stop).await;
         reader.abort();
         stopped.cancel();

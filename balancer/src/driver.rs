@@ -22,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Clock,
     holds::Holds,
-    links::Outbox,
     logs::{self, DropLog},
     metrics::Metrics,
     muted::Mutes,
     registry::Registry,
     udp::{Datagram, GatewaySocket},
+    worker_links::Outbox,
 };
 
 mod operators;

@@ -2,7 +2,7 @@
 //! crate owns the sockets and the clock.
 //!
 //! ```text
-//! udp ──────► driver (owns the core) ◄──────► links (one task per worker)
+//! udp ──────► driver (owns the core) ◄──────► worker_links (one task per worker)
 //!                  ▲        │
 //!    admin, http ──┘        └──► registry (routes, names), metrics, logs, keep (cluster.bin), holds (holds.txt)
 //! ```
@@ -16,12 +16,12 @@ mod driver;
 mod holds;
 mod http;
 mod keep;
-mod links;
 mod logs;
 mod metrics;
 mod muted;
 mod registry;
 mod udp;
+mod worker_links;
 
 use std::sync::Arc;
 

@@ -29,10 +29,10 @@ use crate::{
 
 mod delivery;
 mod downlinks;
-mod links;
 mod operators;
 mod timers;
 mod uplinks;
+mod worker_messages;
 
 /// After its start the balancer gives every worker its full share at once: there is no fleet to protect a newcomer's
 /// caches from, and gateways would only move twice.
