@@ -1,11 +1,11 @@
 //! The worker's links: one to every balancer, dialled again whenever it ends; and which of them a downlink takes.
 
 mod acks;
+mod advertised;
 mod clocks;
 mod dialling;
 mod routes;
 mod session;
-mod told;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,9 +34,9 @@ use crate::{
     pipeline::{Pipeline, Sweep},
     seams,
 };
+use advertised::Advertised;
 use clocks::Clocks;
 use routes::{Routes, Spread};
-use told::Told;
 
 /// An operator's question to a balancer is answered within this.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -100,7 +100,7 @@ pub struct Links {
     routes: Mutex<Routes>,
     spread: Mutex<Spread>,
     clocks: Mutex<Clocks>,
-    told: Mutex<Told>,
+    advertised: Mutex<Advertised>,
     /// How long frames take until they are stored.
     pub stored_after: StoredAfter,
     draining: AtomicBool,
@@ -133,7 +133,7 @@ pub enum Notice {
 
 impl Links {
     pub fn new(me: Introduction, identity: Identity, metrics: Metrics, notices: mpsc::Sender<Notice>) -> Arc<Self> {
-        let told = Mutex::new(Told::new(me.weight));
+        let advertised = Mutex::new(Advertised::new(me.weight));
         Arc::new(Self {
             me,
             metrics,
@@ -142,7 +142,7 @@ impl Links {
             routes: Mutex::default(),
             spread: Mutex::default(),
             clocks: Mutex::new(Clocks::new()),
-            told,
+            advertised,
             stored_after: StoredAfter::default(),
             draining: AtomicBool::new(false),
             asked: AtomicU64::new(0),
@@ -199,7 +199,7 @@ impl Links {
             software: env!("CARGO_PKG_VERSION").into(),
             http: self.me.http.clone(),
             started_at: self.me.started_at,
-            weight: Some(self.told.lock().weight.clone()),
+            weight: Some(self.advertised.lock().weight.clone()),
             linked: self.peers.lock().values().map(|peer| peer.instance).collect(),
             key: String::new(),
             network: self.me.network.id(),
@@ -222,21 +222,21 @@ impl Links {
 
     /// Tells every balancer whether this worker may get frames.
     pub fn set_ready(&self, ready: bool, reason: &str) {
-        let changed = self.told.lock().ready(ready, reason);
+        let changed = self.advertised.lock().ready(ready, reason);
         self.metrics.set_ready(ready);
         self.tell(changed);
     }
 
     /// Tells every balancer how many gateways this worker wants.
     pub fn advise(&self, advice: Advice) {
-        let changed = self.told.lock().load(advice);
+        let changed = self.advertised.lock().load(advice);
         self.tell(changed);
     }
 
     /// An operator wants this worker to get no frames, or frames again: all balancers follow what one was asked. Returns
     /// whether that is news.
     fn drained_by_operator(&self, drain: &Drain) -> bool {
-        let (weight, news) = self.told.lock().drained(drain);
+        let (weight, news) = self.advertised.lock().drained(drain);
         self.tell(Some(weight));
         news
     }
@@ -254,7 +254,7 @@ impl Links {
 
     /// What changed since Hello was written: it may have become ready, or been told to stop.
     fn catch_up(&self, control: &ControlSender<ToBalancer>) {
-        let weight = to_balancer::Kind::Weight(self.told.lock().weight.clone());
+        let weight = to_balancer::Kind::Weight(self.advertised.lock().weight.clone());
         let drain = self.is_draining().then_some(to_balancer::Kind::Drain(Drain { on: true, ..Drain::default() }));
         for kind in [Some(weight), drain].into_iter().flatten() {
             // A queue that is full or closed this early is of a link that ends now.
@@ -274,7 +274,7 @@ impl Links {
 
     /// An operator has asked for no more frames.
     pub fn is_drained(&self) -> bool {
-        self.told.lock().weight.drained == Some(true)
+        self.advertised.lock().weight.drained == Some(true)
     }
 
     /// Whether a balancer of this name has a link, whatever its address.
@@ -295,8 +295,8 @@ impl Links {
 
     /// Whether this worker says that it may get frames, and if not, why.
     pub fn readiness(&self) -> (bool, String) {
-        let told = self.told.lock();
-        (told.weight.ready, told.weight.reason.clone())
+        let advertised = self.advertised.lock();
+        (advertised.weight.ready, advertised.weight.reason.clone())
     }
 
     pub fn is_linked(&self) -> bool {

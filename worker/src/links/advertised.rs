@@ -5,7 +5,7 @@ use limpet_worker_core::load::Advice;
 
 /// The message as it was sent last, and what its one reason is made from.
 #[derive(Debug)]
-pub struct Told {
+pub struct Advertised {
     pub weight: Weight,
     not_ready: String,
     overload: String,
@@ -13,7 +13,7 @@ pub struct Told {
     taken_back: bool,
 }
 
-impl Told {
+impl Advertised {
     /// A worker of this weight that is not ready yet.
     pub fn new(weight: u32) -> Self {
         let reason = String::from("starting");
@@ -46,22 +46,22 @@ impl Told {
     }
 
     pub fn ready(&mut self, ready: bool, reason: &str) -> Option<Weight> {
-        self.changed(|told| {
-            told.weight.ready = ready;
-            told.not_ready = reason.to_owned();
+        self.changed(|this| {
+            this.weight.ready = ready;
+            this.not_ready = reason.to_owned();
         })
     }
 
     pub fn load(&mut self, advice: Advice) -> Option<Weight> {
-        self.changed(|told| {
-            told.weight.weight = advice.weight;
-            told.weight.spare = advice.spare;
-            told.weight.overloaded = advice.overloaded.is_some();
+        self.changed(|this| {
+            this.weight.weight = advice.weight;
+            this.weight.spare = advice.spare;
+            this.weight.overloaded = advice.overloaded.is_some();
             // Which of the signals is the worst may change all the time; the first one is reason enough.
-            if let Some(signal) = advice.overloaded.filter(|_| told.overload.is_empty()) {
-                told.overload = signal.to_string();
+            if let Some(signal) = advice.overloaded.filter(|_| this.overload.is_empty()) {
+                this.overload = signal.to_string();
             } else if advice.overloaded.is_none() {
-                told.overload.clear();
+                this.overload.clear();
             }
         })
     }
@@ -87,28 +87,28 @@ mod tests {
 
     #[test]
     fn only_what_changes_is_told_with_the_reason_that_counts() {
-        let mut told = Told::new(80);
+        let mut advertised = Advertised::new(80);
         let advice = |overloaded| Advice { weight: 80, overloaded, spare: false };
-        assert_eq!(told.load(advice(None)), None);
-        let ready = told.ready(true, "").unwrap();
+        assert_eq!(advertised.load(advice(None)), None);
+        let ready = advertised.ready(true, "").unwrap();
         assert_eq!((ready.number, ready.weight, ready.reason.as_str()), (2, 80, ""));
-        assert_eq!(told.ready(true, ""), None);
-        let overloaded = told.load(advice(Some(Signal::Cpu))).unwrap();
+        assert_eq!(advertised.ready(true, ""), None);
+        let overloaded = advertised.load(advice(Some(Signal::Cpu))).unwrap();
         assert_eq!((overloaded.overloaded, overloaded.reason.as_str()), (true, "the processors are busy"));
-        assert_eq!(told.load(advice(Some(Signal::Late))), None, "another reason is no news");
-        assert_eq!(told.ready(false, "the store does not answer").unwrap().reason, "the store does not answer");
-        assert_eq!(told.ready(true, "").unwrap().reason, "the processors are busy");
-        assert_eq!(told.load(advice(None)).unwrap().reason, "");
-        let number = told.weight.number;
-        assert_eq!(told.drained(&Drain::default()).0.number, number + 1);
+        assert_eq!(advertised.load(advice(Some(Signal::Late))), None, "another reason is no news");
+        assert_eq!(advertised.ready(false, "the store does not answer").unwrap().reason, "the store does not answer");
+        assert_eq!(advertised.ready(true, "").unwrap().reason, "the processors are busy");
+        assert_eq!(advertised.load(advice(None)).unwrap().reason, "");
+        let number = advertised.weight.number;
+        assert_eq!(advertised.drained(&Drain::default()).0.number, number + 1);
     }
 
     #[test]
     fn a_drain_that_an_operator_has_ended_does_not_come_back_with_a_balancer_that_remembers_it() {
         let (asked, remembered) = (Drain { on: true, remembered: false }, Drain { on: true, remembered: true });
-        let mut told = Told::new(80);
+        let mut advertised = Advertised::new(80);
         let mut drained = |drain| {
-            let (weight, news) = told.drained(&drain);
+            let (weight, news) = advertised.drained(&drain);
             (weight.drained, news)
         };
         assert_eq!(drained(remembered.clone()), (Some(true), true), "it outlives a restart");
