@@ -10,7 +10,7 @@ use std::{
 
 use limpet_store::{
     OpenError,
-    moving::{self, Counters, Exported, Imported, MovingError, Progress, Summary, Told},
+    moving::{self, Counters, Exported, Imported, MovingError, Progress, Report, Summary},
 };
 use serde::Serialize;
 
@@ -36,7 +36,7 @@ pub async fn export(file: &Path, url: &str, json: bool) -> Result<String, CtlMov
         return Err(CtlMovingError::NoStore(folder.into()));
     }
     let (store, shown, began) = (limpet_store::open(url).await?, Shown::new(), Instant::now());
-    let exported = moving::export(&*store, file, &|told| shown.tell(told)).await;
+    let exported = moving::export(&*store, file, &|report| shown.show(report)).await;
     shown.end();
     let exported = exported?;
     if json {
@@ -61,9 +61,9 @@ pub async fn import(file: &Path, url: &str, counters: Counters, json: bool) -> R
     named(file)?;
     let shown = Shown::new();
     // Opening makes an empty store; nothing is made for a file that is no good.
-    let checked = moving::check(file, &|told| shown.tell(told)).inspect_err(|_| shown.end())?;
+    let checked = moving::check(file, &|report| shown.show(report)).inspect_err(|_| shown.end())?;
     let (store, began) = (limpet_store::open(url).await.inspect_err(|_| shown.end())?, Instant::now());
-    let imported = moving::import(&*store, &checked, counters, &|told| shown.tell(told)).await;
+    let imported = moving::import(&*store, &checked, counters, &|report| shown.show(report)).await;
     shown.end();
     let imported = imported?;
     if json {
@@ -139,14 +139,14 @@ impl Shown {
         Self { terminal, every, state: Mutex::new(state) }
     }
 
-    fn tell(&self, told: Told) {
+    fn show(&self, report: Report) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match told {
-            Told::Note(note) => {
+        match report {
+            Report::Note(note) => {
                 state.close();
                 say(&format!("{note}\n"));
             }
-            Told::Progress(progress) => {
+            Report::Progress(progress) => {
                 let now = Instant::now();
                 if state.step != progress.step {
                     (state.step, state.began, state.from) = (progress.step, now, progress.done);

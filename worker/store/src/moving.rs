@@ -143,11 +143,11 @@ pub struct Progress {
 
 /// What is said while it goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Report {
     Progress(Progress),
     /// Something that people should know.
     Note(String),
 }
 
 /// Where that is said.
-pub type Tell<'a> = &'a (dyn Fn(Told) + Sync);
+pub type Reporter<'a> = &'a (dyn Fn(Report) + Sync);

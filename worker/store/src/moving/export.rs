@@ -8,7 +8,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    DeviceRecords, GatewayRecord, MovingError, PendingAfter, Progress, Tell, Told, at_work_until, now,
+    DeviceRecords, GatewayRecord, MovingError, PendingAfter, Progress, Report, Reporter, at_work_until, now,
     order::Unit,
     part::Part,
     patience::patiently,
@@ -37,7 +37,7 @@ pub struct Exported {
 }
 
 /// Writes everything into `file`, which must not exist. Until it is whole it is called `FILE.part`.
-pub async fn export(store: &dyn Store, file: &Path, tell: Tell<'_>) -> Result<Exported, MovingError> {
+pub async fn export(store: &dyn Store, file: &Path, report: Reporter<'_>) -> Result<Exported, MovingError> {
     if let Some(unfinished) = unfinished(store).await? {
         return Err(MovingError::Unfinished { sha256: unfinished.sha256 });
     }
@@ -50,9 +50,9 @@ pub async fn export(store: &dyn Store, file: &Path, tell: Tell<'_>) -> Result<Ex
     if plan.contents().is_empty() {
         return Err(MovingError::NothingToExport);
     }
-    let part = Part::open(file, &plan.settings, quiet_since.unwrap_or_default(), tell)?;
+    let part = Part::open(file, &plan.settings, quiet_since.unwrap_or_default(), report)?;
     let resumed = part.is_resumed();
-    let mut writing = Writing { store, plan: &plan, part, tell, done: 0 };
+    let mut writing = Writing { store, plan: &plan, part, report, done: 0 };
     match writing.everything().await {
         Ok(()) => Ok(Exported { summary: writing.part.finish(file)?, resumed, running }),
         Err(changed @ MovingError::Changed { .. }) => {
@@ -67,7 +67,7 @@ struct Writing<'a> {
     store: &'a dyn Store,
     plan: &'a Plan,
     part: Part,
-    tell: Tell<'a>,
+    report: Reporter<'a>,
     done: u64,
 }
 
@@ -107,7 +107,7 @@ impl Writing<'_> {
     fn step(&mut self, kind: Kind, units: u64) {
         self.done += units;
         let (kind, done, total) = (kind.plural(), self.done, self.plan.units());
-        (self.tell)(Told::Progress(Progress { step: "exporting", kind, done, total, unit: "records" }));
+        (self.report)(Report::Progress(Progress { step: "exporting", kind, done, total, unit: "records" }));
     }
 
     /// The part of a list that is not in the file yet.

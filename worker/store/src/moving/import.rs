@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Counters, IMPORT, MovingError, Progress, Tell, Told, now,
+    Counters, IMPORT, MovingError, Progress, Report, Reporter, now,
     order::Unit,
     patience::patiently,
     plan::Plan,
@@ -67,7 +67,7 @@ pub async fn import(
     store: &dyn Store,
     Checked { path, summary }: &Checked,
     counters: Counters,
-    tell: Tell<'_>,
+    report: Reporter<'_>,
 ) -> Result<Imported, MovingError> {
     let at_work = running(&store.servers().await?, now());
     if !at_work.is_empty() {
@@ -76,14 +76,14 @@ pub async fn import(
     let mut claim = claim(store, &summary.sha256, counters).await?;
     let resumed = claim.done > 0;
     if resumed {
-        tell(Told::Note(format!(
+        report(Report::Note(format!(
             "going on with an unfinished import, at line {} of {}",
             claim.done + 1,
             summary.lines
         )));
     }
     let mut units = Units::open(path, counters)?;
-    write(store, &mut units, &mut claim, summary.lines, tell).await?;
+    write(store, &mut units, &mut claim, summary.lines, report).await?;
     if hex::encode(units.all.finalize()) != summary.sha256 {
         let what = "it was changed while it was being imported; the store holds parts of both".into();
         return Err(MovingError::File { path: path.clone(), what });
@@ -138,7 +138,7 @@ async fn write(
     units: &mut Units,
     claim: &mut Unfinished,
     total: u64,
-    tell: Tell<'_>,
+    report: Reporter<'_>,
 ) -> Result<(), MovingError> {
     let (mut noted, mut since) = (Instant::now(), 0);
     let stored = claim.done;
@@ -160,7 +160,7 @@ async fn write(
         while let Some(done) = writes.next().await {
             claim.done = claim.done.max(done?);
             let (kind, done) = (section.plural(), claim.done);
-            tell(Told::Progress(Progress { step: "importing", kind, done, total, unit: "lines" }));
+            report(Report::Progress(Progress { step: "importing", kind, done, total, unit: "lines" }));
             since += 1;
             if claim.done > stored && (since >= NOTE_UNITS || noted.elapsed() > NOTE_EVERY) {
                 let note = encode(claim)?;

@@ -12,7 +12,7 @@ use limpet_shared::UnixMicros;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{
-    MovingError, Tell, Told,
+    MovingError, Report, Reporter,
     order::{Misplaced, Order, Position, Unit},
     read::{Lines, failed},
     record::Record,
@@ -48,7 +48,7 @@ impl Part {
         file: &Path,
         settings: &[(String, Vec<u8>)],
         quiet_since: UnixMicros,
-        tell: Tell<'_>,
+        report: Reporter<'_>,
     ) -> Result<Self, MovingError> {
         let mut name = file.as_os_str().to_owned();
         name.push(".part");
@@ -61,7 +61,7 @@ impl Part {
             match left_behind(&path, &file, settings, quiet_since) {
                 Ok(usable) => left = usable,
                 Err(why) => {
-                    tell(Told::Note(format!("{} is not gone on with: {why}", path.display())));
+                    report(Report::Note(format!("{} is not gone on with: {why}", path.display())));
                     // A new file, for the time of its making counts.
                     fs::remove_file(&path).map_err(failed(&path))?;
                     file = lock(&path, open().map_err(failed(&path))?)?;
@@ -74,7 +74,7 @@ impl Part {
         let resumed = left.order.last.as_ref().map(|last| last.unit.clone());
         if resumed.is_some() {
             let lines = left.tally.lines;
-            tell(Told::Note(format!("going on with {}, which has {lines} lines already", path.display())));
+            report(Report::Note(format!("going on with {}, which has {lines} lines already", path.display())));
         }
         let Left { tally, order, .. } = left;
         Ok(Self { path, file: BufWriter::with_capacity(BUFFER, file), tally, order, line: Vec::new(), resumed })

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    MovingError, Progress, Tell, Told,
+    MovingError, Progress, Report, Reporter,
     order::Order,
     record::{FORMAT, Header, Kind, Record, Trailer, VERSION},
     tally::{Summary, Tally},
@@ -75,7 +75,7 @@ pub struct Checked {
 
 /// Reads the whole file and says what it is, or what is wrong with it: every line can be read, stands where it must, and
 /// counts and checksums are those of the last line.
-pub fn check(path: &Path, tell: Tell<'_>) -> Result<Checked, MovingError> {
+pub fn check(path: &Path, report: Reporter<'_>) -> Result<Checked, MovingError> {
     let total = path.metadata().map_err(|source| MovingError::Io { path: path.into(), source })?.len();
     let mut lines = Lines::open(path)?;
     let (mut order, mut tally) = (Order::default(), Tally::new());
@@ -95,7 +95,7 @@ pub fn check(path: &Path, tell: Tell<'_>) -> Result<Checked, MovingError> {
         }
         tally.add(&record, &lines.line).map_err(|what| lines.wrong(what))?;
         let kind = record.kind().plural();
-        tell(Told::Progress(Progress { step: "checking", kind, done: tally.bytes, total, unit: "bytes" }));
+        report(Report::Progress(Progress { step: "checking", kind, done: tally.bytes, total, unit: "bytes" }));
     }
     let what = match lines.number {
         0 => "the file is empty".into(),

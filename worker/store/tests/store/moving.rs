@@ -15,7 +15,7 @@ use limpet_store::{
     FrameStore, Freshness, MemoryStore, SqliteStore, Store,
     conformance::Samples,
     fault::{FaultStore, Faults},
-    moving::{self, Counters, DEFAULT_SKIP, MovingError, Told, check, export},
+    moving::{self, Counters, DEFAULT_SKIP, MovingError, Report, check, export},
 };
 
 /// What an operator does.
@@ -23,14 +23,14 @@ async fn import(
     store: &dyn Store,
     file: &Path,
     counters: Counters,
-    tell: moving::Tell<'_>,
+    report: moving::Reporter<'_>,
 ) -> Result<moving::Imported, MovingError> {
-    moving::import(store, &check(file, tell)?, counters, tell).await
+    moving::import(store, &check(file, report)?, counters, report).await
 }
 
 const DEVICES: u32 = 300;
 
-fn quiet(_: Told) {}
+fn quiet(_: Report) {}
 
 /// A network in memory, and a folder for files.
 pub async fn network() -> (Arc<MemoryStore>, tempfile::TempDir) {
@@ -116,14 +116,14 @@ async fn what_is_out_of_date_or_of_another_network_is_not_gone_on_with() {
     let bytes = fs::read(&whole).unwrap();
     let part = folder.path().join("file.part");
     let notes = std::sync::Mutex::new(Vec::new());
-    let tell = |told| {
-        if let Told::Note(note) = told {
+    let report = |report| {
+        if let Report::Note(note) = report {
             notes.lock().unwrap().push(note);
         }
     };
     let (other, _) = network().await;
     fs::write(&part, &bytes[..bytes.len() / 2]).unwrap();
-    let of_other = export(&*other, &folder.path().join("file"), &tell).await.unwrap();
+    let of_other = export(&*other, &folder.path().join("file"), &report).await.unwrap();
     assert!(!of_other.resumed && of_other.summary.content != original.summary.content);
     assert!(notes.lock().unwrap().pop().unwrap().contains("of another store"));
     fs::remove_file(folder.path().join("file")).unwrap();
@@ -131,7 +131,7 @@ async fn what_is_out_of_date_or_of_another_network_is_not_gone_on_with() {
     fs::write(&part, &bytes[..bytes.len() / 2]).unwrap();
     let server = Server { name: "w1".into(), seen_at: now(), ..Server::default() };
     limpet_store::Membership::heartbeat(&*store, &server).await.unwrap();
-    let anew = export(&*store, &folder.path().join("file"), &tell).await.unwrap();
+    let anew = export(&*store, &folder.path().join("file"), &report).await.unwrap();
     assert_eq!((anew.resumed, anew.running, anew.summary), (false, vec!["w1".to_owned()], original.summary));
     assert!(notes.lock().unwrap().pop().unwrap().contains("servers have run since"));
 }
@@ -265,16 +265,16 @@ async fn an_unfinished_import_of_another_file_is_named() {
 async fn progress_is_told() {
     let (store, folder) = network().await;
     let last = AtomicU64::new(0);
-    let tell = |told| {
-        if let Told::Progress(progress) = told {
+    let report = |report| {
+        if let Report::Progress(progress) = report {
             assert!(progress.done <= progress.total, "{progress:?}");
             last.store(progress.total - progress.done, Ordering::Relaxed);
         }
     };
     let file = folder.path().join("a");
-    export(&*store, &file, &tell).await.unwrap();
+    export(&*store, &file, &report).await.unwrap();
     assert_eq!(last.load(Ordering::Relaxed), 0);
-    import(&*MemoryStore::new(), &file, Counters::Keep, &tell).await.unwrap();
+    import(&*MemoryStore::new(), &file, Counters::Keep, &report).await.unwrap();
     assert_eq!(last.load(Ordering::Relaxed), 0);
 }
 
