@@ -52,9 +52,9 @@ pub struct Gateway {
     /// What its TX_ACKs have shown.
     pub answers: Answers,
     /// When a worker was told last that it is there, and under which address.
-    told: Option<(Duration, SocketAddr)>,
+    worker_told: Option<(Duration, SocketAddr)>,
     /// When all workers were told last that it asked for downlinks here.
-    asked_told: Option<Duration>,
+    all_told: Option<Duration>,
     /// What it may send: from where it has been all along, and in its name from anywhere else. So who speaks in its name
     /// cannot silence it.
     limits: [Limits; 2],
@@ -96,15 +96,15 @@ pub struct Rejected {
 
 /// What is to be done after a datagram was let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct Admitted {
     /// Its worker must be told, for the first time or again.
-    pub tell: bool,
+    pub tell_worker: bool,
     /// Where it was before it moved.
     pub moved_from: Option<SocketAddr>,
     /// Its downlinks go to another address than before.
     pub rerouted: bool,
     /// All workers must be told that it has asked for downlinks.
-    pub asked: bool,
+    pub tell_all: bool,
     /// A guest that had to make room.
     pub evicted: Option<Eui64>,
     /// Another address is held for it now, or none any more.
@@ -156,10 +156,10 @@ impl Gateways {
         source: Source,
         knowledge: &Knowledge,
         config: &Config,
-    ) -> Result<Heard, Refusal> {
+    ) -> Result<Admitted, Refusal> {
         let policy = knowledge.policy(header.gateway);
         let known = policy.is_some();
-        let mut heard = Heard::default();
+        let mut admitted = Admitted::default();
         let gateway = if known {
             let holds = &mut self.holds;
             self.known.entry(header.gateway).or_insert_with(|| {
@@ -174,7 +174,7 @@ impl Gateways {
                 return Err(DropReason::UnknownGateway.into());
             }
             if self.guests.touch(&header.gateway).is_none() {
-                heard.evicted = self.guests.insert(header.gateway, Gateway::default()).map(|(eui, _)| eui);
+                admitted.evicted = self.guests.insert(header.gateway, Gateway::default()).map(|(eui, _)| eui);
             }
             self.guests.peek_mut(&header.gateway).ok_or(DropReason::UnknownGateway)?
         };
@@ -183,12 +183,12 @@ impl Gateways {
             gateway.addresses.permit(policy, address, now.mono)?;
         }
         gateway.within_limits(now.mono, address, cost, config)?;
-        heard.held = gateway.addresses.hold(policy, address, now.mono);
-        gateway.hear(now, header, source, &mut heard);
+        admitted.held = gateway.addresses.hold(policy, address, now.mono);
+        gateway.hear(now, header, source, &mut admitted);
         if policy == Some(&AddressPolicy::Off) {
-            heard.moved_from = None;
+            admitted.moved_from = None;
         }
-        Ok(heard)
+        Ok(admitted)
     }
 
     /// An address that an earlier run has held: as if the gateway had been heard there now.
@@ -301,23 +301,23 @@ impl Gateway {
         Ok(())
     }
 
-    fn hear(&mut self, now: Now, header: &Header, source: Source, heard: &mut Heard) {
-        let (told_at, told) = self.told.unwrap_or((now.mono, source.address));
+    fn hear(&mut self, now: Now, header: &Header, source: Source, admitted: &mut Admitted) {
+        let (told_at, told) = self.worker_told.unwrap_or((now.mono, source.address));
         let moved = told.ip() != source.address.ip() && now.mono >= told_at + MOVED_EVERY;
-        heard.moved_from = moved.then_some(told);
-        heard.tell = self.told.is_none() || moved || now.mono >= told_at + SEEN_EVERY;
-        if heard.tell {
-            self.told = Some((now.mono, source.address));
+        admitted.moved_from = moved.then_some(told);
+        admitted.tell_worker = self.worker_told.is_none() || moved || now.mono >= told_at + SEEN_EVERY;
+        if admitted.tell_worker {
+            self.worker_told = Some((now.mono, source.address));
         }
         if header.kind == UpKind::PushData {
             self.addresses.pushed(source.address.ip(), now.mono);
         }
         if header.kind == UpKind::PullData {
-            heard.rerouted = self.addresses.pulled(source, header.version, now.mono);
-            let pause = if heard.rerouted { MOVED_EVERY } else { ASKED_EVERY };
-            heard.asked = self.asked_told.is_none_or(|at| now.mono >= at + pause);
-            if heard.asked {
-                self.asked_told = Some(now.mono);
+            admitted.rerouted = self.addresses.pulled(source, header.version, now.mono);
+            let pause = if admitted.rerouted { MOVED_EVERY } else { ASKED_EVERY };
+            admitted.tell_all = self.all_told.is_none_or(|at| now.mono >= at + pause);
+            if admitted.tell_all {
+                self.all_told = Some(now.mono);
             }
         }
         self.version = header.version;

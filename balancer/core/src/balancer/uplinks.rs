@@ -53,34 +53,34 @@ impl Balancer {
     /// Lets the gateway in and tells whom it concerns.
     fn hear(&mut self, now: Now, read: Now, (header, cost): (&Header, Cost), source: Source) -> Result<(), DropReason> {
         let gateway = header.gateway;
-        let heard = match self.gateways.hear(read, (header, cost), source, &self.knowledge, &self.config) {
-            Ok(heard) => heard,
+        let admitted = match self.gateways.hear(read, (header, cost), source, &self.knowledge, &self.config) {
+            Ok(admitted) => admitted,
             Err(refusal) => {
                 self.refused(read, gateway, source, refusal);
                 return Err(refusal.reason);
             }
         };
         self.event(Event::Received { kind: header::label(header.kind) });
-        if let Some(address) = heard.held {
+        if let Some(address) = admitted.held {
             self.push(Action::Hold { gateway, address });
         }
-        if let Some(evicted) = heard.evicted {
+        if let Some(evicted) = admitted.evicted {
             self.push(Action::Unpublish { gateway: evicted });
         }
-        if let Some(from) = heard.moved_from {
+        if let Some(from) = admitted.moved_from {
             self.event(Event::GatewayMoved { gateway, from, to: source.address });
         }
-        if heard.asked {
+        if admitted.tell_all {
             self.sightings.add(gateway, now.mono);
             self.tell_sightings(now);
         }
         let worker = self.worker_of(gateway);
         // Not the epoch of the choice: a redelivery may have made that before.
         let published = self.gateways.get(gateway).and_then(|entry| entry.published);
-        if heard.tell || heard.rerouted || published != Some(self.routing.epoch()) {
+        if admitted.tell_worker || admitted.rerouted || published != Some(self.routing.epoch()) {
             self.publish(gateway, worker);
         }
-        if heard.tell
+        if admitted.tell_worker
             && let Some(worker) = worker
         {
             let (address, version) = (alloc::format!("{}", source.address), u32::from(header.version));
