@@ -49,7 +49,7 @@ pub enum Verdict {
 
 /// A frame whose MIC is right, as it was heard.
 #[derive(Clone, Copy, Debug)]
-pub struct Heard {
+pub struct VerifiedFrame {
     /// The 32-bit FCntUp that verified.
     pub fcnt: u32,
     pub confirmed: bool,
@@ -62,7 +62,7 @@ pub struct Heard {
     pub swept: bool,
 }
 
-impl Heard {
+impl VerifiedFrame {
     /// Whether it is of a time before the session, or before its device started again, whatever its MIC says: a session
     /// activated anew, or with a counter that started again, may have the keys and the counters of what was. A frame that is just
     /// coming in may seem to come before by what clocks differ; one that the sweep finds is not given that.
@@ -109,21 +109,21 @@ pub fn pick<'a>(rows: &'a [SessionRow], frame: &DataFrame<'_>) -> Option<(&'a Se
 }
 
 /// Step 4. `relaxed`: the device's owner allows counters that start again.
-pub fn judge(row: &SessionRow, heard: &Heard, relaxed: bool) -> Verdict {
-    let (session, fcnt) = (&row.session, heard.fcnt);
+pub fn judge(row: &SessionRow, frame: &VerifiedFrame, relaxed: bool) -> Verdict {
+    let (session, fcnt) = (&row.session, frame.fcnt);
     let in_slot = matches!(session.slot.kind, SlotKind::Up(f) | SlotKind::AckAgain(f) if f == fcnt);
     if in_slot {
-        return judge_in_slot(row, heard, relaxed);
+        return judge_in_slot(row, frame, relaxed);
     }
-    if heard.is_before(session) {
+    if frame.is_before(session) {
         return Verdict::Outdated;
     }
-    if session.seen.is_highest(fcnt) && heard.received_at >= session.seen.high_at + REPEAT_AFTER {
-        return judge_again(session.seen.high_mic, session, heard, relaxed);
+    if session.seen.is_highest(fcnt) && frame.received_at >= session.seen.high_at + REPEAT_AFTER {
+        return judge_again(session.seen.high_mic, session, frame, relaxed);
     }
-    let later = heard.received_at > session.seen.high_at + CLOCK_SKEW;
+    let later = frame.received_at > session.seen.high_at + CLOCK_SKEW;
     match session.seen.standing(fcnt) {
-        Standing::Next if heard.was_before(session.seen.high_at, CLOCK_SKEW) => Verdict::Outdated,
+        Standing::Next if frame.was_before(session.seen.high_at, CLOCK_SKEW) => Verdict::Outdated,
         Standing::Next => Verdict::Accept(Acceptance::New),
         Standing::Overtaken if !later => Verdict::Accept(Acceptance::Overtaken),
         Standing::Overtaken | Standing::Taken if relaxed && later => Verdict::Accept(Acceptance::Restarted),
@@ -133,26 +133,26 @@ pub fn judge(row: &SessionRow, heard: &Heard, relaxed: bool) -> Verdict {
     }
 }
 
-fn judge_in_slot(row: &SessionRow, heard: &Heard, relaxed: bool) -> Verdict {
+fn judge_in_slot(row: &SessionRow, frame: &VerifiedFrame, relaxed: bool) -> Verdict {
     let slot = &row.session.slot;
     if row.marks.out < slot.number {
         return Verdict::Finish;
     }
-    if heard.received_at < slot.received_at + REPEAT_AFTER {
+    if frame.received_at < slot.received_at + REPEAT_AFTER {
         return Verdict::AlreadyOut;
     }
-    judge_again(slot.mic, &row.session, heard, relaxed)
+    judge_again(slot.mic, &row.session, frame, relaxed)
 }
 
 /// An accepted counter, heard so much later that its device must have sent it again. `mic`: of the frame that was accepted.
-fn judge_again(mic: Option<[u8; 4]>, session: &Session, heard: &Heard, relaxed: bool) -> Verdict {
-    let is_highest = session.seen.is_highest(heard.fcnt);
-    if mic.is_some_and(|mic| mic != heard.mic) {
+fn judge_again(mic: Option<[u8; 4]>, session: &Session, frame: &VerifiedFrame, relaxed: bool) -> Verdict {
+    let is_highest = session.seen.is_highest(frame.fcnt);
+    if mic.is_some_and(|mic| mic != frame.mic) {
         // Another frame: the first after every start, of a device that keeps no counter.
-        let starts = is_highest || heard.received_at > session.seen.high_at + CLOCK_SKEW;
+        let starts = is_highest || frame.received_at > session.seen.high_at + CLOCK_SKEW;
         return if relaxed && starts { Verdict::Accept(Acceptance::Restarted) } else { Verdict::Replay };
     }
-    if heard.confirmed && is_highest { Verdict::Accept(Acceptance::AckAgain) } else { Verdict::Retransmission }
+    if frame.confirmed && is_highest { Verdict::Accept(Acceptance::AckAgain) } else { Verdict::Retransmission }
 }
 
 /// Whether the event before the next one may be in the pending table (`p` of the model): the next one then looks there

@@ -7,7 +7,7 @@ use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
     model::{DeviceContext, SessionRow},
     seen::CLOCK_SKEW,
-    uplink::{self, Acceptance, Heard, Uplink, Verdict},
+    uplink::{self, Acceptance, Uplink, Verdict, VerifiedFrame},
 };
 
 use super::{EMIT_LIMIT, Flow, Pipeline, TAKE_OVER_AFTER, deciding::Decision, owners::Word, work::Transmission};
@@ -30,11 +30,11 @@ impl Pipeline {
         };
         let (confirmed, mic, received_at) = (frame.confirmed, frame.mic, copies.received_at());
         let now = self.now_of_first(copies);
-        let heard = Heard { fcnt, confirmed, mic, received_at, now, swept: copies.swept };
-        if heard.finds_clocks_apart(&row.session) {
+        let verified = VerifiedFrame { fcnt, confirmed, mic, received_at, now, swept: copies.swept };
+        if verified.finds_clocks_apart(&row.session) {
             self.note_clocks(&row, now);
         }
-        let judge = |relaxed| uplink::judge(&row, &heard, relaxed);
+        let judge = |relaxed| uplink::judge(&row, &verified, relaxed);
         // Nearly all copies end here, so their device is not read; what it allows makes no difference to these.
         match judge(false) {
             Verdict::AlreadyOut => return Ok(self.verdict("duplicate", &row)),

@@ -15,7 +15,7 @@ use limpet_store::{Freshness, StoreError};
 use limpet_worker_core::{
     model::{DedupKey, SessionRow},
     seen::CLOCK_SKEW,
-    uplink::{self, Heard, Verdict},
+    uplink::{self, Verdict, VerifiedFrame},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -215,9 +215,9 @@ impl Pipeline {
                 let resolved = uplink::pick(rows, &frame).is_none_or(|(row, fcnt)| {
                     let (mic, received_at) = (frame.mic, copies.received_at());
                     let now = self.now_of(first);
-                    let heard = Heard { fcnt, confirmed: false, mic, received_at, now, swept: true };
+                    let verified = VerifiedFrame { fcnt, confirmed: false, mic, received_at, now, swept: true };
                     // Whether its owner allows it to be a restart is judged when it is settled.
-                    let verdict = uplink::judge(row, &heard, true);
+                    let verdict = uplink::judge(row, &verified, true);
                     !matches!(verdict, Verdict::Finish | Verdict::Accept(_))
                 });
                 if resolved {
