@@ -55,7 +55,7 @@ struct GatewayTag {
 
 /// Where a frame was heard.
 #[derive(Clone, Copy)]
-pub struct Heard {
+pub struct RegionMatch {
     pub region: &'static Region,
     /// The data rate's index in the region.
     pub data_rate: u8,
@@ -91,18 +91,18 @@ impl Regions {
         gateway: Eui64,
         frequency: u32,
         modulation: &Modulation,
-    ) -> limpet_store::Result<Result<Heard, RegionError>> {
+    ) -> limpet_store::Result<Result<RegionMatch, RegionError>> {
         Ok(self.fitting(&self.tag(store, gateway).await?, frequency, modulation))
     }
 
-    fn fitting(&self, tag: &GatewayTag, frequency: u32, modulation: &Modulation) -> Result<Heard, RegionError> {
+    fn fitting(&self, tag: &GatewayTag, frequency: u32, modulation: &Modulation) -> Result<RegionMatch, RegionError> {
         if !tag.known && !self.accept_unknown_gateways {
             return Err(RegionError::UnknownGateway);
         }
         let mut fitting = self.configured.iter().copied().filter_map(|region| {
             let data_rate = region.uplink_data_rate(modulation)?;
             let tagged = tag.region.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(region.name()));
-            (tagged && region.accepts(region.snap(frequency, modulation), data_rate)).then_some(Heard {
+            (tagged && region.accepts(region.snap(frequency, modulation), data_rate)).then_some(RegionMatch {
                 region,
                 data_rate,
                 location: tag.location,

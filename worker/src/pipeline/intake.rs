@@ -13,7 +13,7 @@ use limpet_worker_core::{
 };
 
 use super::{Pipeline, work::Turn};
-use crate::regions::Heard;
+use crate::regions::RegionMatch;
 
 /// A packet that is worth asking the store about its gateway.
 struct Packet {
@@ -60,12 +60,12 @@ impl Pipeline {
     ) -> Option<(Reception, Option<Turn>)> {
         let ask = || self.regions.of(&*self.store, frame.gateway, rxpk.freq, &modulation);
         match self.until_stored("gateway", ask).await.map_err(|e| e.reason()) {
-            Ok(heard) => {
+            Ok(matched) => {
                 // Once, so that all that follows agrees: copies, RX1 and events.
-                if let Some(modulation) = heard.region.modulation(heard.data_rate) {
-                    rxpk.freq = heard.region.snap(rxpk.freq, &modulation);
+                if let Some(modulation) = matched.region.modulation(matched.data_rate) {
+                    rxpk.freq = matched.region.snap(rxpk.freq, &modulation);
                 }
-                Some((to_reception((balancer, frame), rxpk, heard), turn))
+                Some((to_reception((balancer, frame), rxpk, matched), turn))
             }
             Err(reason) => {
                 self.dropped(reason, frame.gateway);
@@ -118,8 +118,8 @@ impl Pipeline {
     }
 }
 
-fn to_reception((balancer, frame): (u64, &UplinkFrame), rxpk: Rxpk, heard: Heard) -> Reception {
-    let Heard { region, data_rate, location } = heard;
+fn to_reception((balancer, frame): (u64, &UplinkFrame), rxpk: Rxpk, matched: RegionMatch) -> Reception {
+    let RegionMatch { region, data_rate, location } = matched;
     let signal = rxpk.signal();
     // The antenna is handed back with a downlink only if the gateway named it.
     let antenna = rxpk.ant.or(rxpk.ants.first().copied()).or(rxpk.rsig.first().map(|_| signal.antenna));
