@@ -11,11 +11,11 @@ use crate::action::{DropReason, Source};
 pub const EXPIRES: Duration = Duration::from_secs(90);
 /// Downlinks of one gateway go to so many addresses at most: where it has been all along, where it has moved to, and one more
 /// for who only says so.
-pub const MOST_WAYS: usize = 3;
+pub const MOST_PULLERS: usize = 3;
 
 /// A source that asks for a gateway's downlinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct Puller {
     pub source: Source,
     /// The GWMP version of its PULL_DATA: what it reads. Another one that asks in the gateway's name does not change it.
     pub version: u8,
@@ -29,7 +29,7 @@ pub struct Addresses {
     pulls_from: Option<(IpAddr, Duration)>,
     pushes_from: Option<(IpAddr, Duration)>,
     /// Sources of its PULL_DATA, the last one first, and when each came.
-    asked: Vec<(Way, Duration)>,
+    asked: Vec<(Puller, Duration)>,
     /// The address that is held for it, and when it was heard from there.
     held: Option<(IpAddr, Duration)>,
 }
@@ -79,10 +79,10 @@ impl Addresses {
         settle(&mut self.pulls_from, address, now);
         let rerouted = self.last_asked().is_none_or(|before| before != source);
         self.asked.retain(|(other, at)| other.source.address != source.address && now < *at + EXPIRES);
-        if self.asked.len() >= MOST_WAYS {
+        if self.asked.len() >= MOST_PULLERS {
             self.asked.remove(self.leaves_for(address));
         }
-        self.asked.insert(0, (Way { source, version }, now));
+        self.asked.insert(0, (Puller { source, version }, now));
         rerouted
     }
 
@@ -90,15 +90,15 @@ impl Addresses {
     /// pulling nor pushing from, or else the older one.
     fn leaves_for(&self, address: IpAddr) -> usize {
         let places = [self.pulls_from, self.pushes_from];
-        let is_place = |other: &Way| places.iter().flatten().any(|(place, _)| *place == other.source.address.ip());
+        let is_place = |other: &Puller| places.iter().flatten().any(|(place, _)| *place == other.source.address.ip());
         let own = self.asked.iter().rposition(|(other, _)| other.source.address.ip() == address);
         let stranger = || self.asked.iter().rposition(|(other, _)| !is_place(other));
-        own.or_else(stranger).unwrap_or(MOST_WAYS - 1)
+        own.or_else(stranger).unwrap_or(MOST_PULLERS - 1)
     }
 
     /// The last source that asked for downlinks.
     pub fn last_asked(&self) -> Option<Source> {
-        self.asked.first().map(|(way, _)| way.source)
+        self.asked.first().map(|(puller, _)| puller.source)
     }
 
     /// When downlinks were asked for last.
@@ -108,25 +108,29 @@ impl Addresses {
 
     /// Where downlinks go: all sources that have asked lately. The first is the gateway as far as anybody can know: it is where
     /// it has been pulling all along, or else who asked last. The others follow, the last one first.
-    pub fn ways(&self, now: Duration) -> impl Iterator<Item = Way> {
-        let live = move |(_, at): &&(Way, Duration)| now < *at + EXPIRES;
+    pub fn pullers(&self, now: Duration) -> impl Iterator<Item = Puller> {
+        let live = move |(_, at): &&(Puller, Duration)| now < *at + EXPIRES;
         let home = self.pulls_from.map(|(home, _)| home);
-        let first =
-            self.asked.iter().filter(live).position(|(way, _)| Some(way.source.address.ip()) == home).unwrap_or(0);
-        let lately = move || self.asked.iter().filter(live).map(|(way, _)| *way);
-        let others = lately().enumerate().filter(move |(index, _)| *index != first).map(|(_, way)| way);
+        let first = self
+            .asked
+            .iter()
+            .filter(live)
+            .position(|(puller, _)| Some(puller.source.address.ip()) == home)
+            .unwrap_or(0);
+        let lately = move || self.asked.iter().filter(live).map(|(puller, _)| *puller);
+        let others = lately().enumerate().filter(move |(index, _)| *index != first).map(|(_, puller)| puller);
         lately().nth(first).into_iter().chain(others)
     }
 
     /// Whether it pulls from there, as far as anybody can know.
     pub fn pulls_from(&self, address: IpAddr, now: Duration) -> bool {
-        self.ways(now).next().is_some_and(|way| way.source.address.ip() == address)
+        self.pullers(now).next().is_some_and(|puller| puller.source.address.ip() == address)
     }
 
     /// Whether an answer may come from there: it asks for downlinks at that address, or pushes from it.
     pub fn answers_from(&self, address: IpAddr, now: Duration) -> bool {
         let pushes = self.pushes_from.is_some_and(|(home, at)| home == address && now < at + EXPIRES);
-        pushes || self.ways(now).any(|way| way.source.address.ip() == address)
+        pushes || self.pullers(now).any(|puller| puller.source.address.ip() == address)
     }
 }
 
@@ -152,8 +156,8 @@ mod tests {
         addresses.pulled(at(host, port), 2, SEC * second)
     }
 
-    fn ways(addresses: &Addresses, now: Duration) -> Vec<Source> {
-        addresses.ways(now).map(|way| way.source).collect()
+    fn pullers(addresses: &Addresses, now: Duration) -> Vec<Source> {
+        addresses.pullers(now).map(|puller| puller.source).collect()
     }
 
     #[test]
@@ -162,11 +166,11 @@ mod tests {
         assert!(pull(&mut addresses, 1, 1, 1));
         for (second, host) in (2..50).zip(2..50) {
             assert!(addresses.pulled(at(host, 9), 1, SEC * second));
-            assert_eq!(addresses.ways(SEC * second).next(), Some(Way { source: at(1, 1), version: 2 }));
+            assert_eq!(addresses.pullers(SEC * second).next(), Some(Puller { source: at(1, 1), version: 2 }));
         }
         pull(&mut addresses, 1, 1, 60);
-        assert_eq!(ways(&addresses, SEC * 60), [at(1, 1), at(49, 9), at(48, 9)]);
-        assert_eq!(ways(&addresses, SEC * 145), [at(1, 1)]);
+        assert_eq!(pullers(&addresses, SEC * 60), [at(1, 1), at(49, 9), at(48, 9)]);
+        assert_eq!(pullers(&addresses, SEC * 145), [at(1, 1)]);
         assert!(addresses.is_home(at(1, 7).address.ip(), SEC * 60));
         assert!(!addresses.is_home(at(49, 9).address.ip(), SEC * 60));
     }
@@ -178,16 +182,16 @@ mod tests {
         for second in [10, 40, 70] {
             pull(&mut addresses, 2, 1, second);
         }
-        assert_eq!(ways(&addresses, SEC * 70), [at(1, 1), at(2, 1)]);
+        assert_eq!(pullers(&addresses, SEC * 70), [at(1, 1), at(2, 1)]);
         pull(&mut addresses, 2, 1, 100);
-        assert_eq!(ways(&addresses, SEC * 100), [at(2, 1)]);
+        assert_eq!(pullers(&addresses, SEC * 100), [at(2, 1)]);
         for (host, second) in [(3, 101), (4, 102), (5, 103)] {
             pull(&mut addresses, host, 1, second);
         }
-        assert_eq!(ways(&addresses, SEC * 103), [at(2, 1), at(5, 1), at(4, 1)]);
+        assert_eq!(pullers(&addresses, SEC * 103), [at(2, 1), at(5, 1), at(4, 1)]);
         // Its router gives it another port.
         pull(&mut addresses, 2, 2, 104);
-        assert_eq!(ways(&addresses, SEC * 104), [at(2, 2), at(5, 1), at(4, 1)]);
+        assert_eq!(pullers(&addresses, SEC * 104), [at(2, 2), at(5, 1), at(4, 1)]);
     }
 
     #[test]
@@ -201,7 +205,7 @@ mod tests {
             pull(&mut addresses, host, 1, second);
             pull(&mut addresses, 7, 1, second);
         }
-        assert!(ways(&addresses, SEC * 30).contains(&at(1, 1)));
+        assert!(pullers(&addresses, SEC * 30).contains(&at(1, 1)));
     }
 
     #[test]

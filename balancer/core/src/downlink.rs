@@ -37,7 +37,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::{
     action::{DropReason, Source, WorkerId},
-    addresses::Way,
+    addresses::Puller,
     gateways::Via,
 };
 use active::{Active, Sent, State, silence_refuses};
@@ -207,17 +207,17 @@ impl Downlinks {
         let (state, deadline) = active.went_out(now, &window, token, &via);
         active.state = state;
         self.set_deadline(key, deadline);
-        let bytes = |way: Way, token| pull_resp(way.version, token, &window.json).into();
+        let bytes = |puller: Puller, token| pull_resp(puller.version, token, &window.json).into();
         let (gateway, number) = (key.0, window.number);
-        out.push(Output::Send { gateway, window: number, to: via.way.source, bytes: bytes(via.way, token) });
-        for way in via.others.into_iter().flatten() {
+        out.push(Output::Send { gateway, window: number, to: via.puller.source, bytes: bytes(via.puller, token) });
+        for puller in via.others.into_iter().flatten() {
             // A token of its own for each, so that only who has the gateway's answers for the gateway.
             let Some(token) = self.draw_token(key) else { return };
             self.tokens.insert((gateway, token), key.1);
             if let Some(active) = self.active.get_mut(&key) {
                 active.copied(token);
             }
-            out.push(Output::Copy { to: way.source, bytes: bytes(way, token) });
+            out.push(Output::Copy { to: puller.source, bytes: bytes(puller, token) });
         }
     }
 
@@ -339,7 +339,7 @@ impl Downlinks {
                 _ => self.advance(now, key, via, current, "TOO_LATE", out),
             },
             // Meanwhile it may have shown that its silence means nothing.
-            State::Sent if via.is_some_and(|via| silence_refuses(via.way.version, &via.answers)) => {
+            State::Sent if via.is_some_and(|via| silence_refuses(via.puller.version, &via.answers)) => {
                 self.advance(now, key, via, current + 1, NO_ANSWER, out);
             }
             State::Sent | State::Unanswered => {

@@ -10,7 +10,7 @@ use limpet_shared::{Eui64, Now, UnixMicros, gwmp::UpKind, policy::AddressPolicy}
 
 use crate::{
     action::{DropReason, Source, WorkerId},
-    addresses::{Addresses, EXPIRES, MOST_WAYS, Way},
+    addresses::{Addresses, EXPIRES, MOST_PULLERS, Puller},
     answers::Answers,
     bucket::Bucket,
     cluster::Knowledge,
@@ -38,7 +38,7 @@ const REPORT_RATE: u32 = 20;
 /// A gateway that may come in.
 #[derive(Clone, Debug, Default)]
 pub struct Gateway {
-    /// GWMP version of its last datagram; what each of its ways reads stands there.
+    /// GWMP version of its last datagram; what each of its pullers reads stands there.
     pub version: u8,
     /// Where it is, and where downlinks go.
     pub addresses: Addresses,
@@ -115,9 +115,9 @@ pub struct Admitted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Via {
     /// The gateway, as far as anybody can know.
-    pub way: Way,
+    pub puller: Puller,
     /// Who else asks in its name: it may have moved there. Each has a copy, in the version that it reads.
-    pub others: [Option<Way>; MOST_WAYS - 1],
+    pub others: [Option<Puller>; MOST_PULLERS - 1],
     pub answers: Answers,
 }
 
@@ -256,9 +256,9 @@ impl Gateways {
     /// Where its downlinks go, if it has asked for them lately.
     pub fn via(&self, gateway: Eui64, now: Duration) -> Option<Via> {
         let entry = self.get(gateway)?;
-        let mut ways = entry.addresses.ways(now);
-        let way = ways.next()?;
-        Some(Via { way, others: core::array::from_fn(|_| ways.next()), answers: entry.answers })
+        let mut pullers = entry.addresses.pullers(now);
+        let puller = pullers.next()?;
+        Some(Via { puller, others: core::array::from_fn(|_| pullers.next()), answers: entry.answers })
     }
 
     /// Gateways whose downlinks can go out, and when they asked for them.

@@ -71,7 +71,7 @@ impl Active {
     /// Until when the window is kept back; `None` to send it now.
     pub fn hold_until(&self, now: Now, via: &Via) -> Option<Duration> {
         let window = self.downlink.windows.get(self.current)?;
-        if via.way.version >= 2 || via.answers.echoes || window.number == 0 {
+        if via.puller.version >= 2 || via.answers.echoes || window.number == 0 {
             return None;
         }
         let at = mono_of(now, UnixMicros(window.at)).saturating_sub(WITHOUT_QUEUE);
@@ -94,7 +94,7 @@ impl Active {
         let settle_at = own.max(refused_at).max(turn_by.unwrap_or_default());
         self.sent.push(Sent { token, window: window.number, at: now.mono, settle_at, answered: false, home: true });
         let in_time = turn_by.is_some_and(|by| refused_at + SPARE <= by);
-        if in_time && silence_refuses(via.way.version, &via.answers) {
+        if in_time && silence_refuses(via.puller.version, &via.answers) {
             (State::Sent, refused_at)
         } else {
             (State::Unanswered, settle_at)
