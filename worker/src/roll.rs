@@ -2,7 +2,7 @@
 //! is linked to, since these have no store; reads what all others have written; and tells its balancers what they
 //! must know of it. So every server knows all others, and no balancer talks to another.
 
-mod admission;
+mod access_list;
 mod merge;
 mod operators;
 
@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::admission::Admission;
+use self::access_list::AccessList;
 use crate::{links::Links, pipeline::troubles::Troubles};
 
 /// Between two calls.
@@ -77,7 +77,7 @@ pub struct Roll {
 struct Known {
     servers: Vec<Server>,
     signs: HashMap<(Role, String), Sign>,
-    admission: Admission,
+    access: AccessList,
     /// The latest keys of join tokens that a balancer has sealed for the others.
     token_keys: String,
     /// Balancers that were found, by name, with the address and what ends the dialling.
@@ -94,7 +94,7 @@ struct Sign {
 }
 
 impl Known {
-    fn learn(&mut self, servers: Vec<Server>, admission: Option<Admission>) {
+    fn learn(&mut self, servers: Vec<Server>, access: Option<AccessList>) {
         let now = Instant::now();
         let mut before = std::mem::take(&mut self.signs);
         for server in &servers {
@@ -111,8 +111,8 @@ impl Known {
             self.signs.insert(key, sign);
         }
         self.servers = servers;
-        if let Some(admission) = admission {
-            self.admission = admission;
+        if let Some(access) = access {
+            self.access = access;
         }
     }
 
@@ -135,13 +135,13 @@ impl Known {
     }
 
     fn is_revoked(&self, server: &Server) -> bool {
-        !server.key.is_empty() && self.admission.revoked.iter().any(|revoked| revoked.key == server.key)
+        !server.key.is_empty() && self.access.revoked.iter().any(|revoked| revoked.key == server.key)
     }
 
     /// As [`Self::is_revoked`]; of one without a key, which no worker has been linked to yet, it is its name that was removed.
     fn is_removed(&self, server: &Server) -> bool {
         let same = |gone: &RevokedServer| gone.name == server.name && gone.role == server.kind();
-        self.is_revoked(server) || server.key.is_empty() && self.admission.revoked.iter().any(same)
+        self.is_revoked(server) || server.key.is_empty() && self.access.revoked.iter().any(same)
     }
 
     /// The balancers that are there.
@@ -201,8 +201,8 @@ impl Roll {
         let request = {
             let known = self.known.lock();
             Request::RollCall {
-                revoked: known.admission.revoked.clone(),
-                tokens: known.admission.tokens.clone(),
+                revoked: known.access.revoked.clone(),
+                tokens: known.access.tokens.clone(),
                 balancers: known.balancers().cloned().collect(),
                 store_note: self.store_note(),
                 // A balancer that was removed does not get the new ones.
@@ -221,14 +221,14 @@ impl Roll {
     }
 
     async fn read(&self) {
-        let mark = self.known.lock().admission.mark();
-        let read = async { Ok((Admission::read(&*self.store, mark).await?, self.store.servers().await?)) };
+        let mark = self.known.lock().access.mark();
+        let read = async { Ok((AccessList::read(&*self.store, mark).await?, self.store.servers().await?)) };
         match within(read).await {
-            Some((admission, servers)) => {
-                if let Some(admission) = &admission {
-                    self.links.revoke(&admission.revoked);
+            Some((access, servers)) => {
+                if let Some(access) = &access {
+                    self.links.revoke(&access.revoked);
                 }
-                self.known.lock().learn(servers, admission);
+                self.known.lock().learn(servers, access);
             }
             None => tracing::debug!("the store does not tell of the other servers now"),
         }
@@ -239,7 +239,7 @@ impl Roll {
         for token in tokens {
             let news = {
                 let known = self.known.lock();
-                let mine = known.admission.tokens.iter().find(|mine| mine.id == token.id);
+                let mine = known.access.tokens.iter().find(|mine| mine.id == token.id);
                 mine.is_none_or(|mine| {
                     let mut merged = mine.clone();
                     merged.merge(&token);

@@ -14,7 +14,7 @@ const ANEW: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Admission {
+pub struct AccessList {
     pub revoked: Vec<RevokedServer>,
     pub tokens: Vec<TokenInfo>,
     mark: Option<Mark>,
@@ -27,7 +27,7 @@ pub struct Mark {
     read: Instant,
 }
 
-impl Admission {
+impl AccessList {
     pub fn mark(&self) -> Option<Mark> {
         self.mark
     }
@@ -55,7 +55,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_tables_are_read_when_they_changed_and_once_a_minute() {
         let store = MemoryStore::new();
-        let look = async |known: Option<Mark>| Admission::read(&*store, known).await.unwrap();
+        let look = async |known: Option<Mark>| AccessList::read(&*store, known).await.unwrap();
         let first = look(None).await.expect("nothing is known yet");
         assert_eq!((first.revoked.len(), first.tokens.len()), (0, 0));
         assert!(look(first.mark()).await.is_none(), "nothing has changed");
@@ -79,8 +79,8 @@ mod tests {
         for id in ["a", "b"] {
             store.put_token(&TokenInfo { id: id.into(), ..TokenInfo::default() }).await.unwrap();
         }
-        let known = Admission::read(&*store, None).await.unwrap().and_then(|admission| admission.mark());
+        let known = AccessList::read(&*store, None).await.unwrap().and_then(|access| access.mark());
         store.put_setting("membership_changes", Some(&1_u64.to_be_bytes())).await.unwrap();
-        assert!(Admission::read(&*store, known).await.unwrap().is_some(), "a lower number is another one, too");
+        assert!(AccessList::read(&*store, known).await.unwrap().is_some(), "a lower number is another one, too");
     }
 }
