@@ -22,7 +22,7 @@ mod queue;
 mod receptions;
 mod routing;
 mod schema;
-mod seen;
+mod seen_tables;
 mod sessions;
 mod signs;
 #[cfg(feature = "cql-tls")]
@@ -49,7 +49,7 @@ use self::{
     pending::Pending,
     queue::Queues,
     receptions::Receptions,
-    seen::Seen,
+    seen_tables::SeenTables,
     sessions::Sessions,
     url::CqlUrl,
 };
@@ -75,7 +75,7 @@ pub struct CqlStore {
     queues: Queues,
     receptions: Receptions,
     leases: Leases,
-    seen: Seen,
+    seen: SeenTables,
     pending: Pending,
     notes: Notes,
     moves: tokio::sync::OnceCell<Moves>,
@@ -99,7 +99,7 @@ impl CqlStore {
             queues: Queues::prepare(&db).await?,
             receptions: Receptions::prepare(&db).await?,
             leases: Leases::prepare(&db).await?,
-            seen: Seen::prepare(&db).await?,
+            seen: SeenTables::prepare(&db).await?,
             pending: Pending::prepare(&db).await?,
             notes: Notes::default(),
             moves: tokio::sync::OnceCell::new(),

@@ -14,7 +14,7 @@ use super::{
 use crate::{OpenError, Result};
 
 /// Statements about when devices and gateways were heard.
-pub(super) struct Seen {
+pub(super) struct SeenTables {
     put_device: PreparedStatement,
     device: PreparedStatement,
     put_gateway: PreparedStatement,
@@ -26,7 +26,7 @@ pub(super) struct Seen {
     forget_gateway: PreparedStatement,
 }
 
-impl Seen {
+impl SeenTables {
     pub async fn prepare(db: &Db) -> std::result::Result<Self, OpenError> {
         let put_device =
             "INSERT INTO $.device_seen (id, last_seen_at, data_rate, battery, margin) VALUES (?, ?, ?, ?, ?)
