@@ -15,5 +15,5 @@ pub mod load;
 pub mod model;
 pub mod seen;
 pub mod session;
-pub mod turns;
+pub mod shares;
 pub mod uplink;

@@ -1,4 +1,4 @@
-//! Whose events are being sent now, and with what luck. Who is next is decided in [`limpet_worker_core::turns`].
+//! Whose events are being sent now, and with what luck. Who is next is decided in [`limpet_worker_core::shares`].
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -9,7 +9,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use limpet_shared::Eui64;
 use limpet_store::{IntegrationId, StoreError};
-use limpet_worker_core::turns::{Asking, Shares, Standing};
+use limpet_worker_core::shares::{Asking, Health, Shares};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -37,7 +37,7 @@ type Device = (IntegrationId, Eui64);
 /// What is known of an integration.
 struct Known {
     tenant: Uuid,
-    standing: Standing,
+    health: Health,
     /// While it fails: the pause, and when it is tried again.
     pause: Duration,
     until: Instant,
@@ -76,12 +76,12 @@ impl Sending {
 
     /// For whom the next turn of the integration would be; `None` while it pauses.
     fn asking(&self, of: IntegrationId) -> Option<Asking> {
-        let (tenant, standing) = match self.known.get(&of) {
-            Some(known) if known.standing == Standing::Failing && Instant::now() < known.until => return None,
-            Some(known) => (known.tenant, known.standing),
-            None => (Uuid::nil(), Standing::Unproven),
+        let (tenant, health) = match self.known.get(&of) {
+            Some(known) if known.health == Health::Failing && Instant::now() < known.until => return None,
+            Some(known) => (known.tenant, known.health),
+            None => (Uuid::nil(), Health::Unproven),
         };
-        Some(Asking { tenant, integration: of.0, standing })
+        Some(Asking { tenant, integration: of.0, health })
     }
 
     pub fn is_idle(&self) -> bool {
@@ -131,7 +131,7 @@ impl Sending {
         for (of, found) in found {
             // What was removed, or cannot be read now, is nobody's.
             let tenant = found.ok().flatten().map(|application| application.tenant_id).unwrap_or_default();
-            let known = Known { tenant, standing: Standing::Unproven, pause: Duration::ZERO, until: now, last: now };
+            let known = Known { tenant, health: Health::Unproven, pause: Duration::ZERO, until: now, last: now };
             self.known.insert(of, known);
         }
     }
@@ -224,17 +224,17 @@ impl Sending {
 
 impl Known {
     fn works(&mut self) {
-        (self.standing, self.pause) = (Standing::Working, Duration::ZERO);
+        (self.health, self.pause) = (Health::Working, Duration::ZERO);
     }
 
     fn backs_off(&mut self) {
         let now = Instant::now();
         // Turns that were under way when the pause began fail with it; they do not lengthen it.
-        if self.standing == Standing::Failing && now < self.until {
+        if self.health == Health::Failing && now < self.until {
             return;
         }
         self.pause = (self.pause * 2).clamp(PAUSE.0, PAUSE.1);
-        (self.standing, self.until) = (Standing::Failing, now + self.pause);
+        (self.health, self.until) = (Health::Failing, now + self.pause);
     }
 }
 

@@ -21,14 +21,14 @@ const UNPROVEN: Most = Most { of_integration: 1, ..WORKING };
 
 /// What is known of an integration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Health {
     Working,
     /// Nothing is known yet.
     Unproven,
     Failing,
 }
 
-impl Standing {
+impl Health {
     fn most(self) -> Most {
         match self {
             Self::Working => WORKING,
@@ -44,12 +44,12 @@ pub struct Asking {
     pub tenant: Uuid,
     pub integration: Uuid,
     /// As it was when the turn began.
-    pub standing: Standing,
+    pub health: Health,
 }
 
 impl Asking {
     fn is_failing(&self) -> bool {
-        self.standing == Standing::Failing
+        self.health == Health::Failing
     }
 }
 
@@ -91,7 +91,7 @@ impl Shares {
     }
 
     pub fn has_room(&self, asking: &Asking) -> bool {
-        let most = asking.standing.most();
+        let most = asking.health.most();
         let all = self.all.get(&asking.is_failing()).copied().unwrap_or_default();
         let (of_tenant, of_integration) = self.has(asking);
         all < most.all && of_tenant < most.of_tenant && of_integration < most.of_integration
@@ -110,8 +110,8 @@ mod tests {
 
     use super::*;
 
-    fn asking(tenant: u128, integration: u128, standing: Standing) -> Asking {
-        Asking { tenant: Uuid::from_u128(tenant), integration: Uuid::from_u128(integration), standing }
+    fn asking(tenant: u128, integration: u128, health: Health) -> Asking {
+        Asking { tenant: Uuid::from_u128(tenant), integration: Uuid::from_u128(integration), health }
     }
 
     /// Begins as many as may, and gives them.
@@ -128,31 +128,31 @@ mod tests {
     #[test]
     fn five_hundred_dead_integrations_of_one_tenant_leave_room_for_anothers_that_fails() {
         let mut shares = Shares::default();
-        let dead: Vec<_> = (0..500).map(|n| asking(1, 100 + n, Standing::Failing)).collect();
+        let dead: Vec<_> = (0..500).map(|n| asking(1, 100 + n, Health::Failing)).collect();
         assert_eq!(fill(&mut shares, dead.clone()).len(), 12);
-        let other = asking(2, 1, Standing::Failing);
+        let other = asking(2, 1, Health::Failing);
         assert_eq!(shares.next(dead.iter().copied().chain([other])), Some(500), "without waiting for anybody's end");
         shares.begin(other);
         assert!(!shares.has_room(&other), "it is tried with one");
-        assert!(shares.has_room(&asking(1, 700, Standing::Working)), "what works waits for none of them");
+        assert!(shares.has_room(&asking(1, 700, Health::Working)), "what works waits for none of them");
     }
 
     #[test]
     fn two_hundred_busy_integrations_of_one_tenant_leave_room_for_anothers() {
         let mut shares = Shares::default();
-        let busy: Vec<_> = (0..1_000).map(|n| asking(1, 100 + n % 200, Standing::Working)).collect();
+        let busy: Vec<_> = (0..1_000).map(|n| asking(1, 100 + n % 200, Health::Working)).collect();
         let begun = fill(&mut shares, busy);
         assert_eq!(begun.len(), 48);
         let mut integrations: Vec<_> = begun.iter().map(|one| one.integration).collect();
         integrations.dedup();
         assert_eq!(integrations.len(), 48, "each of them before any has two");
-        assert_eq!(fill(&mut shares, alloc::vec![asking(2, 1, Standing::Working); 20]).len(), 16);
+        assert_eq!(fill(&mut shares, alloc::vec![asking(2, 1, Health::Working); 20]).len(), 16);
     }
 
     #[test]
     fn tenants_that_fail_together_come_to_equal_shares() {
         let mut shares = Shares::default();
-        let of = |tenant, n| (0..n).map(move |i| asking(tenant, 1_000 * tenant + i, Standing::Failing));
+        let of = |tenant, n| (0..n).map(move |i| asking(tenant, 1_000 * tenant + i, Health::Failing));
         let waiting: Vec<_> = of(1, 500).chain(of(2, 3)).chain(of(3, 100)).collect();
         let begun = fill(&mut shares, waiting);
         let count = |tenant| begun.iter().filter(|one| one.tenant == Uuid::from_u128(tenant)).count();
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn who_has_taken_nothing_yet_is_tried_with_one() {
         let mut shares = Shares::default();
-        assert_eq!(fill(&mut shares, alloc::vec![asking(1, 1, Standing::Unproven); 5]).len(), 1);
-        assert_eq!(fill(&mut shares, alloc::vec![asking(1, 2, Standing::Working); 50]).len(), 16);
+        assert_eq!(fill(&mut shares, alloc::vec![asking(1, 1, Health::Unproven); 5]).len(), 1);
+        assert_eq!(fill(&mut shares, alloc::vec![asking(1, 2, Health::Working); 50]).len(), 16);
     }
 }
