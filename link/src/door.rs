@@ -26,13 +26,13 @@ const KNOWN: usize = 4_096;
 
 /// What an address has shown of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Reputation {
     Known,
     Fresh,
     Failed,
 }
 
-/// What the addresses of one standing get.
+/// What the addresses of one reputation get.
 struct Share {
     /// Handshakes per second, and at once.
     rate: f64,
@@ -42,11 +42,11 @@ struct Share {
 }
 
 /// A handshake costs some 0.3 ms of a processor.
-const fn share(standing: Standing) -> Share {
-    match standing {
-        Standing::Known => Share { rate: 500.0, burst: 500.0, places: 128 },
-        Standing::Fresh => Share { rate: 500.0, burst: 250.0, places: 256 },
-        Standing::Failed => Share { rate: 50.0, burst: 25.0, places: 64 },
+const fn share(reputation: Reputation) -> Share {
+    match reputation {
+        Reputation::Known => Share { rate: 500.0, burst: 500.0, places: 128 },
+        Reputation::Fresh => Share { rate: 500.0, burst: 250.0, places: 256 },
+        Reputation::Failed => Share { rate: 50.0, burst: 25.0, places: 64 },
     }
 }
 
@@ -74,18 +74,18 @@ impl Bucket {
     }
 }
 
-/// The introductions of one standing.
+/// The introductions of one reputation.
 struct Class {
-    standing: Standing,
+    reputation: Reputation,
     bucket: Bucket,
     /// In the order in which they began.
     going_on: VecDeque<(u64, IpAddr, Instant)>,
 }
 
 impl Class {
-    fn new(standing: Standing, now: Instant) -> Self {
-        let bucket = Bucket { level: share(standing).burst, at: now };
-        Self { standing, bucket, going_on: VecDeque::new() }
+    fn new(reputation: Reputation, now: Instant) -> Self {
+        let bucket = Bucket { level: share(reputation).burst, at: now };
+        Self { reputation, bucket, going_on: VecDeque::new() }
     }
 }
 
@@ -111,7 +111,8 @@ impl Door {
     /// With the addresses that an earlier run has known.
     pub fn new(now: Instant, known: impl IntoIterator<Item = IpAddr>) -> Self {
         Self {
-            classes: [Standing::Known, Standing::Fresh, Standing::Failed].map(|standing| Class::new(standing, now)),
+            classes: [Reputation::Known, Reputation::Fresh, Reputation::Failed]
+                .map(|reputation| Class::new(reputation, now)),
             known: known.into_iter().take(KNOWN).map(|address| (address, now)).collect(),
             failed: Default::default(),
             turned: now,
@@ -128,12 +129,12 @@ impl Door {
         if going_on >= OF_ONE_ADDRESS {
             return None;
         }
-        let standing = self.standing(who);
-        let class = self.classes.iter_mut().find(|class| class.standing == standing)?;
-        let share = share(standing);
+        let reputation = self.reputation(who);
+        let class = self.classes.iter_mut().find(|class| class.reputation == reputation)?;
+        let share = share(reputation);
         let full = class.going_on.len() >= share.places;
         // Only among those of whom nothing is known is the newest as good as the oldest, once that has had its time.
-        let makes_room = standing == Standing::Fresh
+        let makes_room = reputation == Reputation::Fresh
             && class.going_on.front().is_some_and(|(_, _, began)| now.saturating_duration_since(*began) >= TIME);
         if (full && !makes_room) || !class.bucket.take(now, &share) {
             return None;
@@ -174,12 +175,12 @@ impl Door {
         self.known.keys().copied().collect()
     }
 
-    fn standing(&self, address: IpAddr) -> Standing {
+    fn reputation(&self, address: IpAddr) -> Reputation {
         match address {
-            _ if self.known.contains_key(&address) => Standing::Known,
-            _ if self.failed.iter().any(|half| half.addresses.contains(&address)) => Standing::Failed,
-            _ if self.failures_of(network(address)) >= OF_ONE_NETWORK => Standing::Failed,
-            _ => Standing::Fresh,
+            _ if self.known.contains_key(&address) => Reputation::Known,
+            _ if self.failed.iter().any(|half| half.addresses.contains(&address)) => Reputation::Failed,
+            _ if self.failures_of(network(address)) >= OF_ONE_NETWORK => Reputation::Failed,
+            _ => Reputation::Fresh,
         }
     }
 
@@ -276,7 +277,7 @@ mod tests {
         let known = door.knock(now, from(1)).unwrap();
         door.ended(now, known.id, true);
         let known = door.knock(now, from(1)).unwrap();
-        let fresh = share(Standing::Fresh);
+        let fresh = share(Reputation::Fresh);
         let first = door.knock(now, from(100)).unwrap();
         let mut later = now;
         for number in 1..fresh.places as u32 {
@@ -287,7 +288,7 @@ mod tests {
         assert_eq!(door.knock(later, from(9_999)).unwrap().evicted, Some(first.id));
         // Its place is gone already; that it ends now changes nothing, and the known one is still there.
         door.ended(later, first.id, true);
-        assert_eq!(door.standing(whom(from(100))), Standing::Failed);
+        assert_eq!(door.reputation(whom(from(100))), Reputation::Failed);
         assert_eq!(door.classes[0].going_on, [(known.id, whom(from(1)), now)]);
     }
 
@@ -320,7 +321,7 @@ mod tests {
         assert!(let_in < 450, "{let_in} handshakes in five seconds");
         let newcomer = door.knock(now, "[2001:db8:2::7]:4".parse().unwrap()).expect("a newcomer is let in");
         assert!(door.ended(now, newcomer.id, true));
-        assert_eq!(door.standing(whom(server)), Standing::Known, "as an earlier run has known it");
+        assert_eq!(door.reputation(whom(server)), Reputation::Known, "as an earlier run has known it");
         assert_eq!(door.known().len(), 2);
     }
 
@@ -328,7 +329,7 @@ mod tests {
     fn an_introduction_over_a_bad_line_has_its_time() {
         let now = Instant::now();
         let mut door = Door::new(now, []);
-        let places = share(Standing::Fresh).places as u32;
+        let places = share(Reputation::Fresh).places as u32;
         let slow = door.knock(now, from(1)).unwrap();
         let later = |n: u32| now + n * Duration::from_millis(2);
         let admitted: Vec<_> = (1..450).filter_map(|n| door.knock(later(n), from(n * 256))).collect();
@@ -346,9 +347,9 @@ mod tests {
         (0..10_000).for_each(|number| door.learn(now, whom(from(number))));
         assert_eq!(door.known.len(), KNOWN);
         let who = whom(from(199_999));
-        assert_eq!(door.standing(who), Standing::Failed);
+        assert_eq!(door.reputation(who), Reputation::Failed);
         door.forget(now + MEMORY);
         door.forget(now + 2 * MEMORY);
-        assert_eq!(door.standing(who), Standing::Fresh);
+        assert_eq!(door.reputation(who), Reputation::Fresh);
     }
 }
