@@ -38,14 +38,14 @@ pub struct Holds {
 }
 
 /// Writes the file until the driver's side is gone.
-pub struct Keeper {
+pub struct HoldsWriter {
     path: PathBuf,
     table: Table,
     changed: watch::Receiver<()>,
 }
 
 /// What an earlier run has kept below `data`: a line for each gateway, EUI and address.
-pub fn load(data: &Path) -> (Holds, Keeper) {
+pub fn load(data: &Path) -> (Holds, HoldsWriter) {
     let (path, table) = (data.join("holds.txt"), Table::default());
     match fs::read_to_string(&path) {
         Ok(text) => {
@@ -62,7 +62,7 @@ pub fn load(data: &Path) -> (Holds, Keeper) {
         }
     }
     let (changed, changes) = watch::channel(());
-    (Holds { table: table.clone(), changed }, Keeper { path, table, changed: changes })
+    (Holds { table: table.clone(), changed }, HoldsWriter { path, table, changed: changes })
 }
 
 fn parse(line: &str) -> Option<(Eui64, IpAddr)> {
@@ -87,7 +87,7 @@ impl Holds {
     }
 }
 
-impl Keeper {
+impl HoldsWriter {
     pub async fn run(self) {
         let table = self.table;
         files::keep(self.path, "which addresses are held for gateways", self.changed, |()| table.text().into_bytes())
