@@ -18,12 +18,12 @@ const AT_ONCE: usize = 500;
 /// What waits to be written.
 #[derive(Default)]
 pub(crate) struct Notes {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Unwritten>,
 }
 
 /// Notes by what they are of.
 #[derive(Default)]
-pub(crate) struct Waiting {
+pub(crate) struct Unwritten {
     pub devices: BTreeMap<Eui64, DeviceSeen>,
     pub gateways: BTreeMap<Eui64, GatewaySeen>,
 }
@@ -57,9 +57,9 @@ impl Notes {
     }
 
     /// Takes some of what waits. What cannot be written then is gone: the next note brings it again.
-    pub fn take_some(&self) -> Waiting {
+    pub fn take_some(&self) -> Unwritten {
         let mut waiting = self.waiting.lock();
-        Waiting { devices: take_some(&mut waiting.devices), gateways: take_some(&mut waiting.gateways) }
+        Unwritten { devices: take_some(&mut waiting.devices), gateways: take_some(&mut waiting.gateways) }
     }
 }
 
