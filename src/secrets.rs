@@ -21,7 +21,7 @@ pub enum Line {
 
 /// What a file holds.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Secret {
+pub struct SecretFile {
     pub text: String,
     /// Others can read the file too.
     pub warning: Option<String>,
@@ -31,7 +31,7 @@ pub struct Secret {
 ///
 /// # Errors
 /// What is wrong with the file, in words that follow its name.
-pub fn read(path: &Path, line: Line) -> Result<Secret, String> {
+pub fn read(path: &Path, line: Line) -> Result<SecretFile, String> {
     let unreadable = |e: io::Error| format!("it cannot be read: {e}");
     let (text, warning) = if path == Path::new("-") {
         (bounded(io::stdin()).map_err(unreadable)?, None)
@@ -46,7 +46,7 @@ pub fn read(path: &Path, line: Line) -> Result<Secret, String> {
         Line::Last => lines.rfind(|line| !line.is_empty()),
     };
     match found {
-        Some(text) if !text.is_empty() => Ok(Secret { text: text.to_owned(), warning }),
+        Some(text) if !text.is_empty() => Ok(SecretFile { text: text.to_owned(), warning }),
         _ => Err(match line {
             Line::First => "its first line is empty".into(),
             Line::Last => "it is empty".into(),
@@ -60,7 +60,7 @@ pub fn read(path: &Path, line: Line) -> Result<Secret, String> {
 /// The file cannot be read.
 pub fn of(given: Option<String>, file: Option<&Path>, flag: &str, line: Line) -> Result<Option<String>, String> {
     let Some(file) = file else { return Ok(given) };
-    let Secret { text, warning } = read(file, line).map_err(|why| format!("{flag} {}: {why}", file.display()))?;
+    let SecretFile { text, warning } = read(file, line).map_err(|why| format!("{flag} {}: {why}", file.display()))?;
     if let Some(warning) = warning {
         // Without a standard error there is nobody to warn.
         let _ = io::Write::write_all(&mut io::stderr(), format!("limpet: warning: {warning}\n").as_bytes());
@@ -115,7 +115,7 @@ mod tests {
             ("One worker may join with this token:\nlimpet1.a\n\n", Line::Last, "limpet1.a"),
         ] {
             let (_folder, path) = file(text, 0o600);
-            assert_eq!(read(&path, line), Ok(Secret { text: secret.into(), warning: None }), "{text:?}");
+            assert_eq!(read(&path, line), Ok(SecretFile { text: secret.into(), warning: None }), "{text:?}");
         }
     }
 
