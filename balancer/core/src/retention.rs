@@ -29,7 +29,7 @@ const ELSEWHERE: usize = 8;
 
 /// One PUSH_DATA on its way to *done*.
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub struct RetainedFrame {
     pub gateway: Eui64,
     /// From an address where the gateway is not, as far as anybody can know.
     pub elsewhere: bool,
@@ -104,13 +104,13 @@ pub struct Retention {
     /// Of these, each gateway's, and apart from that what came in its name from elsewhere.
     shares: BTreeMap<(Eui64, bool), usize>,
     last_id: FrameId,
-    frames: BTreeMap<FrameId, Frame>,
+    frames: BTreeMap<FrameId, RetainedFrame>,
     ledgers: BTreeMap<WorkerId, Ledger>,
     waiting: BTreeSet<FrameId>,
     deadlines: BTreeSet<(Duration, FrameId)>,
 }
 
-impl Frame {
+impl RetainedFrame {
     fn cost(&self) -> usize {
         self.datagram.len() + OVERHEAD
     }
@@ -170,7 +170,7 @@ impl Retention {
     /// Takes a frame in, if there is room. No gateway gets more than what is left free: one that floods ends at half of
     /// the memory, two of them at a third each, and there is always room for those that have little here. What comes in its name
     /// from elsewhere has an eighth of that, and takes nothing of the gateway's own.
-    pub fn admit(&mut self, frame: Frame) -> Result<FrameId, DropReason> {
+    pub fn admit(&mut self, frame: RetainedFrame) -> Result<FrameId, DropReason> {
         let (cost, free) = (frame.cost(), self.limit.saturating_sub(self.bytes));
         if cost > free {
             return Err(DropReason::RetentionFull);
@@ -188,11 +188,11 @@ impl Retention {
         Ok(self.last_id)
     }
 
-    pub fn frame(&self, id: FrameId) -> Option<&Frame> {
+    pub fn frame(&self, id: FrameId) -> Option<&RetainedFrame> {
         self.frames.get(&id)
     }
 
-    pub fn frame_mut(&mut self, id: FrameId) -> Option<&mut Frame> {
+    pub fn frame_mut(&mut self, id: FrameId) -> Option<&mut RetainedFrame> {
         self.frames.get_mut(&id)
     }
 
@@ -262,7 +262,7 @@ impl Retention {
     }
 
     /// Forgets a frame: it is done, or given up. With it, who has it and has not read it.
-    pub fn release(&mut self, id: FrameId) -> Option<(Frame, Vec<Holder>)> {
+    pub fn release(&mut self, id: FrameId) -> Option<(RetainedFrame, Vec<Holder>)> {
         let frame = self.frames.remove(&id)?;
         self.bytes -= frame.cost();
         if let Some(share) = self.shares.get_mut(&frame.owner()) {

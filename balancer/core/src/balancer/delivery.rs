@@ -24,7 +24,7 @@ use crate::{
     action::{Action, DropReason, Event, Redelivery, WorkerId},
     config::AckAt,
     health::Verdict,
-    retention::{Frame, FrameId, Holder, State},
+    retention::{FrameId, Holder, RetainedFrame, State},
 };
 
 /// For how long a frame waits for a worker to come, or for the store of all of them: the longest total outage that is
@@ -39,7 +39,7 @@ pub const MAX_FAILURES: u8 = 10;
 
 impl Balancer {
     /// A frame that was just taken in.
-    pub(super) fn deliver_first(&mut self, now: Now, frame: Frame) -> Result<(), DropReason> {
+    pub(super) fn deliver_first(&mut self, now: Now, frame: RetainedFrame) -> Result<(), DropReason> {
         let gateway = frame.gateway;
         let id = self.retention.admit(frame)?;
         if !self.deliver(now, id) {
@@ -82,7 +82,7 @@ impl Balancer {
 
     fn assign(&mut self, now: Now, id: FrameId, worker: WorkerId) -> bool {
         let Some(message) = self.retention.assign(id, worker, now.mono) else { return false };
-        let state = self.retention.frame(id).map_or(State::Waiting, Frame::state);
+        let state = self.retention.frame(id).map_or(State::Waiting, RetainedFrame::state);
         self.retention.set_deadline(id, now.mono + patience_in(state));
         let live = self.live(now);
         if let Some(worker) = self.workers.get_mut(worker) {

@@ -14,7 +14,7 @@ use crate::{
     action::{Action, DropReason, Event, Route, Source, WorkerId},
     gateways::{Cost, Refusal},
     header::{self, Header},
-    retention::Frame,
+    retention::RetainedFrame,
 };
 
 impl Balancer {
@@ -127,7 +127,7 @@ impl Balancer {
         source: Source,
         datagram: Bytes,
     ) -> Result<(), DropReason> {
-        let mut frame = Frame::new(header.gateway, source, header.version, header.token, datagram);
+        let mut frame = RetainedFrame::new(header.gateway, source, header.version, header.token, datagram);
         frame.received_at = read.unix;
         frame.arrived = read.mono;
         let entry = self.gateways.get(header.gateway);

@@ -1,6 +1,6 @@
 //! What must hold after every step.
 
-use super::{Frame, FrameId, Holder, Retention, State};
+use super::{FrameId, Holder, RetainedFrame, Retention, State};
 
 /// More frames than this are looked at only now and then: each look costs time for each of them.
 const FEW: usize = 64;
@@ -13,7 +13,7 @@ impl Retention {
         if self.frames.len() > FEW && !step.is_multiple_of(NOW_AND_THEN) {
             return true;
         }
-        let held = self.frames.values().map(Frame::cost).sum::<usize>();
+        let held = self.frames.values().map(RetainedFrame::cost).sum::<usize>();
         let sent = self.ledgers.values().map(|ledger| ledger.len()).sum::<usize>();
         let stored = |id: FrameId| self.frames.get(&id).is_some_and(|frame| frame.stored);
         held == self.bytes
@@ -27,7 +27,7 @@ impl Retention {
     }
 
     /// A frame that nobody has waits, each holder's ledger has it under its number, and somebody will look at it again.
-    fn is_frame_sound(&self, id: FrameId, frame: &Frame) -> bool {
+    fn is_frame_sound(&self, id: FrameId, frame: &RetainedFrame) -> bool {
         let in_ledger = |holder: &Holder| {
             self.ledgers.get(&holder.worker).is_some_and(|ledger| ledger.frame(holder.seq) == Some(id))
         };
