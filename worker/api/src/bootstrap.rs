@@ -17,6 +17,9 @@ pub const ADMIN: &str = "admin";
 /// The tenant that exists from the start, as ChirpStack's clients expect one.
 pub const FIRST_TENANT: &str = "Limpet";
 
+/// Setting: the id of the user [`ADMIN`], chosen by the first of several workers that start at once: of those that make the
+/// user with this id one is told that it did, so that no second password is shown.
+const ADMIN_ID: &str = "first_admin_id";
 /// Setting: the id of the first tenant, chosen by the first of several workers that start at once.
 const TENANT_ID: &str = "first_tenant_id";
 /// Setting: the first start is over; what an operator deletes later does not come back.
@@ -62,29 +65,40 @@ async fn make_admin(store: &Arc<dyn Store>, password: Option<String>) -> Result<
         Some(password) => password,
         None => random_password()?,
     };
+    let password_hash = Auth::new(store.clone()).hash(&password).await?;
     let now = clock::now();
     let user = User {
-        id: Uuid::new_v4(),
+        id: chosen_id(store, ADMIN_ID).await?,
         created_at: now,
         updated_at: now,
         email: ADMIN.into(),
         is_admin: true,
         is_active: true,
         note: String::new(),
-        password_hash: Auth::new(store.clone()).hash(&password).await?,
+        password_hash,
     };
     match store.create_user(&user).await {
         Ok(()) => Ok(Some(password)),
-        Err(StoreError::AlreadyExists(_)) => Ok(None),
+        Err(StoreError::AlreadyExists(_)) => {
+            tracing::info!(
+                "another worker has started this network at the same time, and has told the password of admin"
+            );
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }
 
+/// The id that holds for all: the first one's.
+async fn chosen_id(store: &Arc<dyn Store>, setting: &str) -> Result<Uuid> {
+    let id = store.init_setting(setting, Uuid::new_v4().as_bytes()).await?;
+    Uuid::from_slice(&id).map_err(|_| ApiError::Internal(format!("the setting {setting} is no UUID")))
+}
+
 async fn make_tenant(store: &Arc<dyn Store>) -> Result<()> {
-    let id = store.init_setting(TENANT_ID, Uuid::new_v4().as_bytes()).await?;
     let now = clock::now();
     let tenant = Tenant {
-        id: Uuid::from_slice(&id).map_err(|_| ApiError::Internal(format!("the setting {TENANT_ID} is no UUID")))?,
+        id: chosen_id(store, TENANT_ID).await?,
         created_at: now,
         updated_at: now,
         name: FIRST_TENANT.into(),

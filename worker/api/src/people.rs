@@ -1,15 +1,19 @@
 //! Users and API keys as the operator's questions deal with them. What ends with a password: every log-in with the old
 //! one, at every worker, at once. API keys belong to nobody and stay: they are deleted one by one.
 
+use std::time::Duration;
+
 use limpet_shared::admin::{self, ApiKeyAdd, Password, Reply, Request, UserAdd};
-use limpet_store::List;
+use limpet_store::{List, StoreError};
 use limpet_worker_core::model::{ApiKey, User};
 use uuid::Uuid;
 
-use crate::{Api, ApiError, bootstrap::random_password, clock, error::Result, fields, lists};
+use crate::{Api, ApiError, auth::random, bootstrap::random_password, clock, error::Result, fields, lists};
 
 /// How often a change begins anew because another one was faster.
 const CHANGES: u32 = 10;
+/// Those who keep each other from stepping down wait, each for another time, of this for each try.
+const AGAIN: Duration = Duration::from_millis(20);
 
 impl Api {
     /// Answers what [`Request::is_about_people`]. `by` is for the log.
@@ -101,21 +105,45 @@ impl Api {
 
     /// Whoever asks has been let in.
     pub(crate) async fn delete_user(&self, user: &User, by: &str) -> Result<()> {
-        self.keep_an_administrator(user).await?;
+        if administrates(user) {
+            // What is read of others counts only until this is written; a deletion could not tell.
+            self.step_down(user.clone(), |user| User { is_admin: false, is_active: false, ..user }).await?;
+        }
         self.store.delete_user(user.id).await?;
         tracing::info!(user = user.email, by, "a user was deleted");
         Ok(())
     }
 
-    /// Before a user goes, or may no longer administrate: somebody must be left who can.
-    pub(crate) async fn keep_an_administrator(&self, user: &User) -> Result<()> {
-        let may = |user: &User| user.is_admin && user.is_active;
+    /// Changes a user who may be no administrator after it, and leaves one who is. Of two that step down at once each would count
+    /// on the other. So the one who stays is written first, as it was read: that makes the other's own change fail, and look anew.
+    pub(crate) async fn step_down(&self, mut user: User, change: impl Fn(User) -> User) -> Result<User> {
+        for tries in 0..CHANGES {
+            if !administrates(&user) || self.another_stays(&user).await? {
+                let changed = change(user.clone());
+                if self.store.update_user(&user, &changed).await? {
+                    return Ok(changed);
+                }
+            }
+            let [luck] = random()?;
+            tokio::time::sleep(AGAIN * tries * u32::from(luck) / 255).await;
+            let again = self.store.user(user.id).await?;
+            user = again.ok_or_else(|| ApiError::NotFound(format!("user {}", user.email)))?;
+        }
+        Err(ApiError::Exhausted(format!("{} is being changed by others; try again", user.email)))
+    }
+
+    /// Writes down anew an administrator besides this one; false if somebody else has changed that one meanwhile.
+    async fn another_stays(&self, user: &User) -> Result<bool> {
         let all = self.store.users(&everybody()).await?.items;
-        if may(user) && !all.iter().any(|other| may(other) && other.id != user.id) {
+        let Some(other) = all.into_iter().find(|other| administrates(other) && other.id != user.id) else {
             let why = format!("{} is the last administrator: add another one first", user.email);
             return Err(ApiError::Precondition(why));
+        };
+        let later = clock::now().max(other.updated_at + Duration::from_micros(1));
+        match self.store.update_user(&other, &User { updated_at: later, ..other.clone() }).await {
+            Err(StoreError::NotFound(_)) => Ok(false),
+            written => Ok(written?),
         }
-        Ok(())
     }
 
     async fn user_called(&self, email: &str) -> Result<User> {
@@ -183,6 +211,11 @@ pub(crate) struct NewUser<'a> {
     pub is_admin: bool,
     pub is_active: bool,
     pub note: String,
+}
+
+/// Whether this user may do everything.
+fn administrates(user: &User) -> bool {
+    user.is_admin && user.is_active
 }
 
 /// Users named when one is not found.

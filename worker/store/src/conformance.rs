@@ -89,6 +89,7 @@ properties![
     pending::one_of_many_takes_a_lease,
     directory::tenants_come_and_go,
     directory::an_email_is_taken_once,
+    directory::a_user_is_made_once,
     directory::a_parent_must_exist,
     directory::identities_are_taken_once,
     directory::a_deleted_tenant_takes_everything_along,

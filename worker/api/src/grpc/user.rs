@@ -84,9 +84,9 @@ impl UserService for Grpc {
         caller.network(Access::Write)?;
         let given = required("user", request.user)?;
         let known = self.user("user.id", &given.id).await?;
-        if !given.is_admin || !given.is_active {
+        let stays = given.is_admin && given.is_active;
+        if !stays {
             not_yourself(&caller, known.id, "demote or disable")?;
-            self.0.keep_an_administrator(&known).await?;
         }
         let (email, note) = (fields::email("email", &given.email)?, fields::text("note", given.note)?);
         let change = |user: User| User {
@@ -97,7 +97,11 @@ impl UserService for Grpc {
             note: note.clone(),
             ..user
         };
-        self.0.change_user(known, change).await?;
+        if stays {
+            self.0.change_user(known, change).await?
+        } else {
+            self.0.step_down(known, change).await?
+        };
         reply(())
     }
 

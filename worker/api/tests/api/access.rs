@@ -1,12 +1,22 @@
 //! Who may do what.
 
 use chirpstack_api::api;
-use limpet_api::{FIRST_TENANT, bootstrap};
-use limpet_store::{List, MemoryStore, Store};
-use std::sync::Arc;
+use limpet_api::{Api, FIRST_TENANT, bootstrap};
+use limpet_shared::{UnixMicros, admin};
+use limpet_store::{
+    List, MemoryStore, SqliteStore, Store,
+    fault::{FaultStore, Faults},
+};
+use limpet_worker_core::model::User;
+use std::{sync::Arc, time::Duration};
 use tonic::{Code, Request, metadata::MetadataValue};
 
+use uuid::Uuid;
+
 use crate::server::{DEVICE, GATEWAY, PASSWORD, Server, code, with_token};
+
+/// Each question waits for a while, another one each time: so all orders come about.
+const SLOW: Faults = Faults { delay: Duration::from_millis(3), refuse: 0, lose: 0, hide: 0, crash: 0 };
 
 async fn key(server: &Server, key: api::ApiKey) -> Result<api::CreateApiKeyResponse, tonic::Status> {
     let request = api::CreateApiKeyRequest { api_key: Some(key) };
@@ -19,12 +29,12 @@ fn profile(token: &str) -> Request<()> {
 
 #[tokio::test]
 async fn the_first_start_makes_one_admin_and_one_tenant_however_many_workers_there_are() {
-    let store: Arc<dyn Store> = MemoryStore::new();
-    let starts = (0..4).map(|_| {
-        tokio::spawn({
-            let store = store.clone();
-            async move { bootstrap(&store, None).await.unwrap().created }
-        })
+    let folder = tempfile::tempdir().unwrap();
+    let stores = [SqliteStore::open(folder.path()).unwrap(), SqliteStore::open(folder.path()).unwrap()];
+    let starts = (0..4).map(|n| {
+        let inner: Arc<dyn Store> = stores[n % 2].clone();
+        let store: Arc<dyn Store> = FaultStore::new(inner, n as u64, SLOW);
+        tokio::spawn(async move { bootstrap(&store, None).await.unwrap().created })
     });
     let mut passwords = Vec::new();
     for start in starts.collect::<Vec<_>>() {
@@ -32,6 +42,9 @@ async fn the_first_start_makes_one_admin_and_one_tenant_however_many_workers_the
     }
     assert_eq!(passwords.len(), 1, "one of them made the user, and tells the password");
     assert!(passwords[0].len() >= 16);
+    let store: Arc<dyn Store> = stores[0].clone();
+    let server = Server::with(store.clone(), &passwords[0]).await;
+    assert!(!server.token().is_empty());
     let tenants = store.tenants(&List { limit: 10, ..List::default() }).await.unwrap();
     assert_eq!(tenants.items.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), [FIRST_TENANT]);
     assert_eq!(store.users(&List::default()).await.unwrap().total, 1);
@@ -132,6 +145,41 @@ async fn a_new_password_ends_the_old_logins_and_a_disabled_user_is_out() {
 
     users.delete(server.ask(api::DeleteUserRequest { id: id.clone() })).await.unwrap();
     assert_eq!(code(users.get(server.ask(api::GetUserRequest { id })).await), Code::NotFound);
+}
+
+#[tokio::test]
+async fn of_two_administrators_who_remove_each_other_one_is_left() {
+    let admin = |n: u128, email: &str| User {
+        id: Uuid::from_u128(n),
+        created_at: UnixMicros(1),
+        updated_at: UnixMicros(1),
+        email: email.into(),
+        is_admin: true,
+        is_active: true,
+        note: String::new(),
+        password_hash: "none".into(),
+    };
+    for seed in 0..40 {
+        let inner: Arc<dyn Store> = MemoryStore::new();
+        for user in [admin(1, "ann@example.org"), admin(2, "bob@example.org")] {
+            inner.create_user(&user).await.unwrap();
+        }
+        let api = |seed| {
+            let store = FaultStore::new(inner.clone(), seed, SLOW);
+            Api::new(crate::server::state(store, Arc::new(limpet_api::NoCluster)))
+        };
+        let remove = async |api: Arc<Api>, email: &str| {
+            api.answer_or_ask(admin::Request::UserRemove { email: email.into() }, "test").await
+        };
+        let (one, two) = (api(seed), api(seed + 1_000));
+        let replies = tokio::join!(remove(one, "ann@example.org"), remove(two, "bob@example.org"));
+        let left = inner.users(&List { limit: 10, ..List::default() }).await.unwrap().items;
+        let left: Vec<_> = left.iter().map(|user| (user.is_admin, user.is_active)).collect();
+        assert_eq!(left, [(true, true)], "seed {seed}: {replies:?}");
+        let last =
+            |reply: &admin::Reply| matches!(reply, admin::Reply::Error { message, .. } if message.contains("last"));
+        assert!(last(&replies.0) != last(&replies.1), "seed {seed}: {replies:?}");
+    }
 }
 
 /// With an API key of the network, for whom "yourself" means nobody.

@@ -91,6 +91,11 @@ impl Server {
 
     /// One more worker of a network.
     pub async fn over(store: Arc<dyn Store>) -> Self {
+        Self::with(store, PASSWORD).await
+    }
+
+    /// The same, where the administrator has this password.
+    pub async fn with(store: Arc<dyn Store>, password: &str) -> Self {
         let balancers = Arc::new(Balancers::default());
         let api = Api::new(state(store.clone(), balancers.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -100,7 +105,7 @@ impl Server {
             axum::serve(listener, router.into_make_service_with_connect_info::<std::net::SocketAddr>()).await
         });
         let mut server = Self { url, store, balancers, api, tenant: String::new(), token: String::new() };
-        server.token = server.login("admin", PASSWORD).await.unwrap();
+        server.token = server.login("admin", password).await.unwrap();
         let list = api::ListTenantsRequest { limit: 1, ..Default::default() };
         let tenants = server.tenants().await.list(server.ask(list)).await.unwrap().into_inner();
         server.tenant = tenants.result[0].id.clone();

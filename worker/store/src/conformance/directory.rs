@@ -57,6 +57,34 @@ pub(super) async fn an_email_is_taken_once(Bench { store, new }: Bench) -> Resul
     Ok(())
 }
 
+/// Of those who make a user at once none is told so wrongly: two passwords for one log-in would be told, and one hold.
+pub(super) async fn a_user_is_made_once(Bench { store, new }: Bench) -> Result<()> {
+    let (id, email) = (new.uuid(), new.user().email);
+    for one_id in [true, false] {
+        let email = format!("{one_id}.{email}");
+        let users: Vec<User> = (0..6)
+            .map(|n| User {
+                id: if one_id { id } else { new.uuid() },
+                password_hash: format!("hash {n}"),
+                email: email.clone(),
+                ..new.user()
+            })
+            .collect();
+        let made = race(6, |n| {
+            let (store, user) = (store.clone(), users[n as usize].clone());
+            async move { store.create_user(&user).await }
+        })
+        .await;
+        let told: Vec<&User> = users.iter().zip(&made).filter(|(_, made)| made.is_ok()).map(|(user, _)| user).collect();
+        assert!(told.len() <= 1, "{told:?}");
+        assert!(!one_id || told.len() == 1, "who uses one identity finishes what another began: {made:?}");
+        assert_eq!(store.user_by_email(&email).await?.as_ref(), told.first().copied());
+        let list = List { limit: 10, search: email, ..List::default() };
+        assert_eq!(store.users(&list).await?.total as usize, told.len(), "nobody else is there");
+    }
+    Ok(())
+}
+
 pub(super) async fn a_parent_must_exist(Bench { store, new }: Bench) -> Result<()> {
     let store: &dyn Store = &*store;
     let nobody = new.uuid();

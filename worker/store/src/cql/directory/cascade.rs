@@ -264,12 +264,31 @@ impl CqlStore {
         match self.user_by_email(&user.email).await? {
             Some(other) if other.id == user.id => Ok(()),
             Some(_) => Err(taken()),
-            // Nobody's: left by a crash. Who replaces it first has it.
+            // Nobody's: left by a crash, or of somebody who is just being made. Who replaces it last has it.
             None => {
-                let mine = self.entities.change(&self.db, Kind::AccountEmail, &key, |_: Uuid| Ok(user.id));
-                mine.await?.map(drop).ok_or_else(taken)
+                let mut before = user.id;
+                let mine = self.entities.change(&self.db, Kind::AccountEmail, &key, |was: Uuid| {
+                    before = if was == user.id { before } else { was };
+                    Ok(user.id)
+                });
+                mine.await?.map(drop).ok_or_else(taken)?;
+                // Whoever had it looks again after writing the account, and so does this: one of both finds the other.
+                let id = before.to_string();
+                let other: Option<User> = self.entities.get_settled(&self.db, Kind::Account, &id).await?;
+                if other.is_none_or(|other| other.id == user.id || words::email_key(&other.email) != key) {
+                    return Ok(());
+                }
+                let give_back = |now: Uuid| Ok(if now == user.id { before } else { now });
+                self.entities.change(&self.db, Kind::AccountEmail, &key, give_back).await?;
+                Err(taken())
             }
         }
+    }
+
+    /// Whether the address is still this account's, after all conditional writes begun before.
+    async fn has_email(&self, user: &User) -> Result<bool> {
+        let key = words::email_key(&user.email);
+        Ok(self.entities.get_settled::<Uuid>(&self.db, Kind::AccountEmail, &key).await? == Some(user.id))
     }
 
     pub(super) async fn create_account(&self, user: &User) -> Result<()> {
@@ -277,7 +296,12 @@ impl CqlStore {
             return Err(words::exists("user", user.id));
         }
         self.claim_email(user).await?;
-        self.create(Kind::Account, user.id, user, account_places, &[]).await
+        self.create(Kind::Account, user.id, user, account_places, &[]).await?;
+        if self.has_email(user).await? {
+            return Ok(());
+        }
+        self.delete::<User>(Kind::Account, "user", user.id, account_places).await?;
+        Err(words::exists("user", &user.email))
     }
 
     pub(super) async fn update_account(&self, was: &User, user: &User) -> Result<bool> {
@@ -298,6 +322,11 @@ impl CqlStore {
         };
         self.update(Kind::Account, user.id, account_places, replace).await?;
         let changed = changed.into_inner();
+        if moved && !changed && !self.has_email(user).await? {
+            let back = |now: User| Ok(if now == *user { was.clone() } else { now });
+            self.update(Kind::Account, user.id, account_places, back).await?;
+            return Err(words::exists("user", &user.email));
+        }
         if moved {
             let given_up = if changed { &user.email } else { &before.email };
             self.entities.remove(&self.db, Kind::AccountEmail, &words::email_key(given_up)).await?;
