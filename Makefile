@@ -16,7 +16,7 @@ help:
 	@echo 'make test-cql-tls TLS to the database, which ordinary builds are without: needs cmake'
 	@echo 'make lint         format, clippy, documentation, licences'
 	@echo 'make fuzz-short   20 s of fuzzing per target, if there is a nightly compiler'
-	@echo 'make ci           test, lint and fuzz-short: what must pass before a change lands'
+	@echo 'make ci           test, lint and fuzz-short: what must pass before a change lands; with LIMPET_FULL=1 also test-cql-tls'
 	@echo 'make bench        micro-benchmarks'
 	@echo 'make cql-engine   a CQL store to develop against: one Cassandra or ScyllaDB node on 127.0.0.1'
 	@echo 'make clean        removes everything that was built'
@@ -53,11 +53,13 @@ fuzz-short:
 fuzz:
 	@$(STEP) 'fuzz, an hour in all' scripts/fuzz-short.sh 900
 
-# In this order and one after the other: a failing test is told first, and two builds at once help nobody.
+# In this order and one after the other: a failing test is told first, and two builds at once help nobody. TLS to the
+# database is a build of its own, of three to four minutes on two cores: only with LIMPET_FULL=1.
 ci:
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory fuzz-short
+	@[ "$${LIMPET_FULL:-}" != 1 ] || $(MAKE) --no-print-directory test-cql-tls
 
 bench:
 	@$(STEP) 'micro-benchmarks' $(CARGO) bench --package limpet-bench --locked
