@@ -169,3 +169,64 @@ async fn a_flood_of_handshakes_keeps_no_worker_out() {
         println!("{name} linked after {:?} in a flood of {rate:.0} handshakes/s", began.elapsed());
     }
 }
+
+/// Real clients, each at a network (a /24) of its own, which answer the Retry and finish their handshakes as often as they are
+/// let; then they say nothing for a second and begin anew.
+struct Strangers {
+    tasks: tokio::task::JoinSet<()>,
+    /// Begun, and finished by both sides.
+    begun: Arc<AtomicUsize>,
+    finished: Arc<AtomicUsize>,
+    since: Instant,
+}
+
+impl Strangers {
+    /// So many addresses, each with so many handshakes at a time.
+    fn start(balancer: &Balancer, addresses: u8, at_once: usize) -> Self {
+        let (config, to) = (balancer.stranger(), balancer.server.local_addr());
+        let (begun, finished) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut tasks = tokio::task::JoinSet::new();
+        for network in 1..=addresses {
+            let endpoint = endpoint([127, 10, network, 1]);
+            for _ in 0..at_once {
+                let (endpoint, config) = (endpoint.clone(), config.clone());
+                let (begun, finished) = (begun.clone(), finished.clone());
+                tasks.spawn(async move {
+                    loop {
+                        let dial = endpoint.connect_with(config.clone(), to, "edge-1").unwrap();
+                        begun.fetch_add(1, Ordering::Relaxed);
+                        if let Ok(Ok(_silent)) = timeout(Duration::from_secs(1), dial).await {
+                            finished.fetch_add(1, Ordering::Relaxed);
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                        }
+                    }
+                });
+            }
+        }
+        Self { tasks, begun, finished, since: Instant::now() }
+    }
+
+    fn rates(&self) -> String {
+        let rate = |of: &AtomicUsize| of.load(Ordering::Relaxed) as f64 / self.since.elapsed().as_secs_f64();
+        format!("{:.0} begun and {:.0} finished a second", rate(&self.begun), rate(&self.finished))
+    }
+}
+
+/// Of the first worker nothing is known, as of them; the next one's address is known by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_own_their_addresses_keep_no_worker_out() {
+    for _ in 0..3 {
+        let balancer = Balancer::start();
+        let strangers = Strangers::start(&balancer, 250, 2);
+        // Each address has been let in or not, and tries again.
+        while strangers.begun.load(Ordering::Relaxed) < 1_500 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for name in ["w1", "w2"] {
+            let began = Instant::now();
+            let _linked = balancer.link(name).await;
+            println!("{name} linked after {:?} among strangers' handshakes, {}", began.elapsed(), strangers.rates());
+        }
+        drop(strangers.tasks);
+    }
+}
