@@ -9,7 +9,7 @@ use std::{
 
 use axum::serve::ListenerExt;
 use limpet_balancer_core::{Balancer, Config};
-use limpet_link::{Authority, LinkServer, ServerConfig, ServerError, files, files::FileError};
+use limpet_link::{Authority, LinkServer, ServerConfig, ServerError, files, files::FileError, host};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -51,7 +51,7 @@ pub enum BalancerError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("the system gives no random numbers: {0}")]
-    Random(getrandom::Error),
+    Random(io::Error),
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error(
@@ -206,11 +206,11 @@ fn link_server(
 
 fn core_config(config: &BalancerConfig, clock: Clock, admin: String) -> Result<Config, BalancerError> {
     let mut ring_key = [0; 16];
-    getrandom::fill(&mut ring_key).map_err(BalancerError::Random)?;
+    host::fill(&mut ring_key).map_err(BalancerError::Random)?;
     let defaults = Config::default();
     Ok(Config {
         name: config.name.clone(),
-        instance: getrandom::u64().map_err(BalancerError::Random)?,
+        instance: host::random().map_err(BalancerError::Random)?,
         software: env!("CARGO_PKG_VERSION").into(),
         admin,
         started_at: clock.now().unix,

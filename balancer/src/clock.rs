@@ -1,8 +1,10 @@
-//! The one place of this crate that reads clocks.
+//! The one place of this crate that reads clocks. The monotonic one is the runtime's, which a simulation can pause.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use limpet_shared::{Now, UnixMicros};
+use limpet_link::host;
+use limpet_shared::Now;
+use tokio::time::Instant;
 
 /// Both clocks; monotonic time counts from when this was made.
 #[derive(Clone, Copy, Debug)]
@@ -18,13 +20,11 @@ impl Clock {
 
     /// What time it is.
     pub fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix = UnixMicros(u64::try_from(unix.as_micros()).unwrap_or(u64::MAX));
-        Now { mono: self.start.elapsed(), unix }
+        Now { mono: self.start.elapsed(), unix: host::now() }
     }
 
     /// The moment of a monotonic time, as timers want it.
-    pub fn instant(&self, mono: Duration) -> tokio::time::Instant {
-        (self.start + mono).into()
+    pub fn instant(&self, mono: Duration) -> Instant {
+        self.start + mono
     }
 }

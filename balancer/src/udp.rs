@@ -1,6 +1,7 @@
 //! The socket that gateways talk to: datagrams in batches, answers from the address that was asked.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -8,8 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use limpet_balancer_core::Source;
+use limpet_link::host;
 use limpet_shared::{Now, link::MAX_DATAGRAM};
-use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use quinn::{
+    AsyncUdpSocket,
+    udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::Interest,
@@ -65,14 +70,22 @@ impl Queue {
 /// A bound socket.
 pub struct GatewaySocket {
     number: u16,
-    io: UdpSocket,
-    state: UdpSocketState,
+    io: Io,
     local: SocketAddr,
+}
+
+enum Io {
+    Kernel { socket: UdpSocket, state: UdpSocketState },
+    Simulated(Arc<dyn AsyncUdpSocket>),
 }
 
 impl GatewaySocket {
     /// Binds; `[::]` takes IPv4 too.
     pub fn bind(number: u16, address: SocketAddr) -> io::Result<Arc<Self>> {
+        if let Some(host) = host::simulated() {
+            let io = Io::Simulated(host.udp(address)?);
+            return Ok(Arc::new(Self { number, io, local: address }));
+        }
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
             socket.set_only_v6(false)?;
@@ -83,10 +96,10 @@ impl GatewaySocket {
         warn_if_clamped(&socket);
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        let io = UdpSocket::from_std(socket.into())?;
-        let state = UdpSocketState::new((&io).into())?;
-        let local = io.local_addr()?;
-        Ok(Arc::new(Self { number, io, state, local }))
+        let socket = UdpSocket::from_std(socket.into())?;
+        let state = UdpSocketState::new((&socket).into())?;
+        let local = socket.local_addr()?;
+        Ok(Arc::new(Self { number, io: Io::Kernel { socket, state }, local }))
     }
 
     /// The address it is bound to.
@@ -101,7 +114,12 @@ impl GatewaySocket {
             _ => to.address,
         };
         let transmit = Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip: to.local };
-        self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), &transmit))
+        match &self.io {
+            Io::Kernel { socket, state } => {
+                socket.try_io(Interest::WRITABLE, || state.try_send(socket.into(), &transmit))
+            }
+            Io::Simulated(socket) => socket.try_send(&transmit),
+        }
     }
 
     /// Reads until nobody takes the datagrams any more. When they are not taken fast enough, the kernel's buffer
@@ -132,10 +150,17 @@ impl GatewaySocket {
     }
 
     async fn read_batch(&self, memory: &mut [u8], metas: &mut [RecvMeta]) -> io::Result<usize> {
+        let (socket, state) = match &self.io {
+            Io::Kernel { socket, state } => (socket, state),
+            Io::Simulated(socket) => {
+                let mut buffers = parts(memory);
+                return poll_fn(|context| socket.poll_recv(context, &mut buffers, metas)).await;
+            }
+        };
         loop {
-            self.io.readable().await?;
-            let mut buffers: Vec<IoSliceMut<'_>> = memory.chunks_mut(RECEIVE_BUFFER).map(IoSliceMut::new).collect();
-            let read = self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), &mut buffers, metas));
+            socket.readable().await?;
+            let mut buffers = parts(memory);
+            let read = socket.try_io(Interest::READABLE, || state.recv(socket.into(), &mut buffers, metas));
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
@@ -167,12 +192,17 @@ impl GatewaySocket {
 
     /// Datagrams that the kernel dropped for this socket since it was bound; `None` where the system does not tell.
     pub fn kernel_drops(&self) -> Option<u64> {
-        let inode = rustix::fs::fstat(&self.io).ok()?.st_ino.to_string();
+        let Io::Kernel { socket, .. } = &self.io else { return None };
+        let inode = rustix::fs::fstat(socket).ok()?.st_ino.to_string();
         ["/proc/net/udp", "/proc/net/udp6"].iter().find_map(|table| {
             let table = std::fs::read_to_string(table).ok()?;
             drops_of(&table, &inode)
         })
     }
+}
+
+fn parts(memory: &mut [u8]) -> Vec<IoSliceMut<'_>> {
+    memory.chunks_mut(RECEIVE_BUFFER).map(IoSliceMut::new).collect()
 }
 
 /// The last column of the socket's line; its inode is the tenth.

@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObj
 
 use crate::{
     files::{self, FileError},
+    host,
     identity::{self, Identity, IdentityError},
     name::{self, NameError},
     time,
@@ -144,7 +145,7 @@ impl Authority {
     /// change is not finished yet. Blocks on the disk, as all that change keys.
     pub fn rotate_token_key(&self) -> Result<bool, AuthorityError> {
         let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|e| AuthorityError::Random(e.to_string()))?;
+        host::fill(&mut key).map_err(|e| AuthorityError::Random(e.to_string()))?;
         self.change_token_keys(|keys| keys.changed(key, time::now()))
     }
 
@@ -247,7 +248,7 @@ impl Authority {
         addresses: Vec<String>,
     ) -> Result<Token, TokenError> {
         let mut id = [0; 8];
-        getrandom::fill(&mut id).map_err(|_| TokenError::Refused("needs random numbers, and the system gives none"))?;
+        host::fill(&mut id).map_err(|_| TokenError::Refused("needs random numbers, and the system gives none"))?;
         let new = NewToken { role, created_at: time::now(), expires_at, uses, addresses, ca: self.fingerprint };
         self.token_keys().sign(u64::from_be_bytes(id), new)
     }
@@ -268,7 +269,7 @@ fn request(csr: &[u8]) -> Result<CertificateSigningRequestParams, AuthorityError
 fn found() -> Result<ClusterKeys, AuthorityError> {
     let failed = |e: rcgen::Error| AuthorityError::Certificate(e.to_string());
     let mut random = [0; 40];
-    getrandom::fill(&mut random).map_err(|e| AuthorityError::Random(e.to_string()))?;
+    host::fill(&mut random).map_err(|e| AuthorityError::Random(e.to_string()))?;
     let (id, token_key) = random.split_at(8);
     let key = KeyPair::generate().map_err(failed)?;
     let mut params = CertificateParams::default();

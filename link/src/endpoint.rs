@@ -11,6 +11,8 @@ use quinn::{ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleT
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::host;
+
 /// QUIC gives a silent connection up after this long: a backstop behind the acks of the link, which say so earlier.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_millis(500);
@@ -62,12 +64,15 @@ pub(crate) fn bind(
     reset_key: hmac::Key,
     server: Option<quinn::ServerConfig>,
 ) -> io::Result<Endpoint> {
-    let socket = socket(address)?;
+    let socket = host::udp(address, socket)?;
     let seed = random_key()?;
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config.cid_generator(move || Box::new(ConnectionIds { key: seed.clone(), count: 0 }));
-    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no asynchronous runtime is running"))?;
-    Endpoint::new(config, server, socket, runtime)
+    let mut chance = [0; 32];
+    host::fill(&mut chance)?;
+    config.rng_seed(Some(chance));
+    let runtime = quinn::default_runtime().ok_or_else(host::no_runtime)?;
+    Endpoint::new_with_abstract_socket(config, server, socket, runtime)
 }
 
 /// A client endpoint that can reach `peer`.
@@ -82,7 +87,7 @@ pub(crate) fn bind_client(peer: SocketAddr, reset_key: hmac::Key) -> io::Result<
 /// A reset key for an endpoint that has no identity yet.
 pub(crate) fn random_key() -> io::Result<hmac::Key> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
+    host::fill(&mut bytes)?;
     Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
 }
 

@@ -10,6 +10,7 @@ pub mod connection;
 mod door;
 pub mod endpoint;
 pub mod files;
+pub mod host;
 pub mod identity;
 pub mod join;
 pub mod machine;

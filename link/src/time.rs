@@ -4,11 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use limpet_shared::UnixMicros;
 
-/// The wall clock now.
-pub fn now() -> UnixMicros {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
-}
+pub use crate::host::now;
 
 /// Clocks that differ by less are not worth a word.
 pub const AGREE: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! TLS 1.3 for the link: both sides show certificates of the cluster's CA, and only a balancer's may play the server.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use limpet_shared::link::{ALPN, ALPN_JOIN};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -12,10 +12,11 @@ use rustls::{
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     server::{ParsedCertificate, WebPkiClientVerifier},
+    time_provider::TimeProvider,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::{identity::Identity, token::Fingerprint};
+use crate::{host, identity::Identity, token::Fingerprint};
 
 /// TLS could not be set up from these certificates.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,7 @@ pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> 
     config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
     // A resumed session would carry a certificate that may have ended or been revoked since.
     config.send_tls13_tickets = 0;
+    config.time_provider = Arc::new(HostClock);
     QuicServerConfig::try_from(config).map_err(failed)
 }
 
@@ -55,6 +57,7 @@ pub(crate) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> 
     let trust = Trust::Authority(identity.ca().clone());
     let mut config = client_builder(trust)?.with_client_auth_cert(identity.chain(), identity.key()).map_err(failed)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
+    config.time_provider = Arc::new(HostClock);
     QuicClientConfig::try_from(config).map_err(failed)
 }
 
@@ -62,6 +65,7 @@ pub(crate) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> 
 pub(crate) fn joining(cluster: Fingerprint) -> Result<QuicClientConfig, TlsError> {
     let mut config = client_builder(Trust::Fingerprint(cluster))?.with_no_client_auth();
     config.alpn_protocols = vec![ALPN_JOIN.to_vec()];
+    config.time_provider = Arc::new(HostClock);
     QuicClientConfig::try_from(config).map_err(failed)
 }
 
@@ -73,6 +77,16 @@ fn client_builder(trust: Trust) -> Result<Builder, TlsError> {
         .map_err(failed)?;
     let verifier = Arc::new(BalancerVerifier { trust, provider: provider() });
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+/// Certificates are judged by the host's clock.
+#[derive(Debug)]
+struct HostClock;
+
+impl TimeProvider for HostClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_micros(host::now().0)))
+    }
 }
 
 /// How a client knows the cluster's CA.

@@ -5,7 +5,7 @@ mod known;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use limpet_link::token::Fingerprint;
+use limpet_link::{host, token::Fingerprint};
 use limpet_shared::{Eui64, policy};
 use limpet_store::{GatewayChanges, Result, Store, StoreError, moving::NETWORK_BEGAN};
 use limpet_worker_core::model::Gateway;
@@ -38,7 +38,7 @@ impl Network {
     /// Reads the ring's key, or makes it: the first worker's is the network's.
     pub async fn open(store: &dyn Store, surroundings: &dyn Surroundings) -> Result<Self> {
         let mut proposed = [0; 16];
-        getrandom::fill(&mut proposed).map_err(|e| StoreError::Unavailable(format!("no random bytes: {e}")))?;
+        host::fill(&mut proposed).map_err(|e| StoreError::Unavailable(format!("no random bytes: {e}")))?;
         let key = store.init_setting("ring_key", &proposed).await?;
         let ring_key =
             key.try_into().map_err(|_| StoreError::Corrupt("the setting ring_key is not 16 bytes".into()))?;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use limpet_link::host;
 use limpet_shared::Now;
 use limpet_worker_core::load::{Governor, Sample, Signal};
 use rustix::time::{ClockId, clock_gettime};
@@ -109,8 +110,13 @@ impl Meter {
 
 /// Processor time of this process, all its threads.
 fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+    host::simulated().map_or_else(
+        || {
+            let time = clock_gettime(ClockId::ProcessCPUTime);
+            Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+        },
+        |host| host.cpu_time(),
+    )
 }
 
 /// Labels and values of the loads.

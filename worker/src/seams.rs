@@ -1,8 +1,7 @@
 //! What the pipeline is written over, so that it runs whole in a simulation: the link and the surroundings.
 //! (The store and the integrations are traits of their own crates.)
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use limpet_link::host;
 use limpet_shared::{Eui64, UnixMicros, link};
 
 /// The way back to the gateways.
@@ -30,10 +29,9 @@ pub struct Machine;
 
 impl Surroundings for Machine {
     fn now(&self) -> UnixMicros {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        UnixMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+        host::now()
     }
     fn random(&self) -> u32 {
-        getrandom::u32().unwrap_or_else(|_| self.now().0 as u32)
+        host::random().unwrap_or_else(|_| self.now().0) as u32
     }
 }

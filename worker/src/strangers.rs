@@ -63,7 +63,7 @@ fn has_written(suspect: &Server, after: &[Server]) -> bool {
 #[cfg(test)]
 mod tests {
     use limpet_shared::admin::Role;
-    use limpet_store::{Membership, MemoryStore};
+    use limpet_store::{Membership, SqliteStore};
 
     use super::*;
 
@@ -74,7 +74,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_with_living_servers_of_another_cluster_is_refused_and_a_dead_ones_is_taken() {
-        let store = MemoryStore::new();
+        let store = SqliteStore::in_memory().unwrap();
         let (now, long_ago) = (time::now(), time::now() - 2 * LATELY);
         for line in [server("mine", "us", now), server("old", "them", long_ago), server("unsaid", "", now)] {
             store.heartbeat(&line).await.unwrap();

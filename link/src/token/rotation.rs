@@ -79,7 +79,7 @@ impl TokenKeys {
             return None;
         }
         let mut nonce = [0; NONCE_LEN];
-        getrandom::fill(&mut nonce).ok()?;
+        crate::host::fill(&mut nonce).ok()?;
         let mut text = serde_json::to_vec(self).ok()?;
         let sealing = sealing_key(ca_key)?;
         sealing.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(PURPOSE), &mut text).ok()?;

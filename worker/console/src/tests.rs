@@ -14,7 +14,7 @@ use limpet_shared::{
     Eui64, UnixMicros,
     admin::{ErrorKind, Gateway, Reply, Request, Server, TokenInfo},
 };
-use limpet_store::{MemoryStore, Store};
+use limpet_store::{SqliteStore, Store};
 use tower::ServiceExt;
 
 use crate::{JoinLine, router};
@@ -96,7 +96,7 @@ impl Answer {
 
 impl Browser {
     async fn new() -> Self {
-        let store: Arc<dyn Store> = MemoryStore::new();
+        let store: Arc<dyn Store> = SqliteStore::in_memory().unwrap();
         bootstrap(&store, Some(PASSWORD.into())).await.unwrap();
         Self::over(store, Arc::new(Balancers::default()))
     }

@@ -29,7 +29,7 @@ use limpet_shared::{
     lorawan::{self, DataSpec, Direction, FCtrl, Frame, JoinRequest, Keys},
     region::Region,
 };
-use limpet_store::{Directory, FrameStore, MemoryStore};
+use limpet_store::{Directory, FrameStore, SqliteStore};
 use limpet_worker_core::{
     model::*,
     session::{Personalization, personalized},
@@ -116,7 +116,7 @@ impl Webhook {
 
 /// A network of workers that share a store, an edge and a webhook.
 struct Net {
-    store: Arc<MemoryStore>,
+    store: Arc<SqliteStore>,
     edge: Arc<BalancerLinks>,
     webhook: Arc<Webhook>,
     clock: Arc<Clock>,
@@ -129,7 +129,7 @@ struct Net {
 
 impl Net {
     async fn new(region: &str, workers: usize) -> Self {
-        let (store, region) = (MemoryStore::new(), Region::by_name(region).unwrap());
+        let (store, region) = (SqliteStore::in_memory().unwrap(), Region::by_name(region).unwrap());
         provision(&store, region).await;
         let mut net = Self {
             store,
@@ -221,7 +221,7 @@ fn give(worker: Arc<Pipeline>, frame: UplinkFrame) -> tokio::task::JoinHandle<Ve
     })
 }
 
-async fn provision(store: &MemoryStore, region: &Region) {
+async fn provision(store: &SqliteStore, region: &Region) {
     let (tenant, application, profile) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
     store.create_tenant(&Tenant { id: tenant, name: "t".into(), ..Tenant::default() }).await.unwrap();
     let http = Some(HttpIntegration { json: true, url: "http://[::1]:1/".into(), ..HttpIntegration::default() });

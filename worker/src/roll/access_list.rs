@@ -48,13 +48,13 @@ impl AccessList {
 #[cfg(test)]
 mod tests {
     use limpet_shared::{UnixMicros, admin::Role};
-    use limpet_store::{Membership, MemoryStore, moving::Moving};
+    use limpet_store::{Membership, SqliteStore, moving::Moving};
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn the_tables_are_read_when_they_changed_and_once_a_minute() {
-        let store = MemoryStore::new();
+        let store = SqliteStore::in_memory().unwrap();
         let look = async |known: Option<Mark>| AccessList::read(&*store, known).await.unwrap();
         let first = look(None).await.expect("nothing is known yet");
         assert_eq!((first.revoked.len(), first.tokens.len()), (0, 0));
@@ -75,7 +75,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_was_put_back_is_read_whatever_its_number() {
-        let store = MemoryStore::new();
+        let store = SqliteStore::in_memory().unwrap();
         for id in ["a", "b"] {
             store.put_token(&TokenInfo { id: id.into(), ..TokenInfo::default() }).await.unwrap();
         }

@@ -1,7 +1,7 @@
 //! The store: what workers share, in the words of the domain.
 //!
-//! [`Store`] is the seam: SQLite on one machine, memory for tests and simulation, CQL for a cluster. One conformance
-//! suite holds all of them to the promises written at its methods.
+//! [`Store`] is the seam: SQLite on one machine, the same in memory for tests and simulation, CQL for a cluster. One conformance
+//! suite holds both to the promises written at its methods.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod conformance;
@@ -10,7 +10,6 @@ mod cql;
 mod error;
 pub mod fault;
 mod lists;
-mod memory;
 pub mod moving;
 mod notes;
 mod open;
@@ -20,7 +19,6 @@ mod words;
 
 pub use cql::CqlStore;
 pub use error::{Result, StoreError};
-pub use memory::MemoryStore;
 pub use moving::Moving;
 pub use open::{Migrated, OpenError, migrate, open};
 pub use sqlite::SqliteStore;

@@ -19,6 +19,8 @@ const AT_ONCE: usize = 500;
 #[derive(Default)]
 pub(crate) struct Notes {
     waiting: Mutex<Unwritten>,
+    /// There is room for none: each is written at once.
+    none: bool,
 }
 
 /// Notes by what they are of.
@@ -29,10 +31,15 @@ pub(crate) struct Unwritten {
 }
 
 impl Notes {
+    /// Has room for none.
+    pub fn none() -> Self {
+        Self { none: true, ..Self::default() }
+    }
+
     /// False if there is no room for it.
     pub fn note_device(&self, dev_eui: Eui64, seen: &DeviceSeen) -> bool {
         let mut waiting = self.waiting.lock();
-        if waiting.devices.len() >= HELD && !waiting.devices.contains_key(&dev_eui) {
+        if self.none || waiting.devices.len() >= HELD && !waiting.devices.contains_key(&dev_eui) {
             return false;
         }
         let known = waiting.devices.entry(dev_eui).or_default();
@@ -43,7 +50,7 @@ impl Notes {
     /// False if there is no room for it.
     pub fn note_gateway(&self, eui: Eui64, seen: &GatewaySeen) -> bool {
         let mut waiting = self.waiting.lock();
-        if waiting.gateways.len() >= HELD && !waiting.gateways.contains_key(&eui) {
+        if self.none || waiting.gateways.len() >= HELD && !waiting.gateways.contains_key(&eui) {
             return false;
         }
         let known = waiting.gateways.entry(eui).or_default();

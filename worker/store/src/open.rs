@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use crate::{CqlStore, MemoryStore, SqliteStore, Store};
+use crate::{CqlStore, SqliteStore, Store};
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,7 @@ pub async fn migrate(url: &str) -> Result<Migrated, OpenError> {
 /// Opens what the URL names: `sqlite:DIR`, made if it does not exist, `cql://…`, or `memory:`.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, OpenError> {
     if url == "memory:" {
-        return Ok(MemoryStore::new());
+        return Ok(SqliteStore::in_memory()?);
     }
     if url.starts_with("cql:") {
         return Ok(CqlStore::open(url).await?);

@@ -4,13 +4,14 @@
 //! after the commit, which is durable. A few threads read, each with a connection of its own. A third kind looks after
 //! the write-ahead log. Nothing blocks the async runtime.
 //!
-//! Waiting is bounded with the runtime's clock: under a paused one, time runs out while a thread works. Simulations use
-//! [`crate::MemoryStore`].
+//! Waiting is bounded with the runtime's clock: under a paused one, time runs out while a thread works. So a store in memory
+//! ([`SqliteStore::in_memory`]) has no threads: each operation is done where it is asked for, at once, by the same statements.
 
 mod directory;
 mod error;
 mod folder;
 mod frame_store;
+mod inline;
 mod keeper;
 mod leases;
 mod lists;
@@ -32,9 +33,10 @@ use rusqlite::Connection;
 
 use self::{
     folder::{Folder, WriteLock},
+    inline::Inline,
     keeper::{Keeper, Tools},
     readers::Readers,
-    writer::Writer,
+    writer::{Mailbox, Writer},
 };
 use crate::{OpenError, Result, Store, lists::Lists, notes::Notes};
 
@@ -43,13 +45,14 @@ const READERS: usize = 3;
 
 /// See the module.
 pub struct SqliteStore {
-    folder: Folder,
+    /// Where it is; `None` in memory.
+    folder: Option<Folder>,
     writer: Writer,
     readers: Readers,
     notes: Arc<Notes>,
     /// By the number of the last change that they hold.
     lists: Lists<i64>,
-    _keeper: Keeper,
+    _keeper: Option<Keeper>,
 }
 
 impl SqliteStore {
@@ -69,15 +72,39 @@ impl SqliteStore {
             (0..READERS).map(|_| schema::connect_reader(&folder.database)).collect();
         let readers = Readers::start(readers.map_err(sqlite)?)?;
         let notes = Arc::new(Notes::default());
-        let writer = Writer::start(conn, lock, notes.clone())?;
+        let mailbox = Mailbox::start(conn, lock, notes.clone())?;
         let tools = Tools {
             conn: schema::connect_keeper(&folder.database).map_err(sqlite)?,
             lock: WriteLock::open(&folder)?,
             appointment: folder.lock_file("state.checkpoint")?,
             notes: notes.clone(),
-            bell: writer.notes_bell(),
+            bell: mailbox.notes_bell(),
         };
-        Ok(Arc::new(Self { writer, readers, notes, lists: Lists::default(), _keeper: Keeper::start(tools)?, folder }))
+        Ok(Arc::new(Self {
+            folder: Some(folder),
+            writer: Writer::Thread(mailbox),
+            readers,
+            notes,
+            lists: Lists::default(),
+            _keeper: Some(Keeper::start(tools)?),
+        }))
+    }
+
+    /// A new store in memory, which is gone with its last user. Everything is done at once, where it is asked for: for
+    /// simulations, and tests under a paused clock.
+    pub fn in_memory() -> std::result::Result<Arc<Self>, OpenError> {
+        let place = Path::new(":memory:");
+        let mut conn = schema::connect_memory().map_err(|source| OpenError::Sqlite { path: place.into(), source })?;
+        schema::migrate(place, &mut conn)?;
+        let inline = Inline::new(conn);
+        Ok(Arc::new(Self {
+            folder: None,
+            writer: Writer::inline(inline.clone()),
+            readers: Readers::inline(inline),
+            notes: Arc::new(Notes::none()),
+            lists: Lists::default(),
+            _keeper: None,
+        }))
     }
 
     /// Brings the schema up to date. Returns the version it had (0: none) and the one it has. Blocks.
@@ -100,7 +127,8 @@ impl Store for SqliteStore {
     }
     fn describe(&self) -> String {
         // Whole, for who reads it may be in another folder.
-        let dir = std::path::absolute(&self.folder.dir).unwrap_or_else(|_| self.folder.dir.clone());
+        let Some(Folder { dir, .. }) = &self.folder else { return "SQLite in memory".into() };
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         format!("SQLite in {}", dir.display())
     }
 }

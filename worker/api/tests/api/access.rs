@@ -4,7 +4,7 @@ use chirpstack_api::api;
 use limpet_api::{Api, FIRST_TENANT, bootstrap};
 use limpet_shared::{UnixMicros, admin};
 use limpet_store::{
-    List, MemoryStore, SqliteStore, Store,
+    List, SqliteStore, Store,
     fault::{FaultStore, Faults},
 };
 use limpet_worker_core::model::User;
@@ -160,7 +160,7 @@ async fn of_two_administrators_who_remove_each_other_one_is_left() {
         password_hash: "none".into(),
     };
     for seed in 0..40 {
-        let inner: Arc<dyn Store> = MemoryStore::new();
+        let inner: Arc<dyn Store> = SqliteStore::in_memory().unwrap();
         for user in [admin(1, "ann@example.org"), admin(2, "bob@example.org")] {
             inner.create_user(&user).await.unwrap();
         }

@@ -14,7 +14,7 @@ use chirpstack_api::api::{
 };
 use limpet_api::{Api, ApiState, ClusterView, bootstrap};
 use limpet_shared::admin::{IntegrationTrouble, Reply, Request as Ask, Server as Peer};
-use limpet_store::{MemoryStore, Store};
+use limpet_store::{SqliteStore, Store};
 use tokio::net::TcpListener;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
@@ -84,7 +84,7 @@ pub fn state(store: Arc<dyn Store>, cluster: Arc<dyn ClusterView>) -> ApiState {
 impl Server {
     /// A new network, with the first tenant's id and an administrator's token at hand.
     pub async fn start() -> Self {
-        let store: Arc<dyn Store> = MemoryStore::new();
+        let store: Arc<dyn Store> = SqliteStore::in_memory().unwrap();
         bootstrap(&store, Some(PASSWORD.into())).await.unwrap();
         Self::over(store).await
     }

@@ -9,6 +9,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::inline::Inline;
 use crate::{OpenError, Result, StoreError};
 
 /// Reads that may wait for a thread.
@@ -17,11 +18,13 @@ const WAITING: usize = 4096;
 /// How long a read may wait for a place, and then for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-type Read = Box<dyn FnOnce(&Connection) + Send>;
+pub(super) type Read = Box<dyn FnOnce(&Connection) + Send>;
 
-/// The threads' mailbox. They end when it is dropped.
-pub(super) struct Readers {
-    reads: mpsc::Sender<Read>,
+/// Who reads.
+pub(super) enum Readers {
+    /// The threads' mailbox. They end when it is dropped.
+    Threads(mpsc::Sender<Read>),
+    Inline(Inline),
 }
 
 impl Readers {
@@ -40,7 +43,11 @@ impl Readers {
             };
             thread::Builder::new().name("store-reader".into()).spawn(run).map_err(OpenError::Thread)?;
         }
-        Ok(Self { reads })
+        Ok(Self::Threads(reads))
+    }
+
+    pub fn inline(inline: Inline) -> Self {
+        Self::Inline(inline)
     }
 
     /// Runs `work` on one of the threads. It sees every write that was answered before.
@@ -49,6 +56,10 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
+        let reads = match self {
+            Self::Threads(reads) => reads,
+            Self::Inline(inline) => return inline.read(work),
+        };
         let (reply, answer) = oneshot::channel();
         let read: Read = Box::new(move |conn| {
             if !reply.is_closed() {
@@ -56,7 +67,7 @@ impl Readers {
                 let _ = reply.send(work(conn));
             }
         });
-        match timeout(PATIENCE, self.reads.send(read)).await {
+        match timeout(PATIENCE, reads.send(read)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(StoreError::Unavailable("the readers have ended".into())),
             Err(_) => return Err(StoreError::Unavailable(format!("{WAITING} reads are waiting"))),

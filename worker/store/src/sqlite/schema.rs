@@ -37,6 +37,14 @@ fn connect(file: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// The only connection of a database in memory.
+pub(super) fn connect_memory() -> rusqlite::Result<Connection> {
+    let conn = Connection::open_in_memory()?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.pragma_update(None, "foreign_keys", true)?;
+    Ok(conn)
+}
+
 /// A connection that writes. The file must exist.
 pub(super) fn connect_writer(file: &Path) -> rusqlite::Result<Connection> {
     let conn = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{folder::WriteLock, notes};
+use super::{folder::WriteLock, inline::Inline, notes};
 use crate::notes::Notes;
 use crate::{OpenError, Result, StoreError};
 
@@ -45,8 +45,14 @@ const QUEUED: u8 = 0;
 const TAKEN: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
-/// The thread's mailbox. The thread ends when the last of them is dropped and all is written.
-pub(super) struct Writer {
+/// Who writes.
+pub(super) enum Writer {
+    Thread(Mailbox),
+    Inline(Inline),
+}
+
+/// The way to the thread, which ends when the last of them is dropped and all is written.
+pub(super) struct Mailbox {
     jobs: mpsc::Sender<Box<dyn Job>>,
     health: Arc<Health>,
     well_after: Duration,
@@ -97,6 +103,33 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Write<T, F> {
 }
 
 impl Writer {
+    pub fn inline(inline: Inline) -> Self {
+        Self::Inline(inline)
+    }
+
+    /// Runs `work` inside a transaction and gives its answer once that is committed, durably. An error undoes what
+    /// `work` wrote, and nothing else.
+    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        match self {
+            Self::Thread(mailbox) => mailbox.write(work).await,
+            Self::Inline(inline) => inline.write(work),
+        }
+    }
+
+    /// Whether writes get through.
+    pub async fn check(&self) -> Result<()> {
+        match self {
+            Self::Thread(mailbox) => mailbox.check().await,
+            Self::Inline(_) => Ok(()),
+        }
+    }
+}
+
+impl Mailbox {
     /// Starts the thread.
     pub fn start(conn: Connection, lock: WriteLock, notes: Arc<Notes>) -> std::result::Result<Self, OpenError> {
         let (jobs, queue) = mpsc::channel(WAITING);
@@ -107,8 +140,6 @@ impl Writer {
         Ok(Self { jobs, health, well_after: WELL_AFTER })
     }
 
-    /// Runs `work` inside a transaction and gives its answer once that is committed, durably. An error undoes what
-    /// `work` wrote, and nothing else.
     pub async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -138,7 +169,7 @@ impl Writer {
         self.jobs.downgrade()
     }
 
-    /// Whether writes get through. After a failure it tries one that needs room: nobody else would, if the worker is not ready.
+    /// After a failure it tries one that needs room: nobody else would, if the worker is not ready.
     pub async fn check(&self) -> Result<()> {
         if let Some(since) = *self.health.busy_since.lock()
             && since.elapsed() > STALLED

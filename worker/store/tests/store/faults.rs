@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use limpet_store::{
-    Commit, FrameStore, Freshness, MemoryStore, SqliteStore, Store, StoreError,
+    Commit, FrameStore, Freshness, SqliteStore, Store, StoreError,
     conformance::Samples,
     fault::{FaultStore, Faults},
 };
@@ -87,7 +87,7 @@ async fn no_increment_is_lost_or_doubled_in_memory() {
     let mut crashes = 0;
     for seed in 0..30 {
         println!("seed {seed}");
-        crashes += count_all(MemoryStore::new(), seed, 5, 20, FAULTS).await;
+        crashes += count_all(SqliteStore::in_memory().unwrap(), seed, 5, 20, FAULTS).await;
     }
     assert!(crashes > 0, "the schedule has crashes");
 }
@@ -97,7 +97,7 @@ async fn a_seed_gives_the_same_run_again() {
     let mut runs = Vec::new();
     for _ in 0..2 {
         let start = tokio::time::Instant::now();
-        let crashes = count_all(MemoryStore::new(), 7, 4, 10, FAULTS).await;
+        let crashes = count_all(SqliteStore::in_memory().unwrap(), 7, 4, 10, FAULTS).await;
         runs.push((crashes, start.elapsed()));
     }
     assert_eq!(runs[0], runs[1]);
@@ -105,7 +105,7 @@ async fn a_seed_gives_the_same_run_again() {
 
 #[tokio::test]
 async fn after_a_crash_nothing_is_answered_until_it_is_revived() {
-    let memory = MemoryStore::new();
+    let memory = SqliteStore::in_memory().unwrap();
     let store = FaultStore::new(memory.clone(), 1, Faults { crash: 1000, ..Faults::default() });
     let new = Samples::new();
     let session = new.session(new.session_key());

@@ -10,12 +10,12 @@ mod tls;
 
 use std::sync::Arc;
 
-use limpet_store::{MemoryStore, SqliteStore, Store, conformance, fault};
+use limpet_store::{SqliteStore, Store, conformance, fault};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_conforms() {
-    conformance::suite(|| async { MemoryStore::new() as Arc<dyn Store> }).await;
-    let one: Arc<dyn Store> = MemoryStore::new();
+    conformance::suite(|| async { SqliteStore::in_memory().unwrap() as Arc<dyn Store> }).await;
+    let one: Arc<dyn Store> = SqliteStore::in_memory().unwrap();
     conformance::suite(|| async { one.clone() }).await;
 }
 
@@ -29,5 +29,8 @@ async fn sqlite_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_store_without_faults_conforms_through_the_wrapper() {
     let none = fault::Faults::default();
-    conformance::suite(|| async move { fault::FaultStore::new(MemoryStore::new(), 1, none) as Arc<dyn Store> }).await;
+    conformance::suite(|| async move {
+        fault::FaultStore::new(SqliteStore::in_memory().unwrap(), 1, none) as Arc<dyn Store>
+    })
+    .await;
 }

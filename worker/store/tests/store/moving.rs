@@ -12,7 +12,7 @@ use std::{
 
 use limpet_shared::{UnixMicros, admin::Server};
 use limpet_store::{
-    FrameStore, Freshness, MemoryStore, SqliteStore, Store,
+    FrameStore, Freshness, SqliteStore, Store,
     conformance::Samples,
     fault::{FaultStore, Faults},
     moving::{self, Counters, DEFAULT_SKIP, MovingError, Report, check, export},
@@ -33,8 +33,8 @@ const DEVICES: u32 = 300;
 fn quiet(_: Report) {}
 
 /// A network in memory, and a folder for files.
-pub async fn network() -> (Arc<MemoryStore>, tempfile::TempDir) {
-    let store = MemoryStore::new();
+pub async fn network() -> (Arc<SqliteStore>, tempfile::TempDir) {
+    let store = SqliteStore::in_memory().unwrap();
     Samples::new().network(&*store, DEVICES).await.unwrap();
     (store, tempfile::tempdir().unwrap())
 }
@@ -57,7 +57,7 @@ async fn a_moved_network_is_the_same_to_the_last_byte() {
     let (again, second) = exported(&*sqlite, folder.path(), "b").await;
     assert_eq!(second.summary, original.summary);
     assert_eq!(fs::read(&again).unwrap(), fs::read(&file).unwrap());
-    let back = MemoryStore::new();
+    let back = SqliteStore::in_memory().unwrap();
     import(&*back, &again, Counters::Keep, &quiet).await.unwrap();
     assert_eq!(exported(&*back, folder.path(), "c").await.1.summary, original.summary);
     assert_eq!(moving::unfinished(&*back).await.unwrap(), None);
@@ -67,7 +67,7 @@ async fn a_moved_network_is_the_same_to_the_last_byte() {
 async fn a_restored_backup_skips_ahead_and_is_the_same_otherwise() {
     let (first, folder) = network().await;
     let (file, original) = exported(&*first, folder.path(), "a").await;
-    let second = MemoryStore::new();
+    let second = SqliteStore::in_memory().unwrap();
     import(&*second, &file, Counters::Skip(DEFAULT_SKIP), &quiet).await.unwrap();
     let (_, restored) = exported(&*second, folder.path(), "b").await;
     assert_ne!(restored.summary.sha256, original.summary.sha256);
@@ -171,7 +171,7 @@ async fn what_was_changed_or_cut_off_is_refused_before_anything_is_written() {
             "wings".into(),
         ),
     ];
-    let empty = MemoryStore::new();
+    let empty = SqliteStore::in_memory().unwrap();
     for (what, text, why) in cases {
         let bad = folder.path().join("bad");
         fs::write(&bad, text).unwrap();
@@ -196,12 +196,12 @@ async fn a_store_that_is_in_use_is_refused() {
     assert!(matches!(export(&*store, &file, &quiet).await, Err(MovingError::FileExists(_))));
 
     // A first start has seeded it, and nothing else.
-    let seeded = MemoryStore::new();
+    let seeded = SqliteStore::in_memory().unwrap();
     limpet_store::Directory::init_setting(&*seeded, "first_start_done", b"yes").await.unwrap();
     let refused = import(&*seeded, &file, Counters::Keep, &quiet).await.unwrap_err().to_string();
     assert!(refused.contains("first_start_done") && refused.contains("DROP KEYSPACE"), "{refused}");
 
-    let alive = MemoryStore::new();
+    let alive = SqliteStore::in_memory().unwrap();
     let server = Server { name: "w1".into(), seen_at: now(), ..Server::default() };
     limpet_store::Membership::heartbeat(&*alive, &server).await.unwrap();
     let refused = import(&*alive, &file, Counters::Keep, &quiet).await.unwrap_err().to_string();
@@ -214,7 +214,7 @@ async fn an_interrupted_import_goes_on() {
     let (store, folder) = network().await;
     let (file, original) = exported(&*store, folder.path(), "a").await;
     for seed in 0..4 {
-        let target = MemoryStore::new();
+        let target = SqliteStore::in_memory().unwrap();
         let faults = Faults { crash: 4, lose: 20, hide: 20, refuse: 20, ..Faults::default() };
         let mut crashes = 0;
         loop {
@@ -250,7 +250,7 @@ async fn an_unfinished_import_of_another_file_is_named() {
     let (file, summary) = exported(&*store, folder.path(), "a").await;
     let (other_store, _) = network().await;
     let (other, _) = exported(&*other_store, folder.path(), "b").await;
-    let target = MemoryStore::new();
+    let target = SqliteStore::in_memory().unwrap();
     let view = FaultStore::new(target.clone(), 1, Faults { crash: 100, ..Faults::default() });
     tokio::select! {
         done = import(&*view, &file, Counters::Keep, &quiet) => panic!("it should have died: {done:?}"),
@@ -274,7 +274,7 @@ async fn progress_is_told() {
     let file = folder.path().join("a");
     export(&*store, &file, &report).await.unwrap();
     assert_eq!(last.load(Ordering::Relaxed), 0);
-    import(&*MemoryStore::new(), &file, Counters::Keep, &report).await.unwrap();
+    import(&*SqliteStore::in_memory().unwrap(), &file, Counters::Keep, &report).await.unwrap();
     assert_eq!(last.load(Ordering::Relaxed), 0);
 }
 

@@ -2,9 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use limpet_store::{
-    Directory, FrameStore, List, MemoryStore, OpenError, SqliteStore, Store, conformance::Samples, open,
-};
+use limpet_store::{Directory, FrameStore, List, OpenError, SqliteStore, Store, conformance::Samples, open};
 use rusqlite::Connection;
 
 fn schema(dir: &Path, version: i64, name: &str) {
@@ -184,7 +182,7 @@ async fn many_open_a_new_store_at_once() {
 
 #[tokio::test]
 async fn memory_stores_share_nothing() {
-    let (one, two) = (MemoryStore::new(), MemoryStore::new());
+    let (one, two) = (SqliteStore::in_memory().unwrap(), SqliteStore::in_memory().unwrap());
     let tenant = Samples::new().tenant();
     one.create_tenant(&tenant).await.unwrap();
     assert_eq!(two.tenant(tenant.id).await.unwrap(), None);

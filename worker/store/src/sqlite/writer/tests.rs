@@ -4,11 +4,11 @@ use super::*;
 use crate::sqlite::{error::execute, folder::Folder, schema};
 
 /// A writer on a new store in this folder, and a lock like another process's.
-fn writer(dir: &Path) -> (Writer, WriteLock) {
+fn writer(dir: &Path) -> (Mailbox, WriteLock) {
     let folder = Folder::prepare(dir).unwrap();
     let mut conn = schema::connect_writer(&folder.database).unwrap();
     schema::migrate(&folder.database, &mut conn).unwrap();
-    let writer = Writer::start(conn, WriteLock::open(&folder).unwrap(), Arc::new(Notes::default())).unwrap();
+    let writer = Mailbox::start(conn, WriteLock::open(&folder).unwrap(), Arc::new(Notes::default())).unwrap();
     (writer, WriteLock::open(&folder).unwrap())
 }
 
@@ -82,7 +82,7 @@ async fn a_full_disk_is_told_and_outlived() {
 }
 
 /// A disk that has room for so many more pages.
-async fn room(writer: &Writer, pages: i64) {
+async fn room(writer: &Mailbox, pages: i64) {
     let set = move |conn: &Connection| {
         let used: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         conn.query_row(&format!("PRAGMA max_page_count = {}", used + pages), [], |row| row.get::<_, i64>(0)).unwrap();
