@@ -81,6 +81,9 @@ pub struct CommonArgs {
     /// Serve gateways that nobody has added, for trying out [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub accept_unknown_gateways: Option<String>,
+    /// Proxies before HTTP that are believed about whom they speak for (X-Forwarded-For) [default: none]
+    #[arg(long, value_name = "CIDR,...")]
+    pub trusted_proxy: Vec<String>,
     /// Threads that do the work [default: half as many as processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<String>,

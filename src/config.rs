@@ -8,6 +8,7 @@ use std::{
 };
 
 use limpet_balancer::AckAt;
+use limpet_http::Proxies;
 use limpet_link::Token;
 use limpet_shared::admin::Role;
 
@@ -42,6 +43,8 @@ pub struct Common {
     pub log_json: bool,
     /// Of the runtime.
     pub threads: usize,
+    /// Before HTTP.
+    pub trusted_proxies: Proxies,
 }
 
 /// The edge: a balancer, or that part of `up`.
@@ -188,6 +191,7 @@ fn common(layers: &mut Layers) -> Common {
         threads: layers.read("threads", parse::number(1, 1024)).map_or_else(half_the_processors, |n| n as usize),
         log_level: layers.read("log-level", parse::log_filter).unwrap_or_else(|| "info".into()),
         log_json: layers.read("log-format", log_format).unwrap_or(false),
+        trusted_proxies: Proxies::new(layers.read("trusted-proxy", parse::list(parse::network)).unwrap_or_default()),
     }
 }
 

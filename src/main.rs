@@ -59,6 +59,7 @@ where
     let settings = common(&config);
     logging::start(&settings.log_level, settings.log_json);
     let threads = settings.threads;
+    roles::open_files();
     for warning in warnings {
         tracing::warn!("{warning}");
     }

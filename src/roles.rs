@@ -120,6 +120,19 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
     running.ended().await
 }
 
+/// Lets this process have as many files open as it may: each connection is one, and what shells and containers give
+/// without being asked, often 1024, is less than HTTP alone may take.
+pub fn open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "cannot open as many files as the system allows");
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Protocol {
     Udp,

@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use axum::serve::ListenerExt;
 use limpet_balancer_core::{Balancer, Config};
+use limpet_http::{Limits, Proxies, Service};
 use limpet_link::{Authority, LinkServer, ServerConfig, ServerError, files, files::FileError, host};
 use tokio::{
     net::TcpListener,
@@ -68,6 +68,7 @@ pub struct BoundBalancer {
     datagrams: Queue,
     keepers: Vec<tokio::task::JoinHandle<()>>,
     http: Option<(TcpListener, SocketAddr)>,
+    proxies: Proxies,
 }
 
 impl BoundBalancer {
@@ -117,7 +118,8 @@ impl BoundBalancer {
             inputs,
             datagrams,
         };
-        Ok(Self { parts, inputs: input_sender, datagrams: datagram_sender, keepers, http })
+        let proxies = config.trusted_proxies;
+        Ok(Self { parts, inputs: input_sender, datagrams: datagram_sender, keepers, http, proxies })
     }
 
     /// Where gateways are heard.
@@ -155,7 +157,13 @@ impl BoundBalancer {
             socket: self.parts.socket.clone(),
         };
         let stopped = CancellationToken::new();
-        let http = self.http.map(|(listener, _)| tokio::spawn(serve_http(listener, pages, stopped.clone())));
+        let service = Service {
+            counters: pages.metrics.connections(),
+            router: http::router(pages),
+            proxies: self.proxies,
+            limits: Limits::default(),
+        };
+        let http = self.http.map(|(listener, _)| tokio::spawn(limpet_http::serve(listener, service, stopped.clone())));
         let shut = Muted::new(self.parts.muted.clone(), self.parts.metrics.clone());
         let reader = tokio::spawn(self.parts.socket.clone().read(self.parts.clock, shut, self.datagrams));
         let server = self.parts.server.clone();
@@ -179,15 +187,6 @@ async fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await?;
     let local = listener.local_addr()?;
     Ok((listener, local))
-}
-
-async fn serve_http(listener: TcpListener, pages: Pages, stopped: CancellationToken) {
-    // An answer of several pieces would wait for the client's delayed acknowledgement otherwise, some 40 ms.
-    let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-    let served = axum::serve(listener, http::router(pages)).with_graceful_shutdown(stopped.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the admin HTTP has ended");
-    }
 }
 
 fn link_server(

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 pub use limpet_balancer_core::AckAt;
+use limpet_http::Proxies;
 
 /// Settings of one balancer. Port 0 takes any free port; [`crate::BoundBalancer`] says which.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct BalancerConfig {
     pub link: SocketAddr,
     /// TCP for metrics, health and ring; `None` for no admin HTTP.
     pub admin: Option<SocketAddr>,
+    /// Proxies before the admin HTTP that may have any number of connections.
+    pub trusted_proxies: Proxies,
     /// Link addresses for join tokens; empty: the one under which this machine is reached.
     pub advertise: Vec<String>,
     pub accept_unknown_gateways: bool,
@@ -41,6 +44,7 @@ impl BalancerConfig {
             gwmp: SocketAddr::from(([0, 0, 0, 0], 1700)),
             link: SocketAddr::from(([0, 0, 0, 0], 1701)),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 1702))),
+            trusted_proxies: Proxies::default(),
             advertise: Vec::new(),
             accept_unknown_gateways: core.accept_unknown_gateways,
             ack: core.ack,

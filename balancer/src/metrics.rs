@@ -58,6 +58,7 @@ struct Counters {
     workers: IntGaugeVec,
     ring_epoch: IntGauge,
     cluster_version: IntGauge,
+    http: limpet_http::Counters,
 }
 
 impl Metrics {
@@ -115,6 +116,9 @@ impl Metrics {
     }
     pub fn gateway_moved(&self) {
         self.counters.moves.inc();
+    }
+    pub fn connections(&self) -> limpet_http::Counters {
+        self.counters.http.clone()
     }
     pub fn stalled(&self) {
         self.counters.stalls.inc();
@@ -175,6 +179,14 @@ impl Counters {
             workers: r.gauges("workers", "Connected workers.", "state")?,
             ring_epoch: r.gauge("ring_epoch", "Number of the ring, counted up with each change.")?,
             cluster_version: r.gauge("cluster_version", "Version of the cluster's snapshot; 0 before the first.")?,
+            http: limpet_http::Counters {
+                open: r.gauge("http_connections", "HTTP connections now.")?,
+                refused: r.counters(
+                    "http_connections_refused_total",
+                    "HTTP connections closed at once, by what there were too many of: connections in all or of one address.",
+                    "reason",
+                )?,
+            },
         })
     }
 
@@ -254,6 +266,7 @@ mod tests {
             "limpet_balancer_kernel_dropped_datagrams_total 7",
             r#"limpet_balancer_workers{state="ready"} 0"#,
             r#"limpet_balancer_build_info{version="1.2.3"} 1"#,
+            "limpet_balancer_http_connections 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }

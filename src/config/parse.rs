@@ -1,8 +1,14 @@
 //! From text to values. Each error says what is wrong; what is allowed stands in [`super::settings`].
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
-use limpet_shared::region::Region;
+use limpet_shared::{
+    policy::{PolicyError, Subnet},
+    region::Region,
+};
 use tracing_subscriber::EnvFilter;
 
 /// `IP:PORT`.
@@ -27,6 +33,18 @@ pub fn host_port(text: &str) -> Result<String, String> {
         _ if host.contains(|c: char| c.is_whitespace() || c == '/') => Err("it is no host".into()),
         _ => Ok(text.to_owned()),
     }
+}
+
+/// A network in CIDR notation, or an address.
+pub fn network(text: &str) -> Result<Subnet, String> {
+    let address = text.split('/').next().and_then(|address| address.parse::<Ipv6Addr>().ok());
+    if address.is_some_and(|address| address.to_ipv4_mapped().is_some()) {
+        return Err("write it as IPv4".into());
+    }
+    text.parse().map_err(|error| match error {
+        PolicyError::HostBits(_) => "it has bits set beyond its prefix length".to_owned(),
+        _ => "it is no network".to_owned(),
+    })
 }
 
 /// Texts separated by commas, each read by `one`; at least one.
@@ -132,6 +150,17 @@ mod tests {
         assert!(host_port("edge.example:1701").is_ok() && host_port("[::1]:1701").is_ok());
         for bad in ["edge", ":1", "a:b", "::1:1701", "a:0", "http://a:1"] {
             assert!(host_port(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks_are_addresses_with_or_without_a_prefix_length() {
+        let networks = list(network)("127.0.0.1, 10.0.0.0/8,2001:db8::/32").unwrap();
+        assert!(networks[1].contains([10, 9, 8, 7].into()) && networks.len() == 3);
+        assert_eq!(network("10.0.0.1/8").unwrap_err(), "it has bits set beyond its prefix length");
+        assert_eq!(network("::ffff:10.0.0.1").unwrap_err(), "write it as IPv4");
+        for bad in ["", "proxy", "10.0.0.0/33", "10.0.0.0/", "::/129", "10.0.0.1:80"] {
+            assert_eq!(network(bad).unwrap_err(), "it is no network", "{bad}");
         }
     }
 

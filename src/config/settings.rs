@@ -33,6 +33,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("link", ADDRESS),
     setting("admin", ADDRESS),
     setting("advertise", "HOST:PORT, several separated by commas"),
+    setting("trusted-proxy", "IP or IP/BITS, such as 127.0.0.1 or 2001:db8::/32, several separated by commas"),
     setting("accept-unknown-gateways", BOOL),
     setting("ack", "stored or received"),
     setting("retained-mib", "a number from 1 to 65536"),

@@ -27,7 +27,18 @@ fn folder(toml: &str) -> (tempfile::TempDir, String) {
 fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     let (_folder, data) =
         folder("gwmp = '1.1.1.1:1'\nlink = '1.1.1.1:2'\nhttp = '1.1.1.1:3'\nregion = ['us915_1', 'eu868']\n");
-    let flags = parse(&["up", "--data", &data, "--gwmp", "3.3.3.3:1", "--demo"]);
+    let flags = parse(&[
+        "up",
+        "--data",
+        &data,
+        "--gwmp",
+        "3.3.3.3:1",
+        "--demo",
+        "--trusted-proxy",
+        "10.0.0.1",
+        "--trusted-proxy",
+        "::1/128",
+    ]);
     let variables = environment(&[("LIMPET_GWMP", "2.2.2.2:1"), ("LIMPET_LINK", "2.2.2.2:2"), ("LIMPET_HTTP", "")]);
     let (up, warnings) = Up::load(flags, variables).unwrap();
     assert_eq!(up.edge.gwmp, "3.3.3.3:1".parse().unwrap());
@@ -37,6 +48,10 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     assert_eq!(up.edge.admin, "127.0.0.1:1702".parse().unwrap());
     assert_eq!(up.processing.store, format!("sqlite:{data}/store"));
     assert_eq!((up.workers, up.demo), (1, true));
+    assert!(
+        up.common.trusted_proxies.trusts([10, 0, 0, 1].into())
+            && !up.common.trusted_proxies.trusts([127, 0, 0, 1].into())
+    );
     assert_eq!(up.processing.weight, 100);
     assert!(warnings.is_empty());
 }
@@ -46,10 +61,14 @@ fn all_mistakes_are_told_together_each_with_its_place_and_what_is_allowed() {
     let (_folder, data) =
         folder("workers = 2\n\ngwpm = '0.0.0.0:1700'\nack = 'soon'\nregion = { name = 'eu868' }\ndata = 'x'\n");
     let flags = parse(&["up", "--data", &data, "--http", "8080", "--region", "eu868,mars", "--workers", "0"]);
-    let variables = environment(&[("LIMPET_LOG_LEVEL", "loud"), ("LIMPET_STORE", "mysql://u:p@h")]);
+    let variables = environment(&[
+        ("LIMPET_LOG_LEVEL", "loud"),
+        ("LIMPET_STORE", "mysql://u:p@h"),
+        ("LIMPET_TRUSTED_PROXY", "127.0.0.1,10.0.0.1/8"),
+    ]);
     let text = Up::load(flags, variables).unwrap_err().to_string();
     for expected in [
-        "9 mistakes in the configuration:",
+        "10 mistakes in the configuration:",
         "limpet.toml, line 3, gwpm: there is no such setting; did you mean gwmp?",
         "limpet.toml, line 4, ack: \"soon\" is not allowed: it is neither; allowed: stored or received",
         "limpet.toml, line 5, region: a table is not allowed; allowed: eu868, us915, us915_0 to us915_7",
@@ -58,12 +77,14 @@ fn all_mistakes_are_told_together_each_with_its_place_and_what_is_allowed() {
         "--region: \"eu868,mars\" is not allowed: \"mars\": there is no such region; allowed: eu868",
         "--workers: \"0\" is not allowed: it is less than 1; allowed: a number from 1 to 64",
         "LIMPET_STORE: is not allowed: it is no store; allowed: sqlite:DIR, or cql://",
+        "LIMPET_TRUSTED_PROXY: \"127.0.0.1,10.0.0.1/8\" is not allowed: \"10.0.0.1/8\": it has bits set beyond its prefix \
+         length; allowed: IP or IP/BITS",
         "LIMPET_LOG_LEVEL: \"loud\" is not allowed: \"loud\" is no level; allowed: error, warn",
     ] {
         // `region` in the file does not count, as the flag wins, but it is a mistake all the same.
         assert!(text.contains(expected), "{expected}\nis not in\n{text}");
     }
-    assert_eq!(text.lines().count(), 10, "{text}");
+    assert_eq!(text.lines().count(), 11, "{text}");
 }
 
 #[test]

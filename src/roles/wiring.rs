@@ -121,6 +121,7 @@ pub async fn start_balancer(
         gwmp: edge.gwmp,
         link: edge.link,
         admin: Some(edge.admin),
+        trusted_proxies: common.trusted_proxies.clone(),
         advertise: edge.advertise,
         accept_unknown_gateways: edge.accept_unknown_gateways,
         ack: edge.ack,
@@ -205,6 +206,7 @@ pub async fn start_worker(
         sweep_at_start: place.with_balancer,
         combined: place.combined,
         gwmp: place.gwmp,
+        trusted_proxies: common.trusted_proxies.clone(),
         join: join_line(common, processing)?,
         started: Some(started),
     };

@@ -8,4 +8,5 @@ mod support;
 mod console;
 mod outputs;
 mod pages;
+mod proxies;
 mod start;

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use limpet_api::Api;
 use limpet_console::JoinLine;
+use limpet_http::Proxies;
 use limpet_link::Identity;
 use limpet_shared::region::Region;
 use limpet_store::Store;
@@ -36,6 +37,8 @@ pub struct WorkerConfig {
     pub combined: bool,
     /// Where gateways send to, if this process knows: for the page.
     pub gwmp: Option<String>,
+    /// Proxies before HTTP that are believed about whom they speak for.
+    pub trusted_proxies: Proxies,
     /// What a further worker is started with: for the console.
     pub join: JoinLine,
     /// Told when the worker is up.

@@ -5,6 +5,7 @@ mod reasons;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use limpet_http::Counters;
 use limpet_store::StoreError;
 use limpet_worker_core::{load::Advice, model::EventKind, uplink::Acceptance};
 use prometheus::{
@@ -53,6 +54,7 @@ pub struct Metrics {
     weight: IntGauge,
     overloaded: IntGauge,
     load: GaugeVec,
+    connections: Counters,
 }
 
 /// Registers a metric. A name or label that is not valid is a mistake in this file, which the tests below would show.
@@ -144,6 +146,14 @@ impl Metrics {
             overloaded: gauge("overloaded", "1 if the worker has more work than it can do well.")?,
             load: gauges("load_ratio", "Work by signal, smoothed; 1 is the limit.", "signal")?,
             store_seconds: store_seconds(&r)?,
+            connections: Counters {
+                open: gauge("http_connections", "HTTP connections now.")?,
+                refused: by(
+                    "http_connections_refused_total",
+                    "HTTP connections closed at once, by what there were too many of: connections in all or of one address.",
+                    "reason",
+                )?,
+            },
             process: Arc::new(Process::new(&r)?),
             registry: r,
         };
@@ -266,6 +276,9 @@ impl Metrics {
     }
     pub fn out(&self, after: Duration) {
         self.latency.observe(after.as_secs_f64());
+    }
+    pub fn connections(&self) -> Counters {
+        self.connections.clone()
     }
     pub fn in_flight(&self) -> &IntGauge {
         &self.in_flight

@@ -103,7 +103,7 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     keep(&mut links, config.balancers.clone(), end.clone());
     let (found, mut newly_found) = mpsc::channel(NOTICES);
     let roll_call = tokio::spawn(around.roll.clone().run(found, end.clone()));
-    let server = listener.map(|l| http::serve(l, &around, end.clone()));
+    let server = listener.map(|l| http::serve(l, &around, config.trusted_proxies.clone(), end.clone()));
     let mut helpers = helpers(&around, sweep.clone(), notice_rx, &stop, &end);
     let metrics = around.pipeline.metrics.clone();
     // SQLite writes on a thread of its own.

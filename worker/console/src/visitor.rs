@@ -60,7 +60,7 @@ impl<S: Sync> FromRequestParts<S> for Stranger {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(Client::of(&parts.extensions, &parts.headers, token(&parts.headers))))
+        Ok(Self(Client::of(&parts.extensions, token(&parts.headers))))
     }
 }
 

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use limpet_http::network;
+
 /// Counters share this many places, by a hash that callers cannot foresee: made-up names use no memory, and all of
 /// them cannot be used up in the time that password hashing leaves.
 const PLACES: usize = 4096;
@@ -107,14 +109,6 @@ impl Attempts {
 /// One account, however it is written.
 fn name(account: &str) -> String {
     account.trim().to_lowercase()
-}
-
-/// Whoever has an IPv6 address has 2^64 of them.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
-        v4 => v4,
-    }
 }
 
 /// The site of an IPv6 address.

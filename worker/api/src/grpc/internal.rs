@@ -93,7 +93,7 @@ impl InternalService for Grpc {
     async fn login(&self, request: Request<api::LoginRequest>) -> Reply<api::LoginResponse> {
         let (metadata, extensions, request) = request.into_parts();
         let headers = metadata.into_headers();
-        let client = Client::of(&extensions, &headers, bearer(&headers));
+        let client = Client::of(&extensions, bearer(&headers));
         reply(api::LoginResponse { jwt: self.0.auth.login(&request.email, &request.password, &client).await? })
     }
 

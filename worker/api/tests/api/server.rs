@@ -13,9 +13,12 @@ use chirpstack_api::api::{
     tenant_service_client::TenantServiceClient, user_service_client::UserServiceClient,
 };
 use limpet_api::{Api, ApiState, ClusterView, bootstrap};
+use limpet_http::{Counters, Limits, Proxies, Service};
 use limpet_shared::admin::{IntegrationTrouble, Reply, Request as Ask, Server as Peer};
 use limpet_store::{SqliteStore, Store};
+use prometheus::{IntCounterVec, IntGauge, Opts};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
 pub const PASSWORD: &str = "correct horse";
@@ -100,10 +103,16 @@ impl Server {
         let api = Api::new(state(store.clone(), balancers.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = api.router();
-        tokio::spawn(async move {
-            axum::serve(listener, router.into_make_service_with_connect_info::<std::net::SocketAddr>()).await
-        });
+        let service = Service {
+            router: api.router(),
+            proxies: Proxies::new(["127.0.0.2".parse().unwrap()]),
+            limits: Limits::default(),
+            counters: Counters {
+                open: IntGauge::new("open", "Open.").unwrap(),
+                refused: IntCounterVec::new(Opts::new("refused", "Refused."), &["reason"]).unwrap(),
+            },
+        };
+        tokio::spawn(limpet_http::serve(listener, service, CancellationToken::new()));
         let mut server = Self { url, store, balancers, api, tenant: String::new(), token: String::new() };
         server.token = server.login("admin", password).await.unwrap();
         let list = api::ListTenantsRequest { limit: 1, ..Default::default() };
