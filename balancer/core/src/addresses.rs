@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::{net::IpAddr, time::Duration};
 
-use limpet_shared::policy::AddressPolicy;
+use limpet_shared::{gwmp::UpKind, policy::AddressPolicy};
 
 use crate::action::{DropReason, Source};
 
@@ -19,6 +19,17 @@ pub struct Puller {
     pub source: Source,
     /// The GWMP version of its PULL_DATA: what it reads. Another one that asks in the gateway's name does not change it.
     pub version: u8,
+}
+
+/// Where a datagram in a gateway's name comes from. Each has limits and memory of its own: whoever takes one of them while the
+/// gateway is away from it takes nothing from the gateway at the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Where it pulls from, and mostly pushes from as well.
+    Pull,
+    /// Where it pushes from, if that is another address.
+    Push,
+    Elsewhere,
 }
 
 /// The addresses of one gateway.
@@ -61,11 +72,18 @@ impl Addresses {
         (before != after).then_some(after)
     }
 
-    /// Whether this is where the gateway has been all along, or could be.
-    pub fn is_home(&self, address: IpAddr, now: Duration) -> bool {
-        let places = [self.pulls_from, self.pushes_from].into_iter().flatten();
-        let mut live = places.filter(|(_, at)| now < *at + EXPIRES).peekable();
-        live.peek().is_none() || live.any(|(home, _)| home == address)
+    /// Which of the gateway's places that address is, for a datagram of that kind: a place that is nobody's is taken by who
+    /// does there what it is for.
+    pub fn place(&self, address: IpAddr, kind: UpKind, now: Duration) -> Place {
+        let live =
+            |place: Option<(IpAddr, Duration)>| place.filter(|(_, at)| now < *at + EXPIRES).map(|(home, _)| home);
+        match (live(self.pulls_from), live(self.pushes_from)) {
+            (Some(home), _) if home == address => Place::Pull,
+            (_, Some(home)) if home == address => Place::Push,
+            (None, _) if kind == UpKind::PullData => Place::Pull,
+            (_, None) if kind == UpKind::PushData => Place::Push,
+            _ => Place::Elsewhere,
+        }
     }
 
     /// A PUSH_DATA came.
@@ -171,8 +189,32 @@ mod tests {
         pull(&mut addresses, 1, 1, 60);
         assert_eq!(pullers(&addresses, SEC * 60), [at(1, 1), at(49, 9), at(48, 9)]);
         assert_eq!(pullers(&addresses, SEC * 145), [at(1, 1)]);
-        assert!(addresses.is_home(at(1, 7).address.ip(), SEC * 60));
-        assert!(!addresses.is_home(at(49, 9).address.ip(), SEC * 60));
+        assert_eq!(addresses.place(at(1, 7).address.ip(), UpKind::PushData, SEC * 60), Place::Pull);
+        assert_eq!(addresses.place(at(49, 9).address.ip(), UpKind::PullData, SEC * 60), Place::Elsewhere);
+    }
+
+    #[test]
+    fn a_place_is_its_holders_for_as_long_as_it_is_heard_there_and_then_goes_to_who_uses_it() {
+        use UpKind::*;
+        let mut addresses = Addresses::default();
+        let place =
+            |addresses: &Addresses, host, kind, second| addresses.place(at(host, 1).address.ip(), kind, SEC * second);
+        let kinds = [PushData, PullData, TxAck];
+        let nobodys = kinds.map(|kind| place(&addresses, 1, kind, 1));
+        assert_eq!(nobodys, [Place::Push, Place::Pull, Place::Elsewhere]);
+        addresses.pushed(at(2, 1).address.ip(), SEC);
+        assert_eq!(kinds.map(|kind| place(&addresses, 2, kind, 2)), [Place::Push; 3]);
+        let others = kinds.map(|kind| place(&addresses, 1, kind, 2));
+        assert_eq!(
+            others,
+            [Place::Elsewhere, Place::Pull, Place::Elsewhere],
+            "what the gateway is not at can be taken"
+        );
+        pull(&mut addresses, 1, 1, 3);
+        assert_eq!(kinds.map(|kind| place(&addresses, 1, kind, 4)), [Place::Pull; 3]);
+        assert_eq!(kinds.map(|kind| place(&addresses, 2, kind, 4)), [Place::Push; 3]);
+        assert_eq!(kinds.map(|kind| place(&addresses, 3, kind, 4)), [Place::Elsewhere; 3]);
+        assert_eq!(place(&addresses, 3, PushData, 91), Place::Push, "pushed at 1 s, and not since");
     }
 
     #[test]

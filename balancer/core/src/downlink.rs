@@ -16,7 +16,8 @@
 //! A TX_ACK that comes after `NO_ANSWER` settles it once more, as sent.
 //!
 //! Whoever asks in a gateway's name has a copy under a token of its own. Only what comes back under the gateway's is a TX_ACK;
-//! that the copy was taken counts at the deadline, for the gateway may have moved there; a refusal of it never.
+//! that the copy was taken counts at the deadline, for the gateway may have moved there; a refusal of it never. A token that is nobody's
+//! is taken for the gateway's only where it comes from the gateway's own address.
 
 mod active;
 
@@ -88,6 +89,18 @@ pub enum Output {
         gateway: Eui64,
         reason: DropReason,
     },
+}
+
+/// A TX_ACK as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    pub gateway: Eui64,
+    pub token: u16,
+    /// It came from where the gateway pulls, as far as anybody can know. Only then its token may be one that the gateway has made
+    /// up: whoever else asks in its name could answer under any.
+    pub at_home: bool,
+    /// What follows the header.
+    pub body: &'a [u8],
 }
 
 /// One downlink whose fate is known.
@@ -230,20 +243,20 @@ impl Downlinks {
         })
     }
 
-    /// A gateway's TX_ACK, from whichever of its sockets. How long it took, if it is the first under a token of ours.
+    /// A TX_ACK, from whichever of the gateway's sockets. How long it took, if it is the first under a token of ours.
     pub fn on_tx_ack(
         &mut self,
         now: Now,
-        gateway: Eui64,
-        token: u16,
-        body: &[u8],
+        answer: &Answer<'_>,
         via: Option<Via>,
         out: &mut Vec<Output>,
     ) -> Result<Option<Duration>, DropReason> {
-        let ours = self.tokens.get(&(gateway, token)).map(|&key| ((gateway, key), token));
-        let guessed = || self.only_one_out(gateway).filter(|_| via.is_some_and(|via| !via.answers.echoes));
+        let gateway = answer.gateway;
+        let ours = self.tokens.get(&(gateway, answer.token)).map(|&key| ((gateway, key), answer.token));
+        let may_guess = answer.at_home && via.is_some_and(|via| !via.answers.echoes);
+        let guessed = || self.only_one_out(gateway).filter(|_| may_guess);
         let (key, token) = ours.or_else(guessed).ok_or(DropReason::TxAckUnmatched)?;
-        let error = match parse_tx_ack(body).map_err(|_| DropReason::TxAckMalformed)? {
+        let error = match parse_tx_ack(answer.body).map_err(|_| DropReason::TxAckMalformed)? {
             TxAckResult::Sent(_) => String::new(),
             TxAckResult::Refused(error) => error.as_str().into(),
         };

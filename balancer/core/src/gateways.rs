@@ -10,7 +10,7 @@ use limpet_shared::{Eui64, Now, UnixMicros, gwmp::UpKind, policy::AddressPolicy}
 
 use crate::{
     action::{DropReason, Source, WorkerId},
-    addresses::{Addresses, EXPIRES, MOST_PULLERS, Puller},
+    addresses::{Addresses, EXPIRES, MOST_PULLERS, Place, Puller},
     answers::Answers,
     bucket::Bucket,
     cluster::Knowledge,
@@ -55,9 +55,9 @@ pub struct Gateway {
     worker_told: Option<(Duration, SocketAddr)>,
     /// When all workers were told last that it asked for downlinks here.
     all_told: Option<Duration>,
-    /// What it may send: from where it has been all along, and in its name from anywhere else. So who speaks in its name
-    /// cannot silence it.
-    limits: [Limits; 2],
+    /// What it may send: from where it pulls, from where it pushes if that is another address, and in its name from anywhere
+    /// else. So who speaks in its name cannot silence it.
+    limits: [Limits; 3],
 }
 
 /// How much one may send.
@@ -182,7 +182,8 @@ impl Gateways {
         if let Some(policy) = policy {
             gateway.addresses.permit(policy, address, now.mono)?;
         }
-        gateway.within_limits(now.mono, address, cost, config)?;
+        let place = gateway.addresses.place(address, header.kind, now.mono);
+        gateway.within_limits(now.mono, place, cost, config)?;
         admitted.held = gateway.addresses.hold(policy, address, now.mono);
         gateway.hear(now, header, source, &mut admitted);
         if policy == Some(&AddressPolicy::Off) {
@@ -285,10 +286,13 @@ impl Gateways {
 }
 
 impl Gateway {
-    fn within_limits(&mut self, now: Duration, address: IpAddr, cost: Cost, config: &Config) -> Result<(), Refusal> {
-        let at_home = self.addresses.is_home(address, now);
-        let [home, elsewhere] = &mut self.limits;
-        let limits = if at_home { home } else { elsewhere };
+    fn within_limits(&mut self, now: Duration, place: Place, cost: Cost, config: &Config) -> Result<(), Refusal> {
+        let [pull, push, elsewhere] = &mut self.limits;
+        let limits = match place {
+            Place::Pull => pull,
+            Place::Push => push,
+            Place::Elsewhere => elsewhere,
+        };
         let full = |until| Refusal { reason: DropReason::GatewayRate, until: Some(until) };
         if let Some(until) = limits.packets.full_until(now, config.gateway_rate) {
             return Err(full(until));

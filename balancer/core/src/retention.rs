@@ -12,7 +12,10 @@ use limpet_shared::{
     link::{Ack, UplinkFrame},
 };
 
-use crate::action::{DropReason, Source, WorkerId};
+use crate::{
+    action::{DropReason, Source, WorkerId},
+    addresses::Place,
+};
 
 mod ledger;
 mod soundness;
@@ -31,8 +34,8 @@ const ELSEWHERE: usize = 8;
 #[derive(Clone, Debug)]
 pub struct RetainedFrame {
     pub gateway: Eui64,
-    /// From an address where the gateway is not, as far as anybody can know.
-    pub elsewhere: bool,
+    /// Which of the gateway's places it came from, as far as anybody can know.
+    pub place: Place,
     /// Told to every worker that gets it; no redelivery changes it.
     pub received_at: UnixMicros,
     /// The same moment, monotonic.
@@ -101,8 +104,8 @@ pub struct Retention {
     /// What one worker may leave unread.
     unread_limit: usize,
     bytes: usize,
-    /// Of these, each gateway's, and apart from that what came in its name from elsewhere.
-    shares: BTreeMap<(Eui64, bool), usize>,
+    /// Of these, each gateway's, by where they came from.
+    shares: BTreeMap<(Eui64, Place), usize>,
     last_id: FrameId,
     frames: BTreeMap<FrameId, RetainedFrame>,
     ledgers: BTreeMap<WorkerId, Ledger>,
@@ -116,8 +119,8 @@ impl RetainedFrame {
     }
 
     /// Whose share it takes.
-    fn owner(&self) -> (Eui64, bool) {
-        (self.gateway, self.elsewhere)
+    fn owner(&self) -> (Eui64, Place) {
+        (self.gateway, self.place)
     }
 
     pub fn state(&self) -> State {
@@ -133,7 +136,7 @@ impl RetainedFrame {
     pub fn new(gateway: Eui64, source: Source, version: u8, token: u16, datagram: Bytes) -> Self {
         Self {
             gateway,
-            elsewhere: false,
+            place: Place::Elsewhere,
             received_at: UnixMicros(0),
             arrived: Duration::ZERO,
             source,
@@ -168,15 +171,16 @@ impl Retention {
     }
 
     /// Takes a frame in, if there is room. No gateway gets more than what is left free: one that floods ends at half of
-    /// the memory, two of them at a third each, and there is always room for those that have little here. What comes in its name
-    /// from elsewhere has an eighth of that, and takes nothing of the gateway's own.
+    /// the memory, two of them at a third each, and there is always room for those that have little here. What it pushes from
+    /// another address than it pulls from is held to that apart; what comes in its name from elsewhere has an eighth of it. Neither takes
+    /// anything of the gateway's own.
     pub fn admit(&mut self, frame: RetainedFrame) -> Result<FrameId, DropReason> {
         let (cost, free) = (frame.cost(), self.limit.saturating_sub(self.bytes));
         if cost > free {
             return Err(DropReason::RetentionFull);
         }
         let share = self.shares.get(&frame.owner()).copied().unwrap_or_default() + cost;
-        let most = if frame.elsewhere { free / ELSEWHERE } else { free };
+        let most = if frame.place == Place::Elsewhere { free / ELSEWHERE } else { free };
         if share > most {
             return Err(DropReason::RetentionShare);
         }

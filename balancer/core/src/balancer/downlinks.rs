@@ -10,7 +10,7 @@ use limpet_shared::{
 use super::Balancer;
 use crate::{
     action::{Action, DropReason, Event, Source, WorkerId},
-    downlink::Output,
+    downlink::{Answer, Output},
     header::Header,
     health::Verdict,
 };
@@ -24,20 +24,19 @@ impl Balancer {
     }
 
     pub(super) fn tx_ack(&mut self, now: Now, header: &Header, source: Source, body: &[u8]) -> Result<(), DropReason> {
-        let entry = self.gateways.get(header.gateway);
-        if entry.is_none_or(|entry| !entry.addresses.answers_from(source.address.ip(), now.mono)) {
-            return Err(DropReason::TxAckAddress);
-        }
-        let via = self.gateways.via(header.gateway, now.mono);
+        let (gateway, address) = (header.gateway, source.address.ip());
+        let addresses = self.gateways.get(gateway).map(|entry| &entry.addresses);
+        let addresses = addresses.filter(|addresses| addresses.answers_from(address, now.mono));
+        let at_home = addresses.ok_or(DropReason::TxAckAddress)?.pulls_from(address, now.mono);
+        let via = self.gateways.via(gateway, now.mono);
+        let answer = Answer { gateway, token: header.token, at_home, body };
         let mut out = Vec::new();
-        let answered = self.downlinks.on_tx_ack(now, header.gateway, header.token, body, via, &mut out);
-        if let Some(entry) = self.gateways.get_mut(header.gateway) {
+        let answered = self.downlinks.on_tx_ack(now, &answer, via, &mut out);
+        if let Some(entry) = self.gateways.get_mut(gateway) {
             match answered {
                 Ok(Some(time)) => entry.answers.matched(time),
                 // Whoever else speaks in its name says nothing of how it answers.
-                Err(DropReason::TxAckUnmatched) if entry.addresses.pulls_from(source.address.ip(), now.mono) => {
-                    entry.answers.unmatched();
-                }
+                Err(DropReason::TxAckUnmatched) if at_home => entry.answers.unmatched(),
                 _ => {}
             }
         }

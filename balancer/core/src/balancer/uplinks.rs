@@ -12,6 +12,7 @@ use limpet_shared::{
 use super::Balancer;
 use crate::{
     action::{Action, DropReason, Event, Route, Source, WorkerId},
+    addresses::Place,
     gateways::{Cost, Refusal},
     header::{self, Header},
     retention::RetainedFrame,
@@ -131,7 +132,8 @@ impl Balancer {
         frame.received_at = read.unix;
         frame.arrived = read.mono;
         let entry = self.gateways.get(header.gateway);
-        frame.elsewhere = entry.is_some_and(|entry| !entry.addresses.is_home(source.address.ip(), now.mono));
+        let place = entry.map(|entry| entry.addresses.place(source.address.ip(), header.kind, now.mono));
+        frame.place = place.unwrap_or(Place::Elsewhere);
         self.deliver_first(now, frame)
     }
 }

@@ -153,6 +153,25 @@ fn a_flood_in_a_gateways_name_does_not_silence_it() {
 }
 
 #[test]
+fn who_pushes_first_for_a_gateway_that_only_pulls_does_not_silence_it() {
+    let mut w = World::with_workers(&["a"]);
+    w.push(1, 1);
+    for _ in 0..4 {
+        w.run(30_000);
+        w.pull(2, 1);
+    }
+    for token in 0..5_000 {
+        w.datagram(at([203, 0, 113, 9]), gwmp(2, 10_000 + token, 0, eui(1), b"{}"));
+    }
+    assert_eq!(w.drops.len(), 3_000);
+    w.push(1, 2);
+    w.pull(2, 1);
+    w.run(300);
+    assert_eq!(w.drops.len(), 3_000, "what the gateway sends itself goes through");
+    assert!(w.push_acks().contains(&2));
+}
+
+#[test]
 fn workers_hear_of_gateways_at_first_and_every_half_minute() {
     let mut w = World::with_workers(&["a"]);
     let a = *w.workers.keys().next().unwrap();

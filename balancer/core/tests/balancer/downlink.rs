@@ -470,6 +470,29 @@ fn a_gateway_that_makes_up_tokens_is_understood_where_there_is_one_thing_to_answ
 }
 
 #[test]
+fn under_a_made_up_token_nobody_answers_but_who_pulls_where_the_gateway_is() {
+    for error in ["", REFUSED] {
+        let (mut w, a) = one_worker();
+        w.pull(2, 1);
+        // He asks for its downlinks, and pushes while it does not.
+        w.datagram(elsewhere(1), gwmp(2, 1, 2, eui(1), b""));
+        w.datagram(elsewhere(2), gwmp(2, 1, 0, eui(1), b"{}"));
+        let windows = two_windows(&w);
+        w.downlink(a, 1, 1, windows);
+        let (sent, tokens) = (w.pull_resps().len(), w.pull_resps().iter().map(|resp| resp.2).collect::<Vec<_>>());
+        let made_up = (1..).find(|token| !tokens.contains(token)).unwrap();
+        for host in [1, 2] {
+            w.tx_ack(elsewhere(host), 1, made_up, error);
+            assert_eq!(w.drops.last().map(|drop| drop.0), Some(DropReason::TxAckUnmatched));
+        }
+        assert_eq!((w.pull_resps().len(), w.tx_acks(a).len()), (sent, 0), "no RX2, and no word of its fate");
+        w.tx_ack(source(1), 1, made_up, "");
+        let acks = w.tx_acks(a);
+        assert_eq!((acks.len(), acks[0].window, acks[0].error.as_str()), (1, 1, ""), "the gateway's own word counts");
+    }
+}
+
+#[test]
 fn a_token_that_is_not_ours_takes_the_meaning_from_a_gateways_silence() {
     let (mut w, a) = one_worker();
     w.pull(2, 1);

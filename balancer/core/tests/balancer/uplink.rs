@@ -188,6 +188,24 @@ fn who_speaks_in_a_gateways_name_takes_no_memory_of_its_own() {
 }
 
 #[test]
+fn who_pushes_first_in_a_gateways_name_takes_no_memory_of_where_it_pulls() {
+    let mut w =
+        World::new(Config { retained_bytes: 1_000_000, gateway_rate: 0, gateway_bytes: 0, ..Config::default() });
+    let big = |w: &mut World, from: Source, token| w.datagram(from, gwmp(2, token, 0, eui(1), &[b' '; 900]));
+    let stranger = Source { socket: 0, address: ([203, 0, 113, 9], 1_700).into(), local: None };
+    w.datagram(source(1), gwmp(2, 1, 2, eui(1), b""));
+    for token in 2..2_000 {
+        big(&mut w, stranger, token);
+    }
+    let dropped = w.drops.len();
+    assert!(dropped > 0, "he has all that he gets");
+    for token in 2_000..2_100 {
+        big(&mut w, source(1), token);
+    }
+    assert_eq!(w.drops.len(), dropped, "and the gateway finds room");
+}
+
+#[test]
 fn no_gateway_takes_the_memory_of_others() {
     const LIMIT: usize = 100_000;
     let mut w = World::new(Config { retained_bytes: LIMIT, gateway_rate: 0, ..Config::default() });
