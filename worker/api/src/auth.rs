@@ -36,6 +36,10 @@ use token::{Claims, Kind, Tokens};
 /// Where the key that signs tokens is kept: in the store, so that a log-in at one worker holds at all of them.
 const TOKEN_KEY: &str = "api_token_key";
 
+/// Nobody says who calls.
+pub(crate) const NOBODY: ApiError =
+    ApiError::Unauthenticated("the header `authorization: Bearer TOKEN` is missing");
+
 /// Checks who calls. All that lasts is in the store.
 pub(crate) struct Auth {
     store: Arc<dyn Store>,
@@ -120,12 +124,9 @@ impl Auth {
         self.tokens().await?.issue(&Claims::of_key(key.id, key.created_at))
     }
 
-    /// Who shows this `authorization` header. Users and keys are looked up each time: deleting one works at once.
-    pub async fn caller(&self, authorization: Option<&str>) -> Result<Caller> {
-        let token = authorization
-            .and_then(of_bearer)
-            .ok_or(ApiError::Unauthenticated("the header `authorization: Bearer TOKEN` is missing"))?;
-        self.holder(token).await
+    /// Who shows the `authorization` header among these. Users and keys are looked up each time: deleting one works at once.
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller> {
+        self.holder(bearer(headers).ok_or(NOBODY)?).await
     }
 
     /// Whose token this is.

@@ -5,6 +5,7 @@
 mod application;
 mod device;
 mod device_profile;
+mod gate;
 mod gateway;
 mod internal;
 mod tenant;
@@ -12,6 +13,7 @@ mod user;
 
 use std::sync::Arc;
 
+use axum::middleware;
 use chirpstack_api::api::{
     application_service_server::ApplicationServiceServer, device_profile_service_server::DeviceProfileServiceServer,
     device_service_server::DeviceServiceServer, gateway_service_server::GatewayServiceServer,
@@ -23,7 +25,11 @@ use tonic::{Request, Status, service::Routes};
 pub(crate) use application::check_http;
 pub(crate) use gateway::STATS_INTERVAL;
 
-use crate::{Api, auth::Caller, error::Result};
+use crate::{
+    Api,
+    auth::{Caller, NOBODY},
+    error::Result,
+};
 
 /// The result of a gRPC method.
 type Reply<T> = std::result::Result<tonic::Response<T>, Status>;
@@ -47,13 +53,13 @@ impl Grpc {
             .add_service(GatewayServiceServer::new(self.clone()))
             .add_service(DeviceServiceServer::new(self.clone()))
             .into_axum_router()
+            .route_layer(middleware::from_fn_with_state(self.0.clone(), gate::gate))
     }
 
-    /// Who calls, and the message.
-    async fn admit<T>(&self, request: Request<T>) -> Result<(Caller, T)> {
-        let (metadata, _, message) = request.into_parts();
-        let authorization = metadata.get("authorization").and_then(|value| value.to_str().ok());
-        Ok((self.0.auth.caller(authorization).await?, message))
+    /// Who calls, whom the gate has let in, and the message.
+    fn admit<T>(&self, request: Request<T>) -> Result<(Caller, T)> {
+        let (_, mut extensions, message) = request.into_parts();
+        Ok((extensions.remove::<Caller>().ok_or(NOBODY)?, message))
     }
 }
 

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, StatusCode, Uri, header},
+    extract::{DefaultBodyLimit, FromRequestParts, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -15,7 +15,7 @@ use limpet_shared::admin::{ErrorKind, Reply, Request};
 use crate::{
     Api, ApiError,
     admin_worker::{is_for_worker, refusal},
-    auth::Access,
+    auth::{Access, Caller},
     grpc::{Grpc, not_served},
 };
 
@@ -58,12 +58,23 @@ impl Api {
     }
 }
 
+/// Who asks, found out before anything of the question is read.
+struct Asker(Caller);
+
+impl FromRequestParts<Arc<Api>> for Asker {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Response> {
+        api.auth.caller(&parts.headers).await.map(Self).map_err(|error| refuse(&error))
+    }
+}
+
 /// A question in JSON, and its answer.
-async fn ctl(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let caller = match api.auth.caller(authorization).await {
-        Ok(caller) => caller,
-        Err(error) => return refuse(&error),
+async fn ctl(State(api): State<Arc<Api>>, asker: Asker, body: Result<Bytes, BytesRejection>) -> Response {
+    let Asker(caller) = asker;
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return answer(error.status(), ErrorKind::Invalid, format!("no question: {error}")),
     };
     let request: Request = match serde_json::from_slice(&body) {
         Ok(request) => request,

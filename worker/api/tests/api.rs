@@ -3,6 +3,8 @@
 
 #[path = "api/access.rs"]
 mod access;
+#[path = "api/bodies.rs"]
+mod bodies;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "api/devices.rs"]

@@ -99,7 +99,7 @@ impl Grpc {
 #[async_trait]
 impl ApplicationService for Grpc {
     async fn create(&self, request: Request<api::CreateApplicationRequest>) -> Reply<api::CreateApplicationResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let given = required("application", request.application)?;
         let tenant_id = fields::id("tenant_id", &given.tenant_id)?;
         caller.of_tenant(tenant_id, Access::Write)?;
@@ -119,7 +119,7 @@ impl ApplicationService for Grpc {
     }
 
     async fn get(&self, request: Request<api::GetApplicationRequest>) -> Reply<api::GetApplicationResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let application = self.application(&caller, "id", &request.id, Access::Read).await?;
         reply(api::GetApplicationResponse {
             created_at: Some(clock::timestamp(application.created_at)),
@@ -130,7 +130,7 @@ impl ApplicationService for Grpc {
     }
 
     async fn update(&self, request: Request<api::UpdateApplicationRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let given = required("application", request.application)?;
         let known = self.application(&caller, "application.id", &given.id, Access::Write).await?;
         let tenant = fields::optional_id("tenant_id", &given.tenant_id)?;
@@ -147,14 +147,14 @@ impl ApplicationService for Grpc {
     }
 
     async fn delete(&self, request: Request<api::DeleteApplicationRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let application = self.application(&caller, "id", &request.id, Access::Write).await?;
         self.0.store.delete_application(application.id).await.map_err(ApiError::from)?;
         reply(())
     }
 
     async fn list(&self, request: Request<api::ListApplicationsRequest>) -> Reply<api::ListApplicationsResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let list = List {
             limit: request.limit.min(lists::MOST),
             offset: request.offset,
@@ -173,7 +173,7 @@ impl ApplicationService for Grpc {
         &self,
         request: Request<api::ListIntegrationsRequest>,
     ) -> Reply<api::ListIntegrationsResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let application = self.application(&caller, "application_id", &request.application_id, Access::Read).await?;
         let item = |_| api::IntegrationListItem { kind: api::IntegrationKind::Http.into() };
         let result: Vec<_> = application.http.iter().map(item).collect();
@@ -181,7 +181,7 @@ impl ApplicationService for Grpc {
     }
 
     async fn create_http_integration(&self, request: Request<api::CreateHttpIntegrationRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let given = required("integration", request.integration)?;
         let application = self.application(&caller, "application_id", &given.application_id, Access::Write).await?;
         if application.http.is_some() {
@@ -195,14 +195,14 @@ impl ApplicationService for Grpc {
         &self,
         request: Request<api::GetHttpIntegrationRequest>,
     ) -> Reply<api::GetHttpIntegrationResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let application = self.application(&caller, "application_id", &request.application_id, Access::Read).await?;
         let http = application.http.as_ref().ok_or_else(|| no_integration(&application))?;
         reply(api::GetHttpIntegrationResponse { integration: Some(write_http(&application, http)) })
     }
 
     async fn update_http_integration(&self, request: Request<api::UpdateHttpIntegrationRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let given = required("integration", request.integration)?;
         let application = self.application(&caller, "application_id", &given.application_id, Access::Write).await?;
         if application.http.is_none() {
@@ -212,7 +212,7 @@ impl ApplicationService for Grpc {
     }
 
     async fn delete_http_integration(&self, request: Request<api::DeleteHttpIntegrationRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let application = self.application(&caller, "application_id", &request.application_id, Access::Write).await?;
         if application.http.is_none() {
             return Err(no_integration(&application).into());

@@ -42,7 +42,7 @@ impl Grpc {
 #[async_trait]
 impl DeviceService for Grpc {
     async fn create(&self, request: Request<api::CreateDeviceRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let given = required("device", request.device)?;
         let now = clock::now();
         let device = Device { created_at: now, updated_at: now, ..item::read(&given)? };
@@ -53,7 +53,7 @@ impl DeviceService for Grpc {
     }
 
     async fn get(&self, request: Request<api::GetDeviceRequest>) -> Reply<api::GetDeviceResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let context = self.device_of(&caller, &request.dev_eui, Access::Read).await?;
         let eui = context.device.dev_eui;
         let found = self.0.store.device(eui).await.map_err(ApiError::from)?;
@@ -69,7 +69,7 @@ impl DeviceService for Grpc {
     }
 
     async fn update(&self, request: Request<api::UpdateDeviceRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let given = required("device", request.device)?;
         let known = self.device_of(&caller, &given.dev_eui, Access::Write).await?;
         let application = self.application(&caller, "application_id", &given.application_id, Access::Write).await?;
@@ -82,51 +82,51 @@ impl DeviceService for Grpc {
     }
 
     async fn delete(&self, request: Request<api::DeleteDeviceRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let known = self.device_of(&caller, &request.dev_eui, Access::Write).await?;
         self.0.store.delete_device(known.device.dev_eui).await.map_err(ApiError::from)?;
         reply(())
     }
 
     async fn list(&self, request: Request<api::ListDevicesRequest>) -> Reply<api::ListDevicesResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.list_devices(&caller, request).await?)
     }
 
     async fn create_keys(&self, request: Request<api::CreateDeviceKeysRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.create_device_keys(&caller, required("device_keys", request.device_keys)?).await?)
     }
 
     async fn get_keys(&self, request: Request<api::GetDeviceKeysRequest>) -> Reply<api::GetDeviceKeysResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.get_device_keys(&caller, &request.dev_eui).await?)
     }
 
     async fn update_keys(&self, request: Request<api::UpdateDeviceKeysRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.update_device_keys(&caller, required("device_keys", request.device_keys)?).await?)
     }
 
     async fn delete_keys(&self, request: Request<api::DeleteDeviceKeysRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.delete_device_keys(&caller, &request.dev_eui).await?)
     }
 
     async fn flush_dev_nonces(&self, request: Request<api::FlushDevNoncesRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let device = self.device_of(&caller, &request.dev_eui, Access::Write).await?.device;
         self.0.store.flush_dev_nonces(device.dev_eui).await.map_err(ApiError::from)?;
         reply(())
     }
 
     async fn activate(&self, request: Request<api::ActivateDeviceRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.activate_device(&caller, required("device_activation", request.device_activation)?).await?)
     }
 
     async fn deactivate(&self, request: Request<api::DeactivateDeviceRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let context = self.device_of(&caller, &request.dev_eui, Access::Write).await?;
         reply(crate::activation::deactivate(self.0.store.as_ref(), &context).await?)
     }
@@ -135,7 +135,7 @@ impl DeviceService for Grpc {
         &self,
         request: Request<api::GetDeviceActivationRequest>,
     ) -> Reply<api::GetDeviceActivationResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.get_device_activation(&caller, &request.dev_eui).await?)
     }
 
@@ -143,7 +143,7 @@ impl DeviceService for Grpc {
         &self,
         request: Request<api::GetRandomDevAddrRequest>,
     ) -> Reply<api::GetRandomDevAddrResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.random_dev_addr(&caller, &request).await?)
     }
 
@@ -151,12 +151,12 @@ impl DeviceService for Grpc {
         &self,
         request: Request<api::EnqueueDeviceQueueItemRequest>,
     ) -> Reply<api::EnqueueDeviceQueueItemResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.enqueue_item(&caller, request).await?)
     }
 
     async fn flush_queue(&self, request: Request<api::FlushDeviceQueueRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let device = self.device_of(&caller, &request.dev_eui, Access::Write).await?.device;
         self.0.store.flush_queue(device.dev_eui, u64::MAX).await.map_err(ApiError::from)?;
         reply(())
@@ -166,7 +166,7 @@ impl DeviceService for Grpc {
         &self,
         request: Request<api::GetDeviceQueueItemsRequest>,
     ) -> Reply<api::GetDeviceQueueItemsResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.queue_items(&caller, &request).await?)
     }
 
@@ -174,7 +174,7 @@ impl DeviceService for Grpc {
         &self,
         request: Request<api::GetDeviceNextFCntDownRequest>,
     ) -> Reply<api::GetDeviceNextFCntDownResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         reply(self.next_fcnt_down(&caller, &request.dev_eui).await?)
     }
 

@@ -55,7 +55,7 @@ impl DeviceProfileService for Grpc {
         &self,
         request: Request<api::CreateDeviceProfileRequest>,
     ) -> Reply<api::CreateDeviceProfileResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let given = required("device_profile", request.device_profile)?;
         let tenant_id = fields::id("tenant_id", &given.tenant_id)?;
         caller.of_tenant(tenant_id, Access::Write)?;
@@ -68,7 +68,7 @@ impl DeviceProfileService for Grpc {
     }
 
     async fn get(&self, request: Request<api::GetDeviceProfileRequest>) -> Reply<api::GetDeviceProfileResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let profile = self.profile_of(&caller, "id", &request.id, Access::Read).await?;
         reply(api::GetDeviceProfileResponse {
             created_at: Some(clock::timestamp(profile.created_at)),
@@ -78,7 +78,7 @@ impl DeviceProfileService for Grpc {
     }
 
     async fn update(&self, request: Request<api::UpdateDeviceProfileRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let given = required("device_profile", request.device_profile)?;
         let known = self.profile_of(&caller, "device_profile.id", &given.id, Access::Write).await?;
         let tenant = fields::optional_id("tenant_id", &given.tenant_id)?;
@@ -96,7 +96,7 @@ impl DeviceProfileService for Grpc {
 
     /// A profile that devices use stays.
     async fn delete(&self, request: Request<api::DeleteDeviceProfileRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let profile = self.profile_of(&caller, "id", &request.id, Access::Write).await?;
         self.0.store.delete_device_profile(profile.id).await.map_err(|error| match error {
             StoreError::AlreadyExists(users) => ApiError::Precondition(format!("there is {users}")),
@@ -107,7 +107,7 @@ impl DeviceProfileService for Grpc {
 
     /// There are no global profiles, so a list of those alone is empty.
     async fn list(&self, request: Request<api::ListDeviceProfilesRequest>) -> Reply<api::ListDeviceProfilesResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let tenant = caller.listed_tenant(fields::optional_id("tenant_id", &request.tenant_id)?)?;
         if request.global_only {
             return reply(api::ListDeviceProfilesResponse::default());
@@ -128,7 +128,7 @@ impl DeviceProfileService for Grpc {
     }
 
     async fn list_adr_algorithms(&self, request: Request<()>) -> Reply<api::ListDeviceProfileAdrAlgorithmsResponse> {
-        self.admit(request).await?;
+        self.admit(request)?;
         let default = api::AdrAlgorithmListItem {
             id: fields_of::ADR_ALGORITHM.into(),
             name: "Default ADR algorithm (LoRa only)".into(),

@@ -162,7 +162,7 @@ impl Grpc {
 #[async_trait]
 impl GatewayService for Grpc {
     async fn create(&self, request: Request<api::CreateGatewayRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let given = required("gateway", request.gateway)?;
         let tenant_id = fields::id("tenant_id", &given.tenant_id)?;
         caller.of_tenant(tenant_id, Access::Write)?;
@@ -173,7 +173,7 @@ impl GatewayService for Grpc {
     }
 
     async fn get(&self, request: Request<api::GetGatewayRequest>) -> Reply<api::GetGatewayResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let (gateway, seen) = self.gateway_of(&caller, "gateway_id", &request.gateway_id, Access::Read).await?;
         reply(api::GetGatewayResponse {
             gateway: Some(write(&gateway, &seen)),
@@ -184,7 +184,7 @@ impl GatewayService for Grpc {
     }
 
     async fn update(&self, request: Request<api::UpdateGatewayRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let given = required("gateway", request.gateway)?;
         let (known, _) = self.gateway_of(&caller, "gateway_id", &given.gateway_id, Access::Write).await?;
         let tenant = fields::optional_id("tenant_id", &given.tenant_id)?;
@@ -201,7 +201,7 @@ impl GatewayService for Grpc {
     }
 
     async fn delete(&self, request: Request<api::DeleteGatewayRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let (known, _) = self.gateway_of(&caller, "gateway_id", &request.gateway_id, Access::Write).await?;
         self.0.store.delete_gateway(known.eui).await.map_err(ApiError::from)?;
         self.0.tell_balancers().await;
@@ -209,7 +209,7 @@ impl GatewayService for Grpc {
     }
 
     async fn list(&self, request: Request<api::ListGatewaysRequest>) -> Reply<api::ListGatewaysResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let multicast = !request.multicast_group_id.is_empty();
         refuse("multicast_group_id", multicast, "multicast is not served yet")?;
         let by = OrderBy::try_from(request.order_by)

@@ -98,7 +98,7 @@ impl InternalService for Grpc {
     }
 
     async fn profile(&self, request: Request<()>) -> Reply<api::ProfileResponse> {
-        let (caller, ()) = self.admit(request).await?;
+        let (caller, ()) = self.admit(request)?;
         reply(api::ProfileResponse { user: Some(user::write(caller.user()?)), ..Default::default() })
     }
 
@@ -112,7 +112,7 @@ impl InternalService for Grpc {
     }
 
     async fn create_api_key(&self, request: Request<api::CreateApiKeyRequest>) -> Reply<api::CreateApiKeyResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         caller.network(Access::Write)?;
         let key = read_key(&required("api_key", request.api_key)?)?;
         if let Some(tenant) = key.tenant_id {
@@ -123,14 +123,14 @@ impl InternalService for Grpc {
     }
 
     async fn delete_api_key(&self, request: Request<api::DeleteApiKeyRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         caller.network(Access::Write)?;
         self.0.store.delete_api_key(fields::id("id", &request.id)?).await.map_err(ApiError::from)?;
         reply(())
     }
 
     async fn list_api_keys(&self, request: Request<api::ListApiKeysRequest>) -> Reply<api::ListApiKeysResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let asked = fields::optional_id("tenant_id", &request.tenant_id)?;
         let tenant = if request.is_admin { None } else { caller.listed_tenant(asked)? };
         if tenant.is_none() {
@@ -142,7 +142,7 @@ impl InternalService for Grpc {
     }
 
     async fn list_regions(&self, request: Request<()>) -> Reply<api::ListRegionsResponse> {
-        self.admit(request).await?;
+        self.admit(request)?;
         let item = |region: &&Region| api::RegionListItem {
             id: region.name().into(),
             region: band(region),
@@ -152,13 +152,13 @@ impl InternalService for Grpc {
     }
 
     async fn get_region(&self, request: Request<api::GetRegionRequest>) -> Reply<api::GetRegionResponse> {
-        let (_, request) = self.admit(request).await?;
+        let (_, request) = self.admit(request)?;
         let region = self.0.regions.by_name(&request.id);
         reply(region_details(region.ok_or_else(|| ApiError::NotFound(format!("region {:?}", request.id)))?))
     }
 
     async fn get_version(&self, request: Request<()>) -> Reply<api::GetVersionResponse> {
-        self.admit(request).await?;
+        self.admit(request)?;
         reply(api::GetVersionResponse { version: self.0.about.version.clone() })
     }
 

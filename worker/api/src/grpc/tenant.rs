@@ -61,7 +61,7 @@ fn list_item(tenant: &Tenant) -> api::TenantListItem {
 #[async_trait]
 impl TenantService for Grpc {
     async fn create(&self, request: Request<api::CreateTenantRequest>) -> Reply<api::CreateTenantResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         caller.network(Access::Write)?;
         let now = clock::now();
         let wanted = read(required("tenant", request.tenant)?)?;
@@ -71,7 +71,7 @@ impl TenantService for Grpc {
     }
 
     async fn get(&self, request: Request<api::GetTenantRequest>) -> Reply<api::GetTenantResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let tenant = quota::tenant(self.0.store.as_ref(), fields::id("id", &request.id)?).await?;
         caller.of_tenant(tenant.id, Access::Read)?;
         reply(api::GetTenantResponse {
@@ -82,7 +82,7 @@ impl TenantService for Grpc {
     }
 
     async fn update(&self, request: Request<api::UpdateTenantRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         caller.network(Access::Write)?;
         let given = required("tenant", request.tenant)?;
         let known = quota::tenant(self.0.store.as_ref(), fields::id("tenant.id", &given.id)?).await?;
@@ -92,7 +92,7 @@ impl TenantService for Grpc {
     }
 
     async fn delete(&self, request: Request<api::DeleteTenantRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         caller.network(Access::Write)?;
         self.0.store.delete_tenant(fields::id("id", &request.id)?).await.map_err(crate::ApiError::from)?;
         self.0.tell_balancers().await;
@@ -101,7 +101,7 @@ impl TenantService for Grpc {
 
     /// Users belong to no tenant yet, so the tenants of a user are none; who is no administrator sees none.
     async fn list(&self, request: Request<api::ListTenantsRequest>) -> Reply<api::ListTenantsResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let of_user = fields::optional_id("user_id", &request.user_id)?.is_some();
         let nobodys = caller.user().is_ok_and(|user| !user.is_admin);
         if of_user || nobodys {

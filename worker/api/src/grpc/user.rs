@@ -56,7 +56,7 @@ impl Grpc {
 #[async_trait]
 impl UserService for Grpc {
     async fn create(&self, request: Request<api::CreateUserRequest>) -> Reply<api::CreateUserResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         caller.network(Access::Write)?;
         refuse("tenants", !request.tenants.is_empty(), "users of a tenant are not served yet")?;
         let given = required("user", request.user)?;
@@ -67,7 +67,7 @@ impl UserService for Grpc {
     }
 
     async fn get(&self, request: Request<api::GetUserRequest>) -> Reply<api::GetUserResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         if caller.user().is_err() || caller.user().is_ok_and(|u| u.id.to_string() != request.id) {
             caller.network(Access::Read)?;
         }
@@ -80,7 +80,7 @@ impl UserService for Grpc {
     }
 
     async fn update(&self, request: Request<api::UpdateUserRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         caller.network(Access::Write)?;
         let given = required("user", request.user)?;
         let known = self.user("user.id", &given.id).await?;
@@ -106,7 +106,7 @@ impl UserService for Grpc {
     }
 
     async fn delete(&self, request: Request<api::DeleteUserRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         caller.network(Access::Write)?;
         let user = self.user("id", &request.id).await?;
         not_yourself(&caller, user.id, "delete")?;
@@ -115,7 +115,7 @@ impl UserService for Grpc {
     }
 
     async fn list(&self, request: Request<api::ListUsersRequest>) -> Reply<api::ListUsersResponse> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         caller.network(Access::Read)?;
         let list = List { limit: request.limit.min(lists::MOST), offset: request.offset, ..List::default() };
         let page = self.0.store.users(&list).await.map_err(ApiError::from)?;
@@ -124,7 +124,7 @@ impl UserService for Grpc {
 
     /// Administrators set any password, everyone else their own.
     async fn update_password(&self, request: Request<api::UpdateUserPasswordRequest>) -> Reply<()> {
-        let (caller, request) = self.admit(request).await?;
+        let (caller, request) = self.admit(request)?;
         let id = fields::id("user_id", &request.user_id)?;
         if !caller.user().is_ok_and(|user| user.id == id) {
             caller.network(Access::Write)?;
