@@ -187,6 +187,11 @@ impl Authority {
         self.certify(&request(csr)?.public_key, name, role)
     }
 
+    /// The key ([`identity::PeerName::key`]) that a PKCS#10 request (DER) asks for; whoever signed the request has it.
+    pub fn key_of(csr: &[u8]) -> Result<String, AuthorityError> {
+        Ok(identity::key_id(&request(csr)?.public_key.subject_public_key_info()))
+    }
+
     /// Issues a new certificate (PEM) to a connected worker, for the name and the key ([`identity::PeerName::key`]) that
     /// its present certificate shows: for another key, a revocation of the present one would not hold.
     pub fn renew(&self, csr: &[u8], peer_name: &str, key: &str) -> Result<String, AuthorityError> {

@@ -21,6 +21,7 @@ use crate::{
     token::{Token, TokenError},
 };
 
+mod pending;
 pub mod server;
 
 /// How many other names are tried for a server that did not choose its own.
@@ -120,18 +121,23 @@ pub struct Joined {
 
 /// Trades a token for a certificate for `name`, at the first of the token's addresses that answers.
 pub async fn join(token: &Token, name: &str) -> Result<Joined, JoinError> {
-    trade(token, name, false, Vec::new()).await
+    trade(token, &pending::new_key()?, name, false, Vec::new()).await
 }
 
-async fn trade(token: &Token, name: &str, any_name: bool, link: Vec<String>) -> Result<Joined, JoinError> {
+async fn trade(
+    token: &Token,
+    key: &KeyPair,
+    name: &str,
+    any_name: bool,
+    link: Vec<String>,
+) -> Result<Joined, JoinError> {
     name::check(name)?;
-    let key = KeyPair::generate().map_err(|e| AuthorityError::Certificate(e.to_string()))?;
-    let csr = identity::request(&key)?;
+    let csr = identity::request(key)?;
     let request = JoinRequest { token: token.as_str().to_owned(), name: name.to_owned(), csr, any_name, link };
     let mut last = None;
     for address in &token.addresses {
         match ask(address, token, &request).await {
-            Ok(reply) => return accept(token, name, address, reply, &key),
+            Ok(reply) => return accept(token, name, address, reply, key),
             Err(JoinError::Dial(error)) => {
                 tracing::warn!(%error, "cannot join there");
                 last = Some(error);
@@ -231,11 +237,12 @@ pub async fn ensure_worker(
         (Some(identity), None) => Err(JoinError::Expired { at: identity.expires_at(), now }),
         (None, None) => Err(JoinError::NoToken),
         (_, Some(token)) => {
-            let joined = join_as(token, name, chosen).await?;
+            let joined = join_as(token, &pending::key(data, token)?, name, chosen).await?;
             joined.identity.save(&folder)?;
             save_balancers(&folder, &token.addresses)?;
             files::write(&folder.join(TOKEN), token.id.as_bytes())?;
             files::remove(&folder.join(REMOVED))?;
+            pending::done(data)?;
             tracing::info!(name = joined.identity.name(), balancer = joined.address, "joined the cluster");
             Ok(Membership { identity: joined.identity, balancers })
         }
@@ -267,15 +274,15 @@ pub fn note_removal(folder: &Path) -> Result<(), FileError> {
     files::write(&folder.join(REMOVED), format!("noted at {}", rfc3339(time::now())).as_bytes())
 }
 
-async fn join_as(token: &Token, name: &str, chosen: bool) -> Result<Joined, JoinError> {
-    let first = trade(token, name, !chosen, Vec::new()).await;
+async fn join_as(token: &Token, key: &KeyPair, name: &str, chosen: bool) -> Result<Joined, JoinError> {
+    let first = trade(token, key, name, !chosen, Vec::new()).await;
     if chosen || !matches!(first, Err(JoinError::NameTaken(_))) {
         return first;
     }
     for number in 2..OTHER_NAMES {
         let suffix = format!("-{number}");
         let stem: String = name.chars().take(63 - suffix.len()).collect();
-        match trade(token, &format!("{stem}{suffix}"), true, Vec::new()).await {
+        match trade(token, key, &format!("{stem}{suffix}"), true, Vec::new()).await {
             Err(JoinError::NameTaken(_)) => {}
             other => return other,
         }
@@ -311,9 +318,10 @@ pub async fn ensure_balancer(
             Err(TokenError::WrongRole { token: token.role, wanted: Role::Balancer }.into())
         }
         (None, Some(token)) => {
-            let joined = trade(token, name, false, link).await?;
+            let joined = trade(token, &pending::key(data, token)?, name, false, link).await?;
             let missing = || JoinError::Protocol(joined.address.clone(), "it sent no keys".into());
             let authority = Authority::install(&cluster, joined.keys.clone().ok_or_else(missing)?)?;
+            pending::done(data)?;
             tracing::info!(balancer = joined.address, "joined the cluster as a balancer");
             Ok(authority)
         }

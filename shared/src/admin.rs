@@ -6,8 +6,9 @@ mod gateways;
 mod integrations;
 mod people;
 mod stops;
+mod tokens;
 
-use alloc::{borrow::ToOwned, boxed::Box, collections::BTreeMap, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, boxed::Box, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ pub use gateways::{Gateway, GatewayAdd, RingReport, RingWorker};
 pub use integrations::{Integration, IntegrationTrouble, WaitingEvent};
 pub use people::{ApiKey, ApiKeyAdd, Password, User, UserAdd};
 pub use stops::what_stops;
+pub use tokens::{Admitted, TokenInfo};
 
 use crate::{Eui64, UnixMicros};
 
@@ -358,36 +360,4 @@ pub struct RevokedServer {
     /// SHA-256 of the certificate's public key, hex: it stays the same when the certificate is renewed.
     pub key: String,
     pub at: UnixMicros,
-}
-
-/// What is known of a join token, besides its secret.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TokenInfo {
-    /// 16 hex digits.
-    pub id: String,
-    pub role: Role,
-    pub created_at: UnixMicros,
-    pub expires_at: UnixMicros,
-    /// How many servers it lets in.
-    pub uses: u32,
-    /// How many each balancer has let in with it.
-    pub used: BTreeMap<String, u32>,
-    pub revoked: bool,
-}
-
-impl TokenInfo {
-    /// How many servers it has let in so far.
-    pub fn used(&self) -> u32 {
-        self.used.values().fold(0, |sum, used| sum.saturating_add(*used))
-    }
-
-    /// Takes in what somebody else knows of the same token. In any order, however often, the result is the same.
-    pub fn merge(&mut self, other: &Self) {
-        self.revoked |= other.revoked;
-        for (balancer, used) in &other.used {
-            let mine = self.used.entry(balancer.clone()).or_default();
-            *mine = (*mine).max(*used);
-        }
-    }
 }

@@ -16,7 +16,7 @@ use crate::{
     authority::Authority,
     connection::{CODE_REFUSED, Ended},
     name::{self, NameState},
-    server::Names,
+    server::{Names, removed},
     stream::Receiver,
     time,
     token::{Token, ledger::Ledger, role_name},
@@ -85,10 +85,27 @@ impl Joins {
     }
 
     /// Issued before the use is counted, so that a request that cannot be used costs none.
-    fn issue(&self, request: &JoinRequest, token: &Token, now: UnixMicros) -> Result<String, No> {
+    fn issue(&self, request: &JoinRequest, token: &Token, key: &str, now: UnixMicros) -> Result<String, No> {
         let certificate = self.authority.issue(&request.csr, &request.name, token.role)?;
-        self.ledger.take(token, now)?;
+        self.ledger.take(token, key, &request.name, now)?;
         Ok(certificate)
+    }
+
+    /// Whether the name is kept for who asks as of now; an error if another has it. `again`: it was given this very name
+    /// before, and asks once more. Then only a worker that is linked can be another server: it is not linked itself, while a
+    /// balancer that has joined is known to all before it has its certificate.
+    fn name(&self, request: &JoinRequest, role: Role, again: bool) -> Result<bool, No> {
+        let taken = |reason| Err(No { reason, name_taken: true });
+        let itself = again && role == Role::Balancer;
+        let live = !itself && (self.names)(&request.name, None) == NameState::Live;
+        if request.name == self.own || live {
+            return taken(format!("another server of the cluster is called {:?}", request.name));
+        }
+        let kept = self.keep(&request.name);
+        if request.any_name && !kept && !again {
+            return taken(format!("another server has just joined as {:?}", request.name));
+        }
+        Ok(kept)
     }
 
     fn given(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
@@ -108,16 +125,17 @@ impl Joins {
         let now = time::now();
         let token = self.authority.verify(&request.token, now)?;
         name::check(&request.name)?;
-        if request.name == self.own || (self.names)(&request.name, None) == NameState::Live {
-            let reason = format!("another server of the cluster is called {:?}", request.name);
-            return Err(No { reason, name_taken: true });
+        let key = Authority::key_of(&request.csr)?;
+        if (self.names)(&request.name, Some(&key)) == NameState::Revoked {
+            return Err(No { reason: removed(&request.name), name_taken: false });
         }
-        let kept = self.keep(&request.name);
-        if request.any_name && !kept {
-            let reason = format!("another server has just joined as {:?}", request.name);
-            return Err(No { reason, name_taken: true });
+        let before = self.ledger.admitted(&token.id, &key);
+        if let Some(name) = before.as_ref().filter(|name| **name != request.name) {
+            // It has another one now. So no token keeps more names than it lets servers in.
+            self.given().remove(name);
         }
-        let certificate = match self.issue(request, &token, now) {
+        let kept = self.name(request, token.role, before.as_ref() == Some(&request.name))?;
+        let certificate = match self.issue(request, &token, &key, now) {
             Ok(certificate) => certificate,
             Err(no) => {
                 if kept {
@@ -130,6 +148,7 @@ impl Joins {
             name = request.name,
             role = role_name(token.role),
             token = token.id,
+            again = before.is_some(),
             "a server joins the cluster"
         );
         if let (Role::Balancer, Some(link)) = (token.role, request.link.first()) {

@@ -22,7 +22,7 @@ type Known = BTreeMap<String, TokenInfo>;
 
 /// The tokens of the cluster, in `DATA/cluster/tokens.json`.
 ///
-/// Each balancer counts the servers that it has let in, and the counts add up. They meet every few seconds; in between, a
+/// Each balancer counts the servers that it has let in, and the counts add up. Which servers these were is known by their keys. They meet every few seconds; in between, a
 /// token that is used at two balancers at once may let in more than it should.
 pub struct Ledger {
     path: PathBuf,
@@ -79,17 +79,23 @@ impl Ledger {
         self.change(now, |known| Ok(known.get_mut(id).map(|token| token.revoked = true).is_some()))
     }
 
-    /// Counts one use of a verified token; it is on disk when this returns.
-    pub fn take(&self, token: &Token, now: UnixMicros) -> Result<(), TokenError> {
+    /// The name that a server with this key was let in under with this token.
+    pub fn admitted(&self, token: &str, key: &str) -> Option<String> {
+        Some(locked(&self.known).get(token)?.admitted.get(key)?.name.clone())
+    }
+
+    /// Counts one use of a verified token, by a server with this key ([`crate::identity::PeerName::key`]), unless the key has
+    /// used it before: its server asks again because it did not get the answer. It is on disk when this returns.
+    pub fn take(&self, token: &Token, key: &str, name: &str, now: UnixMicros) -> Result<(), TokenError> {
         self.change(now, |known| {
             let entry = known.entry(token.id.clone()).or_insert_with(|| token.info());
             if entry.revoked {
                 return Err(TokenError::Revoked);
             }
-            if entry.used() >= token.uses {
+            if !entry.admitted.contains_key(key) && entry.used() >= token.uses {
                 return Err(TokenError::UsedUp(token.uses));
             }
-            *entry.used.entry(self.own.clone()).or_default() += 1;
+            entry.admit(&self.own, key, name, now);
             Ok(())
         })
     }
@@ -143,14 +149,14 @@ mod tests {
         let (once, twice) = (token(1, 1, later), token(2, 2, later));
         {
             let ledger = Ledger::open(folder.path(), "east").unwrap();
-            ledger.take(&once, NOW).unwrap();
-            ledger.take(&twice, NOW).unwrap();
-            assert!(matches!(ledger.take(&once, NOW), Err(TokenError::UsedUp(1))));
+            ledger.take(&once, "key 1", "w", NOW).unwrap();
+            ledger.take(&twice, "key 2", "w", NOW).unwrap();
+            assert!(matches!(ledger.take(&once, "key 3", "w", NOW), Err(TokenError::UsedUp(1))));
         }
         let ledger = Ledger::open(folder.path(), "east").unwrap();
-        assert!(matches!(ledger.take(&once, NOW), Err(TokenError::UsedUp(1))));
-        ledger.take(&twice, NOW).unwrap();
-        assert!(matches!(ledger.take(&twice, NOW), Err(TokenError::UsedUp(2))));
+        assert!(matches!(ledger.take(&once, "key 4", "w", NOW), Err(TokenError::UsedUp(1))));
+        ledger.take(&twice, "key 5", "w", NOW).unwrap();
+        assert!(matches!(ledger.take(&twice, "key 6", "w", NOW), Err(TokenError::UsedUp(2))));
     }
 
     #[test]
@@ -161,34 +167,56 @@ mod tests {
         let east = Ledger::open(one.path(), "east").unwrap();
         let west = Ledger::open(two.path(), "west").unwrap();
         east.made(&other, NOW).unwrap();
-        east.take(&thrice, NOW).unwrap();
-        east.take(&thrice, NOW).unwrap();
-        west.take(&thrice, NOW).unwrap();
+        east.take(&thrice, "key 7", "w", NOW).unwrap();
+        east.take(&thrice, "key 8", "w", NOW).unwrap();
+        west.take(&thrice, "key 9", "w", NOW).unwrap();
         for _ in 0..2 {
             west.learn(&east.known(), NOW).unwrap();
             east.learn(&west.known(), NOW).unwrap();
         }
         assert_eq!(east.known(), west.known());
-        assert!(matches!(west.take(&thrice, NOW), Err(TokenError::UsedUp(3))));
+        assert!(matches!(west.take(&thrice, "key 10", "w", NOW), Err(TokenError::UsedUp(3))));
         assert!(west.revoke(&other.id, NOW).unwrap());
         assert!(!west.revoke("nothing", NOW).unwrap());
         east.learn(&west.known(), NOW).unwrap();
-        assert!(matches!(east.take(&other, NOW), Err(TokenError::Revoked)));
+        assert!(matches!(east.take(&other, "key 11", "w", NOW), Err(TokenError::Revoked)));
     }
 
     #[test]
     fn what_expired_long_ago_is_forgotten_and_a_damaged_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), "east").unwrap();
-        ledger.take(&token(1, 1, NOW + Duration::from_secs(1)), NOW).unwrap();
+        ledger.take(&token(1, 1, NOW + Duration::from_secs(1)), "key 12", "w", NOW).unwrap();
         let (next_day, later) = (NOW + SHOWN + Duration::from_secs(2), NOW + 2 * SHOWN);
         ledger.learn(&[token(3, 1, NOW).info()], next_day).unwrap();
-        ledger.take(&token(2, 1, later), next_day).unwrap();
+        ledger.take(&token(2, 1, later), "key 13", "w", next_day).unwrap();
         let text = std::fs::read_to_string(folder.path().join("tokens.json")).unwrap();
         assert!(!text.contains("0000000000000001") && text.contains("0000000000000002"));
         assert!(!text.contains("0000000000000003"));
         std::fs::write(folder.path().join("tokens.json"), "{").unwrap();
         let error = Ledger::open(folder.path(), "east").err().unwrap().to_string();
         assert!(error.contains("tokens.json is damaged"), "{error}");
+    }
+
+    #[test]
+    fn who_did_not_get_the_answer_asks_again_without_using_the_token_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let once = token(1, 1, NOW + Duration::from_secs(10));
+        Ledger::open(folder.path(), "east").unwrap().take(&once, "aa", "w", NOW).unwrap();
+        let ledger = Ledger::open(folder.path(), "east").unwrap();
+        assert_eq!(ledger.admitted(&once.id, "aa").as_deref(), Some("w"));
+        for _ in 0..3 {
+            ledger.take(&once, "aa", "w", NOW).unwrap();
+        }
+        assert!(matches!(ledger.take(&once, "bb", "w", NOW), Err(TokenError::UsedUp(1))));
+        assert_eq!((ledger.known()[0].used(), ledger.admitted(&once.id, "bb")), (1, None));
+        // At another balancer that has heard of it too, and nowhere once the token is revoked.
+        let west = tempfile::tempdir().unwrap();
+        let west = Ledger::open(west.path(), "west").unwrap();
+        west.learn(&ledger.known(), NOW).unwrap();
+        west.take(&once, "aa", "w", NOW).unwrap();
+        assert_eq!(west.known()[0].used(), 1);
+        west.revoke(&once.id, NOW).unwrap();
+        assert!(matches!(west.take(&once, "aa", "w", NOW), Err(TokenError::Revoked)));
     }
 }
