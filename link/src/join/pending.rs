@@ -30,7 +30,8 @@ pub fn new_key() -> Result<KeyPair, JoinError> {
 pub fn key(data: &Path, token: &Token) -> Result<KeyPair, JoinError> {
     let path = path(data);
     let before = files::read(&path)?.and_then(|text| serde_json::from_str::<Pending>(&text).ok());
-    let before = before.filter(|before| before.token == token.id).and_then(|before| KeyPair::from_pem(&before.key).ok());
+    let before =
+        before.filter(|before| before.token == token.id).and_then(|before| KeyPair::from_pem(&before.key).ok());
     if let Some(key) = before {
         return Ok(key);
     }

@@ -37,8 +37,7 @@ use token::{Claims, Kind, Tokens};
 const TOKEN_KEY: &str = "api_token_key";
 
 /// Nobody says who calls.
-pub(crate) const NOBODY: ApiError =
-    ApiError::Unauthenticated("the header `authorization: Bearer TOKEN` is missing");
+pub(crate) const NOBODY: ApiError = ApiError::Unauthenticated("the header `authorization: Bearer TOKEN` is missing");
 
 /// Checks who calls. All that lasts is in the store.
 pub(crate) struct Auth {
