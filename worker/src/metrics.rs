@@ -75,6 +75,17 @@ fn store_seconds(registry: &Registry) -> prometheus::Result<HistogramVec> {
     register(registry, HistogramVec::new(opts.buckets(STORE_BUCKETS.to_vec()), &["operation"]))
 }
 
+fn connections(registry: &Registry) -> prometheus::Result<Counters> {
+    let refused = Opts::new(
+        "limpet_worker_http_connections_refused_total",
+        "HTTP connections closed at once, by what there were too many of: connections in all or of one address.",
+    );
+    Ok(Counters {
+        open: register(registry, IntGauge::new("limpet_worker_http_connections", "HTTP connections now."))?,
+        refused: register(registry, IntCounterVec::new(refused, &["reason"]))?,
+    })
+}
+
 impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let r = Registry::new();
@@ -146,14 +157,7 @@ impl Metrics {
             overloaded: gauge("overloaded", "1 if the worker has more work than it can do well.")?,
             load: gauges("load_ratio", "Work by signal, smoothed; 1 is the limit.", "signal")?,
             store_seconds: store_seconds(&r)?,
-            connections: Counters {
-                open: gauge("http_connections", "HTTP connections now.")?,
-                refused: by(
-                    "http_connections_refused_total",
-                    "HTTP connections closed at once, by what there were too many of: connections in all or of one address.",
-                    "reason",
-                )?,
-            },
+            connections: connections(&r)?,
             process: Arc::new(Process::new(&r)?),
             registry: r,
         };
