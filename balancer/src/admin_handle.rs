@@ -22,8 +22,7 @@ impl AdminHandle {
     /// What would stop for everybody is asked about first ([`Request::second_look`]).
     pub async fn ask(&self, request: Request) -> Reply {
         if request.wants_a_second_look()
-            && let Reply::Servers { servers } = self.pass_on(Request::Servers).await
-            && let Some(first) = request.second_look(&servers)
+            && let Some(first) = request.second_look(&self.pass_on(Request::Servers).await)
         {
             return first;
         }

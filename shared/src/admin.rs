@@ -182,6 +182,12 @@ impl Request {
         )
     }
 
+    /// Whether a worker in the same process answers it rather than one behind the link, which refuses all or some of these: a
+    /// balancer stands at the edge, and must have no say in who comes in, or in who is told what devices send.
+    pub fn shuns_the_link(&self) -> bool {
+        self.is_about_people() || matches!(self, Self::DeviceAdd(DeviceAdd { webhook: Some(_), .. }))
+    }
+
     /// The same question, with who asks it where that is written down.
     pub fn signed(mut self, who: &str) -> Self {
         if let Self::Remove { by, .. } | Self::Drain { by, .. } | Self::IntegrationDrop { by, .. } = &mut self {

@@ -141,8 +141,7 @@ pub async fn start_balancer(
         let (handle, beside, by) = (handle.clone(), beside.clone(), by.clone());
         async move {
             match beside.get() {
-                // Not over the link: no balancer may have a say in who comes in.
-                Some(api) if request.is_about_people() => api.answer_or_ask(request, &by).await,
+                Some(api) if request.shuns_the_link() => api.answer_or_ask(request, &by).await,
                 _ => handle.ask(request.signed(&by)).await,
             }
         }

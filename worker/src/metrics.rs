@@ -37,6 +37,7 @@ pub struct Metrics {
     clocks_apart: IntCounter,
     downlinks: IntCounter,
     tx_acks: IntCounterVec,
+    tx_acks_lost: IntCounter,
     events: IntCounterVec,
     delivery_failures: IntCounter,
     pending: IntCounter,
@@ -86,6 +87,14 @@ fn connections(registry: &Registry) -> prometheus::Result<Counters> {
     })
 }
 
+fn uplink_seconds(registry: &Registry) -> prometheus::Result<Histogram> {
+    let opts = HistogramOpts::new(
+        "limpet_worker_uplink_seconds",
+        "Time from the balancer's receipt of an uplink until its event is out (delivered, or safe in the pending table).",
+    );
+    register(registry, Histogram::with_opts(opts.buckets(LATENCY_BUCKETS.to_vec())))
+}
+
 impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let r = Registry::new();
@@ -97,11 +106,6 @@ impl Metrics {
         let gauges = |name: &str, help: &str, label: &str| {
             register(&r, GaugeVec::new(Opts::new(format!("limpet_worker_{name}"), help), &[label]))
         };
-        let latency = HistogramOpts::new(
-            "limpet_worker_uplink_seconds",
-            "Time from the balancer's receipt of an uplink until its event is out (delivered, or safe in the pending table).",
-        )
-        .buckets(LATENCY_BUCKETS.to_vec());
         let metrics = Self {
             frames: counter("frames_total", "Datagrams received from balancers, redeliveries included.")?,
             rxpk: counter("rxpk_total", "Packets in those datagrams.")?,
@@ -127,6 +131,10 @@ impl Metrics {
                 "What became of downlinks: OK, or the gateway's or balancer's error.",
                 "result",
             )?,
+            tx_acks_lost: counter(
+                "downlink_results_lost_total",
+                "Words of gateways on queue items that were not written down, as if nobody had said anything.",
+            )?,
             events: by("events_delivered_total", "Events that an integration took, by kind.", "kind")?,
             delivery_failures: counter(
                 "delivery_failures_total",
@@ -149,7 +157,7 @@ impl Metrics {
                 "Store operations that failed and are tried again, by operation.",
                 "operation",
             )?,
-            latency: register(&r, Histogram::with_opts(latency))?,
+            latency: uplink_seconds(&r)?,
             in_flight: gauge("frames_in_flight", "Datagrams in work now.")?,
             links: gauge("links", "Balancers connected now.")?,
             ready: gauge("ready", "1 if the worker may receive traffic.")?,
@@ -237,6 +245,9 @@ impl Metrics {
         ];
         let label = KNOWN.iter().find(|k| **k == result).unwrap_or(&"OTHER");
         self.tx_acks.with_label_values(&[*label]).inc();
+    }
+    pub fn tx_acks_lost(&self, count: u64) {
+        self.tx_acks_lost.inc_by(count);
     }
     pub fn delivered(&self, kind: &EventKind) {
         self.events.with_label_values(&[kind.name()]).inc();

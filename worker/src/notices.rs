@@ -56,7 +56,7 @@ pub async fn run(mut notices: mpsc::Receiver<Notice>, around: Around, stop: Canc
             Notice::Ask { request, answer } => {
                 let api = api.clone();
                 // Whoever asked may have gone.
-                tokio::spawn(async move { answer.send(api.answer(request).await) });
+                tokio::spawn(async move { answer.send(api.answer_a_balancer(request).await) });
             }
             Notice::Drain(on) => tracing::info!(on, "an operator drains this worker, or ends that"),
             Notice::Remove => {

@@ -129,7 +129,7 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
         outcome = first_failure(&mut links, &mut newly_found, keep) => outcome,
     };
     match &outcome {
-        Ok(()) => drain(&around.links, &around.pipeline.metrics).await,
+        Ok(()) => drain(&around.links, &around.pipeline).await,
         Err(LinkError::Removed(_)) => notices::note_removal(&around.identity_folder),
         Err(_) => {}
     }
@@ -260,11 +260,12 @@ fn myself(config: &WorkerConfig, http: Option<SocketAddr>, links: &Links) -> Ser
 }
 
 /// No new frames; then until nothing is in work.
-async fn drain(links: &Links, metrics: &Metrics) {
+async fn drain(links: &Links, pipeline: &Pipeline) {
+    let (metrics, outcomes) = (&pipeline.metrics, &pipeline.outcomes);
     links.drain(true);
     let began = tokio::time::Instant::now();
     tokio::time::sleep(STRAGGLERS).await;
-    while metrics.in_flight().get() > 0 && began.elapsed() < DRAIN_LIMIT {
+    while (metrics.in_flight().get() > 0 || outcomes.count() > 0) && began.elapsed() < DRAIN_LIMIT {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let left = metrics.in_flight().get();
@@ -272,6 +273,14 @@ async fn drain(links: &Links, metrics: &Metrics) {
         tracing::warn!(left, "frames are not done after the time for draining; another worker gets them");
     } else {
         tracing::info!(took_ms = began.elapsed().as_millis() as u64, "drained");
+    }
+    let lost = outcomes.count();
+    if lost > 0 {
+        metrics.tx_acks_lost(lost as u64);
+        tracing::warn!(
+            lost,
+            "TX_ACKs were not written down: their queue items count as not answered for, and are offered again"
+        );
     }
 }
 

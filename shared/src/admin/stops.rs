@@ -50,10 +50,18 @@ impl Request {
         self
     }
 
-    /// What is answered instead, if something would stop that nobody has agreed to.
-    pub fn second_look(&self, servers: &[Server]) -> Option<Reply> {
-        let what = what_stops(self, servers).filter(|_| self.wants_a_second_look())?;
-        Some(Reply::Error { kind: ErrorKind::Unconfirmed, message: what })
+    /// What is answered instead, if something would stop that nobody has agreed to, or if nobody can say whether it would.
+    /// `servers`: what came back for [`Request::Servers`].
+    pub fn second_look(&self, servers: &Reply) -> Option<Reply> {
+        if !self.wants_a_second_look() {
+            return None;
+        }
+        let message = match servers {
+            Reply::Servers { servers } => what_stops(self, servers)?,
+            Reply::Error { message, .. } => format!("whether another worker takes frames is not known: {message}"),
+            _ => "whether another worker takes frames is not known: the answer is of another version".into(),
+        };
+        Some(Reply::Error { kind: ErrorKind::Unconfirmed, message })
     }
 }
 
@@ -79,6 +87,20 @@ mod tests {
         }
         let two = [alone.clone(), vec![worker("d", "overloaded")]].concat();
         assert_eq!(what_stops(&drain, &two), None);
-        assert!(drain.second_look(&alone).is_some() && drain.meant().second_look(&alone).is_none());
+        let (alone, two) = (Reply::Servers { servers: alone }, Reply::Servers { servers: two });
+        assert!(drain.second_look(&alone).is_some() && drain.second_look(&two).is_none());
+        assert!(drain.meant().second_look(&alone).is_none());
+    }
+
+    #[test]
+    fn what_nobody_can_say_is_asked_about_too() {
+        let away = Reply::Error { kind: ErrorKind::Unavailable, message: "no answer came in time".into() };
+        for request in [Request::drain("a", true), Request::remove("a")] {
+            let first = request.second_look(&away);
+            let Some(Reply::Error { kind: ErrorKind::Unconfirmed, message }) = first else { panic!("{first:?}") };
+            assert!(message.contains("not known: no answer came in time"), "{message}");
+            assert_eq!(request.meant().second_look(&away), None, "who means it is not held up");
+        }
+        assert_eq!(Request::drain("a", false).second_look(&away), None, "taking it back stops nothing");
     }
 }

@@ -15,6 +15,7 @@ use limpet_store::List;
 use limpet_worker_core::model::{Gateway, Tenant};
 use uuid::Uuid;
 
+use device_add::Asker;
 pub use devices::DeviceKeys;
 
 use crate::{Api, ApiError, bootstrap, clock, error::Result, fields, grpc::STATS_INTERVAL, lists};
@@ -49,7 +50,15 @@ fn is_of_roll(request: &Request) -> bool {
 }
 
 impl Api {
-    /// Answers what a worker can answer, also to a balancer, over the link.
+    /// Answers a balancer, over the link: as anybody, but for what would show it what devices send.
+    pub async fn answer_a_balancer(&self, request: Request) -> Reply {
+        match request {
+            Request::DeviceAdd(wanted) => self.add_device(wanted, Asker::Balancer).await.unwrap_or_else(refusal),
+            request => self.answer(request).await,
+        }
+    }
+
+    /// Answers what a worker can answer.
     pub async fn answer(&self, request: Request) -> Reply {
         let answered = match request {
             Request::Gateways => self.known_gateways().await,
@@ -59,7 +68,7 @@ impl Api {
             Request::GatewayRemove { eui } => self.remove_gateway(eui).await,
             Request::Devices { search, offset } => self.listed_devices(search, offset).await,
             Request::Device { dev_eui } => self.one_device(dev_eui).await,
-            Request::DeviceAdd(wanted) => self.add_device(wanted).await,
+            Request::DeviceAdd(wanted) => self.add_device(wanted, Asker::Operator).await,
             Request::DeviceRename { dev_eui, name } => self.rename_device(dev_eui, &name).await,
             Request::DeviceRemove { dev_eui } => self.remove_device(dev_eui).await,
             request if request.is_about_people() => Err(ApiError::invalid(

@@ -38,8 +38,7 @@ impl Api {
     /// `by` is who that is, for the log. What would stop for everybody is asked about first ([`Request::second_look`]).
     pub async fn answer_or_ask(&self, request: Request, by: &str) -> Reply {
         if request.wants_a_second_look()
-            && let Reply::Servers { servers } = self.pass_on(Request::Servers).await
-            && let Some(first) = request.second_look(&servers)
+            && let Some(first) = request.second_look(&self.pass_on(Request::Servers).await)
         {
             return first;
         }

@@ -32,8 +32,8 @@ pub struct Overview {
     pub regions: Vec<&'static str>,
     /// As a balancer sees them; none if no balancer answers.
     pub servers: Option<Vec<admin::Server>>,
-    /// Gateways heard that the network does not know.
-    pub unknown: Vec<admin::Gateway>,
+    /// Gateways heard that the network does not know; none if no balancer answers.
+    pub unknown: Option<Vec<admin::Gateway>>,
     /// Whether the store answers at this moment.
     pub store_answers: bool,
     /// What was counted last: in a large network that may be minutes ago. `None` until it was counted once.
@@ -95,8 +95,8 @@ impl Api {
                 _ => None,
             },
             unknown: match unknown {
-                Some(Reply::Gateways { gateways, .. }) => gateways,
-                _ => Vec::new(),
+                Some(Reply::Gateways { gateways, .. }) => Some(gateways),
+                _ => None,
             },
             store_answers: matches!(pinged, Ok(Ok(()))) && waiting.is_some(),
             counts,

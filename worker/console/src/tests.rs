@@ -191,7 +191,13 @@ async fn a_log_in_holds_at_every_worker_until_the_password_changes() {
     let browser = Browser::logged_in().await;
     let mut other = Browser::over(browser.store.clone(), Arc::new(NoCluster));
     other.cookie.clone_from(&browser.cookie);
-    assert_eq!(other.get("/").await.status, StatusCode::OK);
+    let page = other.get("/").await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(
+        page.text.contains("no balancer answers") && !page.text.contains("all that send are known"),
+        "{}",
+        page.text
+    );
     let was = browser.store.user_by_email(ADMIN).await.unwrap().unwrap();
     let mut changed = was.clone();
     changed.password_hash.push('x');

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use limpet_link::{BalancerLink, ControlReceiver, ControlSender, FrameReceiver, identity::PeerName, time};
 use limpet_shared::{
     UnixMicros,
-    admin::Reply,
+    admin::{ErrorKind, Reply},
     link::{AdminReply, Alive, ToBalancer, ToWorker, UplinkFrame, to_balancer, to_worker},
 };
 use tokio::{
@@ -209,16 +209,22 @@ fn take(
         }
         Kind::AdminReply(reply) => {
             let waiting = links.answers.lock().remove(&reply.id);
-            if let (Some(waiting), Ok(reply)) = (waiting, serde_json::from_str::<Reply>(&reply.reply)) {
-                let _ = waiting.send(reply);
+            if let Some(waiting) = waiting {
+                let _ = waiting.send(serde_json::from_str(&reply.reply).unwrap_or_else(unread_answer));
             }
             None
         }
         Kind::Admin(admin) => {
-            let request = serde_json::from_str(&admin.request).ok()?;
             let (answer, answered) = oneshot::channel();
             tokio::spawn(answer_to(admin.id, answered, control.clone()));
-            Some(Notice::Ask { request, answer })
+            match serde_json::from_str(&admin.request) {
+                Ok(request) => Some(Notice::Ask { request, answer }),
+                Err(error) => {
+                    // A balancer of a newer version may ask what this one does not know.
+                    let _ = answer.send(failed(ErrorKind::Invalid, format!("the question cannot be read: {error}")));
+                    None
+                }
+            }
         }
         Kind::Drain(drain) => links.drained_by_operator(&drain).then_some(Notice::Drain(drain.on)),
         Kind::Remove(_) => Some(Notice::Remove),
@@ -226,6 +232,14 @@ fn take(
         // They come only once, before this.
         Kind::Welcome(_) | Kind::Refused(_) => None,
     }
+}
+
+fn unread_answer(error: serde_json::Error) -> Reply {
+    failed(ErrorKind::Internal, format!("a balancer's answer cannot be read: {error}"))
+}
+
+fn failed(kind: ErrorKind, message: String) -> Reply {
+    Reply::Error { kind, message }
 }
 
 async fn answer_to(id: u64, answered: oneshot::Receiver<Reply>, control: ControlSender<ToBalancer>) {

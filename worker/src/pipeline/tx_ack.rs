@@ -1,5 +1,10 @@
 //! What a gateway said of a downlink.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use limpet_shared::{Eui64, UnixMicros, link::TxAck};
 use limpet_store::{Commit, Freshness, PendingEvent};
 use limpet_worker_core::{
@@ -21,6 +26,35 @@ const TAKE_BACK_TRIES: u32 = 3;
 const PART_TX_FAILED: u32 = 1000;
 const PART_TX_ACK: u32 = 1001;
 
+/// TX_ACKs of queue items in work at one moment: while the store is away they wait for it, and need memory.
+const MOST_AT_ONCE: usize = 4096;
+
+/// The TX_ACKs that are not written down yet. Clones count together.
+#[derive(Clone, Default)]
+pub(crate) struct Outcomes(Arc<AtomicUsize>);
+
+/// While this lives, a TX_ACK is in work.
+pub(crate) struct InWork(Outcomes);
+
+impl Outcomes {
+    /// `None` if too many are in work.
+    fn enter(&self) -> Option<InWork> {
+        let room = |count: usize| (count < MOST_AT_ONCE).then_some(count + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        Some(InWork(self.clone()))
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for InWork {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Pipeline {
     /// Any worker can take it: the context tells all. On air means that a queue item is not offered again.
     pub async fn tx_ack(&self, ack: TxAck) {
@@ -39,6 +73,20 @@ impl Pipeline {
             return;
         }
         let Some(item) = &context.item else { return };
+        let Some(_place) = self.outcomes.enter() else {
+            self.metrics.tx_acks_lost(1);
+            if let Some(unsaid) = self.store_errors.admit(self.surroundings.now()) {
+                tracing::error!(
+                    dev_eui = %context.session.dev_eui, item = item.id, waiting = MOST_AT_ONCE, unsaid,
+                    "too many TX_ACKs wait for the store: this one is lost, as if the gateway had not answered"
+                );
+            }
+            return;
+        };
+        // The event first. If this worker dies before the item is settled, the item counts as not answered for, and is offered
+        // again: the application may hear twice of it, and never nothing.
+        let kind = event_kind(&ack, on_air, &context, item.id.clone());
+        self.emit_after(&ack, on_air, &context, kind).await;
         if refused {
             self.take_back(&context, item.seq).await;
         }
@@ -47,8 +95,6 @@ impl Pipeline {
             let dev_eui = context.session.dev_eui;
             self.until_stored("delete_queue_item", || self.store.delete_queue_item(dev_eui, item.seq)).await;
         }
-        let kind = event_kind(&ack, on_air, &context, item.id.clone());
-        self.emit_after(&ack, on_air, &context, kind).await;
     }
 
     /// The gateway does not transmit: the same bytes go to the next one that heard the uplink, while a window is left.
@@ -89,8 +135,7 @@ impl Pipeline {
         }
     }
 
-    /// An event after the slot's own. Lost with this worker if it dies now: the application then learns less of its
-    /// downlink, and nothing of an uplink is lost.
+    /// An event after the slot's own.
     async fn emit_after(&self, ack: &TxAck, on_air: bool, tx: &TxContext, kind: EventKind) {
         let read = || self.store.device_context(tx.session.dev_eui);
         // A device that was deleted has nobody to tell.

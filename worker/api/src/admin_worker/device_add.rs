@@ -25,6 +25,15 @@ const APPLICATION: &str = "default";
 /// Seconds; what ChirpStack's clients set unless told otherwise.
 const UPLINK_INTERVAL: u32 = 3600;
 
+/// Who wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// At a worker.
+    Operator,
+    /// A machine at the edge, which knows no payload. Perhaps an operator sits there.
+    Balancer,
+}
+
 /// How the device gets its session.
 enum Way {
     Otaa(AesKey),
@@ -66,7 +75,7 @@ impl Way {
 
 impl Api {
     /// Everything that can be refused is refused before anything is written.
-    pub(super) async fn add_device(&self, wanted: DeviceAdd) -> Result<Reply> {
+    pub(super) async fn add_device(&self, wanted: DeviceAdd, asker: Asker) -> Result<Reply> {
         let way = Way::of(&wanted)?;
         let region = self.region_called(wanted.region.as_deref())?;
         let mac_version = mac_version(wanted.mac_version.as_deref().unwrap_or("1.0.3"))?;
@@ -76,7 +85,7 @@ impl Api {
             return Err(ApiError::AlreadyExists(format!("device {}", wanted.dev_eui)));
         }
         let application = wanted.application.as_deref().unwrap_or(APPLICATION);
-        let application = self.application_called(fields::name("application", application)?, webhook).await?;
+        let application = self.application_called(fields::name("application", application)?, webhook, asker).await?;
         let now = clock::now();
         let device = Device {
             dev_eui: wanted.dev_eui,
@@ -113,7 +122,12 @@ impl Api {
     }
 
     /// The first tenant's application of this name, with this webhook.
-    async fn application_called(&self, name: String, http: Option<HttpIntegration>) -> Result<Application> {
+    async fn application_called(
+        &self,
+        name: String,
+        http: Option<HttpIntegration>,
+        asker: Asker,
+    ) -> Result<Application> {
         let tenant = self.tenant_called(None).await?;
         let list = List { limit: lists::MOST, search: name.clone(), tenant: Some(tenant.id), ..List::default() };
         let found = self.store.applications(&list).await?.items.into_iter().find(|a| a.name == name);
@@ -139,11 +153,28 @@ impl Api {
                 Err(ApiError::AlreadyExists(format!("another webhook of application {}", application.name)))
             }
             (None, Some(wanted)) => {
+                if asker == Asker::Balancer {
+                    self.need_no_devices(&application).await?;
+                }
                 let changed = Application { http: Some(wanted), updated_at: clock::now(), ..application };
                 self.store.update_application(&changed).await?;
                 Ok(changed)
             }
         }
+    }
+
+    /// What an application's devices send goes nowhere new by a balancer's word.
+    async fn need_no_devices(&self, application: &Application) -> Result<()> {
+        let count = List { application: Some(application.id), ..List::default() };
+        if self.store.devices(&count).await?.total == 0 {
+            return Ok(());
+        }
+        let why = format!(
+            "application {} has devices already: where their events go is not set from a balancer; ask a worker \
+             (--data of a `limpet worker`, or --server)",
+            application.name
+        );
+        Err(ApiError::invalid("webhook", why))
     }
 
     /// A profile of the tenant for devices like this one; the same for all of them.

@@ -179,6 +179,31 @@ async fn a_device_that_cannot_be_added_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_balancer_gives_no_webhook_to_an_application_that_has_devices() {
+    let server = Server::start().await;
+    let hook = |eui, url: &str| DeviceAdd { dev_eui: Eui64(eui), webhook: Some(url.into()), ..otaa() };
+    let asked = async |wanted| server.api.answer_a_balancer(Request::DeviceAdd(wanted)).await;
+    server.api.answer(Request::DeviceAdd(otaa())).await;
+    let refused = asked(hook(2, "http://localhost:1/")).await;
+    assert!(matches!(&refused, Reply::Error { message, .. } if message.contains("ask a worker")), "{refused:?}");
+    assert!(server.store.device(Eui64(2)).await.unwrap().is_none());
+    let applications = server.store.applications(&List { limit: 9, ..List::default() }).await.unwrap();
+    assert!(applications.items.iter().all(|application| application.http.is_none()));
+    // One that it makes itself shows it nothing of others, and a device without a webhook is a device like any.
+    for wanted in [
+        DeviceAdd { application: Some("new".into()), ..hook(2, "http://localhost:1/") },
+        DeviceAdd { application: Some("new".into()), ..hook(3, "http://localhost:1/") },
+        DeviceAdd { dev_eui: Eui64(4), ..otaa() },
+    ] {
+        let added = asked(wanted).await;
+        assert!(matches!(added, Reply::Done { .. }), "{added:?}");
+    }
+    // An operator at a worker may.
+    let given = server.api.answer(Request::DeviceAdd(hook(5, "http://localhost:1/"))).await;
+    assert!(matches!(given, Reply::Done { .. }), "{given:?}");
+}
+
+#[tokio::test]
 async fn taking_away_the_last_worker_needs_a_second_word() {
     let server = Server::start().await;
     for asked in [Request::drain("w1", true), Request::remove("w1")] {

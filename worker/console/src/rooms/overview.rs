@@ -7,7 +7,7 @@ use axum::{extract::State, response::Response};
 use limpet_api::{Counts, Overview};
 use limpet_shared::{
     UnixMicros,
-    admin::{Integration, Server},
+    admin::{Gateway, Integration, Server},
 };
 
 use super::servers::view::{self, RingBar, Row};
@@ -74,7 +74,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>, visitor: Visitor) 
         return part(&now);
     }
     let settled = overview.counts.is_some_and(|counts| counts.heard > 0 && counts.devices > 0);
-    let body = Page { now, steps: steps(&overview), settled: settled && overview.unknown.is_empty(), admin };
+    let body = Page { now, steps: steps(&overview), settled: settled && unknown(&overview).is_empty(), admin };
     page(&console, Room::Overview, Some(&visitor.session), &body)
 }
 
@@ -112,7 +112,6 @@ fn figures(overview: &Overview, admin: bool) -> Vec<Figure> {
     let of =
         |pick: fn(&Counts) -> u64| counts.as_ref().map_or_else(|| "?".to_owned(), |counts| pick(counts).to_string());
     let figure = |name, value: String, note: String| Figure { name, long: value.chars().count() > 10, value, note };
-    let unknown = overview.unknown.len();
     let mut figures = vec![
         figure("Gateways", of(|c| c.gateways), online(counts)),
         figure(
@@ -123,12 +122,21 @@ fn figures(overview: &Overview, admin: bool) -> Vec<Figure> {
         figure("Events waiting", waiting(overview), "for an endpoint that is away".into()),
     ];
     if admin {
-        let note = if unknown == 0 { "all that send are known" } else { "heard and rejected" };
-        figures.insert(1, figure("Unknown gateways", unknown.to_string(), note.into()));
+        let (number, note) = match overview.unknown.as_deref() {
+            None => ("?".into(), "no balancer answers"),
+            Some([]) => ("0".into(), "all that send are known"),
+            Some(some) => (some.len().to_string(), "heard and rejected"),
+        };
+        figures.insert(1, figure("Unknown gateways", number, note.into()));
         figures.push(figure("Store", overview.store.clone(), String::new()));
     }
     figures.push(figure("Regions", overview.regions.join(", "), String::new()));
     figures
+}
+
+/// The gateways that may be offered.
+fn unknown(overview: &Overview) -> &[Gateway] {
+    overview.unknown.as_deref().unwrap_or_default()
 }
 
 fn waiting(overview: &Overview) -> String {
@@ -186,14 +194,15 @@ fn gateways_address(gwmp: Option<&str>) -> String {
 fn add_a_gateway(overview: &Overview) -> Step {
     let title = "Let the network know the gateway";
     let link = Some(("/gateways".to_owned(), "Gateways"));
-    if overview.unknown.is_empty() {
+    let unknown = unknown(overview);
+    if unknown.is_empty() {
         let text = "Gateways that nobody has added are rejected, and shown under Gateways once they send something. Or \
                     add one by its EUI:";
         let commands = vec!["limpet ctl gateway add 0016c001ff10a235".into()];
         return Step { title, text: text.into(), commands, link, ..Step::default() };
     }
-    let offered = overview.unknown.iter().take(OFFERED);
-    let note = match overview.unknown.len().saturating_sub(OFFERED) {
+    let offered = unknown.iter().take(OFFERED);
+    let note = match unknown.len().saturating_sub(OFFERED) {
         0 => String::new(),
         n => format!("And {n} more, under Gateways."),
     };

@@ -94,6 +94,13 @@ pub struct ItemInFlight {
     /// The last FCntDown whose bytes a gateway has certainly not transmitted: that was no offer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<u32>,
+    /// How many downlinks with it nobody has transmitted.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub refusals: u8,
+}
+
+fn is_none(count: &u8) -> bool {
+    *count == 0
 }
 
 fn once() -> u8 {
@@ -107,7 +114,7 @@ fn is_once(offers: &u8) -> bool {
 impl ItemInFlight {
     /// An item that goes out for the first time.
     pub fn new(seq: u64, fcnt_down: u32) -> Self {
-        Self { seq, first_fcnt_down: fcnt_down, offers: 1, refused: None }
+        Self { seq, first_fcnt_down: fcnt_down, offers: 1, refused: None, refusals: 0 }
     }
 
     /// Takes back the offer under that FCntDown, whoever says how often that nobody transmitted it. False if that is no news.
@@ -116,6 +123,7 @@ impl ItemInFlight {
         if news {
             self.offers -= 1;
             self.refused = Some(fcnt_down);
+            self.refusals = self.refusals.saturating_add(1);
         }
         news
     }

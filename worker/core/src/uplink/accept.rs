@@ -20,6 +20,9 @@ const FHDR: usize = 7;
 
 /// An item is sent so often without a sign of what became of it.
 const MOST_OFFERS: u8 = 3;
+/// Downlinks with it that no gateway has transmitted. More than what is busy for a while causes, and not without end: a gateway
+/// that can never send it would hold up all that waits behind it.
+const MOST_REFUSALS: u8 = 10;
 
 /// An uplink and all that deciding about it needs.
 #[derive(Clone, Debug)]
@@ -251,9 +254,18 @@ fn note_item(next: &mut Session, item: &QueueItem, fcnt_down: u32) {
     }
 }
 
+/// Why an item is offered no more: it was sent often enough, and nobody knows whether it was transmitted; or nobody did.
+fn hopeless(sent: ItemInFlight) -> Option<String> {
+    if sent.refusals >= MOST_REFUSALS {
+        return Some(format!("gateways did not transmit it {MOST_REFUSALS} times: it is given up"));
+    }
+    let unknown = sent.offers >= MOST_OFFERS;
+    unknown.then(|| format!("sent {MOST_OFFERS} times, and no gateway has said whether it was transmitted"))
+}
+
 /// The queue item that goes along, and the FOpts that leave room for it. An item that no window of this data rate can carry
 /// even alone, were there time for it, is dropped with a word to the application: waiting for a better data rate would hold up
-/// all behind it. So is one that was sent [`MOST_OFFERS`] times, and nobody knows whether it was transmitted.
+/// all behind it. So is a [`hopeless`] one.
 fn choose_item<'a>(
     uplink: &Uplink<'a>,
     next: &mut Session,
@@ -266,8 +278,7 @@ fn choose_item<'a>(
         return (None, fopts);
     }
     while let Some(item) = uplink.queue.iter().find(|i| i.seq > next.queue_done) {
-        if next.item.is_some_and(|sent| sent.seq == item.seq && sent.offers >= MOST_OFFERS) {
-            let description = format!("sent {MOST_OFFERS} times, and no gateway has said whether it was transmitted");
+        if let Some(description) = next.item.filter(|sent| sent.seq == item.seq).and_then(hopeless) {
             uplink.give_up(next, item, description);
             continue;
         }

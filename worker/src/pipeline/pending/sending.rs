@@ -129,8 +129,9 @@ impl Sending {
         let found: Vec<_> = stream::iter(looks).buffer_unordered(LOOKS).collect().await;
         let now = Instant::now();
         for (of, found) in found {
-            // What was removed, or cannot be read now, is nobody's.
-            let tenant = found.ok().flatten().map(|application| application.tenant_id).unwrap_or_default();
+            // What was removed is nobody's. What cannot be read now is looked up again with the next look.
+            let Ok(found) = found else { continue };
+            let tenant = found.map(|application| application.tenant_id).unwrap_or_default();
             let known = Known { tenant, health: Health::Unproven, pause: Duration::ZERO, until: now, last: now };
             self.known.insert(of, known);
         }

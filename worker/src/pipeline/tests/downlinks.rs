@@ -195,6 +195,93 @@ async fn what_a_gateway_says_while_the_store_is_away_is_told_and_counted_when_it
     }
 }
 
+/// The worker that is told of a TX_ACK dies with its first write done, or before any.
+#[tokio::test(start_paused = true)]
+async fn an_application_hears_of_an_item_on_air_whenever_the_worker_that_was_told_of_it_dies() {
+    for (faults, offers) in
+        [(Faults { crash: 1000, ..Faults::default() }, 1), (Faults { refuse: 1000, ..Faults::default() }, 2)]
+    {
+        let net = Net::new("eu868", 1).await;
+        net.personalize().await;
+        net.enqueue("one", b"one").await;
+        net.heard_at(&uplink(0, false), &[(1, 9.0)]).await;
+        let store = FaultStore::new(net.store.clone(), 1, faults);
+        let (dying, Downlink { key, gateway, context, .. }) =
+            (net.worker_over("w1", store), net.downlinks()[0].clone());
+        let told = tokio::spawn(async move {
+            dying.tx_ack(TxAck { key, gateway, window: 1, context, ..TxAck::default() }).await;
+        });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        told.abort();
+        for fcnt in 1..4 {
+            net.heard_at(&uplink(fcnt, false), &[(1, 9.0)]).await;
+            if net.downlinks().len() > fcnt as usize {
+                net.told("").await;
+            }
+        }
+        let waiting = net.store.pending(limpet_store::IntegrationId(Uuid::from_u128(2)), DEVICE, 99).await.unwrap();
+        let events = net.webhook.events.lock().clone().into_iter().chain(waiting.into_iter().map(|w| w.event));
+        let told =
+            events.filter(|event| matches!(&event.kind, EventKind::TxAck(ack) if ack.queue_item == "one")).count();
+        assert!(told >= 1 && net.downlinks().len() >= offers, "{faults:?}: {told}");
+        assert_eq!(net.store.queue(DEVICE, 0, 9).await.unwrap(), [], "{faults:?}: and it is done");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tx_acks_that_wait_for_the_store_are_bounded_and_those_beyond_are_counted() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    net.enqueue("one", b"one").await;
+    net.heard_at(&uplink(0, false), &[(1, 9.0)]).await;
+    let store = FaultStore::new(net.store.clone(), 1, Faults { refuse: 1000, ..Faults::default() });
+    let (worker, Downlink { key, gateway, context, .. }) = (net.worker_over("w1", store), net.downlinks()[0].clone());
+    let ack = TxAck { key, gateway, window: 1, context, ..TxAck::default() };
+    let told: Vec<_> = (0..4100)
+        .map(|_| {
+            let (worker, ack) = (worker.clone(), ack.clone());
+            tokio::spawn(async move { worker.tx_ack(ack).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(worker.outcomes.count(), 4096);
+    assert!(worker.metrics.text().contains("limpet_worker_downlink_results_lost_total 4\n"));
+    told.iter().for_each(tokio::task::JoinHandle::abort);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(worker.outcomes.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_that_every_gateway_refuses_is_told_of_each_time_and_given_up_after_ten() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    for item in ["one", "two"] {
+        net.enqueue(item, item.as_bytes()).await;
+    }
+    let stop = tokio_util::sync::CancellationToken::new();
+    let pending = tokio::spawn(run_pending(net.workers[0].clone(), 0, stop.clone()));
+    let mut carried = Vec::new();
+    for fcnt in 0..12 {
+        net.heard_at(&uplink(fcnt, false), &[(1, 9.0)]).await;
+        let txpk = txpk(&net.downlinks()[fcnt as usize], 0);
+        let Ok(Frame::Data(frame)) = lorawan::parse(&txpk.data) else { panic!("not a data frame") };
+        carried.push(String::from_utf8(frame.decrypt(&KEYS, fcnt)).unwrap());
+        net.told("TX_FREQ").await;
+    }
+    assert_eq!(carried[..10], ["one"; 10]);
+    assert_eq!(carried[10..], ["two"; 2], "what waits behind it is not held up for ever");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let events = net.webhook.events.lock().clone();
+    let told = |queue_item: &str, text: &str| {
+        let of = |log: &LogEvent| log.context.get("queue_item_id").is_some_and(|id| id == queue_item);
+        let is = |e: &&Event| matches!(&e.kind, EventKind::Log(log) if of(log) && log.description.contains(text));
+        events.iter().filter(is).count()
+    };
+    assert_eq!((told("one", "TX_FREQ"), told("one", "given up"), told("two", "TX_FREQ")), (10, 1, 2));
+    stop.cancel();
+    pending.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_item_for_which_rx2_is_too_slow_waits_for_an_rx1_that_can_be_met() {
     let net = Net::new("eu868", 1).await;

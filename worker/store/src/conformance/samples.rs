@@ -170,7 +170,7 @@ impl Samples {
                 behind_pending: true,
                 mic: Some([1, 2, 3, 4]),
             },
-            item: Some(ItemInFlight { seq: 3, first_fcnt_down: 70_000, offers: 2, refused: Some(70_001) }),
+            item: Some(ItemInFlight { seq: 3, first_fcnt_down: 70_000, offers: 2, refused: Some(70_001), refusals: 1 }),
             queue_done: 2,
             awaiting_ack: Some(AwaitingAck { queue_item: self.uuid().to_string(), fcnt_down: 69_999 }),
         }
