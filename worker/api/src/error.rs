@@ -70,6 +70,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::AlreadyExists(what) => Self::AlreadyExists(what),
             StoreError::NotFound(what) => Self::NotFound(what),
+            StoreError::Exhausted(why) => Self::Exhausted(why),
             StoreError::Unknown(why) => Self::Unsure(why),
             StoreError::Unavailable(why) => Self::Unavailable(why),
             StoreError::Corrupt(why) => Self::Internal(why),
@@ -93,6 +94,7 @@ mod tests {
         assert_eq!(code(StoreError::Unavailable("down".into())), Code::Unavailable);
         assert_eq!(code(StoreError::Unknown("no answer".into())), Code::DeadlineExceeded);
         assert_eq!(code(StoreError::Corrupt("?".into())), Code::Internal);
+        assert_eq!(code(StoreError::Exhausted("full".into())), Code::ResourceExhausted);
         assert_eq!(code(StoreError::NotFound("device".into())), Code::NotFound);
         assert_eq!(code(StoreError::AlreadyExists("device".into())), Code::AlreadyExists);
     }

@@ -1,4 +1,5 @@
-//! FCntDowns that are used up: a session that comes again with the same keys must not repeat them (promise 3).
+//! Counters that are used up: a session that comes again with the same keys must not repeat an FCntDown (promise 3), nor a device
+//! that was deleted and comes again a JoinNonce.
 
 use crate::{
     ident,
@@ -27,6 +28,25 @@ impl DeviceState {
         self.down_counters.push(DownCounter { next: used.next.max(before), ..used });
         let over = self.down_counters.len().saturating_sub(REMEMBERED);
         self.down_counters.drain(..over);
+    }
+
+    /// What of it outlives its device, with a new revision: the JoinNonces that were used, for LoRaWAN 1.0.4 devices refuse a JoinAccept
+    /// that does not count up, and equal nonces under an equal AppKey make equal session keys; and how far keys of ABP have counted.
+    pub fn ended(&self, sessions: &[SessionRow]) -> Self {
+        let mut ended = Self {
+            rev: self.rev + 1,
+            next_join_nonce: self.next_join_nonce,
+            down_counters: self.down_counters.clone(),
+            ..Self::new(self.dev_eui)
+        };
+        // Keys of a join never come again.
+        sessions.iter().filter(|row| !row.session.joined).for_each(|row| ended.remember_counter(row));
+        ended
+    }
+
+    /// Whether nothing of it but its revision must outlive its device.
+    pub fn is_unused(&self) -> bool {
+        *self == Self { rev: self.rev, ..Self::new(self.dev_eui) }
     }
 
     /// The lowest FCntDown that no session of these keys has used.

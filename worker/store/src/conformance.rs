@@ -11,6 +11,7 @@ mod moving;
 mod network;
 mod pending;
 mod queue;
+mod quota;
 mod receptions;
 mod samples;
 mod sessions;
@@ -95,6 +96,7 @@ properties![
     directory::a_deleted_tenant_takes_everything_along,
     directory::a_deleted_application_takes_its_devices_along,
     directory::a_deleted_device_leaves_nothing,
+    directory::a_device_that_is_added_again_goes_on_counting,
     directory::what_a_broken_deletion_leaves_is_nobodys,
     directory::a_used_profile_stays,
     directory::an_update_keeps_the_app_key,
@@ -106,6 +108,8 @@ properties![
     directory::what_has_changed_of_the_gateway_set_is_told_or_said_to_be_unknown,
     directory::many_who_change_gateways_at_once_leave_no_hole,
     directory::notes_of_devices_and_gateways_are_kept,
+    quota::a_tenant_has_no_more_gateways_than_it_may,
+    quota::a_tenant_has_no_more_devices_than_it_may,
     lists::names_may_repeat_and_order_is_by_name,
     lists::pages_cover_everything_once,
     lists::a_search_ignores_case_and_takes_nothing_literally_special,

@@ -14,6 +14,9 @@ pub enum StoreError {
     /// No such thing; or its parent is missing.
     #[error("{0} does not exist")]
     NotFound(String),
+    /// A limit that people have set is reached.
+    #[error("{0}")]
+    Exhausted(String),
     /// A conditional write was not answered: it may have been applied. Read, and act on what the row says.
     #[error("the store did not say whether the write was applied: {0}")]
     Unknown(String),

@@ -231,9 +231,11 @@ pub trait FrameStore: Send + Sync + 'static {
 }
 
 /// What people provision. Every `create` says [`crate::StoreError::AlreadyExists`] for a taken identity or unique name, and
-/// [`crate::StoreError::NotFound`] for a missing parent; `update` and `delete` say `NotFound`. Deleting takes what belongs to
+/// [`crate::StoreError::NotFound`] for a missing parent; `update` and `delete` say `NotFound`. A gateway or a device of
+/// a tenant that has as many as it may is [`crate::StoreError::Exhausted`], however many are created at once; where two want the last
+/// place on CQL, both may be refused, and what a crash there has left in a list counts until the list is looked at. Deleting takes what belongs to
 /// it along: tenant -> applications, device profiles, gateways, API keys; application -> devices; device -> its
-/// sessions, joins, queue. A device profile that devices use is not deleted: [`crate::StoreError::AlreadyExists`] names them.
+/// sessions, joins, queue. Of its state stays [`DeviceState::ended`], for the next device of that DevEUI, whoever adds it. A device profile that devices use is not deleted: [`crate::StoreError::AlreadyExists`] names them.
 /// Names may repeat. A device's application and profile are of one tenant, and an update moves nothing to another tenant:
 /// otherwise it is `NotFound` in that tenant.
 #[async_trait]

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use limpet_shared::{Eui64, UnixMicros};
-use limpet_worker_core::model::{DeviceSeen, GatewaySeen};
+use limpet_worker_core::model::{DeviceSeen, GatewaySeen, Tenant};
 use uuid::Uuid;
 
 use crate::{PendingBounds, Result, StoreError, Trimmed};
@@ -80,6 +80,11 @@ pub(crate) fn missing(what: &str, id: impl Display) -> StoreError {
 /// There is no `what id` that belongs to this tenant.
 pub(crate) fn missing_in_tenant(what: &str, id: impl Display, tenant: Uuid) -> StoreError {
     StoreError::NotFound(format!("{what} {id} of tenant {tenant}"))
+}
+
+/// A tenant has as many things of a kind as it may. `things`: plural, for people.
+pub(crate) fn as_many_as_it_may(tenant: &Tenant, most: u32, things: &str) -> StoreError {
+    StoreError::Exhausted(format!("tenant {} has {most} {things}, as many as it may", tenant.name))
 }
 
 /// Devices hold on to their profile. `some` are the first few of them, `total` is how many there are.

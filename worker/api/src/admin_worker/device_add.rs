@@ -101,7 +101,7 @@ impl Api {
         if let Way::Abp(activation) = &way {
             need_room(self.store.as_ref(), activation).await?;
         }
-        self.create_device(application.tenant_id, &device).await?;
+        self.store.create_device(&device).await?;
         if let Way::Abp(activation) = &way {
             let context = self.store.device_context(device.dev_eui).await?;
             let context = context.ok_or_else(|| ApiError::NotFound(format!("device {}", device.dev_eui)))?;

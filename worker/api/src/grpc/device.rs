@@ -48,7 +48,7 @@ impl DeviceService for Grpc {
         let device = Device { created_at: now, updated_at: now, ..item::read(&given)? };
         let application = self.application(&caller, "application_id", &given.application_id, Access::Write).await?;
         self.check_profile(&device, application.tenant_id).await?;
-        self.0.create_device(application.tenant_id, &device).await?;
+        self.0.store.create_device(&device).await.map_err(ApiError::from)?;
         reply(())
     }
 

@@ -184,6 +184,52 @@ async fn live_a_little(store: &dyn Store, new: &super::Samples, dev_eui: limpet_
     Ok(join.session)
 }
 
+/// All that is left of the state are the JoinNonces below this one.
+async fn assert_ended(store: &dyn Store, dev_eui: Eui64, next_join_nonce: u32) -> Result<()> {
+    let state = store.device_state(dev_eui, Freshness::Serial).await?;
+    assert_eq!(state, DeviceState { rev: state.rev, next_join_nonce, ..DeviceState::new(dev_eui) });
+    Ok(())
+}
+
+/// Three times, alone and with its application: under one AppKey no JoinNonce comes twice, nor under one session key an FCntDown.
+pub(super) async fn a_device_that_is_added_again_goes_on_counting(Bench { store, new }: Bench) -> Result<()> {
+    let store: &dyn Store = &*store;
+    let house = House::build(store, &new).await?;
+    let device = new.device(&house.application, &house.profile);
+    for round in 0..3 {
+        if round == 1 {
+            store.delete_application(house.application.id).await?;
+            store.create_application(&house.application).await?;
+        } else if round == 2 {
+            store.delete_device(device.dev_eui).await?;
+        }
+        store.create_device(&device).await?;
+        let state = store.device_state(device.dev_eui, Freshness::Serial).await?;
+        assert_eq!(state.next_join_nonce, 1 + 7 * round, "round {round}");
+        assert_eq!((state.current, state.previous, state.highest_dev_nonce), (None, None, None), "round {round}");
+        // The same DevNonce again: the device has been reset.
+        let join = new.join(device.dev_eui, 5);
+        let next = DeviceState {
+            rev: state.rev + 1,
+            next_join_nonce: state.next_join_nonce + 7,
+            highest_dev_nonce: Some(5),
+            ..state.clone()
+        };
+        assert_eq!(store.commit_join(&next, Some(&join)).await?, Commit::Applied, "round {round}");
+        store.create_session(&join.session).await?;
+    }
+    // The one before had no ABP session, the next one has.
+    let mut abp = new.session(SessionKey { dev_eui: device.dev_eui, ..new.session_key() });
+    (abp.joined, abp.slot.number, abp.next_fcnt_down) = (false, 3, 70_000);
+    store.create_session(&abp).await?;
+    store.delete_device(device.dev_eui).await?;
+    store.create_device(&device).await?;
+    let state = store.device_state(device.dev_eui, Freshness::Serial).await?;
+    assert!(state.unused_fcnt_down(&abp.keys) >= 70_000, "{state:?}");
+    assert_eq!(store.session(&abp.key, Freshness::Serial).await?, None);
+    Ok(())
+}
+
 pub(super) async fn a_deleted_device_leaves_nothing(Bench { store, new }: Bench) -> Result<()> {
     let store: &dyn Store = &*store;
     let house = House::build(store, &new).await?;
@@ -195,7 +241,7 @@ pub(super) async fn a_deleted_device_leaves_nothing(Bench { store, new }: Bench)
     assert_missing(store.update_device(&device).await);
     assert_missing(store.set_app_key(device.dev_eui, None).await);
     assert_eq!(store.session(&session.key, Freshness::Serial).await?, None);
-    assert_eq!(store.device_state(device.dev_eui, Freshness::Serial).await?, DeviceState::new(device.dev_eui));
+    assert_ended(store, device.dev_eui, 2).await?;
     assert_eq!(store.join_row(device.dev_eui, 1, Freshness::Serial).await?, None);
     assert_eq!(store.queue(device.dev_eui, 0, 9).await?, []);
     store.create_session(&session).await?;
@@ -224,8 +270,7 @@ pub(super) async fn what_a_broken_deletion_leaves_is_nobodys(Bench { store, new 
         store.create_device(&theirs).await?;
         let left = store.session(&session.key, Freshness::Serial).await?;
         assert_eq!(left, None, "step {step}: the session of the device before");
-        let state = store.device_state(device.dev_eui, Freshness::Serial).await?;
-        assert_eq!(state, DeviceState::new(device.dev_eui), "step {step}");
+        assert_ended(store, device.dev_eui, 2).await?;
         assert_eq!(store.join_row(device.dev_eui, 1, Freshness::Serial).await?, None, "step {step}");
         assert_eq!(store.queue(device.dev_eui, 0, 9).await?, [], "step {step}: the queue of the device before");
         let application = Some(house.application.id);

@@ -228,7 +228,7 @@ impl Samples {
             name: format!("tenant {}", self.word()),
             description: "what it is for".into(),
             can_have_gateways: true,
-            max_gateway_count: 5,
+            max_gateway_count: 500,
             max_device_count: 1000,
             tags: tags("country", "PT"),
         }

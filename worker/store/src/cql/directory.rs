@@ -1,6 +1,8 @@
 //! What people provision. The rules about what belongs to what are in `cascade`.
 
 mod cascade;
+mod gateway_set;
+mod quota;
 mod restore;
 
 use async_trait::async_trait;
@@ -9,8 +11,8 @@ use limpet_shared::{AesKey, Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
-pub(super) use self::cascade::GATEWAY_CHANGES;
-use self::cascade::owner;
+pub(super) use self::gateway_set::GATEWAY_CHANGES;
+use self::{cascade::owner, quota::Of};
 use super::{
     CqlStore,
     entities::Kind,
@@ -134,7 +136,8 @@ impl Directory for CqlStore {
         }
         // Before and after: nobody sees what was heard of the one before, whatever breaks off.
         self.seen.forget_gateway(&self.db, &eui).await?;
-        self.create(Kind::Gateway, &eui, gateway, places, &parents).await?;
+        let quota = self.quota(Of::Gateways, gateway.tenant_id).await?;
+        self.create_within(quota.as_ref(), Kind::Gateway, &eui, gateway, places, &parents).await?;
         self.seen.forget_gateway(&self.db, &eui).await?;
         self.count_gateway_change(gateway.eui).await
     }
@@ -175,7 +178,8 @@ impl Directory for CqlStore {
         Ok((version, self.all_gateways().await?))
     }
     async fn gateway_set_version(&self) -> Result<u64> {
-        Ok(self.entities.get::<u64>(&self.db, Kind::Setting, cascade::GATEWAY_CHANGES).await?.unwrap_or_default() + 1)
+        Ok(self.entities.get::<u64>(&self.db, Kind::Setting, gateway_set::GATEWAY_CHANGES).await?.unwrap_or_default()
+            + 1)
     }
     async fn gateway_tags(&self, tag: &str) -> Result<(u64, GatewayTags)> {
         // The version first: what is read after it is at least as new.

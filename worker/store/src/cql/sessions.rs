@@ -49,7 +49,6 @@ pub(super) struct Sessions {
     next_state_with_join: Batch,
     forget_nonce: PreparedStatement,
     shrink: Batch,
-    delete_state: PreparedStatement,
     any_join: PreparedStatement,
 }
 
@@ -105,9 +104,6 @@ impl Sessions {
             first_state: first,
             next_state: next,
             forget_nonce: db.prepare(Cas, "DELETE FROM $.device_state WHERE dev_eui = ? AND dev_nonce = ?").await?,
-            delete_state: db
-                .prepare(Cas, "DELETE FROM $.device_state WHERE dev_eui = ? AND dev_nonce = -1 IF rev = ?")
-                .await?,
             any_join: db.prepare(Serial, "SELECT dev_nonce FROM $.device_state WHERE dev_eui = ? LIMIT 1").await?,
         })
     }
@@ -225,9 +221,10 @@ impl Sessions {
             if nonces.is_empty() && state.highest_dev_nonce.is_none() {
                 return Ok(());
             }
-            let (next, highest) = (state.rev + 1, nonces.last().map_or(behind, |(nonce,)| *nonce));
-            match self.forget_some(db, state, &nonces).await {
-                Ok(true) => mine = Some((next, highest)),
+            let highest = nonces.last().map_or(behind, |(nonce,)| *nonce);
+            let next = DeviceState { rev: state.rev + 1, highest_dev_nonce: None, ..state };
+            match self.forget_some(db, &next, &nonces).await {
+                Ok(true) => mine = Some((next.rev, highest)),
                 // Another was faster, or nobody knows: all are looked for again.
                 Ok(false) | Err(StoreError::Unknown(_)) => mine = None,
                 Err(error) => return Err(error),

@@ -122,10 +122,7 @@ fn restore(conn: &Connection, record: &Record) -> Result<()> {
             directory::note_jump(conn, set.version)
         }
         Record::Device(row) => restore_device(conn, row),
-        Record::DeviceState(state) => {
-            let sql = "INSERT INTO device_state (dev_eui, rev, body) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-            execute(conn, sql, (state.dev_eui.to_string(), int(state.rev), encode(state)?)).map(drop)
-        }
+        Record::DeviceState(state) => sessions::put_state(conn, state),
         Record::Join(row) => {
             let sql = "INSERT INTO join_row (dev_eui, dev_nonce, body) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
             execute(conn, sql, (row.dev_eui.to_string(), row.dev_nonce, encode(row)?)).map(drop)

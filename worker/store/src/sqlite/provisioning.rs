@@ -104,7 +104,11 @@ impl Directory for SqliteStore {
     }
     async fn create_gateway(&self, gateway: &Gateway) -> Result<()> {
         let gateway = gateway.clone();
-        self.writer.write(move |conn| directory::create_gateway(conn, &gateway)).await
+        let create = move |conn: &_| {
+            directory::need_room_for_gateway(conn, &gateway)?;
+            directory::create_gateway(conn, &gateway)
+        };
+        self.writer.write(create).await
     }
     async fn gateway(&self, eui: Eui64) -> Result<Option<(Gateway, GatewaySeen)>> {
         self.readers.read(move |conn| directory::gateway(conn, eui)).await
@@ -139,7 +143,11 @@ impl Directory for SqliteStore {
     }
     async fn create_device(&self, device: &Device) -> Result<()> {
         let device = device.clone();
-        self.writer.write(move |conn| directory::create_device(conn, &device)).await
+        let create = move |conn: &_| {
+            directory::need_room_for_device(conn, &device)?;
+            directory::create_device(conn, &device)
+        };
+        self.writer.write(create).await
     }
     async fn device(&self, dev_eui: Eui64) -> Result<Option<(Device, DeviceSeen)>> {
         self.readers.read(move |conn| directory::device(conn, dev_eui)).await

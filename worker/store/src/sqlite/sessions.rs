@@ -90,6 +90,12 @@ pub(super) fn device_state(conn: &Connection, dev_eui: Eui64) -> Result<DeviceSt
     Ok(one(conn, sql, [dev_eui.to_string()], |row| decode(row, 0))?.unwrap_or_else(|| DeviceState::new(dev_eui)))
 }
 
+/// Of a device that has none.
+pub(super) fn put_state(conn: &Connection, state: &DeviceState) -> Result<()> {
+    let sql = "INSERT INTO device_state (dev_eui, rev, body) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    execute(conn, sql, (state.dev_eui.to_string(), int(state.rev), encode(state)?)).map(drop)
+}
+
 pub(super) fn join_row(conn: &Connection, dev_eui: Eui64, dev_nonce: u16) -> Result<Option<JoinRow>> {
     let sql = "SELECT body, key_wrap FROM join_row WHERE dev_eui = ?1 AND dev_nonce = ?2";
     one(conn, sql, (dev_eui.to_string(), dev_nonce), |row| check_wrap(row, 1).and_then(|()| decode(row, 0)))

@@ -284,7 +284,7 @@ fn run_all(conn: &Connection, batch: &mut [Box<dyn Job>]) -> Result<Option<Store
                 return Err(StoreError::Unavailable(error.to_string()));
             }
             statement(conn, "ROLLBACK TO one")?;
-            if !matches!(error, StoreError::AlreadyExists(_) | StoreError::NotFound(_)) {
+            if !matches!(error, StoreError::AlreadyExists(_) | StoreError::NotFound(_) | StoreError::Exhausted(_)) {
                 odd = Some(error);
             }
         }

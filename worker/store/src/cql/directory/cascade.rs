@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use futures_util::{StreamExt, TryStreamExt, future::try_join, stream};
@@ -21,20 +21,12 @@ use super::super::{
     json::parse,
     listing::{AT_ONCE, Place, SETTLED, owned},
 };
+use super::quota::{Of, Quota};
 use crate::{
-    Directory, GatewayChanges, List, Page, Result, StoreError,
+    Directory, List, Page, Result, StoreError,
     lists::{Ask, Entry},
     words,
 };
-
-/// The setting that counts changes of the set of gateways.
-pub(in super::super) const GATEWAY_CHANGES: &str = "gateway_changes";
-
-/// More changes than this: reading all gateways is cheaper.
-const MOST_GATEWAY_CHANGES: u64 = 5_000;
-/// A note is written right after its version was counted.
-const NOTE_LOOKS: u32 = 4;
-const NOTE_WAIT: Duration = Duration::from_millis(25);
 
 /// Names of lists.
 pub(super) mod owner {
@@ -137,11 +129,27 @@ impl CqlStore {
         places: fn(&T) -> Vec<Place>,
         parents: &[Parent],
     ) -> Result<()> {
+        self.create_within(None, kind, id, value, places, parents).await
+    }
+
+    /// If there is a quota, the first of its places is in one of the tenant's own lists.
+    pub(super) async fn create_within<T: Serialize + DeserializeOwned>(
+        &self,
+        quota: Option<&Quota>,
+        kind: Kind,
+        id: impl ToString,
+        value: &T,
+        places: fn(&T) -> Vec<Place>,
+        parents: &[Parent],
+    ) -> Result<()> {
         let (id, own, began) = (id.to_string(), places(value), Instant::now());
         self.need(parents).await?;
         // Before it is listed, or the list of another's thing would be overwritten.
         if self.entities.exists(&self.db, kind, &id).await? {
             return Err(words::exists(kind.name(), id));
+        }
+        if let (Some(quota), Some(first)) = (quota, own.first()) {
+            self.reserve(quota, first).await?;
         }
         self.list(&own).await?;
         if !self.entities.insert(&self.db, kind, &id, value).await? {
@@ -233,7 +241,7 @@ impl CqlStore {
         futures_util::future::try_join_all(takes).await.map(drop)
     }
 
-    async fn ids(&self, owner: String) -> Result<BTreeSet<String>> {
+    pub(super) async fn ids(&self, owner: String) -> Result<BTreeSet<String>> {
         self.listing.ids(&self.db, &owner).await
     }
 
@@ -472,7 +480,7 @@ impl CqlStore {
     }
 
     pub(super) async fn create_device_of_one_tenant(&self, device: &Device) -> Result<()> {
-        self.parents_of(device).await?;
+        let tenant = self.parents_of(device).await?;
         let parents = [
             (Kind::Application, "application", device.application_id),
             (Kind::DeviceProfile, "device profile", device.device_profile_id),
@@ -483,7 +491,8 @@ impl CqlStore {
         // A deletion that broke off, or what was under way when the one before was deleted: nothing of it is the new owner's.
         self.end_device(device.dev_eui).await?;
         self.seen.forget_device(&self.db, &device.dev_eui.to_string()).await?;
-        self.create(Kind::Device, device.dev_eui, device, device_places, &parents).await
+        let quota = self.quota(Of::Devices, tenant).await?;
+        self.create_within(quota.as_ref(), Kind::Device, device.dev_eui, device, device_places, &parents).await
     }
 
     pub(super) async fn update_device_of_one_tenant(&self, device: &Device) -> Result<()> {
@@ -499,17 +508,19 @@ impl CqlStore {
         self.update(Kind::Device, device.dev_eui, device_places, next).await
     }
 
+    /// The lists of all applications of the tenant that was asked for, or of all.
+    pub(super) async fn lists_of_devices(&self, list: &List) -> Result<Vec<String>> {
+        let lists = self.owners_of_tenants(list, owner::applications).await?;
+        let applications = stream::iter(lists.into_iter().map(|list| self.listed(list))).buffered(AT_ONCE);
+        let applications: Vec<Vec<String>> = applications.try_collect().await?;
+        applications.iter().flatten().map(|id| Ok(owner::devices(parse(id, "application")?))).collect()
+    }
+
     pub(super) async fn list_devices(&self, list: &List) -> Result<Page<(Device, DeviceSeen)>> {
         let (owners, also) = match (list.application, list.device_profile) {
             (Some(application), profile) => (vec![owner::devices(application)], profile),
             (None, Some(profile)) => (vec![owner::devices_of_profile(profile)], None),
-            (None, None) => {
-                let lists = self.owners_of_tenants(list, owner::applications).await?;
-                let applications = stream::iter(lists.into_iter().map(|list| self.listed(list))).buffered(AT_ONCE);
-                let applications: Vec<Vec<String>> = applications.try_collect().await?;
-                let owner = |id: &String| Ok::<_, StoreError>(owner::devices(parse(id, "application")?));
-                (applications.iter().flatten().map(owner).collect::<Result<_>>()?, None)
-            }
+            (None, None) => (self.lists_of_devices(list).await?, None),
         };
         let of_tenant = match (list.tenant, list.application, list.device_profile) {
             (tenant, Some(id), _) => {
@@ -534,70 +545,6 @@ impl CqlStore {
         let (page, strays) = owned(&owners, total, read, |(device, _): &(Device, DeviceSeen)| device_places(device));
         self.tidy_all(Kind::Device, &owners, &strays, device_places).await;
         Ok(page)
-    }
-
-    // Gateways.
-
-    pub(super) async fn all_gateways(&self) -> Result<Vec<Eui64>> {
-        let ids = self.ids(owner::GATEWAYS.into()).await?;
-        let mut euis: Vec<Eui64> = ids.iter().map(|id| parse(id, "gateway EUI")).collect::<Result<_>>()?;
-        euis.sort_unstable();
-        Ok(euis)
-    }
-
-    /// From now on there were so many changes at least.
-    pub(super) async fn raise_gateway_changes(&self, least: u64) -> Result<()> {
-        let raise = |n: u64| Ok(n.max(least));
-        let raised = self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, raise);
-        if raised.await?.is_none() && !self.entities.insert(&self.db, Kind::Setting, GATEWAY_CHANGES, &least).await? {
-            self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, raise).await?;
-        }
-        Ok(())
-    }
-
-    /// After the change, so that who sees the new version sees the change. Then what changed is noted under that version.
-    pub(super) async fn count_gateway_change(&self, eui: Eui64) -> Result<()> {
-        let version = self.next_gateway_change().await? + 1;
-        // The change is made and counted. Who finds no note of it reads everything.
-        if let Err(error) = self.listing.note_numbered(&self.db, owner::GATEWAY_SET, version, &eui.to_string()).await {
-            tracing::debug!(gateway = %eui, %error, "which gateway has changed was not noted");
-        }
-        Ok(())
-    }
-
-    /// How many changes there were with this one.
-    async fn next_gateway_change(&self) -> Result<u64> {
-        let next = |n: u64| Ok(n + 1);
-        if let Some(n) = self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, next).await? {
-            return Ok(n);
-        }
-        if self.entities.insert(&self.db, Kind::Setting, GATEWAY_CHANGES, &1_u64).await? {
-            return Ok(1);
-        }
-        let n = self.entities.change(&self.db, Kind::Setting, GATEWAY_CHANGES, next).await?;
-        n.ok_or_else(|| StoreError::Unknown("the count of changed gateways is gone".into()))
-    }
-
-    /// Each version has its note, but those of a server of the version before, and the last ones of an hour ago. One that is just
-    /// being written is waited for.
-    pub(super) async fn gateways_changed(&self, since: u64) -> Result<GatewayChanges> {
-        let version = self.gateway_set_version().await?;
-        let few = version.checked_sub(since).filter(|changes| *changes <= MOST_GATEWAY_CHANGES);
-        for _ in 0..if few.is_some() { NOTE_LOOKS } else { 0 } {
-            let changed = match few {
-                Some(1..) => self.listing.numbered(&self.db, owner::GATEWAY_SET, since, version).await?,
-                _ => Vec::new(),
-            };
-            let changed = changed
-                .into_iter()
-                .map(|(n, id)| Ok((n, parse(&id, "gateway EUI")?)))
-                .collect::<Result<Vec<(u64, Eui64)>>>()?;
-            if words::are_all(since, version, &changed) {
-                return Ok(GatewayChanges { version, changed: Some(changed) });
-            }
-            tokio::time::sleep(NOTE_WAIT).await;
-        }
-        Ok(GatewayChanges { version, changed: None })
     }
 }
 

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::{
     super::{CqlStore, entities::Kind, listing::Place},
-    cascade::{self, GATEWAY_CHANGES},
+    cascade,
+    gateway_set::GATEWAY_CHANGES,
 };
 use crate::{Membership, Result, moving::Record, words};
 

@@ -1,17 +1,18 @@
 //! Devices and gateways, with what was noted of them.
 
 use limpet_shared::{AesKey, Eui64, UnixMicros};
-use limpet_worker_core::model::{Device, DeviceContext, DeviceSeen, Gateway, GatewaySeen, Location};
+use limpet_worker_core::model::{Device, DeviceContext, DeviceSeen, Gateway, GatewaySeen, Location, Tenant};
 use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::{found, found_in_tenant, inserted, need_tenant};
+use super::{application, found, found_in_tenant, inserted, need_tenant, tenant};
 use crate::{
     GatewayChanges, GatewayTags, Result, StoreError, Totals, counted,
     sqlite::{
         error::{all, check_wrap, decode, encode, execute, int, one},
         readers::snapshot,
+        sessions,
     },
     words,
 };
@@ -43,6 +44,30 @@ fn device_only(row: &Row<'_>) -> Result<Device> {
 
 fn device_row(row: &Row<'_>) -> Result<(Device, DeviceSeen)> {
     Ok((device_only(row)?, seen(row, 3)?))
+}
+
+/// Whether its tenant may have one more. An import does not ask.
+pub fn need_room_for_gateway(conn: &Connection, gateway: &Gateway) -> Result<()> {
+    let Some(tenant) = tenant(conn, gateway.tenant_id)? else { return Ok(()) };
+    need_room(conn, &tenant, tenant.max_gateway_count, "gateways", "gateway WHERE tenant_id = ?1")
+}
+
+/// As [`need_room_for_gateway`].
+pub fn need_room_for_device(conn: &Connection, device: &Device) -> Result<()> {
+    let Some(application) = application(conn, device.application_id)? else { return Ok(()) };
+    let Some(tenant) = tenant(conn, application.tenant_id)? else { return Ok(()) };
+    let of = "device WHERE application_id IN (SELECT id FROM application WHERE tenant_id = ?1)";
+    need_room(conn, &tenant, tenant.max_device_count, "devices", of)
+}
+
+/// Counts no further than it must: up to `most`, which is 0 for any number.
+fn need_room(conn: &Connection, tenant: &Tenant, most: u32, things: &str, of: &str) -> Result<()> {
+    if most == 0 {
+        return Ok(());
+    }
+    let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {of} LIMIT ?2)");
+    let has: Option<u32> = one(conn, &sql, (tenant.id.to_string(), most), |row| Ok(row.get(0)?))?;
+    if has.unwrap_or_default() < most { Ok(()) } else { Err(words::as_many_as_it_may(tenant, most, things)) }
 }
 
 pub fn create_gateway(conn: &Connection, gateway: &Gateway) -> Result<()> {
@@ -216,8 +241,11 @@ pub fn set_app_key(conn: &Connection, dev_eui: Eui64, key: Option<AesKey>) -> Re
     found(execute(conn, sql, (dev_eui.to_string(), key.map(|key| key.to_hex())))?, "device", dev_eui)
 }
 
+/// A trigger takes along what belongs to it; what must outlive it is put back.
 pub fn delete_device(conn: &Connection, dev_eui: Eui64) -> Result<()> {
-    found(execute(conn, "DELETE FROM device WHERE dev_eui = ?1", [dev_eui.to_string()])?, "device", dev_eui)
+    let ended = sessions::device_state(conn, dev_eui)?.ended(&sessions::of_device(conn, dev_eui)?);
+    found(execute(conn, "DELETE FROM device WHERE dev_eui = ?1", [dev_eui.to_string()])?, "device", dev_eui)?;
+    if ended.is_unused() { Ok(()) } else { sessions::put_state(conn, &ended) }
 }
 
 /// Those of them that are there, in this order.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Listing, found, found_in_tenant, inserted, need_tenant, text, value};
 use crate::{
-    List, Page, Result,
+    List, Page, Result, StoreError,
     sqlite::error::{all, decode, encode, execute, one},
     words,
 };
@@ -43,8 +43,18 @@ pub fn delete_some_devices(conn: &Connection, of: DevicesOf) -> Result<usize> {
         DevicesOf::Application(id) => ("application_id = ?1", id),
     };
     let some = format!("SELECT dev_eui FROM device WHERE {condition} LIMIT ?2");
-    let sql = format!("DELETE FROM device WHERE dev_eui IN ({some})");
-    execute(conn, &sql, (id.to_string(), DEVICES_AT_ONCE))
+    let euis: Vec<String> = all(conn, &some, (id.to_string(), DEVICES_AT_ONCE), |row| Ok(row.get(0)?))?;
+    for eui in &euis {
+        let eui = eui.parse().map_err(|e| StoreError::Corrupt(format!("a device: {e}")))?;
+        super::delete_device(conn, eui)?;
+    }
+    Ok(euis.len())
+}
+
+/// All that are left: some were made since the last look.
+fn delete_devices(conn: &Connection, of: DevicesOf) -> Result<()> {
+    while delete_some_devices(conn, of)? > 0 {}
+    Ok(())
 }
 
 /// Whose devices.
@@ -59,6 +69,7 @@ pub const DEVICES_AT_ONCE: u32 = 100;
 
 /// Its devices go first: a device holds on to its profile, whatever the order in which the engine cascades.
 pub fn delete_tenant(conn: &Connection, id: Uuid) -> Result<()> {
+    delete_devices(conn, DevicesOf::Tenant(id))?;
     execute(conn, "DELETE FROM application WHERE tenant_id = ?1", [id.to_string()])?;
     found(execute(conn, "DELETE FROM tenant WHERE id = ?1", [id.to_string()])?, "tenant", id)
 }
@@ -169,6 +180,7 @@ pub fn update_application(conn: &Connection, application: &Application) -> Resul
 }
 
 pub fn delete_application(conn: &Connection, id: Uuid) -> Result<()> {
+    delete_devices(conn, DevicesOf::Application(id))?;
     found(execute(conn, "DELETE FROM application WHERE id = ?1", [id.to_string()])?, "application", id)
 }
 
