@@ -204,6 +204,8 @@ mod tests {
         let attempts = Attempts::new(start);
         let tries = (0..500).filter(|n| attempts.take(&format!("user {n}"), from(1), start)).count();
         assert!(tries <= usize::from(ADDRESS.burst), "{tries}");
+        // Of many that were counted one may share its place with these by chance.
+        let attempts = Attempts::new(start);
         let neighbours = ["2001:db8::1", "2001:db8::2"].map(|text| text.parse().ok());
         assert_eq!(let_through(&attempts, "b", neighbours[0], 100, start), 20);
         assert_eq!(let_through(&attempts, "b", neighbours[1], 100, start), 0, "of one network");
