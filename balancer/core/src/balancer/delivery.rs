@@ -1,18 +1,24 @@
 //! From a retained frame to *done*: who gets it, and when somebody else is asked.
 //!
 //! A frame is in one of the states of [`State`], with a moment (its *deadline*) at which it is looked at again. A worker
-//! is *fit* for it if it is well, has read most of what it was sent, and does not have this frame.
+//! is *fit* for it if it is well, has read most of what it was sent, and does not have this frame; for a frame that nobody has its own
+//! worker is, too, that is silent for a moment, where there is no other.
 //!
-//! | state | somebody stores it | somebody is done | its holders are silent | its last holder is gone | the deadline |
+//! | state | somebody stores it | somebody is done | all its holders are silent | a link is gone, and no well worker has it | the deadline |
 //! | --- | --- | --- | --- | --- | --- |
 //! | (new) | | | | | Sent to the best fit worker; else Waiting |
 //! | Waiting | | | | | after [`WAIT_FOR_WORKER`]: dropped, `no_worker` |
-//! | Sent | PUSH_ACK, Stored | PUSH_ACK, forgotten | to a fit one (`silent`), Sent | to a fit one (`closed`), Sent; else Waiting | after [`PATIENCE`]: to a fit one that gets its own stored (`slow`), AskedTwice; else Sent |
-//! | AskedTwice | PUSH_ACK, Stored | PUSH_ACK, forgotten | to a fit one (`silent`), AskedTwice | as above | after [`UNFINISHED`]: to a fit one (`slow`); else the same |
-//! | Stored | | forgotten | to a fit one (`silent`), Stored | as above | after [`UNFINISHED`]: to a fit one (`slow`); else the same |
+//! | Sent | PUSH_ACK, Stored | PUSH_ACK, forgotten | to a fit one (`silent`), Sent | to a fit one (`closed`), Sent; else Waiting if nobody has it | after [`PATIENCE`]: to a fit one that gets its own stored (`slow`), AskedTwice; else Sent |
+//! | AskedTwice | PUSH_ACK, Stored | PUSH_ACK, forgotten | to a fit one (`silent`), AskedTwice | the same, AskedTwice | after [`UNFINISHED`]: to a fit one that gets its own stored (`slow`); else the same |
+//! | Stored | | forgotten | to a fit one (`silent`), Stored | the same, Stored | after [`UNFINISHED`]: to a fit one that gets its own stored (`slow`); else the same |
 //!
-//! A Waiting frame is Sent as soon as a worker is fit. Each time that a frame goes to somebody else counts as a failure;
-//! with more than [`MAX_FAILURES`] it is dropped, `poison`. Whoever has not read a frame that is forgotten gets it no more.
+//! A PUSH_ACK goes out once; where *received* is enough ([`AckAt::Received`]), it goes when a worker has read the frame. A Waiting frame
+//! goes to a worker as soon as one is fit, and is then Sent, or what it was before it had to wait. Each time that a frame goes to
+//! somebody else, or that its link is gone and no well worker has it, counts as a failure; with more than [`MAX_FAILURES`] it is dropped,
+//! `poison`. Whoever has not read a frame that is forgotten gets it no more. After a time in which the balancer itself did not run,
+//! workers have [`PATIENCE`] to be heard before a deadline of theirs counts.
+//! What is written down in two places (frames, their holders' ledgers, bytes, who waits, deadlines) is compared in debug builds
+//! after every step (`retention/soundness.rs`).
 
 use alloc::vec::Vec;
 use core::time::Duration;
