@@ -142,7 +142,7 @@ impl Pipeline {
             refused_events: log_limit::LogLimit::default(),
             outcomes: tx_ack::Outcomes::default(),
             troubles: Arc::default(),
-            store_errors: log_limit::LogLimit::default(),
+            store_errors: log_limit::LogLimit::of(STORE_ERRORS_TOLD),
             clocks_apart: log_limit::LogLimit::default(),
         })
     }
@@ -253,6 +253,12 @@ impl Pipeline {
                 Ok(Flow::Done) => return,
                 Ok(Flow::Again) => pause.count += 1,
                 Ok(Flow::Wait(time)) => tokio::time::sleep(time).await,
+                // What a write did is read at once; a store that says it of none, such as one with a full disk, gets time.
+                Err(error @ StoreError::Unknown(_)) if pause.count == 0 => {
+                    self.metrics.store_error("settle", &error);
+                    tracing::debug!(%error, "reading what a write did");
+                    pause.count += 1;
+                }
                 Err(error) => self.store_failed("settle", &error, &mut pause).await,
             }
         }
@@ -283,6 +289,9 @@ impl Pipeline {
         pause.next().await;
     }
 }
+
+/// In so long a few lines tell that the store does not do what it is asked for. Readiness tells it at once.
+const STORE_ERRORS_TOLD: Duration = Duration::from_secs(10);
 
 /// Growing pauses between tries while the store is away.
 #[derive(Default)]

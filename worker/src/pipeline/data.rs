@@ -179,10 +179,6 @@ impl Pipeline {
                 self.metrics.lost_race();
                 Ok(Flow::Again)
             }
-            Err(StoreError::Unknown(why)) => {
-                tracing::info!(%why, "a conditional write was not answered; reading what it did");
-                Ok(Flow::Again)
-            }
             Err(error) => Err(error),
         }
     }

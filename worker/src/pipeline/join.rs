@@ -109,10 +109,6 @@ impl Pipeline {
                 self.metrics.lost_race();
                 return Ok(Flow::Again);
             }
-            Err(StoreError::Unknown(why)) => {
-                tracing::info!(%why, "a join's write was not answered; reading what it did");
-                return Ok(Flow::Again);
-            }
             Err(error) => return Err(error),
         }
         self.metrics.joined();

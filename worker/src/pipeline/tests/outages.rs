@@ -56,3 +56,22 @@ async fn an_uplink_heard_twice_in_an_outage_costs_none_of_those_in_between() {
     }
     assert_eq!(net.in_the_end().await, (5..20).collect::<Vec<_>>());
 }
+
+/// A full disk answers at once: a try that followed at once would keep a processor busy, and fill the log.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_says_what_it_did_is_asked_now_and_then() {
+    let net = Net::new("eu868", 0).await;
+    net.personalize().await;
+    let view = FaultStore::new(net.store.clone(), 1, Faults::default());
+    let given = give(net.worker_over("w0", view.clone()), net.frame(1, CHANNEL, &uplink(0, false), 0));
+    // It is stored by then, and its copies are waited for.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    view.set_faults(Faults { delay: Duration::from_millis(1), lose: 1000, ..Faults::default() });
+    let before = view.asked();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let tries = view.asked().writes - before.writes;
+    assert!((2..100).contains(&tries), "{tries} writes in 10 s");
+    view.set_faults(Faults::default());
+    assert_eq!(given.await.unwrap(), DONE);
+    assert_eq!(net.webhook.ups().len(), 1);
+}
