@@ -46,6 +46,19 @@ pub struct Account {
 
 /// Waits until every acknowledged uplink is told, and some more, then sums up.
 pub async fn settle(sent: &[Sent], collector: &Collector) -> Account {
+    wait(sent, collector).await;
+    Account::of(sent, &collector.ups())
+}
+
+/// The same for a part of what was sent: events of other uplinks are not looked at.
+pub async fn settle_part(sent: &[Sent], collector: &Collector) -> Account {
+    wait(sent, collector).await;
+    let ours: BTreeSet<UplinkId> = sent.iter().map(|sent| sent.uplink).collect();
+    let ups: Vec<Told> = collector.ups().into_iter().filter(|told| ours.contains(&told.uplink)).collect();
+    Account::of(sent, &ups)
+}
+
+async fn wait(sent: &[Sent], collector: &Collector) {
     let acked: BTreeSet<UplinkId> = sent.iter().filter(|sent| sent.is_acked()).map(|sent| sent.uplink).collect();
     let start = Instant::now();
     loop {
@@ -56,7 +69,6 @@ pub async fn settle(sent: &[Sent], collector: &Collector) -> Account {
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     tokio::time::sleep(LATECOMERS).await;
-    Account::of(sent, &collector.ups())
 }
 
 impl Account {
@@ -115,6 +127,15 @@ impl Account {
     pub fn assert_in_order(&self) {
         assert!(self.disordered.is_empty(), "first told after a later one: {:?}\n{self}", self.disordered);
     }
+}
+
+/// How long after its uplink each event came, sorted.
+pub fn latencies(sent: &[Sent], collector: &Collector) -> Vec<Duration> {
+    let at: BTreeMap<_, _> = sent.iter().map(|sent| (sent.uplink, sent.at)).collect();
+    let ups = collector.ups();
+    let mut all: Vec<_> = ups.iter().filter_map(|told| Some(told.at - *at.get(&told.uplink)?)).collect();
+    all.sort_unstable();
+    all
 }
 
 fn disordered(ups: &[Told]) -> Vec<UplinkId> {

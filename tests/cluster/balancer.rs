@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::support::{Limpet, Stopped, free_address, free_addresses};
+use crate::support::{Limpet, Stopped, free_addresses};
+
+/// The administrator's.
+pub const PASSWORD: &str = "cluster-test";
 
 pub struct BalancerServer {
     pub name: &'static str,
@@ -13,6 +16,8 @@ pub struct BalancerServer {
     pub gwmp: SocketAddr,
     link: SocketAddr,
     pub admin: SocketAddr,
+    /// Where `limpet up` has its API and its worker's pages.
+    pub http: SocketAddr,
     /// `limpet up`.
     with_all: bool,
     pub process: Option<Limpet>,
@@ -21,8 +26,8 @@ pub struct BalancerServer {
 impl BalancerServer {
     /// A balancer that is not running yet, with its data below this folder.
     pub fn new(name: &'static str, folder: &Path) -> Self {
-        let [gwmp, link, admin] = free_addresses();
-        Self { name, data: folder.join(name), gwmp, link, admin, with_all: false, process: None }
+        let [gwmp, link, admin, http] = free_addresses();
+        Self { name, data: folder.join(name), gwmp, link, admin, http, with_all: false, process: None }
     }
 
     /// `limpet up` instead.
@@ -37,11 +42,11 @@ impl BalancerServer {
 
     /// The same with these arguments besides.
     pub async fn start_with(&mut self, more: &[&str]) {
-        let (data, http) = (self.data.to_str().unwrap(), free_address().to_string());
+        let (data, http) = (self.data.to_str().unwrap(), self.http.to_string());
         let [gwmp, link, admin] = [self.gwmp, self.link, self.admin].map(|address| address.to_string());
         let addresses = ["--gwmp", &gwmp, "--link", &link, "--admin", &admin, "--advertise", &link];
         let (name, role, running) = if self.with_all {
-            let role = ["up", "--data", data, "--name", "up", "--http", &http, "--admin-password", "cluster-test"];
+            let role = ["up", "--data", data, "--name", "up", "--http", &http, "--admin-password", PASSWORD];
             ("up", role.to_vec(), "Limpet is running")
         } else {
             (self.name, vec!["balancer", "--data", data, "--name", self.name], "the balancer is running")

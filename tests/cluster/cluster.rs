@@ -1,6 +1,7 @@
 //! A balancer or two and workers on one store, or `limpet up`: started, killed and asked.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -14,8 +15,8 @@ use limpet_shared::{
 };
 
 use crate::{
-    balancer::BalancerServer,
-    support::{Limpet, Stopped, eventually, free_address},
+    balancer::{BalancerServer, PASSWORD},
+    support::{Limpet, Stopped, ctl, eventually, free_address},
 };
 
 /// Processes of one network. Whoever is `None` is dead now.
@@ -121,6 +122,14 @@ impl Cluster {
         cluster
     }
 
+    /// The same with its data in this folder.
+    pub async fn up_in(data: PathBuf) -> Self {
+        let mut cluster = Self::new(true);
+        cluster.edges[0].data = data;
+        cluster.start_edge().await;
+        cluster
+    }
+
     fn new(is_up: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let edge = BalancerServer::new("edge", folder.path());
@@ -163,7 +172,7 @@ impl Cluster {
         let Worker { name, http, user, .. } = &self.workers[index];
         let (data, store, http) = (self.text(name), self.store.clone(), http.to_string());
         let who = ["worker", "--name", name, "--data", &data, "--join", &self.token];
-        let where_to = ["--store", &store, "--http", &http, "--admin-password", "cluster-test"];
+        let where_to = ["--store", &store, "--http", &http, "--admin-password", PASSWORD];
         let arguments = [&who[..], &where_to].concat();
         let process = match user {
             Some(user) => Limpet::start_as(*user, name, &arguments),
@@ -268,6 +277,13 @@ impl Cluster {
         admin_socket::ask(&edge.data, request).await.unwrap()
     }
 
+    /// What `limpet ctl` prints at the first server.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        let output = ctl(&self.edges[0].data, arguments);
+        assert!(output.status.success(), "limpet ctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Asks for something to be done.
     pub async fn done(&self, request: &Request) {
         match self.ask(request).await {
@@ -323,11 +339,17 @@ impl Cluster {
     }
 
     async fn metric(&self, address: SocketAddr, name: &str) -> f64 {
+        // Not `sum`, which begins with -0.
+        self.series(address, name).await.values().fold(0.0, |sum, value| sum + value)
+    }
+
+    /// A metric's values, by what stands in its braces.
+    pub async fn series(&self, address: SocketAddr, name: &str) -> BTreeMap<String, f64> {
         let answer = self.client.get(format!("http://{address}/metrics")).send().await.unwrap();
         let text = answer.text().await.unwrap();
-        let lines =
-            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).fold(0.0, |sum, value| sum + value)
+        let of_it = text.lines().filter_map(|line| line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{'])));
+        let value = |rest: &str| rest.rsplit_once(' ').and_then(|(of, value)| Some((of.into(), value.parse().ok()?)));
+        of_it.filter_map(value).collect()
     }
 }
 

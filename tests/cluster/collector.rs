@@ -5,9 +5,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -39,6 +39,12 @@ struct Seen {
     /// The status of every answer; anything but 200 records nothing. 0 for no answer at all.
     answer: AtomicU16,
     refused: AtomicU16,
+    /// How long it takes to answer, in ms.
+    slow: AtomicU64,
+    /// It answers 400 to this one, whatever it answers to others.
+    unwanted: Mutex<Option<UplinkId>>,
+    /// When each uplink came for the first time, taken or not.
+    offered: Mutex<BTreeMap<UplinkId, Instant>>,
 }
 
 /// The endpoint.
@@ -50,7 +56,14 @@ pub struct Collector {
 
 impl Collector {
     pub async fn start() -> Self {
-        let seen = Seen { ups: Mutex::default(), answer: AtomicU16::new(200), refused: AtomicU16::new(0) };
+        let seen = Seen {
+            ups: Mutex::default(),
+            answer: AtomicU16::new(200),
+            refused: AtomicU16::new(0),
+            slow: AtomicU64::new(0),
+            unwanted: Mutex::default(),
+            offered: Mutex::default(),
+        };
         let mut collector = Self { address: free_address(), seen: Arc::new(seen), serving: None };
         collector.listen().await;
         collector
@@ -87,6 +100,21 @@ impl Collector {
         self.seen.answer.store(0, Ordering::SeqCst);
     }
 
+    /// Takes so long for each answer from now on. Who does not wait for it has told it nothing.
+    pub fn be_slow(&self, time: Duration) {
+        self.seen.slow.store(time.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// Never takes this one: answers 400 to it.
+    pub fn refuse(&self, uplink: UplinkId) {
+        *self.seen.unwanted.lock().unwrap() = Some(uplink);
+    }
+
+    /// When this one came for the first time, taken or not.
+    pub fn offered(&self, uplink: UplinkId) -> Option<Instant> {
+        self.seen.offered.lock().unwrap().get(&uplink).copied()
+    }
+
     /// How many events were refused by such an answer, or by none.
     pub fn refused(&self) -> u16 {
         self.seen.refused.load(Ordering::SeqCst)
@@ -104,23 +132,30 @@ impl Collector {
 }
 
 async fn take(State(seen): State<Arc<Seen>>, Query(query): Query<BTreeMap<String, String>>, body: Bytes) -> StatusCode {
-    let Ok(status) = StatusCode::from_u16(seen.answer.load(Ordering::SeqCst)) else {
-        seen.refused.fetch_add(1, Ordering::SeqCst);
-        return std::future::pending().await;
-    };
-    if status != StatusCode::OK {
-        seen.refused.fetch_add(1, Ordering::SeqCst);
-        return status;
+    let up = query.get("event").is_some_and(|kind| kind == "up").then(|| told(&body));
+    if let Some(up) = &up {
+        seen.offered.lock().unwrap().entry(up.uplink).or_insert(up.at);
     }
-    if query.get("event").is_some_and(|kind| kind == "up") {
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        let dev_eui = body["deviceInfo"]["devEui"].as_str().unwrap().parse().unwrap();
-        // 0 is left out, as protobuf's JSON has it.
-        let f_cnt = body["fCnt"].as_u64().unwrap_or(0).try_into().unwrap();
-        let id = body["deduplicationId"].as_str().unwrap().to_owned();
-        seen.ups.lock().unwrap().push(Told { id, uplink: (dev_eui, f_cnt), at: Instant::now() });
+    let unwanted = up.as_ref().is_some_and(|up| *seen.unwanted.lock().unwrap() == Some(up.uplink));
+    let answer = if unwanted { 400 } else { seen.answer.load(Ordering::SeqCst) };
+    if answer != 200 {
+        seen.refused.fetch_add(1, Ordering::SeqCst);
+    }
+    let Ok(status) = StatusCode::from_u16(answer) else { return std::future::pending().await };
+    tokio::time::sleep(Duration::from_millis(seen.slow.load(Ordering::SeqCst))).await;
+    if let Some(up) = up.filter(|_| status == StatusCode::OK) {
+        seen.ups.lock().unwrap().push(Told { at: Instant::now(), ..up });
     }
     status
+}
+
+/// An `up` event that comes now.
+fn told(body: &[u8]) -> Told {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let dev_eui = body["deviceInfo"]["devEui"].as_str().unwrap().parse().unwrap();
+    // 0 is left out, as protobuf's JSON has it.
+    let f_cnt = body["fCnt"].as_u64().unwrap_or(0).try_into().unwrap();
+    Told { id: body["deduplicationId"].as_str().unwrap().to_owned(), uplink: (dev_eui, f_cnt), at: Instant::now() }
 }
 
 /// The ids under which each uplink was told.

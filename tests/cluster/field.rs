@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -59,29 +60,29 @@ impl Field {
         let near_first: Vec<usize> = (0..first).collect();
         let near_last: Vec<usize> = (last - gateways_of[gateways_of.len() - 1].len()..last).collect();
         let between = [near_first[0], near_last[0], near_first[near_first.len() - 1]].to_vec();
-        Self::placed(cluster, gateways, &[near_first, near_last, between], devices, webhook).await
+        Self::placed(cluster, gateways, &[near_first, near_last, between], Devices::first(devices, webhook)).await
+    }
+
+    /// Devices of an application of their own, with these numbers, at these gateways; all of them hear each.
+    pub async fn of_application(cluster: &Cluster, gateways: Vec<Eui64>, devices: Devices<'_>) -> Self {
+        let everywhere = (0..gateways.len()).collect();
+        Self::placed(cluster, gateways, &[everywhere], devices).await
     }
 
     /// The same, with every device heard by all gateways.
     pub async fn all_in_reach(cluster: &Cluster, gateways: Vec<Eui64>, devices: u32, webhook: &str) -> Self {
         let everywhere = (0..gateways.len()).collect();
-        Self::placed(cluster, gateways, &[everywhere], devices, webhook).await
+        Self::placed(cluster, gateways, &[everywhere], Devices::first(devices, webhook)).await
     }
 
     /// The same, with every device heard by one gateway.
     pub async fn one_in_reach(cluster: &Cluster, gateways: Vec<Eui64>, devices: u32, webhook: &str) -> Self {
         let each: Vec<_> = (0..gateways.len()).map(|gateway| vec![gateway]).collect();
-        Self::placed(cluster, gateways, &each, devices, webhook).await
+        Self::placed(cluster, gateways, &each, Devices::first(devices, webhook)).await
     }
 
     /// Devices take turns at the places, each of which is a list of gateways.
-    async fn placed(
-        cluster: &Cluster,
-        gateways: Vec<Eui64>,
-        places: &[Vec<usize>],
-        devices: u32,
-        webhook: &str,
-    ) -> Self {
+    async fn placed(cluster: &Cluster, gateways: Vec<Eui64>, places: &[Vec<usize>], devices: Devices<'_>) -> Self {
         let (mut started, mut counters) = (Vec::new(), Counters::default());
         for &eui in &gateways {
             cluster.done(&Request::GatewayAdd(GatewayAdd { eui, ..GatewayAdd::default() })).await;
@@ -89,10 +90,10 @@ impl Field {
             counters.listen(&gateway);
             started.push(Arc::new(gateway));
         }
-        let coverage = (0..devices as usize).map(|number| heard(&places[number % places.len()])).collect();
+        let coverage = (0..devices.numbers.len()).map(|number| heard(&places[number % places.len()])).collect();
         let mut made = Vec::new();
-        for number in 1..=devices {
-            made.push(Arc::new(Mutex::new(device(cluster, number, webhook).await)));
+        for number in devices.numbers.clone() {
+            made.push(Arc::new(Mutex::new(device(cluster, number, &devices).await)));
         }
         let counters = Mutex::new(counters);
         Self { gateways, air: Arc::new(Air::new(started)), devices: made, coverage, counters }
@@ -159,8 +160,28 @@ fn heard(gateways: &[usize]) -> Vec<Coverage> {
     copies.map(|(&gateway, n)| Coverage { delay: Duration::from_millis(2 * n), ..Coverage::good(gateway) }).collect()
 }
 
-async fn device(cluster: &Cluster, number: u32, webhook: &str) -> VirtualDevice {
-    let dev_eui = Eui64(0x024c_5000_1000_0000 + u64::from(number));
+/// Devices that the network is told of.
+#[derive(Clone, Debug)]
+pub struct Devices<'a> {
+    pub numbers: Range<u32>,
+    /// The network's own, or one of this name.
+    pub application: Option<&'a str>,
+    pub webhook: &'a str,
+}
+
+impl<'a> Devices<'a> {
+    fn first(count: u32, webhook: &'a str) -> Self {
+        Self { numbers: 1..count + 1, application: None, webhook }
+    }
+}
+
+/// The DevEUI of the device with this number.
+pub fn dev_eui(number: u32) -> Eui64 {
+    Eui64(0x024c_5000_1000_0000 + u64::from(number))
+}
+
+async fn device(cluster: &Cluster, number: u32, of: &Devices<'_>) -> VirtualDevice {
+    let dev_eui = dev_eui(number);
     let dev_addr = DevAddr(0x0001_0000 + number);
     let key = |kind: u8| AesKey((u128::from(number) << 8 | u128::from(kind)).to_be_bytes());
     let keys = Keys { nwk_s_key: key(1), app_s_key: key(2) };
@@ -169,7 +190,8 @@ async fn device(cluster: &Cluster, number: u32, webhook: &str) -> VirtualDevice 
         dev_addr: Some(dev_addr),
         nwk_s_key: Some(keys.nwk_s_key),
         app_s_key: Some(keys.app_s_key),
-        webhook: Some(webhook.into()),
+        application: of.application.map(str::to_owned),
+        webhook: Some(of.webhook.into()),
         ..DeviceAdd::default()
     };
     cluster.done(&Request::DeviceAdd(add)).await;
