@@ -272,6 +272,20 @@ pub enum CtlTask {
     Ask(CtlCommand),
 }
 
+/// Which part of a list.
+#[derive(Debug, Args)]
+pub struct PartArgs {
+    /// Those whose name or EUI contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub search: String,
+    /// Leave out so many
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub offset: u32,
+    /// List at most so many
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum CtlCommand {
     /// Make a join token; it is printed alone on the last line
@@ -315,25 +329,19 @@ pub enum CtlCommand {
         #[command(flatten)]
         sure: SureArg,
     },
-    /// List the gateways of the network
+    /// List the gateways of the network, by name
     Gateways {
         /// List those that were rejected because nobody has added them
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["search", "offset", "limit"])]
         unknown: bool,
+        #[command(flatten)]
+        part: PartArgs,
     },
     /// Add, change or remove a gateway
     #[command(subcommand)]
     Gateway(GatewayCommand),
-    /// List the devices of the network, by name, 200 at a time. Inactive ones were not heard for one and a half uplink intervals of
-    /// their profile
-    Devices {
-        /// Those whose name or DevEUI contains this
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        search: String,
-        /// Leave out so many
-        #[arg(long, value_name = "N", default_value_t = 0)]
-        offset: u32,
-    },
+    /// List the devices of the network, by name. Inactive ones were not heard for one and a half uplink intervals of their profile
+    Devices(PartArgs),
     /// Add, show, rename or remove a device
     #[command(subcommand)]
     Device(DeviceCommand),

@@ -8,13 +8,14 @@ use limpet_shared::admin::{DeviceAdd, ErrorKind, GatewayAdd, Reply, Request, Rol
 use limpet_store::{Migrated, moving::Counters};
 
 use crate::cli::{
-    CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, IntegrationCommand, JoinRole, StoreArg,
-    StoreUrl, SureArg, TokenCommand,
+    CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, IntegrationCommand, JoinRole, PartArgs,
+    StoreArg, StoreUrl, SureArg, TokenCommand,
 };
 use crate::secrets::{self, Line};
 
 pub mod address;
 mod moving;
+mod pages;
 mod people;
 mod remote;
 mod show;
@@ -74,7 +75,15 @@ pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
         }
         CtlTask::User(user) => return about_people(&asked, user.at, people::about_users(user.task)?).await,
         CtlTask::ApiKey(key) => return about_people(&asked, key.at, people::about_keys(key.task)).await,
-        CtlTask::Ask(command) => request(command)?,
+        CtlTask::Ask(command) => {
+            let limit = limit(&command);
+            let request = request(command)?;
+            if let Some(limit) = limit {
+                let reply = pages::gather(&asked, request.clone(), limit).await?;
+                return printed(&request, reply, asked.json);
+            }
+            request
+        }
     };
     match asked.ask(&request).await? {
         Reply::Error { kind: ErrorKind::Unconfirmed, message } => {
@@ -171,8 +180,8 @@ fn request(command: CtlCommand) -> Result<Request, CtlError> {
         CtlCommand::Remove { name, sure } => meant(Request::remove(name), sure),
         CtlCommand::Ring { eui } => Request::Ring { eui },
         CtlCommand::Drain { name, off, sure } => meant(Request::drain(name, !off), sure),
-        CtlCommand::Gateways { unknown: true } => Request::GatewaysHeard { unknown: true },
-        CtlCommand::Gateways { unknown: false } => Request::Gateways,
+        CtlCommand::Gateways { unknown: true, .. } => Request::heard(true),
+        CtlCommand::Gateways { part: PartArgs { search, offset, .. }, .. } => Request::Gateways { search, offset },
         CtlCommand::Gateway(GatewayCommand::Add { eui, name, tenant, address }) => {
             Request::GatewayAdd(GatewayAdd { eui, name, tenant, address: address.map(|policy| policy.to_string()) })
         }
@@ -181,12 +190,12 @@ fn request(command: CtlCommand) -> Result<Request, CtlError> {
         }
         CtlCommand::Gateway(GatewayCommand::Rename { eui, name }) => Request::GatewayRename { eui, name },
         CtlCommand::Gateway(GatewayCommand::Remove { eui }) => Request::GatewayRemove { eui },
-        CtlCommand::Devices { search, offset } => Request::Devices { search, offset },
+        CtlCommand::Devices(PartArgs { search, offset, .. }) => Request::Devices { search, offset },
         CtlCommand::Device(DeviceCommand::Add(args)) => Request::DeviceAdd(device(args)?),
         CtlCommand::Device(DeviceCommand::Show { dev_eui }) => Request::Device { dev_eui },
         CtlCommand::Device(DeviceCommand::Rename { dev_eui, name }) => Request::DeviceRename { dev_eui, name },
         CtlCommand::Device(DeviceCommand::Remove { dev_eui }) => Request::DeviceRemove { dev_eui },
-        CtlCommand::Integrations { task: None, id: None } => Request::Integrations,
+        CtlCommand::Integrations { task: None, id: None } => Request::Integrations { offset: 0 },
         CtlCommand::Integrations { task: None, id: Some(id) } => Request::IntegrationEvents { id },
         CtlCommand::Integrations { task: Some(IntegrationCommand::Retry { id }), .. } => {
             Request::IntegrationRetry { id }
@@ -195,6 +204,15 @@ fn request(command: CtlCommand) -> Result<Request, CtlError> {
             meant(Request::IntegrationDrop { id, by: String::new(), sure: false }, sure)
         }
     })
+}
+
+/// How many entries are wanted of a list that comes in pages.
+fn limit(command: &CtlCommand) -> Option<u32> {
+    match command {
+        CtlCommand::Gateways { part, unknown: false } | CtlCommand::Devices(part) => Some(part.limit),
+        CtlCommand::Integrations { task: None, id: None } => Some(u32::MAX),
+        _ => None,
+    }
 }
 
 fn meant(request: Request, sure: SureArg) -> Request {

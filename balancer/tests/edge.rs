@@ -236,21 +236,21 @@ async fn a_balancer_that_starts_alone_remembers_the_network_and_keeps_frames() {
 #[tokio::test]
 async fn operators_are_answered_here_or_by_a_worker() {
     let balancer = start().await;
-    let nobody = balancer.admin.ask(Request::Gateways).await;
+    let nobody = balancer.admin.ask(Request::gateways()).await;
     assert!(matches!(nobody, Reply::Error { kind: ErrorKind::Unavailable, .. }), "{nobody:?}");
     let token = balancer.admin.ask(Request::JoinToken { role: Role::Worker, expires_in_secs: 60, uses: 1 }).await;
     assert!(matches!(token, Reply::JoinToken { .. }), "{token:?}");
     let mut worker = balancer.worker("w1", 1).await;
     let _alive = keep_alive(&worker);
     let (control, admin) = (worker.control_tx.clone(), balancer.admin.clone());
-    let asked = tokio::spawn(async move { admin.ask(Request::Gateways).await });
+    let asked = tokio::spawn(async move { admin.ask(Request::gateways()).await });
     let to_worker::Kind::Admin(question) = told(&mut worker, |m| matches!(m, to_worker::Kind::Admin(_))).await else {
         panic!()
     };
-    assert_eq!(question.request, r#"{"ask":"gateways"}"#);
+    assert_eq!(question.request, r#"{"ask":"gateways","search":"","offset":0}"#);
     let reply = r#"{"answer":"gateways","gateways":[]}"#.to_owned();
     control.send(Kind::AdminReply(AdminReply { id: question.id, reply })).await.unwrap();
-    assert_eq!(asked.await.unwrap(), Reply::Gateways { gateways: vec![], more: 0 });
+    assert_eq!(asked.await.unwrap(), Reply::gateways(vec![]));
     let Reply::Servers { servers } = balancer.admin.ask(Request::Servers).await else { panic!() };
     let names: Vec<_> = servers.iter().map(|s| (s.name.as_str(), s.role.as_str())).collect();
     assert_eq!(names, [("edge", "balancer"), ("w1", "worker")]);

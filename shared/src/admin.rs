@@ -21,6 +21,9 @@ pub use tokens::{Admitted, TokenInfo};
 
 use crate::{Eui64, UnixMicros};
 
+/// Entries of one answer that lists what there may be many of.
+pub const PAGE: u32 = 200;
+
 /// A question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -66,9 +69,17 @@ pub enum Request {
     /// Balancer: gateways that it has heard; `unknown` for those it rejects.
     GatewaysHeard {
         unknown: bool,
+        /// Of those that it has let in only these, if any are named.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        only: Vec<Eui64>,
     },
-    /// Worker: gateways that the network knows.
-    Gateways,
+    /// Worker: gateways that the network knows, by name, [`PAGE`] of them. `search` is in the name or the EUI.
+    Gateways {
+        #[serde(default)]
+        search: String,
+        #[serde(default)]
+        offset: u32,
+    },
     /// Worker: let the network know a gateway.
     GatewayAdd(GatewayAdd),
     /// Worker: what a gateway may do with its address, an [`crate::policy::AddressPolicy`] as text.
@@ -85,7 +96,7 @@ pub enum Request {
     GatewayRemove {
         eui: Eui64,
     },
-    /// Worker: devices by name, some of them.
+    /// Worker: devices by name, [`PAGE`] of them.
     Devices {
         #[serde(default)]
         search: String,
@@ -107,8 +118,11 @@ pub enum Request {
     DeviceRemove {
         dev_eui: Eui64,
     },
-    /// Worker: integrations, with what waits for them and why.
-    Integrations,
+    /// Worker: integrations, with what waits for them and why: first those for which most waits, then [`PAGE`] applications' by name.
+    Integrations {
+        #[serde(default)]
+        offset: u32,
+    },
     /// Worker: the events that wait for an integration, the longest waiting devices first, some of them. Here and below `id` is
     /// that of [`Integration`], or its application's name.
     IntegrationEvents {
@@ -165,6 +179,16 @@ pub enum Request {
 }
 
 impl Request {
+    /// All gateways that a balancer has heard, or those that it rejects.
+    pub fn heard(unknown: bool) -> Self {
+        Self::GatewaysHeard { unknown, only: Vec::new() }
+    }
+
+    /// The first gateways of the network.
+    pub fn gateways() -> Self {
+        Self::Gateways { search: String::new(), offset: 0 }
+    }
+
     pub fn drain(name: impl Into<String>, on: bool) -> Self {
         Self::Drain { name: name.into(), on, by: String::new(), sure: false }
     }
@@ -244,9 +268,12 @@ pub enum Reply {
     Ring(RingReport),
     Gateways {
         gateways: Vec<Gateway>,
-        /// How many more there are, for which the answer has no room.
+        /// How many more there are behind the last one.
         #[serde(default, skip_serializing_if = "is_none")]
         more: u32,
+        /// What could not be found out of them; empty if there is nothing to say.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        note: String,
     },
     Devices {
         /// How many there are in all.
@@ -256,6 +283,9 @@ pub enum Reply {
     Device(Box<DeviceDetail>),
     Integrations {
         integrations: Vec<Integration>,
+        /// The offset to go on from, if there are more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<u32>,
     },
     IntegrationEvents {
         /// How many wait in all.
@@ -287,6 +317,13 @@ pub enum Reply {
         kind: ErrorKind,
         message: String,
     },
+}
+
+impl Reply {
+    /// All the gateways that there are.
+    pub fn gateways(gateways: Vec<Gateway>) -> Self {
+        Self::Gateways { gateways, more: 0, note: String::new() }
+    }
 }
 
 /// Why a question was not answered.

@@ -18,10 +18,10 @@ pub fn reply(request: &Request, reply: &Reply, now: UnixMicros) -> String {
         Reply::Servers { servers } | Reply::RollCall { servers, .. } => servers_table(servers, now),
         Reply::Tokens { tokens } => tokens_table(tokens, now),
         Reply::Ring(ring) => ring_text(request, ring),
-        Reply::Gateways { gateways, more } => gateways_text(request, gateways, *more, now),
+        Reply::Gateways { gateways, more, note } => gateways_text(request, gateways, (*more, note), now),
         Reply::Devices { total, devices } => devices_table(request, *total, devices, now),
         Reply::Device(detail) => device_text(detail, now),
-        Reply::Integrations { integrations } => integrations_table(integrations, now),
+        Reply::Integrations { integrations, .. } => integrations_table(integrations, now),
         Reply::IntegrationEvents { total, events } => events_table(*total, events, now),
         Reply::Users { users } => users_table(users),
         Reply::ApiKeys { api_keys } => keys_table(api_keys),
@@ -144,12 +144,18 @@ fn ring_text(request: &Request, ring: &RingReport) -> String {
     out
 }
 
-fn gateways_text(request: &Request, gateways: &[Gateway], more: u32, now: UnixMicros) -> String {
-    let unknown = matches!(request, Request::GatewaysHeard { unknown: true });
-    match (gateways.first(), unknown) {
-        (None, true) => return "No unknown gateway was heard.\n".into(),
-        (None, false) => return "There is no gateway yet. Add one with `limpet ctl gateway add EUI`.\n".into(),
-        _ => {}
+fn gateways_text(request: &Request, gateways: &[Gateway], (more, note): (u32, &str), now: UnixMicros) -> String {
+    let unknown = matches!(request, Request::GatewaysHeard { unknown: true, .. });
+    if gateways.is_empty() {
+        let none = match request {
+            _ if unknown => "No unknown gateway was heard.",
+            Request::Gateways { search, .. } if !search.is_empty() => {
+                "No gateway has a name or an EUI with that in it."
+            }
+            Request::Gateways { offset: 1.., .. } => "There are no more gateways.",
+            _ => "There is no gateway yet. Add one with `limpet ctl gateway add EUI`.",
+        };
+        return format!("{none}\n");
     }
     let rows = gateways.iter().map(|gateway| {
         let Gateway { eui, name, address, last_seen, worker, policy, .. } = gateway;
@@ -160,8 +166,11 @@ fn gateways_text(request: &Request, gateways: &[Gateway], more: u32, now: UnixMi
         vec![eui.to_string(), name.clone(), state.into(), seen, address, policy, worker]
     });
     let mut out = table(&["EUI", "NAME", "STATE", "LAST SEEN", "ADDRESS", "POLICY", "WORKER"], rows.collect());
-    if more > 0 {
-        let _ = writeln!(out, "And {more} more, which are not listed: lists of the API go on from where one ends.");
+    if let Request::Gateways { offset, .. } = request {
+        go_on(&mut out, *offset, gateways.len(), |shown| shown.saturating_add(more));
+    }
+    if !note.is_empty() {
+        let _ = writeln!(out, "{note}.");
     }
     if unknown && let Some(first) = gateways.first() {
         let _ = writeln!(out, "Add one with `limpet ctl gateway add {}`.", first.eui);
@@ -187,11 +196,17 @@ fn devices_table(request: &Request, total: u32, devices: &[Device], now: UnixMic
         vec![device.dev_eui.to_string(), name.clone(), seen, state.into(), application.clone(), profile.clone()]
     });
     let mut out = table(&["DEVEUI", "NAME", "LAST SEEN", "STATE", "APPLICATION", "PROFILE"], rows.collect());
-    let shown = offset.saturating_add(u32::try_from(devices.len()).unwrap_or(u32::MAX));
+    go_on(&mut out, *offset, devices.len(), |_| total);
+    out
+}
+
+/// How to see what is behind the last entry. `total`: of how many that are shown now or before.
+fn go_on(out: &mut String, offset: u32, count: usize, total: impl Fn(u32) -> u32) {
+    let shown = offset.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+    let total = total(shown);
     if shown < total {
         let _ = writeln!(out, "{shown} of {total}; the next ones with --offset {shown}.");
     }
-    out
 }
 
 fn device_state(device: &Device) -> &'static str {
@@ -441,17 +456,17 @@ mod tests {
 
     #[test]
     fn unknown_gateways_come_with_the_command_that_adds_one() {
-        let asked = Request::GatewaysHeard { unknown: true };
+        let asked = Request::heard(true);
         let gateway = Gateway {
             eui: Eui64(0xab),
             address: Some("10.0.0.9:4000".into()),
             last_seen: Some(UnixMicros(NOW.0 - 5_000_000)),
             ..Gateway::default()
         };
-        let text = reply(&asked, &Reply::Gateways { gateways: vec![gateway], more: 0 }, NOW);
+        let text = reply(&asked, &Reply::gateways(vec![gateway]), NOW);
         assert!(text.contains("5 s ago"));
         assert!(text.ends_with("Add one with `limpet ctl gateway add 00000000000000ab`.\n"));
-        assert!(reply(&asked, &Reply::Gateways { gateways: vec![], more: 0 }, NOW).contains("No unknown gateway"));
+        assert!(reply(&asked, &Reply::gateways(vec![]), NOW).contains("No unknown gateway"));
     }
 
     #[test]
@@ -463,16 +478,17 @@ mod tests {
             ..Gateway::default()
         };
         let gateways = vec![gateway(1, Some("hold:600")), gateway(2, None)];
-        let text = reply(&Request::Gateways, &Reply::Gateways { gateways, more: 3 }, NOW);
+        let text = reply(&Request::gateways(), &Reply::Gateways { gateways, more: 3, note: "so it is".into() }, NOW);
         assert_eq!(text.lines().next(), Some("EUI               LAST SEEN  POLICY"));
         assert_eq!(text.lines().nth(1), Some("0000000000000001  never      hold=10m"));
-        assert!(text.lines().last().is_some_and(|last| last.starts_with("And 3 more")), "{text}");
+        assert!(text.lines().last().is_some_and(|last| last == "so it is."), "{text}");
+        assert!(text.contains("\n2 of 5; the next ones with --offset 2.\n"), "{text}");
     }
 
     #[test]
     fn no_control_character_reaches_the_terminal() {
         let gateway = Gateway { name: "x\u{1b}[2J\n".into(), ..Gateway::default() };
-        let text = reply(&Request::Gateways, &Reply::Gateways { gateways: vec![gateway], more: 0 }, NOW);
+        let text = reply(&Request::gateways(), &Reply::gateways(vec![gateway]), NOW);
         assert!(!text.contains('\u{1b}') && text.contains("x?[2J?"));
     }
 
@@ -495,7 +511,11 @@ mod tests {
             trouble: Some(trouble),
             ..Integration::default()
         };
-        let text = reply(&Request::Integrations, &Reply::Integrations { integrations: vec![failing] }, NOW);
+        let text = reply(
+            &Request::Integrations { offset: 0 },
+            &Reply::Integrations { integrations: vec![failing], next: None },
+            NOW,
+        );
         assert_eq!(
             text,
             "APPLICATION  KIND  STATE    WAITING  OLDEST  FAILING FOR  WHY                              ID\n\

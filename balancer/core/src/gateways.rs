@@ -274,6 +274,12 @@ impl Gateways {
         known.chain(self.guests.iter().map(|(&eui, gateway)| (eui, gateway, false)))
     }
 
+    /// One of them.
+    pub fn heard_of(&self, eui: Eui64) -> Option<(Eui64, &Gateway, bool)> {
+        let known = self.known.get(&eui).map(|gateway| (eui, gateway, true));
+        known.or_else(|| self.guests.peek(&eui).map(|gateway| (eui, gateway, false)))
+    }
+
     /// Gateways that were rejected.
     pub fn rejected(&self) -> impl Iterator<Item = (Eui64, &Rejected)> {
         self.rejected.iter().map(|(&eui, rejected)| (eui, rejected))

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 
 use limpet_shared::{
     Eui64,
-    admin::{self, ErrorKind, GatewayAdd, Reply, Request},
+    admin::{self, ErrorKind, GatewayAdd, PAGE, Reply, Request},
     policy::{self, AddressPolicy},
 };
 use limpet_store::List;
@@ -31,7 +31,7 @@ pub(crate) fn is_for_worker(request: &Request) -> bool {
     };
     let gateways = matches!(
         request,
-        Gateways | GatewayAdd(_) | GatewayAddress { .. } | GatewayRename { .. } | GatewayRemove { .. }
+        Gateways { .. } | GatewayAdd(_) | GatewayAddress { .. } | GatewayRename { .. } | GatewayRemove { .. }
     );
     let devices =
         matches!(request, Devices { .. } | Device { .. } | DeviceAdd(_) | DeviceRename { .. } | DeviceRemove { .. });
@@ -40,7 +40,7 @@ pub(crate) fn is_for_worker(request: &Request) -> bool {
 
 fn is_about_integrations(request: &Request) -> bool {
     use Request::{IntegrationDrop, IntegrationEvents, IntegrationRetry, Integrations};
-    matches!(request, Integrations | IntegrationEvents { .. } | IntegrationRetry { .. } | IntegrationDrop { .. })
+    matches!(request, Integrations { .. } | IntegrationEvents { .. } | IntegrationRetry { .. } | IntegrationDrop { .. })
 }
 
 /// Whether the roll of the cluster's servers answers this, which every worker keeps.
@@ -61,7 +61,7 @@ impl Api {
     /// Answers what a worker can answer.
     pub async fn answer(&self, request: Request) -> Reply {
         let answered = match request {
-            Request::Gateways => self.known_gateways().await,
+            Request::Gateways { search, offset } => self.known_gateways(search, offset).await,
             Request::GatewayAdd(wanted) => self.add_gateway(wanted).await,
             Request::GatewayAddress { eui, address } => self.set_address_policy(eui, &address).await,
             Request::GatewayRename { eui, name } => self.rename_gateway(eui, &name).await,
@@ -83,9 +83,12 @@ impl Api {
         answered.unwrap_or_else(refusal)
     }
 
-    async fn known_gateways(&self) -> Result<Reply> {
-        let page = self.store.gateways(&List { limit: lists::MOST, ..List::default() }).await?;
-        let (heard, now) = (self.heard().await, clock::now());
+    async fn known_gateways(&self, search: String, offset: u32) -> Result<Reply> {
+        let page = self.store.gateways(&List { limit: PAGE, offset, search, ..List::default() }).await?;
+        let shown = offset.saturating_add(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
+        let heard = self.heard(page.items.iter().map(|(gateway, _)| gateway.eui).collect()).await;
+        let note = heard.as_ref().err().cloned().unwrap_or_default();
+        let (heard, now) = (heard.unwrap_or_default(), clock::now());
         let gateways = page.items.into_iter().map(|(gateway, seen)| {
             let fresh = heard.get(&gateway.eui);
             let last_seen = seen.last_seen_at.max(fresh.and_then(|fresh| fresh.last_seen));
@@ -101,20 +104,24 @@ impl Api {
                 name: gateway.name,
             }
         });
-        let gateways: Vec<_> = gateways.collect();
-        let more = page.total.saturating_sub(u32::try_from(gateways.len()).unwrap_or(u32::MAX));
-        Ok(Reply::Gateways { gateways, more })
+        Ok(Reply::Gateways { gateways: gateways.collect(), more: page.total.saturating_sub(shown), note })
     }
 
-    /// What a balancer knows of gateways at the moment; nothing if none answers soon.
-    async fn heard(&self) -> HashMap<Eui64, admin::Gateway> {
-        let asked = self.cluster.ask(Request::GatewaysHeard { unknown: false });
-        match tokio::time::timeout(HEARD_LIMIT, asked).await {
-            Ok(Reply::Gateways { gateways, .. }) => {
-                gateways.into_iter().map(|gateway| (gateway.eui, gateway)).collect()
-            }
-            _ => HashMap::new(),
+    /// What a balancer knows of these gateways at the moment; else why that is not known.
+    async fn heard(&self, only: Vec<Eui64>) -> std::result::Result<HashMap<Eui64, admin::Gateway>, String> {
+        if only.is_empty() {
+            return Ok(HashMap::new());
         }
+        let asked = self.cluster.ask(Request::GatewaysHeard { unknown: false, only });
+        let why = match tokio::time::timeout(HEARD_LIMIT, asked).await {
+            Ok(Reply::Gateways { gateways, .. }) => {
+                return Ok(gateways.into_iter().map(|gateway| (gateway.eui, gateway)).collect());
+            }
+            Ok(Reply::Error { message, .. }) => message,
+            Ok(_) => "the answer is of another version".into(),
+            Err(_) => "no balancer answered in time".into(),
+        };
+        Err(format!("who serves which gateway is not known at the moment: {why}"))
     }
 
     async fn add_gateway(&self, wanted: GatewayAdd) -> Result<Reply> {

@@ -91,10 +91,10 @@ fn access(request: &Request) -> Access {
         Request::Servers
         | Request::Tokens
         | Request::Ring { .. }
-        | Request::Gateways
+        | Request::Gateways { .. }
         | Request::Devices { .. }
         | Request::Device { .. }
-        | Request::Integrations
+        | Request::Integrations { .. }
         | Request::IntegrationEvents { .. }
         | Request::Users
         | Request::ApiKeys

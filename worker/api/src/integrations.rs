@@ -1,10 +1,10 @@
 //! Integrations as operators see them: where events go, what waits for them and why; trying again, and giving up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use limpet_shared::{
     UnixMicros,
-    admin::{ErrorKind, Integration, IntegrationTrouble, Reply, Request, Server, WaitingEvent},
+    admin::{ErrorKind, Integration, IntegrationTrouble, PAGE, Reply, Request, Server, WaitingEvent},
 };
 use limpet_store::{Backlog, IntegrationId, List, Store};
 use limpet_worker_core::model::Application;
@@ -43,7 +43,7 @@ pub(crate) fn troubles(servers: &[Server]) -> HashMap<Uuid, IntegrationTrouble> 
 impl Api {
     pub(crate) async fn answer_about_integrations(&self, request: Request) -> Result<Reply> {
         match request {
-            Request::Integrations => Ok(Reply::Integrations { integrations: self.integrations().await? }),
+            Request::Integrations { offset } => self.integrations(offset).await,
             Request::IntegrationEvents { id } => self.waiting_events(self.integration_called(&id).await?.0).await,
             Request::IntegrationRetry { id } => {
                 let id = self.integration_called(&id).await?.0.to_string();
@@ -54,37 +54,73 @@ impl Api {
         }
     }
 
-    /// All that applications have, and those that were removed while something waited.
-    pub(crate) async fn integrations(&self) -> Result<Vec<Integration>> {
-        let mut backlog = backlog(self.store.as_ref()).await?;
+    /// Those for which something waits, also of applications that were removed: the failing ones first, then those for which most
+    /// waits. Behind the first [`PAGE`] nobody looks up what they are called.
+    pub(crate) async fn waiting_integrations(&self) -> Result<Vec<Integration>> {
+        let backlog = backlog(self.store.as_ref()).await?;
         let troubles = match self.cluster.ask(Request::Servers).await {
             Reply::Servers { servers } => troubles(&servers),
             _ => HashMap::new(),
         };
         let now = clock::now();
-        let all = List { limit: lists::MOST, ..List::default() };
-        let tenants: HashMap<Uuid, String> =
-            self.store.tenants(&all).await?.items.into_iter().map(|tenant| (tenant.id, tenant.name)).collect();
-        let mut integrations = Vec::new();
-        for application in self.store.applications(&all).await?.items {
-            let waiting = backlog.remove(&application.id);
-            if application.http.is_none() && waiting.is_none() {
+        let waiting = backlog.into_iter().map(|(id, waiting)| {
+            let mut one = Integration { id: id.to_string(), ..Integration::default() };
+            fill(&mut one, waiting, troubles.get(&id), now);
+            (id, one)
+        });
+        let mut waiting: Vec<(Uuid, Integration)> = waiting.collect();
+        waiting.sort_by(|(_, a), (_, b)| (rank(a), b.waiting, &a.id).cmp(&(rank(b), a.waiting, &b.id)));
+        let mut tenants = HashMap::new();
+        for (id, one) in waiting.iter_mut().take(PAGE as usize) {
+            if let Some(application) = self.store.application(*id).await? {
+                self.describe(one, &application, &mut tenants).await?;
+            }
+        }
+        Ok(waiting.into_iter().map(|(_, one)| one).collect())
+    }
+
+    async fn integrations(&self, offset: u32) -> Result<Reply> {
+        let mut waiting = self.waiting_integrations().await?;
+        // Those behind the first ones stand among the others, in the place that their name gives them.
+        let mut rest = waiting.split_off(waiting.len().min(PAGE as usize));
+        let page = self.store.applications(&List { limit: PAGE, offset, ..List::default() }).await?;
+        let shown = offset.saturating_add(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
+        let (mut others, mut tenants) = (Vec::new(), HashMap::new());
+        for application in page.items {
+            let id = application.id.to_string();
+            if waiting.iter().any(|one| one.id == id) {
                 continue;
             }
-            let tenant = tenants.get(&application.tenant_id).cloned().unwrap_or_default();
-            let mut one = described(&application, tenant);
-            fill(&mut one, waiting, troubles.get(&application.id), now);
-            integrations.push(one);
+            let mut one = match rest.iter().position(|one| one.id == id) {
+                Some(at) => rest.swap_remove(at),
+                None if application.http.is_none() => continue,
+                None => Integration { id, state: "ok".into(), ..Integration::default() },
+            };
+            self.describe(&mut one, &application, &mut tenants).await?;
+            others.push(one);
         }
-        for (id, waiting) in backlog {
-            let mut one = Integration { id: id.to_string(), ..Integration::default() };
-            fill(&mut one, Some(waiting), None, now);
-            integrations.push(one);
+        let mut integrations = if offset == 0 { waiting } else { Vec::new() };
+        integrations.extend(others);
+        Ok(Reply::Integrations { integrations, next: (shown < page.total).then_some(shown) })
+    }
+
+    /// What people call it, and where its events go.
+    async fn describe(
+        &self,
+        one: &mut Integration,
+        application: &Application,
+        tenants: &mut HashMap<Uuid, String>,
+    ) -> Result<()> {
+        if let Entry::Vacant(unnamed) = tenants.entry(application.tenant_id) {
+            let found = self.store.tenant(application.tenant_id).await?;
+            unnamed.insert(found.map(|tenant| tenant.name).unwrap_or_default());
         }
-        // Failing ones first, then those for which something waits, each by name.
-        let rank = |one: &Integration| STATES.iter().position(|state| *state == one.state);
-        integrations.sort_by(|a, b| (rank(a), &a.application, &a.id).cmp(&(rank(b), &b.application, &b.id)));
-        Ok(integrations)
+        let http = application.http.as_ref();
+        one.application.clone_from(&application.name);
+        one.tenant = tenants.get(&application.tenant_id).cloned().unwrap_or_default();
+        one.kind = http.map_or("", |_| "http").into();
+        one.endpoint = http.map_or_else(String::new, |http| origins(&http.url));
+        Ok(())
     }
 
     async fn waiting_events(&self, integration: Uuid) -> Result<Reply> {
@@ -144,32 +180,18 @@ impl Api {
     }
 }
 
-const STATES: [&str; 3] = ["failing", "waiting", "ok"];
+const STATES: [&str; 2] = ["failing", "waiting"];
 
-fn fill(one: &mut Integration, waiting: Option<Backlog>, trouble: Option<&IntegrationTrouble>, now: UnixMicros) {
-    let lately = trouble.is_some_and(|trouble| now.since(trouble.last).as_secs() < LATELY);
-    one.state = match &waiting {
-        Some(_) if lately => "failing",
-        Some(_) => "waiting",
-        None => "ok",
-    }
-    .into();
-    if let Some(waiting) = waiting {
-        (one.waiting, one.bytes, one.oldest) = (waiting.events, waiting.bytes, Some(waiting.oldest));
-        one.trouble = trouble.cloned();
-    }
+/// Failing ones before those that only wait.
+fn rank(one: &Integration) -> usize {
+    STATES.iter().position(|state| *state == one.state).unwrap_or(STATES.len())
 }
 
-fn described(application: &Application, tenant: String) -> Integration {
-    let http = application.http.as_ref();
-    Integration {
-        id: application.id.to_string(),
-        application: application.name.clone(),
-        tenant,
-        kind: http.map_or("", |_| "http").into(),
-        endpoint: http.map_or_else(String::new, |http| origins(&http.url)),
-        ..Integration::default()
-    }
+fn fill(one: &mut Integration, waiting: Backlog, trouble: Option<&IntegrationTrouble>, now: UnixMicros) {
+    let lately = trouble.is_some_and(|trouble| now.since(trouble.last).as_secs() < LATELY);
+    one.state = if lately { "failing" } else { "waiting" }.into();
+    (one.waiting, one.bytes, one.oldest) = (waiting.events, waiting.bytes, Some(waiting.oldest));
+    one.trouble = trouble.cloned();
 }
 
 /// Of each URL scheme, host and port: user, path and query may hold secrets.

@@ -38,7 +38,8 @@ pub struct Overview {
     pub store_answers: bool,
     /// What was counted last: in a large network that may be minutes ago. `None` until it was counted once.
     pub counts: Option<Counts>,
-    /// Integrations for which something waits, the failing ones first.
+    /// Integrations for which something waits, the failing ones first, then those for which most waits; behind the first
+    /// [`admin::PAGE`] they have no names.
     pub waiting: Vec<admin::Integration>,
 }
 
@@ -77,15 +78,12 @@ impl Api {
         let store = self.store.clone();
         let (servers, unknown, pinged, counts, waiting) = tokio::join!(
             ask(Request::Servers),
-            ask(Request::GatewaysHeard { unknown: true }),
+            ask(Request::heard(true)),
             timeout(STORE_LIMIT, self.store.ping()),
             self.counting.look(async move { count(store.as_ref()).await }),
-            timeout(STORE_LIMIT, self.integrations()),
+            timeout(STORE_LIMIT, self.waiting_integrations()),
         );
-        let mut waiting = waiting.ok().and_then(Result::ok);
-        if let Some(waiting) = &mut waiting {
-            waiting.retain(|integration| integration.waiting > 0);
-        }
+        let waiting = waiting.ok().and_then(Result::ok);
         Overview {
             about: self.about.clone(),
             store: self.store.describe(),

@@ -6,6 +6,8 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use limpet_api::Session;
+use limpet_shared::admin::PAGE;
+use serde::Deserialize;
 
 use crate::{
     Console,
@@ -85,9 +87,91 @@ pub(crate) struct Said {
 /// A list that is there, after something was done with it: the list anew, and what was done.
 #[derive(Template)]
 #[template(path = "after.html")]
-pub(crate) struct After<T: Template> {
-    pub list: T,
-    pub said: Option<Said>,
+struct After<T: Template> {
+    list: T,
+    said: Option<Said>,
+}
+
+/// A list that is all that its room shows.
+pub(crate) trait Listed: Template + Sized {
+    const ROOM: Room;
+    /// The page around it, with what was done.
+    fn page(self, said: Option<Said>) -> impl Template;
+}
+
+/// The list: alone for a page that is there, else on a page of its own.
+pub(crate) fn listed<L: Listed>(console: &Console, visitor: &Visitor, list: L) -> Response {
+    if visitor.partial { part(&list) } else { page(console, L::ROOM, Some(&visitor.session), &list.page(None)) }
+}
+
+/// The list after something was done.
+pub(crate) fn after<L: Listed>(console: &Console, visitor: &Visitor, list: L, said: Said) -> Response {
+    if visitor.partial {
+        return ([("hx-trigger", "limpet:done")], part(&After { list, said: Some(said) })).into_response();
+    }
+    page(console, L::ROOM, Some(&visitor.session), &list.page(Some(said)))
+}
+
+/// Where a list goes on that is shown in parts.
+#[derive(Debug, Default, Template)]
+#[template(path = "pages.html")]
+pub(crate) struct Pages {
+    /// The room.
+    pub path: &'static str,
+    pub search: String,
+    /// Where this part begins, and the ones before and after it.
+    pub offset: u32,
+    before: Option<u32>,
+    after: Option<u32>,
+    /// How many there are in all; absent where nobody counts.
+    total: Option<u32>,
+}
+
+impl Pages {
+    pub fn of(path: &'static str, search: &str, offset: u32) -> Self {
+        let before = (offset > 0).then(|| offset.saturating_sub(PAGE));
+        Self { path, search: search.trim().to_owned(), offset, before, after: None, total: None }
+    }
+
+    /// So many of it are shown, and so many come after them.
+    pub fn holds(&mut self, shown: usize, more: u32) {
+        let end = self.offset.saturating_add(u32::try_from(shown).unwrap_or(u32::MAX));
+        self.total = Some(end.saturating_add(more));
+        self.after = (more > 0).then_some(end);
+    }
+
+    pub fn goes_on(&mut self, after: Option<u32>) {
+        self.after = after;
+    }
+
+    /// How many there are, as far as that is known.
+    pub fn count(&self) -> String {
+        self.total.map_or_else(|| "?".into(), |total| total.to_string())
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.total.is_some()
+    }
+
+    fn has_line(&self) -> bool {
+        self.total.is_some_and(|total| total > 0) || self.before.is_some() || self.after.is_some()
+    }
+
+    pub fn has_more(&self) -> bool {
+        self.after.is_some()
+    }
+
+    pub fn is_searched(&self) -> bool {
+        !self.search.is_empty()
+    }
+}
+
+/// Which part of a list, as it is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Search {
+    pub q: String,
+    pub offset: u32,
 }
 
 /// How a word is coloured; the word itself is always there too.

@@ -7,25 +7,22 @@ mod log_in;
 mod overview;
 mod people;
 mod servers;
+mod things;
 
 use std::sync::Arc;
 
-use askama::Template;
 use axum::{
     Router,
     routing::{get, post},
 };
-use limpet_shared::{
-    Eui64,
-    admin::{Reply, Request},
-};
-use serde::Deserialize;
+use limpet_shared::admin::{Reply, Request};
 
 use crate::{
     Console,
     page::{Said, Tone},
     visitor::Visitor,
 };
+use things::{ask_remove, ask_rename, remove, rename, show};
 
 pub(crate) fn routes() -> Router<Arc<Console>> {
     people::routes()
@@ -42,55 +39,16 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
         .route("/integrations/events", get(integrations::events))
         .route("/integrations/retry", post(integrations::retry))
         .route("/integrations/drop", get(integrations::ask_drop).post(integrations::drop))
-        .route("/gateways", get(gateways::show))
+        .route("/gateways", get(show::<gateways::List>))
         .route("/gateways/add", get(gateways::ask_add).post(gateways::add))
-        .route("/gateways/rename", get(gateways::ask_rename).post(gateways::rename))
-        .route("/gateways/remove", get(gateways::ask_remove).post(gateways::remove))
-        .route("/devices", get(devices::show))
+        .route("/gateways/rename", get(ask_rename::<gateways::List>).post(rename::<gateways::List>))
+        .route("/gateways/remove", get(ask_remove::<gateways::List>).post(remove::<gateways::List>))
+        .route("/devices", get(show::<devices::List>))
         .route("/devices/add", get(devices::ask_add).post(devices::add))
         .route("/devices/one", get(devices::one::show))
         .route("/devices/keys", get(devices::one::keys))
-        .route("/devices/rename", get(devices::ask_rename).post(devices::rename))
-        .route("/devices/remove", get(devices::ask_remove).post(devices::remove))
-}
-
-/// Another name for a gateway or a device.
-#[derive(Template)]
-#[template(path = "rename.html")]
-struct AskRename {
-    /// The room.
-    path: &'static str,
-    eui: String,
-    name: String,
-    refused: Option<String>,
-}
-
-/// A question before a gateway or a device is gone.
-#[derive(Template)]
-#[template(path = "remove.html")]
-struct AskRemove {
-    path: &'static str,
-    eui: String,
-    text: &'static str,
-    refused: Option<String>,
-}
-
-/// Which gateway or device, and its new name if it shall have one.
-#[derive(Deserialize)]
-pub(crate) struct Named {
-    eui: Eui64,
-    #[serde(default)]
-    name: String,
-}
-
-/// It has another name; else the question anew, with why not.
-async fn renamed(console: &Console, visitor: &Visitor, ask: AskRename, request: Request) -> Result<Said, AskRename> {
-    done(console, visitor, request).await.map_err(|refused| AskRename { refused: Some(refused.text), ..ask })
-}
-
-/// It is gone; else why not.
-async fn removed(console: &Console, visitor: &Visitor, ask: AskRemove, request: Request) -> Result<Said, AskRemove> {
-    done(console, visitor, request).await.map_err(|refused| AskRemove { refused: Some(refused.text), ..ask })
+        .route("/devices/rename", get(ask_rename::<devices::List>).post(rename::<devices::List>))
+        .route("/devices/remove", get(ask_remove::<devices::List>).post(remove::<devices::List>))
 }
 
 /// What became of something that was to be done.

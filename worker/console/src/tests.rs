@@ -54,11 +54,11 @@ impl ClusterView for Balancers {
                     worker("old", "gone", 0.0),
                 ],
             },
-            Request::GatewaysHeard { unknown: true } => {
+            Request::GatewaysHeard { unknown: true, .. } => {
                 let unknown = Gateway { eui: Eui64(7), last_seen: Some(now()), ..Gateway::default() };
-                Reply::Gateways { gateways: vec![unknown], more: 0 }
+                Reply::gateways(vec![unknown])
             }
-            Request::GatewaysHeard { .. } => Reply::Gateways { gateways: Vec::new(), more: 0 },
+            Request::GatewaysHeard { .. } => Reply::gateways(Vec::new()),
             Request::JoinToken { .. } => {
                 Reply::JoinToken { token: "limpet1.secret".into(), expires_at: now(), note: String::new() }
             }

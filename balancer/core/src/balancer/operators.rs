@@ -9,7 +9,7 @@ use limpet_shared::{
 };
 
 use super::Balancer;
-use crate::{action::WorkerId, health::Verdict, workers::Worker};
+use crate::{action::WorkerId, gateways, health::Verdict, workers::Worker};
 
 /// Gateways named in one answer.
 const MAX_LISTED: usize = 10_000;
@@ -22,10 +22,8 @@ impl Balancer {
             Request::Servers => Some(Reply::Servers { servers: self.servers(now) }),
             Request::Ring { eui } => Some(Reply::Ring(self.describe_ring(*eui))),
             Request::Drain { name, on, .. } => Some(self.drain(now, name, *on)),
-            Request::GatewaysHeard { unknown } => {
-                let gateways = if *unknown { self.rejected_gateways() } else { self.heard_gateways() };
-                Some(Reply::Gateways { gateways, more: 0 })
-            }
+            Request::GatewaysHeard { unknown: true, .. } => Some(Reply::gateways(self.rejected_gateways())),
+            Request::GatewaysHeard { only, .. } => Some(Reply::gateways(self.heard_gateways(only))),
             _ => None,
         }
     }
@@ -116,22 +114,24 @@ impl Balancer {
         Reply::Done { message }
     }
 
-    fn heard_gateways(&self) -> Vec<Gateway> {
-        let heard = self.gateways.heard().take(MAX_LISTED);
-        heard
-            .map(|(eui, entry, known)| Gateway {
-                online: None,
-                eui,
-                name: String::new(),
-                known,
-                address: entry.address.map(|address| format!("{address}")),
-                last_seen: Some(entry.last_seen),
-                worker: self.routing.ring().choose(eui).map(String::from),
-                epoch: Some(self.routing.epoch()),
-                // The store has it, and a worker tells.
-                policy: None,
-            })
-            .collect()
+    /// Only these, if any are named.
+    fn heard_gateways(&self, only: &[Eui64]) -> Vec<Gateway> {
+        let listed = |(eui, entry, known): (Eui64, &gateways::Gateway, bool)| Gateway {
+            online: None,
+            eui,
+            name: String::new(),
+            known,
+            address: entry.address.map(|address| format!("{address}")),
+            last_seen: Some(entry.last_seen),
+            worker: self.routing.ring().choose(eui).map(String::from),
+            epoch: Some(self.routing.epoch()),
+            // The store has it, and a worker tells.
+            policy: None,
+        };
+        match only {
+            [] => self.gateways.heard().take(MAX_LISTED).map(listed).collect(),
+            only => only.iter().take(MAX_LISTED).filter_map(|&eui| self.gateways.heard_of(eui)).map(listed).collect(),
+        }
     }
 
     fn rejected_gateways(&self) -> Vec<Gateway> {

@@ -20,10 +20,7 @@ fn unknown_gateways_are_rejected_remembered_and_let_in_when_added() {
     let first = w.events.iter().filter(|e| matches!(e, Event::UnknownGateway { .. })).count();
     assert_eq!(first, 1, "told once");
     let now = w.now();
-    let Some(Reply::Gateways { gateways, .. }) = w.balancer.admin(now, &Request::GatewaysHeard { unknown: true })
-    else {
-        panic!()
-    };
+    let Some(Reply::Gateways { gateways, .. }) = w.balancer.admin(now, &Request::heard(true)) else { panic!() };
     assert_eq!((gateways.len(), gateways[0].eui, gateways[0].known), (1, eui(5_000), false));
 
     let add = vec![KnownGateway { eui: eui(5_000).0, ..KnownGateway::default() }];

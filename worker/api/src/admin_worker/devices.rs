@@ -4,15 +4,13 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use limpet_shared::{
     AesKey, Eui64,
-    admin::{self, Reply},
+    admin::{self, PAGE, Reply},
 };
 use limpet_store::List;
 use limpet_worker_core::model::{Device, Gateway};
 
 use crate::{Api, ApiError, activation::current, clock, error::Result, fields, queue};
 
-/// Devices in one answer.
-const PAGE: u32 = 200;
 /// Downlinks that are told of one device.
 const QUEUED: usize = 20;
 

@@ -8,7 +8,7 @@ use limpet_shared::{
     admin::{DeviceAdd, ErrorKind, Gateway, GatewayAdd, Reply, Request},
 };
 use limpet_store::{Freshness, List};
-use limpet_worker_core::model::DeviceSeen;
+use limpet_worker_core::model::{self, DeviceSeen};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -59,12 +59,12 @@ fn otaa() -> DeviceAdd {
 #[tokio::test]
 async fn questions_need_an_administrator() {
     let server = Server::start().await;
-    assert_eq!(ctl(&server, "", &Request::Gateways).await.0, 401);
-    assert_eq!(ctl(&server, "nonsense", &Request::Gateways).await.0, 401);
+    assert_eq!(ctl(&server, "", &Request::gateways()).await.0, 401);
+    assert_eq!(ctl(&server, "nonsense", &Request::gateways()).await.0, 401);
     let key = api::ApiKey { name: "k".into(), tenant_id: server.tenant.clone(), ..Default::default() };
     let request = server.ask(api::CreateApiKeyRequest { api_key: Some(key) });
     let tenants = server.internal().await.create_api_key(request).await.unwrap().into_inner().token;
-    assert_eq!(ctl(&server, &tenants, &Request::Gateways).await.0, 403);
+    assert_eq!(ctl(&server, &tenants, &Request::gateways()).await.0, 403);
     assert_eq!(http(&server, "POST", "/api/cluster/ctl", server.token(), "{").await.0, 400);
     let (status, reply) = ctl(&server, server.token(), &Request::Servers).await;
     assert!(matches!((status, reply), (200, Reply::Servers { servers }) if servers[0].name == "w1"));
@@ -89,7 +89,7 @@ async fn a_gateway_is_added_by_one_question() {
         address: None,
     });
     assert_eq!(ctl(&server, server.token(), &named).await.0, 200);
-    let (_, reply) = ctl(&server, server.token(), &Request::Gateways).await;
+    let (_, reply) = ctl(&server, server.token(), &Request::gateways()).await;
     let Reply::Gateways { gateways, .. } = reply else { panic!("{reply:?}") };
     let known: Vec<_> = gateways.iter().map(|Gateway { eui, name, known, .. }| (*eui, name.as_str(), *known)).collect();
     assert_eq!(known, [(ROOF, GATEWAY, true), (Eui64(1), "one", true)]);
@@ -99,7 +99,7 @@ async fn a_gateway_is_added_by_one_question() {
 async fn a_gateways_address_policy_is_given_when_it_is_added_and_changed_later() {
     let server = Server::start().await;
     let policy = async || {
-        let Reply::Gateways { gateways, .. } = server.api.answer(Request::Gateways).await else { panic!("no list") };
+        let Reply::Gateways { gateways, .. } = server.api.answer(Request::gateways()).await else { panic!("no list") };
         gateways.into_iter().find(|gateway| gateway.eui == ROOF).and_then(|gateway| gateway.policy)
     };
     let add = |address: &str| GatewayAdd { eui: ROOF, address: Some(address.into()), ..GatewayAdd::default() };
@@ -204,6 +204,28 @@ async fn a_balancer_gives_no_webhook_to_an_application_that_has_devices() {
 }
 
 #[tokio::test]
+async fn gateways_are_listed_in_parts_and_a_balancer_is_asked_about_those_alone() {
+    let server = Server::start().await;
+    let tenant_id = server.tenant.parse().unwrap();
+    for n in 0..450 {
+        let (eui, name) = (Eui64(n + 1), format!("mast {n:03}"));
+        let gateway = model::Gateway { eui, tenant_id, name, ..model::Gateway::default() };
+        server.store.create_gateway(&gateway).await.unwrap();
+    }
+    for (search, offset, shown, left) in
+        [("", 0, 200, 250), ("", 200, 200, 50), ("", 400, 50, 0), ("", 450, 0, 0), ("MAST 44", 0, 10, 0)]
+    {
+        server.balancers.heard.lock().unwrap().clear();
+        let reply = server.api.answer(Request::Gateways { search: search.into(), offset }).await;
+        let Reply::Gateways { gateways, more, note } = reply else { panic!("{reply:?}") };
+        assert_eq!((gateways.len(), more, note.as_str()), (shown, left, ""), "{search:?} {offset}");
+        assert!(gateways.iter().all(|gateway| gateway.worker.as_deref() == Some("w1")), "{gateways:?}");
+        let heard: Vec<usize> = server.balancers.heard.lock().unwrap().iter().map(Vec::len).collect();
+        assert_eq!(heard, if shown == 0 { vec![] } else { vec![shown] });
+    }
+}
+
+#[tokio::test]
 async fn taking_away_the_last_worker_needs_a_second_word() {
     let server = Server::start().await;
     for asked in [Request::drain("w1", true), Request::remove("w1")] {
@@ -233,7 +255,7 @@ async fn gateways_and_devices_are_listed_renamed_and_removed() {
     let (_, reply) = ctl(&server, server.token(), &listed("doo")).await;
     let Reply::Devices { total: 1, devices } = reply else { panic!("{reply:?}") };
     assert_eq!((devices[0].name.as_str(), devices[0].application.as_str()), ("door", "default"));
-    let (_, gateways) = ctl(&server, server.token(), &Request::Gateways).await;
+    let (_, gateways) = ctl(&server, server.token(), &Request::gateways()).await;
     assert!(matches!(gateways, Reply::Gateways { gateways, .. } if gateways[0].name == "mast"));
     assert_eq!(devices[0].active, None, "never heard");
     let now = UnixMicros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64);

@@ -58,8 +58,8 @@ async fn what_waits_is_listed_with_its_cause_offered_and_dropped() {
         last: now,
         ..IntegrationTrouble::default()
     }];
-    let (status, reply) = ctl(&server, server.token(), &Request::Integrations).await;
-    let Reply::Integrations { integrations } = reply else { panic!("{reply:?}") };
+    let (status, reply) = ctl(&server, server.token(), &Request::Integrations { offset: 0 }).await;
+    let Reply::Integrations { integrations, .. } = reply else { panic!("{reply:?}") };
     assert_eq!((status, integrations.len()), (200, 2));
     let [failing, ok] = &integrations[..] else { panic!("{integrations:?}") };
     assert_eq!((failing.id.parse(), failing.state.as_str(), failing.waiting), (Ok(dead), "failing", 3));

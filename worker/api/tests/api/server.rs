@@ -14,7 +14,10 @@ use chirpstack_api::api::{
 };
 use limpet_api::{Api, ApiState, ClusterView, bootstrap};
 use limpet_http::{Counters, Limits, Proxies, Service};
-use limpet_shared::admin::{IntegrationTrouble, Reply, Request as Ask, Server as Peer};
+use limpet_shared::{
+    Eui64,
+    admin::{self, IntegrationTrouble, Reply, Request as Ask, Server as Peer},
+};
 use limpet_store::{SqliteStore, Store};
 use prometheus::{IntCounterVec, IntGauge, Opts};
 use tokio::net::TcpListener;
@@ -35,6 +38,8 @@ pub struct Balancers {
     pub failing: Mutex<Vec<IntegrationTrouble>>,
     /// What it was asked about integrations.
     pub asked: Mutex<Vec<Ask>>,
+    /// Which gateways it was asked about, each time.
+    pub heard: Mutex<Vec<Vec<Eui64>>>,
 }
 
 #[async_trait]
@@ -57,7 +62,12 @@ impl ClusterView for Balancers {
                 self.asked.lock().unwrap().push(request);
                 Reply::Done { message: "done".into() }
             }
-            _ => Reply::Gateways { gateways: Vec::new(), more: 0 },
+            Ask::GatewaysHeard { only, .. } => {
+                self.heard.lock().unwrap().push(only.clone());
+                let of = |eui| admin::Gateway { eui, worker: Some("w1".into()), ..admin::Gateway::default() };
+                Reply::gateways(only.into_iter().map(of).collect())
+            }
+            _ => Reply::gateways(Vec::new()),
         }
     }
 }

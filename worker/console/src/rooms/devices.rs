@@ -5,38 +5,52 @@ pub(super) mod one;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{
-    Form,
-    extract::{Query, State},
-    response::{IntoResponse, Response},
-};
+use axum::{Form, extract::State, response::Response};
 use limpet_shared::{
     AesKey, Eui64, UnixMicros,
     admin::{Device, DeviceAdd, Reply, Request},
 };
 use serde::Deserialize;
 
-use super::{AskRemove, AskRename, Named, OTHER_VERSION, done, removed, renamed, sentence};
+use super::{OTHER_VERSION, done, sentence, things::Things};
 use crate::{
     Console,
-    page::{After, Room, Said, Tone, asked, page, part},
-    visitor::{Admin, Visitor},
+    page::{Listed, Pages, Room, Said, Search, Tone, after, asked},
+    visitor::Admin,
     words::ago,
 };
 
 const ROOM: Room = Room::Devices;
+const PATH: &str = "/devices";
 
-/// The part that is fetched anew every few seconds.
 #[derive(Template)]
 #[template(path = "devices_list.html")]
-struct List {
+pub(super) struct List {
     rows: Vec<Row>,
-    total: u32,
-    search: String,
-    /// Where the lists before and after this one begin.
-    before: Option<u32>,
-    after: Option<u32>,
+    pages: Pages,
     away: Option<String>,
+}
+
+impl Listed for List {
+    const ROOM: Room = ROOM;
+    fn page(self, said: Option<Said>) -> impl Template {
+        Page { list: self, said }
+    }
+}
+
+impl Things for List {
+    const PATH: &'static str = PATH;
+    const LOSS: &'static str = "Its session, its keys and its queue go with it.";
+
+    fn renaming(dev_eui: Eui64, name: String) -> Request {
+        Request::DeviceRename { dev_eui, name }
+    }
+    fn removal(dev_eui: Eui64) -> Request {
+        Request::DeviceRemove { dev_eui }
+    }
+    async fn part(console: &Console, search: Search) -> Self {
+        list(console, search).await
+    }
 }
 
 struct Row {
@@ -61,25 +75,6 @@ struct Page {
 struct AskAdd {
     given: Add,
     refused: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Search {
-    q: String,
-    offset: u32,
-}
-
-pub(crate) async fn show(
-    State(console): State<Arc<Console>>,
-    Admin(visitor): Admin,
-    Query(search): Query<Search>,
-) -> Response {
-    let list = list(&console, search).await;
-    if visitor.partial {
-        return part(&list);
-    }
-    page(&console, ROOM, Some(&visitor.session), &Page { list, said: None })
 }
 
 pub(crate) async fn ask_add(State(console): State<Arc<Console>>, Admin(visitor): Admin) -> Response {
@@ -108,11 +103,7 @@ pub(crate) async fn add(
         Err(why) => Err(why.to_owned()),
     };
     match added {
-        Ok(said) if visitor.partial => {
-            let list = list(&console, Search::default()).await;
-            ([("hx-trigger", "limpet:done")], part(&After { list, said: Some(said) })).into_response()
-        }
-        Ok(said) => whole(&console, &visitor, said).await,
+        Ok(said) => after(&console, &visitor, list(&console, Search::default()).await, said),
         // The key is typed again: it stays in no page.
         Err(why) => {
             let given = Add { app_key: String::new(), ..given };
@@ -140,80 +131,21 @@ fn wanted(given: &Add) -> Result<DeviceAdd, &'static str> {
     })
 }
 
-pub(crate) async fn ask_rename(
-    State(console): State<Arc<Console>>,
-    Admin(visitor): Admin,
-    Query(Named { eui, name }): Query<Named>,
-) -> Response {
-    asked(&console, ROOM, &visitor, &renaming(eui, name))
-}
-
-pub(crate) async fn rename(
-    State(console): State<Arc<Console>>,
-    Admin(visitor): Admin,
-    Form(Named { eui, name }): Form<Named>,
-) -> Response {
-    let request = Request::DeviceRename { dev_eui: eui, name: name.trim().into() };
-    match renamed(&console, &visitor, renaming(eui, name), request).await {
-        Ok(said) => whole(&console, &visitor, said).await,
-        Err(again) => asked(&console, ROOM, &visitor, &again),
-    }
-}
-
-pub(crate) async fn ask_remove(
-    State(console): State<Arc<Console>>,
-    Admin(visitor): Admin,
-    Query(Named { eui, .. }): Query<Named>,
-) -> Response {
-    asked(&console, ROOM, &visitor, &removal(eui))
-}
-
-pub(crate) async fn remove(
-    State(console): State<Arc<Console>>,
-    Admin(visitor): Admin,
-    Form(Named { eui, .. }): Form<Named>,
-) -> Response {
-    match removed(&console, &visitor, removal(eui), Request::DeviceRemove { dev_eui: eui }).await {
-        Ok(said) => whole(&console, &visitor, said).await,
-        Err(again) => asked(&console, ROOM, &visitor, &again),
-    }
-}
-
-fn renaming(eui: Eui64, name: String) -> AskRename {
-    AskRename { path: "/devices", eui: eui.to_string(), name, refused: None }
-}
-
-fn removal(eui: Eui64) -> AskRemove {
-    let text = "Its session, its keys and its queue go with it.";
-    AskRemove { path: "/devices", eui: eui.to_string(), text, refused: None }
-}
-
-/// The page with what was done.
-async fn whole(console: &Console, visitor: &Visitor, said: Said) -> Response {
-    let list = list(console, Search::default()).await;
-    page(console, ROOM, Some(&visitor.session), &Page { list, said: Some(said) })
-}
-
 async fn list(console: &Console, Search { q, offset }: Search) -> List {
-    let now = limpet_api::now();
-    let (search, before) = (q.trim().to_owned(), (offset > 0).then(|| offset.saturating_sub(PAGE)));
-    let asked = Request::Devices { search: search.clone(), offset };
-    let mut list = List { rows: Vec::new(), total: 0, search, before, after: None, away: None };
-    match console.api.answer_or_ask(asked, "").await {
+    let (now, mut pages) = (limpet_api::now(), Pages::of(PATH, &q, offset));
+    let asked = Request::Devices { search: pages.search.clone(), offset };
+    let away = match console.api.answer_or_ask(asked, "").await {
         Reply::Devices { total, devices } => {
             let shown = offset.saturating_add(u32::try_from(devices.len()).unwrap_or(u32::MAX));
-            list.after = (shown < total).then_some(shown);
-            list.total = total;
-            list.rows = devices.into_iter().map(|device| row(device, now)).collect();
+            pages.holds(devices.len(), total.saturating_sub(shown));
+            let rows = devices.into_iter().map(|device| row(device, now)).collect();
+            return List { rows, pages, away: None };
         }
-        Reply::Error { message, .. } => list.away = Some(sentence(&message)),
-        _ => list.away = Some(OTHER_VERSION.into()),
-    }
-    list
+        Reply::Error { message, .. } => sentence(&message),
+        _ => OTHER_VERSION.into(),
+    };
+    List { rows: Vec::new(), pages, away: Some(away) }
 }
-
-/// Devices in one answer, as workers give them.
-const PAGE: u32 = 200;
 
 fn row(device: Device, now: UnixMicros) -> Row {
     let (state, tone) = match device.active {

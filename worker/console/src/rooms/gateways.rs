@@ -8,7 +8,7 @@ use askama::Template;
 use axum::{
     Form,
     extract::{Query, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use limpet_shared::{
     Eui64,
@@ -16,32 +16,54 @@ use limpet_shared::{
 };
 use serde::Deserialize;
 
-use super::{AskRemove, AskRename, Named, OTHER_VERSION, done, removed, renamed, sentence};
+use super::{OTHER_VERSION, done, sentence, things::Things};
 use crate::{
     Console,
-    page::{After, Room, Said, asked, page, part},
-    visitor::{Admin, Visitor},
+    page::{Listed, Pages, Room, Said, Search, after, asked},
+    visitor::Admin,
 };
 use view::Found;
 
 const ROOM: Room = Room::Gateways;
+const PATH: &str = "/gateways";
 
 /// The part that is fetched anew every few seconds.
 #[derive(Template)]
 #[template(path = "gateways_list.html")]
-struct List {
+pub(super) struct List {
     unknown: Found,
-    known: Found,
-    searched: bool,
+    known: Vec<view::Row>,
+    pages: Pages,
     /// What could not be found out.
     away: Vec<String>,
+}
+
+impl Listed for List {
+    const ROOM: Room = ROOM;
+    fn page(self, said: Option<Said>) -> impl Template {
+        Page { list: self, said }
+    }
+}
+
+impl Things for List {
+    const PATH: &'static str = PATH;
+    const LOSS: &'static str = "What it sends is rejected from then on, and it turns up as unknown.";
+
+    fn renaming(eui: Eui64, name: String) -> Request {
+        Request::GatewayRename { eui, name }
+    }
+    fn removal(eui: Eui64) -> Request {
+        Request::GatewayRemove { eui }
+    }
+    async fn part(console: &Console, search: Search) -> Self {
+        list(console, search).await
+    }
 }
 
 #[derive(Template)]
 #[template(path = "gateways.html")]
 struct Page {
     list: List,
-    search: String,
     said: Option<Said>,
 }
 
@@ -51,24 +73,6 @@ struct Ask {
     eui: String,
     name: String,
     refused: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(crate) struct Search {
-    #[serde(default)]
-    q: String,
-}
-
-pub(crate) async fn show(
-    State(console): State<Arc<Console>>,
-    Admin(visitor): Admin,
-    Query(Search { q }): Query<Search>,
-) -> Response {
-    let list = list(&console, &q).await;
-    if visitor.partial {
-        return part(&list);
-    }
-    page(&console, ROOM, Some(&visitor.session), &Page { list, search: q, said: None })
 }
 
 #[derive(Deserialize)]
@@ -100,103 +104,44 @@ pub(crate) async fn add(
         return again("An EUI has 16 hexadecimal digits, such as 0016c001ff10a235.".into());
     };
     let wanted = Some(name.trim()).filter(|name| !name.is_empty()).map(str::to_owned);
-    let said = match done(
-        &console,
-        &visitor,
-        Request::GatewayAdd(GatewayAdd { eui: parsed, name: wanted, ..GatewayAdd::default() }),
-    )
-    .await
-    {
-        Ok(said) => Some(said),
-        Err(refused) => return again(refused.text),
+    let wanted = GatewayAdd { eui: parsed, name: wanted, ..GatewayAdd::default() };
+    match done(&console, &visitor, Request::GatewayAdd(wanted)).await {
+        Ok(said) => after(&console, &visitor, list(&console, Search::default()).await, said),
+        Err(refused) => again(refused.text),
+    }
+}
+
+/// What the network knows, a part of it, and what balancers reject.
+async fn list(console: &Console, Search { q, offset }: Search) -> List {
+    let (mut away, mut pages) = (Vec::new(), Pages::of(PATH, &q, offset));
+    let asked = Request::Gateways { search: pages.search.clone(), offset };
+    let known = match gateways(console, asked).await {
+        Ok((known, more, note)) => {
+            pages.holds(known.len(), more);
+            away.extend(Some(note).filter(|note| !note.is_empty()).map(|note| sentence(&note)));
+            known
+        }
+        Err(why) => {
+            away.push(format!("The network's gateways are not known at the moment: {why}"));
+            Vec::new()
+        }
     };
-    let list = list(&console, "").await;
-    if visitor.partial {
-        return ([("hx-trigger", "limpet:done")], part(&After { list, said })).into_response();
-    }
-    page(&console, ROOM, Some(&visitor.session), &Page { list, search: String::new(), said })
-}
-
-pub(crate) async fn ask_rename(
-    State(console): State<Arc<Console>>,
-    Admin(visitor): Admin,
-    Query(Named { eui, name }): Query<Named>,
-) -> Response {
-    asked(&console, ROOM, &visitor, &renaming(eui, name))
-}
-
-pub(crate) async fn rename(
-    State(console): State<Arc<Console>>,
-    Admin(visitor): Admin,
-    Form(Named { eui, name }): Form<Named>,
-) -> Response {
-    let request = Request::GatewayRename { eui, name: name.trim().into() };
-    match renamed(&console, &visitor, renaming(eui, name), request).await {
-        Ok(said) => whole(&console, &visitor, said).await,
-        Err(again) => asked(&console, ROOM, &visitor, &again),
-    }
-}
-
-pub(crate) async fn ask_remove(
-    State(console): State<Arc<Console>>,
-    Admin(visitor): Admin,
-    Query(Named { eui, .. }): Query<Named>,
-) -> Response {
-    asked(&console, ROOM, &visitor, &removal(eui))
-}
-
-pub(crate) async fn remove(
-    State(console): State<Arc<Console>>,
-    Admin(visitor): Admin,
-    Form(Named { eui, .. }): Form<Named>,
-) -> Response {
-    match removed(&console, &visitor, removal(eui), Request::GatewayRemove { eui }).await {
-        Ok(said) => whole(&console, &visitor, said).await,
-        Err(again) => asked(&console, ROOM, &visitor, &again),
-    }
-}
-
-fn renaming(eui: Eui64, name: String) -> AskRename {
-    AskRename { path: "/gateways", eui: eui.to_string(), name, refused: None }
-}
-
-fn removal(eui: Eui64) -> AskRemove {
-    let text = "What it sends is rejected from then on, and it turns up as unknown.";
-    AskRemove { path: "/gateways", eui: eui.to_string(), text, refused: None }
-}
-
-/// The page with what was done.
-async fn whole(console: &Console, visitor: &Visitor, said: Said) -> Response {
-    let list = list(console, "").await;
-    page(console, ROOM, Some(&visitor.session), &Page { list, search: String::new(), said: Some(said) })
-}
-
-/// What the store knows, with what a balancer hears at the moment.
-async fn list(console: &Console, search: &str) -> List {
-    let mut away = Vec::new();
-    let (known, beyond) = gateways(console, Request::Gateways).await.unwrap_or_else(|why| {
-        away.push(format!("The network's gateways are not known at the moment: {why}"));
-        (Vec::new(), 0)
-    });
-    if beyond > 0 {
-        let count = known.len();
-        away.push(format!("Only the first {count} gateways by name are shown and searched; there are {beyond} more."));
-    }
-    let heard = gateways(console, Request::GatewaysHeard { unknown: false }).await;
-    let unknown = gateways(console, Request::GatewaysHeard { unknown: true }).await;
-    if let Err(why) = &heard {
-        away.push(format!("Who serves which gateway is not known at the moment: {why}"));
-    }
+    let unknown = match gateways(console, Request::heard(true)).await {
+        Ok((unknown, ..)) => unknown,
+        Err(why) => {
+            away.push(format!("Which gateways are rejected is not known at the moment: {why}"));
+            Vec::new()
+        }
+    };
     let now = limpet_api::now();
-    let known = view::known(known, &heard.unwrap_or_default().0, search, now);
-    let unknown = view::unknown(unknown.unwrap_or_default().0, search, now);
-    List { unknown, known, searched: !search.trim().is_empty(), away }
+    let known = known.iter().map(|gateway| view::row(gateway, now)).collect();
+    List { unknown: view::unknown(unknown, &pages.search, now), known, pages, away }
 }
 
-/// With how many more there are.
-async fn gateways(console: &Console, request: Request) -> Result<(Vec<Gateway>, u32), String> {
+/// With how many more there are, and what is not known of them.
+async fn gateways(console: &Console, request: Request) -> Result<(Vec<Gateway>, u32, String), String> {
     match console.api.answer_or_ask(request, "").await {
-        Reply::Gateways { gateways, more } => Ok((gateways, more)),
+        Reply::Gateways { gateways, more, note } => Ok((gateways, more, note)),
         Reply::Error { message, .. } => Err(sentence(&message)),
         _ => Err(OTHER_VERSION.into()),
     }

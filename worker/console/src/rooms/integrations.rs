@@ -6,7 +6,7 @@ use askama::Template;
 use axum::{
     Form,
     extract::{Query, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use limpet_shared::{
     UnixMicros,
@@ -17,8 +17,8 @@ use serde::Deserialize;
 use super::{OTHER_VERSION, done, sentence};
 use crate::{
     Console,
-    page::{After, Room, Said, Tone, asked, page, part},
-    visitor::{Admin, Visitor},
+    page::{Listed, Pages, Room, Said, Search, Tone, after, asked, listed},
+    visitor::Admin,
     words::{ago, bytes, count, span},
 };
 
@@ -29,7 +29,15 @@ const ROOM: Room = Room::Integrations;
 #[template(path = "integrations_list.html")]
 struct List {
     rows: Vec<Row>,
+    pages: Pages,
     away: Option<String>,
+}
+
+impl Listed for List {
+    const ROOM: Room = ROOM;
+    fn page(self, said: Option<Said>) -> impl Template {
+        Page { list: self, said }
+    }
 }
 
 struct Row {
@@ -84,12 +92,12 @@ pub(crate) struct Which {
     id: String,
 }
 
-pub(crate) async fn show(State(console): State<Arc<Console>>, Admin(visitor): Admin) -> Response {
-    let list = list(&console).await;
-    if visitor.partial {
-        return part(&list);
-    }
-    page(&console, ROOM, Some(&visitor.session), &Page { list, said: None })
+pub(crate) async fn show(
+    State(console): State<Arc<Console>>,
+    Admin(visitor): Admin,
+    Query(Search { offset, .. }): Query<Search>,
+) -> Response {
+    listed(&console, &visitor, list(&console, offset).await)
 }
 
 pub(crate) async fn events(
@@ -115,7 +123,7 @@ pub(crate) async fn retry(
     Form(Which { id }): Form<Which>,
 ) -> Response {
     let (Ok(said) | Err(said)) = done(&console, &visitor, Request::IntegrationRetry { id }).await;
-    after(&console, &visitor, said).await
+    after(&console, &visitor, list(&console, 0).await, said)
 }
 
 pub(crate) async fn ask_drop(
@@ -139,26 +147,21 @@ pub(crate) async fn drop(
 ) -> Response {
     let request = Request::IntegrationDrop { id, by: String::new(), sure: true };
     let (Ok(said) | Err(said)) = done(&console, &visitor, request).await;
-    after(&console, &visitor, said).await
+    after(&console, &visitor, list(&console, 0).await, said)
 }
 
-async fn after(console: &Console, visitor: &Visitor, said: Said) -> Response {
-    let (list, said) = (list(console).await, Some(said));
-    if visitor.partial {
-        return ([("hx-trigger", "limpet:done")], part(&After { list, said })).into_response();
-    }
-    page(console, ROOM, Some(&visitor.session), &Page { list, said })
-}
-
-async fn list(console: &Console) -> List {
-    let now = limpet_api::now();
-    match console.api.answer_or_ask(Request::Integrations, "").await {
-        Reply::Integrations { integrations } => {
-            List { rows: integrations.into_iter().map(|one| row(one, now)).collect(), away: None }
+async fn list(console: &Console, offset: u32) -> List {
+    let (now, mut pages) = (limpet_api::now(), Pages::of("/integrations", "", offset));
+    let away = match console.api.answer_or_ask(Request::Integrations { offset }, "").await {
+        Reply::Integrations { integrations, next } => {
+            pages.goes_on(next);
+            let rows = integrations.into_iter().map(|one| row(one, now)).collect();
+            return List { rows, pages, away: None };
         }
-        Reply::Error { message, .. } => List { rows: Vec::new(), away: Some(sentence(&message)) },
-        _ => List { rows: Vec::new(), away: Some(OTHER_VERSION.into()) },
-    }
+        Reply::Error { message, .. } => sentence(&message),
+        _ => OTHER_VERSION.into(),
+    };
+    List { rows: Vec::new(), pages, away: Some(away) }
 }
 
 fn row(one: Integration, now: UnixMicros) -> Row {

@@ -5,19 +5,14 @@ mod own;
 mod users;
 
 use askama::Template;
-use axum::{
-    Router,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::{Router, routing::get};
 use limpet_shared::admin::{Password, Reply, Request};
 use std::sync::Arc;
 
 use crate::{
     Console,
-    page::{After, Room, Said, page, part},
+    page::Said,
     rooms::{OTHER_VERSION, sentence},
-    visitor::Visitor,
 };
 
 pub(super) fn routes() -> Router<Arc<Console>> {
@@ -81,15 +76,6 @@ struct AskRemove {
     field: &'static str,
     value: String,
     refused: Option<String>,
-}
-
-/// The list after something was done, in the page that is there or on a new one.
-fn after<T: Template>(console: &Console, room: Room, visitor: &Visitor, page_of: Page<T>) -> Response {
-    if visitor.partial {
-        let done = After { list: page_of.list, said: page_of.said };
-        return ([("hx-trigger", "limpet:done")], part(&done)).into_response();
-    }
-    page(console, room, Some(&visitor.session), &page_of)
 }
 
 /// What was typed; nothing stands for a random one.

@@ -8,19 +8,15 @@ pub(super) mod view;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{
-    Form,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{Form, extract::State, response::Response};
 use limpet_shared::admin::{ErrorKind, Reply, Request};
 use serde::Deserialize;
 
 use super::{OTHER_VERSION, sentence};
 use crate::{
     Console,
-    page::{After, Room, Said, Tone, asked, page, part},
-    visitor::{Admin, Visitor},
+    page::{Listed, Room, Said, Tone, after, asked, listed},
+    visitor::Admin,
 };
 use view::{RingBar, Row};
 
@@ -40,6 +36,13 @@ struct List {
     away: Option<String>,
 }
 
+impl Listed for List {
+    const ROOM: Room = ROOM;
+    fn page(self, said: Option<Said>) -> impl Template {
+        Page { list: self, said }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "servers.html")]
 struct Page {
@@ -48,8 +51,7 @@ struct Page {
 }
 
 pub(crate) async fn show(State(console): State<Arc<Console>>, Admin(visitor): Admin) -> Response {
-    let list = list(&console).await;
-    if visitor.partial { part(&list) } else { page(&console, ROOM, Some(&visitor.session), &Page { list, said: None }) }
+    listed(&console, &visitor, list(&console).await)
 }
 
 #[derive(Deserialize)]
@@ -83,16 +85,7 @@ pub(crate) async fn drain(
         Reply::Error { message, .. } => Said { tone: Tone::Bad, text: sentence(&message) },
         _ => Said { tone: Tone::Bad, text: OTHER_VERSION.into() },
     };
-    after(&console, &visitor, said).await
-}
-
-/// The list, with what was done.
-async fn after(console: &Console, visitor: &Visitor, said: Said) -> Response {
-    let (list, said) = (list(console).await, Some(said));
-    if visitor.partial {
-        return ([("hx-trigger", "limpet:done")], part(&After { list, said })).into_response();
-    }
-    page(console, ROOM, Some(&visitor.session), &Page { list, said })
+    after(&console, &visitor, list(&console).await, said)
 }
 
 async fn list(console: &Console) -> List {

@@ -44,6 +44,27 @@ async fn a_gateway_is_renamed_and_removed() {
 }
 
 #[tokio::test]
+async fn many_gateways_come_in_parts_and_a_part_stays_while_it_is_refreshed() {
+    let browser = Browser::logged_in().await;
+    for n in 0..250 {
+        browser.post("/gateways/add", &format!("eui={:016x}&name=mast+{n:03}", n + 1)).await;
+    }
+    let rows = |text: &str| text.matches("<tr data-gateway=").count() - text.matches("add-0000").count();
+    let first = browser.get("/gateways").await.text;
+    assert_eq!((rows(&first), first.contains("250 in all."), first.contains("mast 200")), (200, true, false));
+    assert!(first.contains("/gateways?q=&#38;offset=200") || first.contains("/gateways?q=&offset=200"), "{first}");
+    let last = browser.get("/gateways?offset=200").await.text;
+    assert!(rows(&last) == 50 && last.contains("mast 249") && last.contains("Those before"), "{last}");
+    // What is fetched anew every few seconds says where it stands.
+    let anew = browser.part("/gateways?q=&offset=200").await.text;
+    assert!(anew.contains("name=\"offset\" value=\"200\"") && rows(&anew) == 50, "{anew}");
+    assert!(last.contains("hx-include=\"#q, #offset\""));
+    let found = browser.part("/gateways?q=MAST+24").await.text;
+    assert_eq!((rows(&found), found.contains("10 in all.")), (10, true));
+    assert!(browser.part("/gateways?q=steeple").await.text.contains("None fits the search"));
+}
+
+#[tokio::test]
 async fn an_endpoint_is_shown_without_its_secrets() {
     let browser = Browser::logged_in().await;
     browser.post("/devices/add", ADD).await;

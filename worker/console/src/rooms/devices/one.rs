@@ -16,7 +16,7 @@ use super::{ROOM, Row, row};
 use crate::{
     Console,
     page::{asked, page, part, problem},
-    rooms::{Named, OTHER_VERSION, sentence},
+    rooms::{OTHER_VERSION, sentence, things::Named},
     visitor::Admin,
     words::ago,
 };

@@ -1,8 +1,6 @@
 //! Gateways as the page shows them.
 
-use std::collections::HashMap;
-
-use limpet_shared::{Eui64, UnixMicros, admin::Gateway};
+use limpet_shared::{UnixMicros, admin::Gateway};
 
 use crate::{page::Tone, words::ago};
 
@@ -29,22 +27,6 @@ pub(super) struct Row {
     pub address: String,
 }
 
-/// The network's gateways by name, with what a balancer knows of them.
-pub(super) fn known(gateways: Vec<Gateway>, heard: &[Gateway], search: &str, now: UnixMicros) -> Found {
-    let heard: HashMap<Eui64, &Gateway> = heard.iter().map(|gateway| (gateway.eui, gateway)).collect();
-    let merged = gateways.into_iter().map(|mut gateway| {
-        if let Some(fresh) = heard.get(&gateway.eui) {
-            gateway.last_seen = gateway.last_seen.max(fresh.last_seen);
-            gateway.worker.clone_from(&fresh.worker);
-            gateway.address = fresh.address.clone().or(gateway.address.take());
-        }
-        gateway
-    });
-    let mut found: Vec<Gateway> = merged.filter(|gateway| matches(gateway, search)).collect();
-    found.sort_by(|a, b| (&a.name, a.eui).cmp(&(&b.name, b.eui)));
-    page(&found, now)
-}
-
 /// Rejected ones, the last heard first.
 pub(super) fn unknown(mut gateways: Vec<Gateway>, search: &str, now: UnixMicros) -> Found {
     gateways.retain(|gateway| matches(gateway, search));
@@ -53,13 +35,9 @@ pub(super) fn unknown(mut gateways: Vec<Gateway>, search: &str, now: UnixMicros)
 }
 
 fn matches(gateway: &Gateway, search: &str) -> bool {
-    let search = search.trim().to_lowercase();
+    let search = search.to_lowercase();
     let in_ = |text: &str| text.to_lowercase().contains(&search);
-    search.is_empty()
-        || in_(&gateway.name)
-        || in_(&gateway.eui.to_string())
-        || gateway.worker.as_deref().is_some_and(in_)
-        || gateway.address.as_deref().is_some_and(in_)
+    in_(&gateway.eui.to_string()) || gateway.address.as_deref().is_some_and(in_)
 }
 
 fn page(gateways: &[Gateway], now: UnixMicros) -> Found {
@@ -67,7 +45,7 @@ fn page(gateways: &[Gateway], now: UnixMicros) -> Found {
     Found { rows, more: gateways.len().saturating_sub(SHOWN), all: gateways.len() }
 }
 
-fn row(gateway: &Gateway, now: UnixMicros) -> Row {
+pub(super) fn row(gateway: &Gateway, now: UnixMicros) -> Row {
     let tone = match gateway.online {
         Some(true) => Tone::Good,
         Some(false) => Tone::Bad,
@@ -85,6 +63,8 @@ fn row(gateway: &Gateway, now: UnixMicros) -> Row {
 
 #[cfg(test)]
 mod tests {
+    use limpet_shared::Eui64;
+
     use super::*;
 
     const NOW: UnixMicros = UnixMicros(1_700_000_000_000_000);
@@ -94,29 +74,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_and_what_is_heard_become_one_line() {
-        let stored = |eui, name: &str, last_seen| Gateway {
-            eui: Eui64(eui),
-            name: name.into(),
-            last_seen,
-            online: last_seen.map(|at| NOW.since(at).as_secs() <= 60),
-            ..Gateway::default()
+    fn who_is_there_is_told_by_colour_and_time() {
+        let line = |last_seen, online| {
+            let row = row(&Gateway { last_seen, online, ..Gateway::default() }, NOW);
+            (row.seen, row.tone)
         };
-        let heard = Gateway { eui: Eui64(1), last_seen: before(5), worker: Some("w1".into()), ..Gateway::default() };
-        let stored = vec![stored(2, "roof", before(3_600)), stored(1, "mast", before(60)), stored(3, "new", None)];
-        let found = known(stored.clone(), std::slice::from_ref(&heard), "", NOW);
-        let lines: Vec<_> =
-            found.rows.iter().map(|r| (r.name.as_str(), r.seen.as_str(), r.worker.as_str(), r.tone)).collect();
-        assert_eq!(
-            lines,
-            [
-                ("mast", "5 s ago", "w1", Tone::Good),
-                ("new", "never", "", Tone::Warn),
-                ("roof", "60 min ago", "", Tone::Bad)
-            ]
-        );
-        let found = known(stored, &[heard], " W1 ", NOW);
-        assert_eq!((found.all, found.rows[0].name.as_str()), (1, "mast"));
+        assert_eq!(line(before(5), Some(true)), ("5 s ago".into(), Tone::Good));
+        assert_eq!(line(before(3_600), Some(false)), ("60 min ago".into(), Tone::Bad));
+        assert_eq!(line(None, None), ("never".into(), Tone::Warn));
     }
 
     #[test]

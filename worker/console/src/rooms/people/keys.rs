@@ -11,10 +11,10 @@ use axum::{
 use limpet_shared::admin::{ApiKey, ApiKeyAdd, Reply, Request};
 use serde::Deserialize;
 
-use super::{AskRemove, Page, Secret, after, lines};
+use super::{AskRemove, Page, Secret, lines};
 use crate::{
     Console,
-    page::{Room, Said, asked, page, part},
+    page::{Listed, Room, Said, after, asked, listed},
     rooms::{OTHER_VERSION, done, sentence},
     visitor::Admin,
     words::ago,
@@ -27,6 +27,13 @@ const ROOM: Room = Room::Keys;
 struct List {
     keys: Vec<Row>,
     away: Option<String>,
+}
+
+impl Listed for List {
+    const ROOM: Room = ROOM;
+    fn page(self, said: Option<Said>) -> impl Template {
+        whole(self, said)
+    }
 }
 
 struct Row {
@@ -47,11 +54,7 @@ struct AskAdd {
 }
 
 pub(crate) async fn show(State(console): State<Arc<Console>>, Admin(visitor): Admin) -> Response {
-    let list = list(&console).await;
-    if visitor.partial {
-        return part(&list);
-    }
-    page(&console, ROOM, Some(&visitor.session), &whole(list, None))
+    listed(&console, &visitor, list(&console).await)
 }
 
 pub(crate) async fn ask_add(State(console): State<Arc<Console>>, Admin(visitor): Admin) -> Response {
@@ -105,7 +108,7 @@ pub(crate) async fn remove(
     Form(Named { id }): Form<Named>,
 ) -> Response {
     match done(&console, &visitor, Request::ApiKeyRemove { id: id.clone() }).await {
-        Ok(said) => after(&console, ROOM, &visitor, whole(list(&console).await, Some(said))),
+        Ok(said) => after(&console, &visitor, list(&console).await, said),
         Err(refused) => asked(&console, ROOM, &visitor, &removal(id, Some(refused.text))),
     }
 }

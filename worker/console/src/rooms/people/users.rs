@@ -11,10 +11,10 @@ use axum::{
 use limpet_shared::admin::{Reply, Request, User, UserAdd};
 use serde::Deserialize;
 
-use super::{AskRemove, Page, Secret, after, lines, typed};
+use super::{AskRemove, Page, Secret, lines, typed};
 use crate::{
     Console,
-    page::{Room, Said, Tone, asked, page, part},
+    page::{Listed, Room, Said, Tone, after, asked, listed},
     rooms::{OTHER_VERSION, done, sentence},
     visitor::{Admin, Visitor},
     words::ago,
@@ -27,6 +27,13 @@ const ROOM: Room = Room::Users;
 struct List {
     users: Vec<Row>,
     away: Option<String>,
+}
+
+impl Listed for List {
+    const ROOM: Room = ROOM;
+    fn page(self, said: Option<Said>) -> impl Template {
+        whole(self, said)
+    }
 }
 
 struct Row {
@@ -55,11 +62,7 @@ struct AskPassword {
 }
 
 pub(crate) async fn show(State(console): State<Arc<Console>>, Admin(visitor): Admin) -> Response {
-    let list = list(&console, &visitor.session.name).await;
-    if visitor.partial {
-        return part(&list);
-    }
-    page(&console, ROOM, Some(&visitor.session), &whole(list, None))
+    listed(&console, &visitor, list(&console, &visitor.session.name).await)
 }
 
 pub(crate) async fn ask_add(State(console): State<Arc<Console>>, Admin(visitor): Admin) -> Response {
@@ -102,7 +105,7 @@ async fn with_password(
         Reply::Done { message } => {
             let said = Said { tone: Tone::Good, text: sentence(&message) };
             let list = list(console, &visitor.session.name).await;
-            Ok(after(console, ROOM, visitor, whole(list, Some(said))))
+            Ok(after(console, visitor, list, said))
         }
         Reply::Error { message, .. } => Err(sentence(&message)),
         _ => Err(OTHER_VERSION.into()),
@@ -155,7 +158,7 @@ pub(crate) async fn remove(
     match done(&console, &visitor, Request::UserRemove { email: email.clone() }).await {
         Ok(said) => {
             let list = list(&console, &visitor.session.name).await;
-            after(&console, ROOM, &visitor, whole(list, Some(said)))
+            after(&console, &visitor, list, said)
         }
         Err(refused) => asked(&console, ROOM, &visitor, &removal(email, Some(refused.text))),
     }

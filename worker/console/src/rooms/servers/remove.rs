@@ -11,10 +11,10 @@ use axum::{
 use limpet_shared::admin::{Reply, Request, Role, what_stops};
 use serde::Deserialize;
 
-use super::{ROOM, after};
+use super::{ROOM, list};
 use crate::{
     Console,
-    page::asked,
+    page::{after, asked},
     rooms::{OTHER_VERSION, done, sentence},
     visitor::Admin,
 };
@@ -51,7 +51,7 @@ pub(crate) async fn remove(
 ) -> Response {
     let request = Request::remove(&name).meant();
     match done(&console, &visitor, request).await {
-        Ok(said) => after(&console, &visitor, said).await,
+        Ok(said) => after(&console, &visitor, list(&console).await, said),
         Err(refused) => asked(&console, ROOM, &visitor, &ask(&console, name, Some(refused.text)).await),
     }
 }
