@@ -284,7 +284,7 @@ async fn the_overview_says_what_runs_and_what_to_do_next() {
     for said in [
         "Not every server is ready",
         "192.0.2.7, UDP port 1700",
-        "memory (gone when the process ends)",
+        "SQLite in memory",
         "eu868",
         "w1: 75 %",
         "limpet ctl gateway add 0000000000000007",
