@@ -363,6 +363,27 @@ async fn a_workers_certificate_does_not_buy_the_keys_of_the_cluster() {
 }
 
 #[tokio::test]
+async fn a_store_that_was_put_back_hears_of_servers_that_were_removed_since() {
+    let balancer = start().await;
+    let mut worker = balancer.worker("w1", 1).await;
+    let _alive = keep_alive(&worker);
+    let west = RevokedServer { name: "west".into(), role: Role::Balancer, key: "00ff".into(), ..Default::default() };
+    let mut forgotten = async |id, revoked| match asked(&mut worker, id, &roll_call(revoked)).await {
+        Reply::RollCall { revoked, .. } => revoked,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(forgotten(1, vec![west.clone()]).await, []);
+    let told = forgotten(2, vec![]).await;
+    assert_eq!((told.len(), &told[0].name, told[0].role, &told[0].key), (1, &west.name, west.role, &west.key));
+    assert_eq!(forgotten(3, told).await, []);
+}
+
+fn roll_call(revoked: Vec<RevokedServer>) -> Request {
+    let (tokens, balancers, store_note, token_keys) = Default::default();
+    Request::RollCall { revoked, tokens, balancers, store_note, token_keys }
+}
+
+#[tokio::test]
 async fn a_removed_worker_gets_neither_a_certificate_nor_an_answer() {
     let balancer = start().await;
     let identity =
@@ -379,14 +400,7 @@ async fn a_removed_worker_gets_neither_a_certificate_nor_an_answer() {
 
     let key = identity("w1").key_id().to_owned();
     let revoked = vec![RevokedServer { name: "w1".into(), key, ..RevokedServer::default() }];
-    let roll = Request::RollCall {
-        revoked,
-        tokens: vec![],
-        balancers: vec![],
-        store_note: String::new(),
-        token_keys: String::new(),
-    };
-    assert!(matches!(asked(&mut worker, 1, &roll).await, Reply::RollCall { .. }));
+    assert!(matches!(asked(&mut worker, 1, &roll_call(revoked)).await, Reply::RollCall { .. }));
     worker.control_tx.send(renew(identity("w1").csr().unwrap())).await.unwrap();
     let request = serde_json::to_string(&Request::JoinToken { role: Role::Worker, expires_in_secs: 60, uses: 1 });
     let ask = limpet_shared::link::Admin { id: 2, request: request.unwrap() };

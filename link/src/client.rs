@@ -9,7 +9,7 @@ use limpet_shared::{
 use quinn::{ClientConfig, Connection, Endpoint};
 
 use crate::{
-    connection::{CODE_REFUSED, Ended, Link},
+    connection::{CODE_REFUSED, Ended, Link, PEER_REVOKED},
     endpoint,
     identity::{Identity, PeerName},
     stream::{
@@ -120,7 +120,7 @@ pub async fn dial_unless(
         let peer = PeerName::shown(&connection)
             .ok_or_else(|| DialError::Protocol(address.to_owned(), "its certificate names no server".into()))?;
         if is_revoked(&peer) {
-            connection.close(CODE_REFUSED, b"its certificate is revoked");
+            connection.close(CODE_REFUSED, PEER_REVOKED.as_bytes());
             return Err(DialError::Revoked { address: address.to_owned(), name: peer.name });
         }
         let introduced =

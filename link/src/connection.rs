@@ -12,6 +12,8 @@ use crate::time::rfc3339;
 pub(crate) const CODE_DONE: VarInt = VarInt::from_u32(0);
 /// The peer was not let in.
 pub(crate) const CODE_REFUSED: VarInt = VarInt::from_u32(1);
+/// What a worker says to a balancer that was removed.
+pub(crate) const PEER_REVOKED: &str = "its certificate is revoked";
 /// How long [`Link::close`] waits for what is still to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 

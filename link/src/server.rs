@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     authority::{Authority, AuthorityError},
-    connection::{CODE_DONE, CODE_REFUSED, Ended, Link},
+    connection::{CODE_DONE, CODE_REFUSED, Ended, Link, PEER_REVOKED},
     door::{Admission, Door},
     endpoint, files,
     identity::{self, Identity, PeerName},
@@ -42,6 +42,8 @@ const UNSEEN: (usize, u64, u64) = (4_096, 4 << 10, 4 << 20);
 const ARRIVALS: usize = 256;
 /// The longest first message of a stranger.
 const INTRODUCTION_MAX: usize = 16 << 10;
+/// Between two words of being taken for removed.
+const TOLD_REMOVED: Duration = Duration::from_secs(60);
 /// Other balancers that a join token names.
 const ADDRESSES: usize = 8;
 
@@ -118,7 +120,7 @@ impl LinkServer {
         let (sender, incoming) = mpsc::channel(ARRIVALS);
         let kept_at = config.cluster.join("known.txt");
         let (door, known) = (Door::new(Instant::now(), known_before(&kept_at)), watch::channel(Vec::new()));
-        let hall = Hall { names, joins, incoming: sender, known: known.0 };
+        let hall = Hall { names, joins, incoming: sender, known: known.0, told_removed: Arc::default() };
         tokio::spawn(accept_all(endpoint.clone(), hall, door));
         tokio::spawn(files::keep(kept_at, "the addresses of the cluster's servers", known.1, |known| {
             lines(known.as_slice())
@@ -234,6 +236,23 @@ struct Hall {
     incoming: mpsc::Sender<Incoming>,
     /// Addresses of the cluster's servers, whenever there is a new one.
     known: watch::Sender<Vec<IpAddr>>,
+    /// When it was last said that workers take this balancer for removed.
+    told_removed: Arc<std::sync::Mutex<Option<Instant>>>,
+}
+
+impl Hall {
+    /// A worker of the cluster, or somebody with its certificate, says that this balancer was removed. It dials again and again.
+    fn refused_itself(&self, address: SocketAddr) {
+        let told = &mut *self.told_removed.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() > TOLD_REMOVED) {
+            *told = Some(Instant::now());
+            tracing::warn!(
+                %address,
+                "a worker refuses this balancer, for it was removed from the cluster and its certificate is revoked: stop it, and \
+                 delete its folder, which holds keys of the cluster"
+            );
+        }
+    }
 }
 
 /// The addresses that an earlier run has known; what cannot be read is learnt again.
@@ -289,6 +308,9 @@ async fn receive(stranger: quinn::Incoming, hall: &Hall) -> bool {
         Ok(Err(reason)) => reason,
         Err(_) => "it took too long".into(),
     };
+    if reason == Ended::ByPeer(PEER_REVOKED.into()).to_string() {
+        hall.refused_itself(address);
+    }
     tracing::debug!(%address, reason, "a server was not let in");
     false
 }

@@ -261,6 +261,9 @@ pub enum Reply {
         /// As in the question.
         #[serde(default)]
         token_keys: String,
+        /// What the question left out of the revoked certificates that this balancer knows.
+        #[serde(default)]
+        revoked: Vec<RevokedServer>,
     },
     Servers {
         servers: Vec<Server>,

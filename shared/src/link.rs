@@ -8,10 +8,14 @@
 //! Every message on either stream is preceded by its length as a big-endian `u32`.
 //! A field is only ever added, so that versions N and N+1 understand each other.
 
+mod network;
+
 use alloc::{string::String, vec::Vec};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::{Message, Oneof};
+
+pub use network::{Cluster, ClusterDelta, ClusterHave, KnownGateway, RevokedKey};
 
 use crate::{Eui64, UnixMicros};
 
@@ -266,6 +270,9 @@ pub struct Welcome {
     /// The balancer's clock (Unix, us): the worker compares its own with it.
     #[prost(uint64, tag = "7")]
     pub now: u64,
+    /// As in [`ClusterHave`].
+    #[prost(fixed64, optional, tag = "8")]
+    pub cluster_digest: Option<u64>,
 }
 
 /// Answer to [`Hello`]: the worker is not let in. The connection is closed after it.
@@ -286,64 +293,6 @@ pub struct Refused {
     /// Not 0: the worker's store is not that of this cluster, whose network began then (Unix, s).
     #[prost(uint64, tag = "5")]
     pub network_began: u64,
-}
-
-/// All that a balancer must know, having no store. The highest version wins.
-#[derive(Clone, PartialEq, Message)]
-pub struct Cluster {
-    #[prost(uint64, tag = "1")]
-    pub version: u64,
-    /// 16 bytes: the SipHash key of the ring. Never from the binary, so that nobody can choose EUIs that collide.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub ring_key: Bytes,
-    #[prost(message, repeated, tag = "3")]
-    pub gateways: Vec<KnownGateway>,
-    // Tags 4 and 5 were lists of names and addresses that no worker has ever filled.
-    /// Certificates that count no more. They come by [`crate::admin::Request::RollCall`], whatever the version; here they
-    /// are only kept.
-    #[prost(message, repeated, tag = "6")]
-    pub revoked_keys: Vec<RevokedKey>,
-}
-
-/// A certificate that counts no more.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct RevokedKey {
-    #[prost(string, tag = "1")]
-    pub name: String,
-    /// [`crate::admin::RevokedServer::key`].
-    #[prost(string, tag = "2")]
-    pub key: String,
-}
-
-/// A gateway that the network knows.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct KnownGateway {
-    #[prost(fixed64, tag = "1")]
-    pub eui: u64,
-    /// [`crate::policy::AddressPolicy`] as text; empty for the default.
-    #[prost(string, tag = "2")]
-    pub policy: String,
-}
-
-/// What changed between two versions of [`Cluster`]. Ignored unless the balancer has exactly `from`; it then
-/// answers [`ClusterHave`] with what it has, and gets a whole `Cluster`.
-#[derive(Clone, PartialEq, Message)]
-pub struct ClusterDelta {
-    #[prost(uint64, tag = "1")]
-    pub from: u64,
-    #[prost(uint64, tag = "2")]
-    pub to: u64,
-    #[prost(message, repeated, tag = "3")]
-    pub add: Vec<KnownGateway>,
-    #[prost(fixed64, repeated, tag = "4")]
-    pub remove: Vec<u64>,
-}
-
-/// The version of [`Cluster`] that the balancer has now.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct ClusterHave {
-    #[prost(uint64, tag = "1")]
-    pub version: u64,
 }
 
 /// A weight that changes counts at every balancer from the next multiple of this on, in seconds of Unix time: so load

@@ -31,6 +31,7 @@ mod moving;
 mod neighbours;
 mod on_cql;
 mod refusals;
+mod removed;
 mod rolling;
 mod side_by_side;
 mod site;

@@ -15,6 +15,8 @@ pub struct RunningBalancer {
     pub process: Limpet,
     pub gwmp: SocketAddr,
     pub link: SocketAddr,
+    /// These two, and its admin HTTP.
+    pub at: [SocketAddr; 3],
 }
 
 impl Site {
@@ -33,14 +35,25 @@ impl Site {
 
     /// Starts a balancer; with a token it joins, without one it founds a cluster.
     pub async fn balancer(&self, name: &str, token: Option<&str>) -> RunningBalancer {
-        let [gwmp, link, admin] = free_addresses();
-        let (data, addresses) = (self.text(name), [gwmp, link, admin].map(|address| address.to_string()));
+        self.balancer_at(name, name, free_addresses(), token).await
+    }
+
+    /// The same in the folder of this name, where gateways, workers and operators find it at these addresses.
+    pub async fn balancer_at(
+        &self,
+        name: &str,
+        folder: &str,
+        at: [SocketAddr; 3],
+        token: Option<&str>,
+    ) -> RunningBalancer {
+        let (data, addresses) = (self.text(folder), at.map(|address| address.to_string()));
         let mut arguments = vec!["balancer", "--name", name, "--data", &data, "--advertise", &addresses[1]];
         arguments.extend(["--gwmp", &addresses[0], "--link", &addresses[1], "--admin", &addresses[2]]);
         arguments.extend(token.iter().flat_map(|token| ["--join", token]));
-        let mut process = Limpet::start(name, &arguments);
+        let mut process = Limpet::start(folder, &arguments);
         process.line_with("the balancer is running").await;
-        RunningBalancer { process, gwmp, link }
+        let [gwmp, link, _] = at;
+        RunningBalancer { process, gwmp, link, at }
     }
 
     /// Starts a worker with these arguments besides; it may well fail.

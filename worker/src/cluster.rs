@@ -156,7 +156,23 @@ impl Feed {
         if self.outgrow(ours).await {
             drop(self.follow().await?);
         }
-        self.feed(&*self.known.lock().await, only);
+        let known = self.known.lock().await;
+        let version = self.feed(&known, only);
+        let digest = known.digest();
+        drop(known);
+        if self.links.differs(version, digest) {
+            self.mend().await?;
+        }
+        Ok(())
+    }
+
+    /// A balancer has other gateways under the number of this worker's. One of both knows something that the store does not say, or
+    /// not any more: it was put back while they ran.
+    async fn mend(&self) -> Result<()> {
+        self.known.lock().await.forget();
+        let known = self.follow().await?;
+        let version = self.feed(&known, None);
+        self.links.replace(version, known.digest(), || known.whole(&self.network.ring_key, self.base(), true));
         Ok(())
     }
 

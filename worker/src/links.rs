@@ -44,6 +44,10 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// A balancer that does not say what it has is told again of the gateways after this.
 const FEED_AGAIN: Duration = Duration::from_secs(1);
 
+/// Only what lasts for so long is a difference, and a balancer is sent everything for it at most this often.
+const DIFFERS_FOR: Duration = Duration::from_secs(3);
+const REPLACE_AGAIN: Duration = Duration::from_secs(30);
+
 /// A balancer that was removed has this long to answer what it holds and to end.
 const REMOVAL: Duration = Duration::from_secs(20);
 
@@ -69,11 +73,31 @@ struct Peer {
     control: ControlSender<ToBalancer>,
     /// Version of the cluster snapshot that it says it has.
     have: watch::Sender<u64>,
+    /// What it says of the gateways in it; a version before says nothing.
+    digest: Option<u64>,
+    /// Since when it has had another set under the same number, and which two those are.
+    differs: Option<(u64, u64, tokio::time::Instant)>,
+    /// When it was last sent everything for that.
+    replaced: Option<tokio::time::Instant>,
     /// From and to which version it was told last, and when.
     fed: Option<(u64, u64, tokio::time::Instant)>,
     suspects: HashSet<String>,
     /// Names of workers that have room for more work.
     spare: Vec<String>,
+}
+
+impl Peer {
+    /// See [`Links::differs`].
+    fn differs(&mut self, version: u64, digest: u64) -> bool {
+        let theirs = self.digest.filter(|theirs| *theirs != digest && *self.have.borrow() == version);
+        let Some(theirs) = theirs else {
+            self.differs = None;
+            return false;
+        };
+        let same = self.differs.filter(|(one, other, _)| (*one, *other) == (theirs, digest));
+        let (.., since) = *self.differs.insert(same.unwrap_or((theirs, digest, tokio::time::Instant::now())));
+        since.elapsed() >= DIFFERS_FOR && self.replaced.is_none_or(|at| at.elapsed() >= REPLACE_AGAIN)
+    }
 }
 
 /// What this worker tells balancers about itself.
@@ -336,6 +360,25 @@ impl Links {
                 let fed = peer.control.try_send(ToBalancer::from(message(have)));
                 peer.fed = fed.is_ok().then(|| (have, version, tokio::time::Instant::now()));
             }
+        }
+    }
+
+    /// Whether a balancer has had another set of gateways under this number for a while: while many are provisioned two workers may
+    /// know the same number with more or less of what comes next.
+    pub fn differs(&self, version: u64, digest: u64) -> bool {
+        self.peers.lock().values_mut().any(|peer| peer.differs(version, digest))
+    }
+
+    /// Sends everything to those that differ.
+    pub fn replace(&self, version: u64, digest: u64, whole: impl Fn() -> link::Cluster) {
+        let mut peers = self.peers.lock();
+        for (address, peer) in peers.iter_mut() {
+            if !peer.differs(version, digest) {
+                continue;
+            }
+            tracing::warn!(%address, version, "a balancer knows other gateways under this number than the store: it gets them all");
+            let sent = peer.control.try_send(ToBalancer::from(to_balancer::Kind::Cluster(whole())));
+            peer.replaced = sent.is_ok().then(tokio::time::Instant::now);
         }
     }
 

@@ -39,6 +39,8 @@ const FRESH: Duration = Duration::from_secs(2);
 const LISTED: Duration = Duration::from_secs(3600);
 /// Expired tokens are kept for so long.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// If no balancer that was named answers, those that the store knows are dialled after this.
+const UNHEARD: Duration = Duration::from_secs(5);
 /// A balancer has this long to answer.
 const BALANCER_LIMIT: Duration = Duration::from_secs(1);
 /// The store has this long for each question.
@@ -171,10 +173,13 @@ impl Roll {
 
     /// Calls the roll until `end`. Balancers that are found are sent to `found`.
     pub async fn run(self: Arc<Self>, found: mpsc::Sender<Found>, end: CancellationToken) {
-        let mut calls = 0_u32;
+        let (mut calls, began, mut heard) = (0_u32, Instant::now(), false);
         while !end.is_cancelled() {
-            self.call().await;
-            self.dial(&found, &end);
+            heard |= self.call().await > 0;
+            // Whom the store names may have been removed since the store was backed up: a balancer knows.
+            if heard || began.elapsed() > UNHEARD {
+                self.dial(&found, &end);
+            }
             if calls.is_multiple_of(TIDY_EVERY) {
                 // What is not forgotten today is forgotten tomorrow.
                 let _ = within(self.store.expire_tokens(time::now() - KEPT)).await;
@@ -195,8 +200,8 @@ impl Roll {
         self.bell.notify_one();
     }
 
-    /// Reads what others have written, tells the balancers, and writes down what is new.
-    async fn call(&self) {
+    /// Reads what others have written, tells the balancers, and writes down what is new. Returns how many balancers have answered.
+    async fn call(&self) -> usize {
         self.read().await;
         let request = {
             let known = self.known.lock();
@@ -211,13 +216,15 @@ impl Roll {
         };
         let mut reports = Vec::new();
         for reply in self.links.ask_all(&request, BALANCER_LIMIT).await {
-            if let Reply::RollCall { servers, tokens, token_keys } = reply {
+            if let Reply::RollCall { servers, tokens, token_keys, revoked } = reply {
+                self.put_back(servers.first(), revoked).await;
                 self.known.lock().learn_token_keys(servers.first(), token_keys);
                 self.note_tokens(tokens).await;
                 reports.push(servers);
             }
         }
         self.write(&reports).await;
+        reports.len()
     }
 
     async fn read(&self) {
@@ -231,6 +238,25 @@ impl Roll {
                 self.known.lock().learn(servers, access);
             }
             None => tracing::debug!("the store does not tell of the other servers now"),
+        }
+    }
+
+    /// What a balancer knows of revoked servers and the store does not: it was put back from an older backup. It counts here before
+    /// anybody else is dialled, and for good once it is in the store.
+    async fn put_back(&self, teller: Option<&Server>, revoked: Vec<RevokedServer>) {
+        let heeded = teller.is_some_and(|balancer| !self.known.lock().is_revoked(balancer));
+        for server in revoked.into_iter().filter(|_| heeded) {
+            if self.known.lock().access.revoked.iter().any(|known| known.key == server.key) {
+                continue;
+            }
+            self.links.revoke(std::slice::from_ref(&server));
+            if within(self.store.revoke_server(&server)).await.is_some() {
+                tracing::warn!(
+                    name = server.name,
+                    "the store did not know of a removed server, so it was put back from an older backup: it is removed there too"
+                );
+                self.known.lock().access.revoked.push(server);
+            }
         }
     }
 

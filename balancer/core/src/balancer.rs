@@ -98,6 +98,8 @@ impl Balancer {
         let mut knowledge = Knowledge::default();
         if let Some(cluster) = cluster {
             knowledge.apply(cluster);
+            // Also of a balancer that no worker has told of the network yet.
+            knowledge.revoke(cluster.revoked_keys.iter().cloned());
         }
         let ring_key = knowledge.ring_key().unwrap_or(config.ring_key);
         Self {

@@ -1,12 +1,12 @@
 //! What operators ask of a balancer: answered here, by the link's authority, or by a worker.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use limpet_balancer_core::WorkerId;
 use limpet_link::{LinkServer, NameState, server::removed, time};
 use limpet_shared::{
     admin::{ErrorKind, Reply, Request, RevokedServer, Role, Server, TokenInfo},
-    link::{Admin, AdminReply, Renewed, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
+    link::{Admin, AdminReply, Renewed, RevokedKey, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
 };
 use tokio::sync::oneshot;
 
@@ -14,6 +14,8 @@ use super::Driver;
 
 /// The longest life (s) and the most uses of a token that a worker asks for: what the console offers.
 const MOST_FOR_WORKERS: (u64, u32) = (7 * 86_400, 100);
+/// Revoked certificates that one answer gives back to the store.
+const MOST_FORGOTTEN: usize = 1_000;
 /// Questions that wait for a worker's answer.
 const MAX_ASKED: usize = 1_000;
 
@@ -198,18 +200,36 @@ impl Driver {
         others.retain(|other| other.key != server.key());
         server.set_others(others.iter().map(|other| other.address.clone()).filter(|a| !a.is_empty()).collect());
         self.parts.registry.balancers(&others);
-        let revoked = revoked.iter().map(|server| (server.name.as_str(), server.key.as_str()));
-        self.parts.core.revoke(self.parts.clock.now(), revoked);
+        let told = revoked.iter().map(|server| RevokedKey {
+            name: server.name.clone(),
+            key: server.key.clone(),
+            balancer: server.role == Role::Balancer,
+        });
+        self.parts.core.revoke(self.parts.clock.now(), told);
+        let revoked = self.forgotten(revoked);
         let mut servers = self.servers();
         servers.extend(self.newcomers(balancers));
         let token_keys = server.authority().sealed_token_keys();
-        let reply = Reply::RollCall { servers, tokens: server.ledger().known(), token_keys };
+        let reply = Reply::RollCall { servers, tokens: server.ledger().known(), token_keys, revoked };
         tokio::task::spawn_blocking(move || {
             if let Err(error) = server.ledger().learn(&tokens, time::now()) {
                 tracing::warn!(%error, "cannot keep what is known of join tokens");
             }
         });
         reply
+    }
+
+    /// What the store does not know of revoked certificates: it was put back from a backup that is older than they are.
+    fn forgotten(&self, told: &[RevokedServer]) -> Vec<RevokedServer> {
+        let told: HashSet<&str> = told.iter().map(|server| server.key.as_str()).collect();
+        let missing = self.parts.core.revoked().filter(|server| !told.contains(server.key.as_str()));
+        let missing = missing.map(|server| RevokedServer {
+            name: server.name.clone(),
+            role: if server.balancer { Role::Balancer } else { Role::Worker },
+            key: server.key.clone(),
+            at: time::now(),
+        });
+        missing.take(MOST_FORGOTTEN).collect()
     }
 
     /// Another balancer has changed the key of join tokens.

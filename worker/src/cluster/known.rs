@@ -16,6 +16,8 @@ pub struct Known {
     version: u64,
     /// With their address policies; empty for the default.
     gateways: BTreeMap<Eui64, String>,
+    /// The sum of theirs.
+    digest: u64,
     /// What changed at which version, in order, none missing after `whole_since`.
     changes: VecDeque<(u64, Eui64)>,
     whole_since: u64,
@@ -24,8 +26,14 @@ pub struct Known {
 impl Known {
     /// All gateways there are at this version.
     pub fn new(version: u64, gateways: impl IntoIterator<Item = (Eui64, String)>) -> Self {
-        let gateways = gateways.into_iter().collect();
-        Self { version, gateways, changes: VecDeque::new(), whole_since: version }
+        let gateways: BTreeMap<_, _> = gateways.into_iter().collect();
+        let digest = gateways.iter().fold(0, |sum: u64, gateway| sum.wrapping_add(known(gateway).digest()));
+        Self { version, gateways, digest, changes: VecDeque::new(), whole_since: version }
+    }
+
+    /// What a balancer says ([`limpet_shared::link::ClusterHave::digest`]) that has just these gateways.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// 0 before anything is known.
@@ -33,13 +41,21 @@ impl Known {
         self.version
     }
 
+    /// Lets everything be read anew.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
     /// What changed after the version that is here; `now` says what became of each: its policy, or that it is gone.
     pub fn change(&mut self, version: u64, changes: Vec<(u64, Eui64)>, now: Vec<(Eui64, Option<String>)>) {
         for (eui, policy) in now {
-            match policy {
-                Some(policy) => self.gateways.insert(eui, policy),
-                None => self.gateways.remove(&eui),
-            };
+            let before = self.gateways.remove_entry(&eui);
+            self.digest =
+                before.map_or(self.digest, |(eui, was)| self.digest.wrapping_sub(known((&eui, &was)).digest()));
+            if let Some(policy) = policy {
+                self.digest = self.digest.wrapping_add(known((&eui, &policy)).digest());
+                self.gateways.insert(eui, policy);
+            }
         }
         self.version = version;
         self.changes.extend(changes);
@@ -54,13 +70,19 @@ impl Known {
         let since = have.checked_sub(base).filter(|count| (self.whole_since..=self.version).contains(count));
         match since {
             Some(since) => to_balancer::Kind::ClusterDelta(self.delta(since, base)),
-            None => to_balancer::Kind::Cluster(Cluster {
-                version: base.saturating_add(self.version),
-                ring_key: ring_key.to_vec().into(),
-                gateways: self.gateways.iter().map(known).collect(),
-                // Servers are the roll's business, which goes by itself.
-                ..Cluster::default()
-            }),
+            None => to_balancer::Kind::Cluster(self.whole(ring_key, base, false)),
+        }
+    }
+
+    /// Everything. With `replace` also for a balancer that has something else under the same number.
+    pub fn whole(&self, ring_key: &[u8; 16], base: u64, replace: bool) -> Cluster {
+        Cluster {
+            version: base.saturating_add(self.version),
+            ring_key: ring_key.to_vec().into(),
+            gateways: self.gateways.iter().map(known).collect(),
+            replace,
+            // Servers are the roll's business, which goes by itself.
+            ..Cluster::default()
         }
     }
 
@@ -106,6 +128,9 @@ mod tests {
         let changes = vec![(6, Eui64(3)), (7, Eui64(1)), (8, Eui64(2))];
         let now = vec![(Eui64(3), Some("lock".into())), (Eui64(1), None), (Eui64(2), Some("warn".into()))];
         known.change(8, changes, now);
+        let same = Known::new(8, [(Eui64(2), "warn".into()), (Eui64(3), "lock".into())]);
+        assert_eq!(known.digest(), same.digest());
+        assert_ne!(known.digest(), Known::new(8, [(Eui64(2), "warn".into()), (Eui64(3), String::new())]).digest());
         let add = |eui, policy: &str| KnownGateway { eui, policy: policy.into() };
         let delta = |from, add, remove| Delta(ClusterDelta { from, to: 1_008, add, remove });
         assert_eq!(message(&known, 1_005), delta(1_005, vec![add(2, "warn"), add(3, "lock")], vec![1]));

@@ -48,6 +48,9 @@ pub(super) async fn run(
         skew,
         control: control_tx.clone(),
         have,
+        digest: welcome.cluster_digest,
+        differs: None,
+        replaced: None,
         fed: None,
         suspects: HashSet::new(),
         spare: Vec::new(),
@@ -190,8 +193,9 @@ fn take(
             None
         }
         Kind::ClusterHave(have) => {
-            if let Some(peer) = links.peers.lock().get(address) {
+            if let Some(peer) = links.peers.lock().get_mut(address) {
                 peer.have.send_replace(have.version);
+                peer.digest = have.digest;
             }
             None
         }

@@ -6,7 +6,7 @@ use core::{net::SocketAddr, time::Duration};
 use limpet_shared::{
     Now,
     link::{
-        Clock, ClusterHave, Hello, Refused, Remove, Spare, Suspects, VERSION, Weight, Welcome,
+        Clock, ClusterHave, Hello, Refused, Remove, RevokedKey, Spare, Suspects, VERSION, Weight, Welcome,
         to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker,
     },
 };
@@ -49,6 +49,7 @@ impl Balancer {
             name: self.config.name.clone(),
             instance: self.config.instance,
             cluster_version: self.knowledge.version(),
+            cluster_digest: Some(self.knowledge.digest()),
             software: self.config.software.clone(),
             admin: self.config.admin.clone(),
             now: now.unix.0,
@@ -166,11 +167,12 @@ impl Balancer {
             self.push(Action::PersistCluster);
             self.workers_changed(now);
         }
-        self.control(from, ToWorker::ClusterHave(ClusterHave { version }));
+        let digest = Some(self.knowledge.digest());
+        self.control(from, ToWorker::ClusterHave(ClusterHave { version, digest }));
     }
 
     /// Certificates that count no more. Who is linked with one of them drains, ends, and is not let in again.
-    pub fn revoke<'a>(&mut self, now: Now, servers: impl Iterator<Item = (&'a str, &'a str)>) {
+    pub fn revoke(&mut self, now: Now, servers: impl Iterator<Item = RevokedKey>) {
         self.tick(now);
         if !self.knowledge.revoke(servers) {
             return;
@@ -192,6 +194,11 @@ impl Balancer {
         if !going.is_empty() {
             self.workers_changed(now);
         }
+    }
+
+    /// All certificates that count no more, as far as this balancer knows.
+    pub fn revoked(&self) -> impl Iterator<Item = &RevokedKey> {
+        self.knowledge.revoked()
     }
 
     /// Whoever was removed and has not ended by itself loses its link.

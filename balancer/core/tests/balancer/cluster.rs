@@ -3,7 +3,7 @@ use limpet_balancer_core::{Balancer, Config, DropReason, Event, Source};
 use limpet_shared::{
     Eui64,
     admin::{Reply, Request},
-    link::{ClusterDelta, KnownGateway, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
+    link::{ClusterDelta, KnownGateway, RevokedKey, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
 };
 
 use super::world::{World, cluster, eui, gwmp, source};
@@ -204,7 +204,8 @@ fn a_revoked_worker_is_shut_out() {
     let mut w = World::with_workers(&["b"]);
     let a = w.connect_with("a", 50, "00ff");
     let now = w.now();
-    w.balancer.revoke(now, [("a", "00ff")].into_iter());
+    let revoked = RevokedKey { name: "a".into(), key: "00ff".into(), balancer: false };
+    w.balancer.revoke(now, [revoked].into_iter());
     w.run(19_000);
     assert_eq!(w.workers[&a].control.iter().filter(|m| matches!(m, ToWorker::Remove(_))).count(), 1);
     assert!(w.states().contains(&("a".into(), "draining".into(), 0)));
