@@ -5,10 +5,10 @@
 
 mod act;
 mod data;
-mod deciding;
 mod foreign;
 mod intake;
 mod join;
+mod lanes;
 mod log_limit;
 mod operators;
 mod owners;
@@ -40,7 +40,8 @@ use crate::{
     regions::Regions,
     seams::{Link, Surroundings},
 };
-use work::{Transmission, Turn, Turns, WorkId, Works};
+use lanes::{Lanes, Place};
+use work::{Transmission, WorkId, Works};
 
 /// How long copies of one transmission are waited for.
 pub const WINDOW: Duration = Duration::from_millis(200);
@@ -93,9 +94,7 @@ pub struct Pipeline {
     /// Workers need not all ask the store at the same moments: by so much this one's are later.
     phase: Duration,
     works: Works,
-    turns: Turns,
-    acting: act::Acting,
-    deciding: deciding::Deciding,
+    lanes: Lanes,
     foreign: foreign::Foreign,
     owners: owners::Owners,
     accepted_joins: log_limit::LogLimit,
@@ -120,7 +119,6 @@ impl Pipeline {
         net_id: u32,
     ) -> Arc<Self> {
         let phase = Duration::from_millis(u64::from(surroundings.random() % 100));
-        let (works, turns, acting) = (Works::default(), Turns::default(), act::Acting::default());
         Arc::new(Self {
             store,
             deliver,
@@ -131,10 +129,8 @@ impl Pipeline {
             name,
             net_id,
             phase,
-            works,
-            turns,
-            acting,
-            deciding: deciding::Deciding::default(),
+            works: Works::default(),
+            lanes: Lanes::default(),
             foreign: foreign::Foreign::default(),
             owners: owners::Owners::default(),
             accepted_joins: log_limit::LogLimit::default(),
@@ -178,14 +174,14 @@ impl Pipeline {
         let parsed = self.parse(balancer, &frame).await;
         let ours = futures_util::future::join_all(parsed.iter().map(|(r, _)| self.may_be_ours(r))).await;
         let mine = parsed.into_iter().zip(ours).filter_map(|(both, ours)| ours.then_some(both));
-        let (receptions, turns): (Vec<_>, Vec<_>) = mine.unzip();
+        let (receptions, places): (Vec<_>, Vec<_>) = mine.unzip();
         let puts = receptions
             .iter()
             .map(|reception| self.until_stored("put_reception", move || self.store.put_reception(reception.clone())));
         futures_util::future::join_all(puts).await;
         report(Stage::Stored);
         let works: Vec<_> =
-            receptions.iter().zip(turns).map(|(reception, turn)| self.follow(reception, turn)).collect();
+            receptions.iter().zip(places).map(|(reception, place)| self.follow(reception, place)).collect();
         for done in works {
             // A closed channel means that the task is gone with the process: nothing is reported then.
             if done.await.is_err() {
@@ -195,20 +191,18 @@ impl Pipeline {
         report(Stage::Done);
     }
 
-    /// Joins the work on this transmission, or begins it. The receiver is told when it is done.
-    fn follow(self: &Arc<Self>, reception: &Reception, turn: Option<Turn>) -> oneshot::Receiver<()> {
+    /// Joins the work on this transmission, which has a place already, or begins it. The receiver is told when it is done.
+    fn follow(self: &Arc<Self>, reception: &Reception, place: Option<Place>) -> oneshot::Receiver<()> {
         let (begun, done) = self.works.hold(reception);
         if let Some(work) = begun {
             let pipeline = self.clone();
-            tokio::spawn(async move { pipeline.transmission(work, turn).await });
-        } else if let Some(turn) = turn {
-            turn.pass(self.age(reception));
+            tokio::spawn(async move { pipeline.transmission(work, place).await });
         }
         done
     }
 
     /// All copies of one transmission that this worker holds: window, leadership, verdict.
-    async fn transmission(&self, work: WorkId, mut turn: Option<Turn>) {
+    async fn transmission(&self, work: WorkId, mut place: Option<Place>) {
         let held = self.works.held(work);
         let window_ends = self.on_grid(held.latest + WINDOW, WINDOW_GRID);
         tokio::time::sleep(window_ends.since(self.now_at(held.balancer)).min(WINDOW + WINDOW_GRID)).await;
@@ -218,10 +212,10 @@ impl Pipeline {
         let follow_after = (asked.elapsed() * LEADER_OPERATIONS).clamp(FOLLOW_AFTER, FOLLOW_AFTER_MOST);
         let copies = Transmission::of(receptions, &held);
         self.let_others_go_first(follow_after * copies.rank(&held).min(2)).await;
-        if let Some(turn) = &mut turn {
-            turn.come(copies.receptions.first().map(|first| self.age(first)).unwrap_or_default()).await;
+        if let Some(place) = &mut place {
+            place.turn(copies.receptions.first().map(|first| self.age(first)).unwrap_or_default()).await;
         }
-        self.settle(&copies).await;
+        self.settle(&copies, place).await;
         self.works.finish(work);
     }
 
@@ -237,15 +231,21 @@ impl Pipeline {
         (at - self.phase).on_grid(grid) + self.phase
     }
 
-    /// Takes a transmission to its end: an event that is out, or a verdict that is counted.
-    pub(crate) async fn settle(&self, copies: &Transmission) {
+    /// Takes a transmission to its end: an event that is out, or a verdict that is counted. Without a place in its device's
+    /// lane it has one beside the line.
+    pub(crate) async fn settle(&self, copies: &Transmission, mut place: Option<Place>) {
         let Some(first) = copies.receptions.first() else { return self.metrics.dropped("no_reception") };
         let phy = first.phy.clone();
         let mut pause = Pause::default();
         loop {
             let again = pause.count > 0;
             let step = match lorawan::parse(&phy) {
-                Ok(Frame::Data(frame)) => self.data(copies, &frame, again).await,
+                Ok(Frame::Data(frame)) => {
+                    let place = place.get_or_insert_with(|| self.lanes.beside(frame.dev_addr));
+                    let step = self.data(copies, &frame, again, place).await;
+                    place.rest();
+                    step
+                }
                 Ok(Frame::JoinRequest(request)) => self.join(copies, &request, again).await,
                 _ => Ok(Flow::Done),
             };

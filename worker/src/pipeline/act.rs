@@ -1,7 +1,5 @@
 //! Acting on a slot: its downlink, its events, the mark (step 6).
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
-
 use limpet_shared::{
     Eui64,
     gwmp::Txpk,
@@ -10,7 +8,6 @@ use limpet_shared::{
 };
 use limpet_store::{IntegrationId, PendingEvent, StoreError};
 use limpet_worker_core::model::*;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{EMIT_LIMIT, Pipeline};
@@ -177,44 +174,4 @@ fn window(planned: &PlannedWindow, phy: &[u8], region: &Region) -> Option<Window
     let mut txpk = Txpk::at(planned.tmst, planned.frequency, power, modulation.into(), phy.to_vec());
     (txpk.brd, txpk.ant) = (planned.board, planned.antenna);
     Some(Window { number: u32::from(planned.number), at: planned.at.0, json: txpk.to_json().into() })
-}
-
-/// Slots that this process is acting on now, so that no second task of it takes them for abandoned.
-#[derive(Clone, Default)]
-pub(crate) struct Acting(Arc<Mutex<HashSet<(SessionKey, u64)>>>);
-
-/// While this lives, its slot is being acted on.
-pub(crate) struct ActingOn {
-    all: Acting,
-    slot: (SessionKey, u64),
-}
-
-impl Acting {
-    pub fn begin(&self, key: &SessionKey, number: u64) -> ActingOn {
-        self.0.lock().insert((*key, number));
-        ActingOn { all: self.clone(), slot: (*key, number) }
-    }
-    pub fn contains(&self, key: &SessionKey, number: u64) -> bool {
-        self.0.lock().contains(&(*key, number))
-    }
-    /// If the slot is being acted on, waits for it a moment: spares its event the way through the pending table. True
-    /// if it was and is over now.
-    pub async fn soon_out(&self, key: &SessionKey, number: u64) -> bool {
-        if !self.contains(key, number) {
-            return false;
-        }
-        for _ in 0..20 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            if !self.contains(key, number) {
-                return true;
-            }
-        }
-        false
-    }
-}
-
-impl Drop for ActingOn {
-    fn drop(&mut self) {
-        self.all.0.lock().remove(&self.slot);
-    }
 }

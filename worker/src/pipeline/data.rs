@@ -10,7 +10,7 @@ use limpet_worker_core::{
     uplink::{self, Acceptance, Uplink, Verdict, VerifiedFrame},
 };
 
-use super::{EMIT_LIMIT, Flow, Pipeline, TAKE_OVER_AFTER, deciding::Decision, owners::Word, work::Transmission};
+use super::{EMIT_LIMIT, Flow, Pipeline, TAKE_OVER_AFTER, lanes::Place, owners::Word, work::Transmission};
 
 /// A worker that only seems silent has its event out by then: taken over sooner, it would be delivered twice.
 const SUSPECT_AFTER: Duration = EMIT_LIMIT.saturating_add(Duration::from_millis(50));
@@ -21,11 +21,17 @@ const QUEUE_GLANCE: u32 = 16;
 
 impl Pipeline {
     /// One pass over steps 4 and 5. `again`: an earlier pass was refused or got no answer, so read what is settled.
-    pub(super) async fn data(&self, copies: &Transmission, frame: &DataFrame<'_>, again: bool) -> Outcome {
+    pub(super) async fn data(
+        &self,
+        copies: &Transmission,
+        frame: &DataFrame<'_>,
+        again: bool,
+        place: &mut Place,
+    ) -> Outcome {
         let freshness = if again { Freshness::Serial } else { Freshness::Quorum };
         let Some(found) = self.find_session(frame, freshness).await? else { return Ok(Flow::Done) };
-        let decision = self.deciding.alone(&found.0.session.key).await;
-        let Some((row, fcnt)) = self.as_decided(frame, freshness, found, &decision).await? else {
+        let waited = place.decide(&found.0.session.key).await;
+        let Some((row, fcnt)) = self.as_decided(frame, freshness, found, waited).await? else {
             return Ok(Flow::Done);
         };
         let (confirmed, mic, received_at) = (frame.confirmed, frame.mic, copies.received_at());
@@ -39,26 +45,26 @@ impl Pipeline {
         match judge(false) {
             Verdict::AlreadyOut => return Ok(self.verdict("duplicate", &row)),
             Verdict::Finish => {
-                drop(decision);
-                return self.finish_slot(&row, copies).await;
+                place.decided();
+                return self.finish_slot(&row, copies, place).await;
             }
             Verdict::Replay | Verdict::Retransmission | Verdict::Outdated | Verdict::Accept(_) => {}
         }
         let Some(context) = self.device(&row).await? else { return Ok(Flow::Done) };
         match judge(context.device.skip_fcnt_check) {
-            Verdict::Accept(how) => self.accept(copies, frame, (&row, fcnt), &context, how, decision).await,
+            Verdict::Accept(how) => self.accept(copies, frame, (&row, fcnt), &context, how, place).await,
             Verdict::Retransmission => {
-                drop(decision);
+                place.decided();
                 self.tell_owner(copies, &context, retransmitted(fcnt)).await;
                 Ok(self.verdict("duplicate", &row))
             }
             Verdict::Replay => {
-                drop(decision);
+                place.decided();
                 self.tell_owner(copies, &context, counted_back(fcnt, row.session.seen.next)).await;
                 Ok(self.verdict("replay", &row))
             }
             _ => {
-                drop(decision);
+                place.decided();
                 self.tell_owner(copies, &context, outdated(fcnt)).await;
                 Ok(self.verdict("outdated", &row))
             }
@@ -72,11 +78,11 @@ impl Pipeline {
         frame: &DataFrame<'_>,
         freshness: Freshness,
         found: (SessionRow, u32),
-        decision: &Decision,
+        waited: bool,
     ) -> Result<Option<(SessionRow, u32)>, StoreError> {
-        let found = if decision.waited { self.find_session(frame, freshness).await? } else { Some(found) };
+        let found = if waited { self.find_session(frame, freshness).await? } else { Some(found) };
         match found {
-            Some((row, _)) if self.acting.soon_out(&row.session.key, row.session.slot.number).await => {
+            Some((row, _)) if self.lanes.soon_out(&row.session.key, row.session.slot.number).await => {
                 self.find_session(frame, freshness).await
             }
             found => Ok(found),
@@ -146,7 +152,7 @@ impl Pipeline {
         (row, fcnt): (&SessionRow, u32),
         context: &DeviceContext,
         how: Acceptance,
-        decision: Decision,
+        place: &Place,
     ) -> Outcome {
         let Some(region) = copies.receptions.first().and_then(|r| self.regions.by_name(&r.region)) else {
             return Ok(self.verdict("no_region", row));
@@ -163,16 +169,15 @@ impl Pipeline {
         let (home, ways, queue) = (home.unwrap_or(region), &ways, &queue);
         let uplink = Uplink { row, context, region, home, frame, fcnt, receptions, ways, queue, worker, now };
         let next = uplink::accept(&uplink, how);
-        let acting = self.acting.begin(&next.key, next.slot.number);
+        place.act(&next.key, next.slot.number);
         let committed = self.store.commit_session(&next).await;
         // What follows may take an integration's time, which the device's next uplink need not wait for.
-        drop(decision);
+        place.decided();
         match committed {
             Ok(Commit::Applied) => {
                 self.metrics.accepted(how);
                 tracing::debug!(dev_eui = %next.key.dev_eui, fcnt, ?how, downlink = next.slot.downlink.is_some(), "uplink accepted");
                 self.act(&next, context, region).await;
-                drop(acting);
                 Ok(Flow::Done)
             }
             Ok(Commit::Refused) => {
@@ -185,12 +190,12 @@ impl Pipeline {
 
     /// Case a of step 4: the slot holds this uplink (or join), unfinished. Bytes that a window can still take go out at
     /// once; its event too, if nobody else is at it.
-    pub(super) async fn finish_slot(&self, row: &SessionRow, copies: &Transmission) -> Outcome {
+    pub(super) async fn finish_slot(&self, row: &SessionRow, copies: &Transmission, place: &Place) -> Outcome {
         let Some(region) = self.regions.by_name(&row.session.region) else {
             return Ok(self.verdict("no_region", row));
         };
         let slot = &row.session.slot;
-        if self.acting.contains(&row.session.key, slot.number) {
+        if self.lanes.is_acting(&row.session.key, slot.number) {
             return Ok(Flow::Wait(LOOK_AGAIN / 4));
         }
         self.send_again(row, region);
@@ -203,7 +208,7 @@ impl Pipeline {
         }
         let Some(context) = self.device(row).await? else { return Ok(Flow::Done) };
         self.metrics.taken_over();
-        let _acting = self.acting.begin(&row.session.key, slot.number);
+        place.act(&row.session.key, slot.number);
         self.emit_slot(&row.session, &context).await;
         Ok(Flow::Again)
     }

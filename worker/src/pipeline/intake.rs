@@ -12,7 +12,7 @@ use limpet_worker_core::{
     model::{AntennaSignal, GatewaySeen, Location, Reception, RxInfo},
 };
 
-use super::{Pipeline, work::Turn};
+use super::{Pipeline, lanes::Place};
 use crate::regions::RegionMatch;
 
 /// A packet that is worth asking the store about its gateway.
@@ -20,12 +20,12 @@ struct Packet {
     rxpk: Rxpk,
     modulation: Modulation,
     /// Its place in the line of its device; none for a JoinRequest.
-    turn: Option<Turn>,
+    place: Option<Place>,
 }
 
 impl Pipeline {
-    /// The receptions in a datagram that are worth storing, with their turns.
-    pub(super) async fn parse(&self, balancer: u64, frame: &UplinkFrame) -> Vec<(Reception, Option<Turn>)> {
+    /// The receptions in a datagram that are worth storing, with their places.
+    pub(super) async fn parse(&self, balancer: u64, frame: &UplinkFrame) -> Vec<(Reception, Option<Place>)> {
         let pushed = match gwmp::parse_upstream(&frame.datagram) {
             Ok(up) if up.kind == UpKind::PushData => gwmp::parse_push_data(up.json).map_err(|e| e.reason()),
             Ok(_) => Err("not_push_data"),
@@ -56,8 +56,8 @@ impl Pipeline {
         &self,
         balancer: u64,
         frame: &UplinkFrame,
-        Packet { mut rxpk, modulation, turn }: Packet,
-    ) -> Option<(Reception, Option<Turn>)> {
+        Packet { mut rxpk, modulation, place }: Packet,
+    ) -> Option<(Reception, Option<Place>)> {
         let ask = || self.regions.of(&*self.store, frame.gateway, rxpk.freq, &modulation);
         match self.until_stored("gateway", ask).await.map_err(|e| e.reason()) {
             Ok(matched) => {
@@ -65,7 +65,7 @@ impl Pipeline {
                 if let Some(modulation) = matched.region.modulation(matched.data_rate) {
                     rxpk.freq = matched.region.snap(rxpk.freq, &modulation);
                 }
-                Some((to_reception((balancer, frame), rxpk, matched), turn))
+                Some((to_reception((balancer, frame), rxpk, matched), place))
             }
             Err(reason) => {
                 self.dropped(reason, frame.gateway);
@@ -85,14 +85,14 @@ impl Pipeline {
             return Err("crc_error");
         }
         let modulation = rxpk.modulation().ok_or("unknown_modulation")?;
-        let turn = match lorawan::parse(&rxpk.data).map_err(|e| e.reason())? {
-            Frame::Data(data) if data.direction == Direction::Up => Some(self.turns.line_up(data.dev_addr)),
+        let place = match lorawan::parse(&rxpk.data).map_err(|e| e.reason())? {
+            Frame::Data(data) if data.direction == Direction::Up => Some(self.lanes.enter(data.dev_addr)),
             Frame::JoinRequest(_) => None,
             Frame::Data(_) | Frame::JoinAccept(_) => return Err("downlink_heard"),
             Frame::Rejoin => return Err("rejoin_unsupported"),
             Frame::Proprietary => return Err("proprietary"),
         };
-        Ok(Packet { rxpk, modulation, turn })
+        Ok(Packet { rxpk, modulation, place })
     }
 
     async fn note_stat(&self, frame: &UplinkFrame, stat: &Stat) {

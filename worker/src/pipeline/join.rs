@@ -114,7 +114,8 @@ impl Pipeline {
         self.metrics.joined();
         self.note_joined(row);
         let session = &row.session;
-        let _acting = self.acting.begin(&session.key, session.slot.number);
+        let place = self.lanes.beside(session.key.dev_addr);
+        place.act(&session.key, session.slot.number);
         if self.create(row).await? {
             self.act(session, context, region).await;
         }
@@ -157,10 +158,10 @@ impl Pipeline {
         let flow = match self.store.session(&session.key, Freshness::Serial).await? {
             Some(stored) if stored.slot_is_out() => self.verdict("duplicate", &stored),
             Some(stored) if stored.session.slot.number == session.slot.number => {
-                self.finish_slot(&stored, copies).await?
+                self.finish_slot(&stored, copies, &self.lanes.beside(session.key.dev_addr)).await?
             }
             Some(stored) => self.verdict("duplicate", &stored),
-            None if self.acting.contains(&session.key, session.slot.number) => Flow::Wait(BEING_MADE),
+            None if self.lanes.is_acting(&session.key, session.slot.number) => Flow::Wait(BEING_MADE),
             None => {
                 if !row.is_over() && self.is_current(row).await? && self.create(row).await? {
                     return Ok(Flow::Again);
@@ -171,7 +172,7 @@ impl Pipeline {
             }
         };
         // Whoever decided the join may have died before it came to this.
-        if matches!(flow, Flow::Done) && !self.acting.contains(&session.key, session.slot.number) {
+        if matches!(flow, Flow::Done) && !self.lanes.is_acting(&session.key, session.slot.number) {
             self.clear_up(row, context, Freshness::Quorum).await?;
         }
         Ok(flow)

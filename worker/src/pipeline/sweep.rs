@@ -175,7 +175,7 @@ impl Pipeline {
         let devices = unresolved.into_values().map(|mut frames| async move {
             frames.sort_by_key(Transmission::received_at);
             for frame in &frames {
-                self.settle(frame).await;
+                self.settle(frame, None).await;
             }
         });
         futures_util::stream::iter(devices).for_each_concurrent(DEVICES, |device| device).await;

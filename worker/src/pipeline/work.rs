@@ -2,14 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     time::Duration,
 };
 
-use limpet_shared::{DevAddr, Eui64, UnixMicros};
+use limpet_shared::{Eui64, UnixMicros};
 use limpet_worker_core::{
     copies,
     model::{DedupKey, Reception},
@@ -20,13 +16,6 @@ use tokio::sync::oneshot;
 /// Equal bytes that are heard this much apart are two transmissions, on whatever channel: a device waits at least for
 /// RX1 before it repeats, while the copies of one transmission arrive within the time networks differ by.
 pub(crate) const APART: Duration = Duration::from_secs(1);
-
-/// A frame waits at most this long for those of its device that came before.
-const TURN_LIMIT: Duration = Duration::from_millis(500);
-/// The same for one that is too old for a receive window, after an outage say. It is not in a hurry, and a device's frames
-/// must come in order then: one that is 64 behind the latest cannot be told from a replay.
-const OLD_TURN_LIMIT: Duration = Duration::from_secs(120);
-pub(crate) const OLD: Duration = Duration::from_secs(5);
 
 /// Copies that a work keeps itself. What the store does not give back (too old, or not seen by a read) is judged all the same.
 const KEPT_COPIES: usize = 64;
@@ -121,62 +110,6 @@ impl Works {
     }
 }
 
-/// Of each device whose frames are in work, the last in its line: its number, and when it is done.
-type Lines = Arc<Mutex<HashMap<DevAddr, (u64, oneshot::Receiver<()>)>>>;
-
-/// The lines of all devices.
-#[derive(Default)]
-pub(crate) struct Turns(Lines, AtomicU64);
-
-/// A frame's place in the line of its device; leaving it lets the next one go.
-pub(crate) struct Turn {
-    lines: Lines,
-    dev_addr: DevAddr,
-    number: u64,
-    before: Option<oneshot::Receiver<()>>,
-    _next: oneshot::Sender<()>,
-}
-
-impl Turns {
-    /// Lines up behind the frames of that DevAddr which came before, so that a device's uplinks are accepted in the
-    /// order they were received, however busy the machine is.
-    pub fn line_up(&self, dev_addr: DevAddr) -> Turn {
-        let number = self.1.fetch_add(1, Ordering::Relaxed);
-        let (next, last) = oneshot::channel();
-        let before = self.0.lock().insert(dev_addr, (number, last)).map(|(_, before)| before);
-        Turn { lines: self.0.clone(), dev_addr, number, before, _next: next }
-    }
-}
-
-impl Turn {
-    /// Waits until the frames before are settled, but not for long: a flood of junk under a device's DevAddr must not
-    /// cost it its receive windows. `age`: how long ago it was received.
-    pub async fn come(&mut self, age: Duration) {
-        if let Some(before) = self.before.take() {
-            let limit = if age < OLD { TURN_LIMIT } else { OLD_TURN_LIMIT };
-            // Either it is our turn, or it is not worth waiting for.
-            let _ = tokio::time::timeout(limit, before).await;
-        }
-    }
-
-    /// Of a copy that joins a work which has its own place: whoever is behind waits for those before, and not for that
-    /// work, which may be behind itself.
-    pub fn pass(mut self, age: Duration) {
-        if self.before.is_some() {
-            tokio::spawn(async move { self.come(age).await });
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut lines = self.lines.lock();
-        if lines.get(&self.dev_addr).is_some_and(|(last, _)| *last == self.number) {
-            lines.remove(&self.dev_addr);
-        }
-    }
-}
-
 /// All receptions of one transmission, from all workers, on the channel that it was sent on, in order of (received_at, gateway).
 pub(crate) struct Transmission {
     pub receptions: Vec<Reception>,
@@ -228,50 +161,5 @@ impl Transmission {
     pub fn rank(&self, held: &Held) -> u32 {
         let mine = self.receptions.iter().position(|r| held.gateways.contains(&r.gateway));
         mine.map_or(0, |p| u32::try_from(p).unwrap_or(2))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_old_frame_waits_for_those_before_it_and_a_young_one_only_for_a_moment() {
-        let turns = Turns::default();
-        let waits = async |age| {
-            let first = turns.line_up(DevAddr(1));
-            let mut second = turns.line_up(DevAddr(1));
-            let began = tokio::time::Instant::now();
-            let settle = async {
-                tokio::time::sleep(Duration::from_secs(20)).await;
-                drop(first);
-            };
-            let come = async {
-                second.come(age).await;
-                began.elapsed()
-            };
-            futures_util::future::join(settle, come).await.1
-        };
-        assert_eq!(waits(Duration::from_millis(300)).await, TURN_LIMIT);
-        assert_eq!(waits(OLD).await.as_secs(), 20);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_copy_that_joins_lets_others_by_when_those_before_it_are_done() {
-        let turns = Turns::default();
-        let [first, copy, mut last] = [(); 3].map(|()| turns.line_up(DevAddr(1)));
-        copy.pass(OLD);
-        let began = tokio::time::Instant::now();
-        let settle = async {
-            tokio::time::sleep(Duration::from_secs(7)).await;
-            drop(first);
-        };
-        futures_util::future::join(settle, last.come(OLD)).await;
-        assert_eq!(began.elapsed().as_secs(), 7);
-        // The work that it joins may be behind it, as when its own copy was stored first.
-        let [early, mut behind] = [(); 2].map(|()| turns.line_up(DevAddr(2)));
-        early.pass(OLD);
-        behind.come(OLD).await;
-        assert_eq!(began.elapsed().as_secs(), 7);
     }
 }
