@@ -54,6 +54,12 @@ pub(super) async fn an_email_is_taken_once(Bench { store, new }: Bench) -> Resul
     assert!(store.update_user(&was, &other).await?);
     assert_missing(store.update_user(&user, &user).await);
     assert_missing(store.delete_user(user.id).await);
+    // Two give it the same address at once, and something else each: one of them does, and it is found there.
+    let email = new.word();
+    let [one, two] = ["one", "two"].map(|note| User { email: email.clone(), note: note.into(), ..other.clone() });
+    let both = futures_util::future::join(store.update_user(&other, &one), store.update_user(&other, &two)).await;
+    assert_ne!(both.0?, both.1?);
+    assert_eq!(store.user_by_email(&email).await?.map(|user| user.id), Some(other.id));
     Ok(())
 }
 

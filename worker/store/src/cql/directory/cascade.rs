@@ -337,7 +337,7 @@ impl CqlStore {
         }
         if moved {
             let given_up = if changed { &user.email } else { &before.email };
-            self.entities.remove(&self.db, Kind::AccountEmail, &words::email_key(given_up)).await?;
+            self.give_up_email(user.id, given_up).await?;
         }
         Ok(!changed)
     }
@@ -345,7 +345,19 @@ impl CqlStore {
     pub(super) async fn delete_account(&self, id: Uuid) -> Result<()> {
         let Some(user) = self.user(id).await? else { return Err(words::missing("user", id)) };
         self.delete::<User>(Kind::Account, "user", id, account_places).await?;
-        self.entities.remove(&self.db, Kind::AccountEmail, &words::email_key(&user.email)).await.map(drop)
+        self.give_up_email(id, &user.email).await
+    }
+
+    /// Takes the account's claim on an address back, unless the account has that address now: somebody may have changed it the
+    /// same way meanwhile, by the same claim.
+    async fn give_up_email(&self, id: Uuid, email: &str) -> Result<()> {
+        let key = words::email_key(email);
+        let present: Option<User> = self.entities.get_settled(&self.db, Kind::Account, &id.to_string()).await?;
+        let holder: Option<Uuid> = self.entities.get_settled(&self.db, Kind::AccountEmail, &key).await?;
+        if holder != Some(id) || present.is_some_and(|user| words::email_key(&user.email) == key) {
+            return Ok(());
+        }
+        self.entities.remove(&self.db, Kind::AccountEmail, &key).await.map(drop)
     }
 
     // Children.
