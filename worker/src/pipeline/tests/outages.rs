@@ -38,6 +38,27 @@ async fn a_devices_uplinks_come_in_order_after_an_outage_that_began_before_its_g
     assert_eq!(net.in_the_end().await, (0..30).collect::<Vec<_>>());
 }
 
+/// What no region takes has its place in the line of its device until that is known, and gives it to those before it.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_after_an_outage_lets_no_uplink_of_its_device_overtake_another() {
+    let net = Net::new("eu868", 0).await;
+    net.personalize().await;
+    let view = FaultStore::new(net.store.clone(), 1, AWAY);
+    let worker = net.worker_over("w0", view.clone());
+    let mut frames = Vec::new();
+    for fcnt in 0..30 {
+        frames.push(give(worker.clone(), net.frame(1, CHANNEL, &uplink(fcnt, false), fcnt)));
+        frames.push(give(worker.clone(), net.frame(1, 915_000_000, &uplink(fcnt, false), fcnt)));
+        tokio::time::sleep(Duration::from_millis(1130)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    view.set_faults(Faults::default());
+    for frame in frames {
+        assert_eq!(frame.await.unwrap(), DONE);
+    }
+    assert_eq!(net.in_the_end().await, (0..30).collect::<Vec<_>>());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_uplink_heard_twice_in_an_outage_costs_none_of_those_in_between() {
     let net = Net::new("eu868", 0).await;
