@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -69,6 +69,8 @@ pub struct Authority {
     /// `DATA/cluster`.
     folder: PathBuf,
     tokens: RwLock<TokenKeys>,
+    /// Who changes them holds this: readers do not wait for the disk.
+    changing: Mutex<()>,
     fingerprint: Fingerprint,
 }
 
@@ -124,7 +126,8 @@ impl Authority {
         let token_key: [u8; 32] =
             token_key.try_into().map_err(|_| damaged("token.key", "it must be 32 bytes".into()))?;
         let tokens = RwLock::new(TokenKeys::first(token_key));
-        Ok(Self { fingerprint: Fingerprint::of(&der), folder: folder.to_owned(), tokens, issuer, keys })
+        let (fingerprint, changing) = (Fingerprint::of(&der), Mutex::new(()));
+        Ok(Self { fingerprint, folder: folder.to_owned(), tokens, changing, issuer, keys })
     }
 
     /// The CA certificate, PEM.
@@ -149,9 +152,15 @@ impl Authority {
         self.change_token_keys(|keys| keys.changed(key, time::now()))
     }
 
-    /// Gives up the old key: its tokens let nobody in any more. False if there is none.
-    pub fn finish_token_key(&self) -> Result<bool, AuthorityError> {
-        self.change_token_keys(|keys| keys.finished(time::now()))
+    /// Gives up the old key: its tokens let nobody in any more. They were made before the time that this gives; `None` if
+    /// there is no old key.
+    pub fn finish_token_key(&self) -> Result<Option<UnixMicros>, AuthorityError> {
+        let mut changed_at = UnixMicros(0);
+        let finished = self.change_token_keys(|keys| {
+            changed_at = keys.changed_at();
+            keys.finished(time::now())
+        })?;
+        Ok(finished.then_some(changed_at))
     }
 
     /// What other balancers have to know of changed token keys, for workers to pass on; empty if they never were.
@@ -165,15 +174,18 @@ impl Authority {
         self.change_token_keys(|keys| told.replace(keys).then_some(told))
     }
 
-    /// They count once they are on disk.
+    /// They count once they are on disk, and then at once.
     fn change_token_keys(&self, change: impl FnOnce(&TokenKeys) -> Option<TokenKeys>) -> Result<bool, AuthorityError> {
-        let mut keys = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(next) = change(&keys) else { return Ok(false) };
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(next) = change(&self.token_keys()) else { return Ok(false) };
         let text = serde_json::to_vec(&next).map_err(|e| AuthorityError::Certificate(e.to_string()))?;
         files::write(&self.folder.join(TOKEN_KEYS), &text)?;
-        // For backups and versions that know of one key only.
-        files::write(&self.folder.join("token.key"), BASE64.encode(next.key()).as_bytes())?;
-        *keys = next;
+        let key = BASE64.encode(next.key());
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = next;
+        // For backups and versions that know of one key only: the change holds without it.
+        if let Err(error) = files::write(&self.folder.join("token.key"), key.as_bytes()) {
+            tracing::warn!(%error, "the changed key for join tokens is in {TOKEN_KEYS}, but not in token.key");
+        }
         Ok(true)
     }
 
@@ -293,4 +305,35 @@ fn validity(params: &mut CertificateParams, life: Duration) {
     let now = time::now();
     params.not_before = time::system(now - CLOCK_SKEW).into();
     params.not_after = time::system(now + life).into();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_token_key_holds_though_its_copy_cannot_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path()).unwrap();
+        let before = authority.keys().token_key;
+        // Nothing can be put in the place of a folder that is not empty.
+        let copy = folder.path().join("token.key");
+        std::fs::remove_file(&copy).unwrap();
+        std::fs::create_dir_all(copy.join("in the way")).unwrap();
+        assert!(authority.rotate_token_key().unwrap());
+        assert!(authority.keys().token_key != before && !authority.sealed_token_keys().is_empty());
+        assert!(!authority.rotate_token_key().unwrap(), "that change is not finished");
+    }
+
+    #[test]
+    fn nobody_who_reads_the_token_keys_waits_for_who_writes_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path()).unwrap();
+        let change = |keys: &TokenKeys| {
+            // As long as the change goes on.
+            assert!(authority.tokens.try_read().is_ok());
+            keys.changed([7; 32], time::now())
+        };
+        assert!(authority.change_token_keys(change).unwrap());
+    }
 }

@@ -282,8 +282,19 @@ fn token(server: &LinkServer, role: Role, expires_in_secs: u64, uses: u32, note:
 
 fn token_key(server: &LinkServer, finish: bool) -> Reply {
     let authority = server.authority();
-    let changed = if finish { authority.finish_token_key() } else { authority.rotate_token_key() };
     let now = time::now();
+    let changed = match finish {
+        true => authority.finish_token_key().map(|changed_at| {
+            // They would let nobody in; nobody shall think that they do.
+            if let Some(changed_at) = changed_at
+                && let Err(error) = server.ledger().revoke_made_before(changed_at, now)
+            {
+                tracing::warn!(%error, "join tokens of the old key are still listed as good");
+            }
+            changed_at.is_some()
+        }),
+        false => authority.rotate_token_key(),
+    };
     let open = server.ledger().known().into_iter().filter(|t| !t.revoked && t.expires_at > now && t.used() < t.uses);
     let open: Vec<String> = open.map(|token| token.id).collect();
     let named = if open.is_empty() { "none is open".into() } else { format!("open are: {}", open.join(", ")) };

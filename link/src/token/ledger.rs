@@ -79,6 +79,15 @@ impl Ledger {
         self.change(now, |known| Ok(known.get_mut(id).map(|token| token.revoked = true).is_some()))
     }
 
+    /// The same of all that were made before then and could still be used.
+    pub fn revoke_made_before(&self, then: UnixMicros, now: UnixMicros) -> Result<(), TokenError> {
+        self.change(now, |known| {
+            let open = known.values_mut().filter(|token| token.expires_at > now && token.used() < token.uses);
+            open.filter(|token| token.created_at < then).for_each(|token| token.revoked = true);
+            Ok(())
+        })
+    }
+
     /// The name that a server with this key was let in under with this token.
     pub fn admitted(&self, token: &str, key: &str) -> Option<String> {
         Some(locked(&self.known).get(token)?.admitted.get(key)?.name.clone())
@@ -180,6 +189,21 @@ mod tests {
         assert!(!west.revoke("nothing", NOW).unwrap());
         east.learn(&west.known(), NOW).unwrap();
         assert!(matches!(east.take(&other, "key 11", "w", NOW), Err(TokenError::Revoked)));
+    }
+
+    #[test]
+    fn what_was_made_before_the_keys_change_and_is_not_used_up_is_revoked() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), "east").unwrap();
+        let (open, used_up) = (token(1, 1, NOW + SHOWN), token(2, 1, NOW + SHOWN));
+        ledger.made(&open, NOW).unwrap();
+        ledger.take(&used_up, "key 7", "w", NOW).unwrap();
+        let revoked =
+            || ledger.known().into_iter().filter(|token| token.revoked).map(|token| token.id).collect::<Vec<_>>();
+        ledger.revoke_made_before(NOW, NOW).unwrap();
+        assert!(revoked().is_empty(), "made with the new key");
+        ledger.revoke_made_before(UnixMicros(NOW.0 + 1), NOW).unwrap();
+        assert_eq!(revoked(), [open.id]);
     }
 
     #[test]

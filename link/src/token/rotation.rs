@@ -53,6 +53,11 @@ impl TokenKeys {
         self.former.is_some().then(|| Self { generation: self.next(now), former: None, ..self.clone() })
     }
 
+    /// When they were changed last: who made a token later by one of the cluster's clocks made it with the present key.
+    pub fn changed_at(&self) -> UnixMicros {
+        UnixMicros(self.generation)
+    }
+
     fn next(&self, now: UnixMicros) -> u64 {
         now.0.max(self.generation + 1)
     }
