@@ -220,12 +220,17 @@ fn admin_password(layers: &mut Layers) -> Option<Secret> {
 /// A token is needed once: its file may be gone when the server has joined, but not before, when a balancer would found a
 /// cluster of its own.
 fn join(layers: &mut Layers, data: &Path, role: Role) -> Option<Token> {
-    let gone = |path: &str| !Path::new(path).exists();
-    if layers.get("join-file").is_some_and(|(_, path)| gone(path)) && limpet_link::identity::folder(data, role).exists()
+    if layers.get("join-file").is_some_and(|(_, path)| is_gone(path))
+        && limpet_link::identity::folder(data, role).exists()
     {
         return None;
     }
     layers.read_secret("join", Line::Last, |text| text.parse::<Token>().map_err(|e| e.to_string()))
+}
+
+/// `-` is standard input, which is no file.
+fn is_gone(path: &str) -> bool {
+    path != "-" && !Path::new(path).exists()
 }
 
 /// A machine that joins has the store of those that are there, never one of its own.

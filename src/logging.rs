@@ -49,6 +49,11 @@ pub fn start(filter: &str, json: bool) {
     }));
 }
 
+/// Says on standard error why the process ends, however full of log lines it is.
+pub fn say_last(text: &str) {
+    Outlet::stderr().write_last(text.as_bytes(), LAST_LINES);
+}
+
 /// Waits for what was written last, if somebody reads it.
 pub fn finish() {
     Outlet::stdout().finish(LAST_LINES);

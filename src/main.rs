@@ -70,7 +70,7 @@ where
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::Outlet::stderr().write(format!("limpet: {error}\n").as_bytes());
+            logging::say_last(&format!("limpet: {error}\n"));
             ExitCode::from(1)
         }
     };

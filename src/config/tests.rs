@@ -160,6 +160,7 @@ fn every_secret_may_stand_in_a_file_which_only_its_owner_should_read() {
     );
     std::fs::create_dir(folder.path().join("identity")).unwrap();
     assert!(gone().is_ok(), "who has joined needs no token");
+    assert!(is_gone("/nowhere/join") && !is_gone("-"), "standard input is always there");
     let no_token = secret(folder.path(), "none", "hunter2\n", 0o600);
     let wrong = Worker::load(parse(&["worker", "--join-file", &no_token]), Vec::new()).unwrap_err().to_string();
     assert!(wrong.contains("in the file: the join token is malformed") && !wrong.contains("hunter2"), "{wrong}");

@@ -7,9 +7,9 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -20,6 +20,8 @@ use rustix::{
 /// Lines that wait for the reader, and their bytes.
 const LINES: usize = 4_096;
 const BYTES: usize = 4 << 20;
+/// How often it is looked whether there is room for what is said last.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Where lines go at last.
 type Sink = Box<dyn FnMut(&[u8]) + Send>;
@@ -82,11 +84,33 @@ impl Outlet {
         }
     }
 
+    /// Hands over what a process says last. It waits for room, but not for long, and has no bound of bytes.
+    pub fn write_last(&self, text: &[u8], patience: Duration) {
+        self.state.lines.fetch_add(1, SeqCst);
+        self.state.bytes.fetch_add(text.len(), SeqCst);
+        if !self.hand_over(Item::Line(text.to_owned()), Instant::now() + patience) {
+            self.state.taken(text.len());
+            self.state.lost.fetch_add(1, SeqCst);
+        }
+    }
+
     /// Waits until all that was handed over is written, but not for long: perhaps nobody reads it.
     pub fn finish(&self, patience: Duration) {
-        let (mark, written) = sync_channel(1);
-        if self.queue.try_send(Item::Mark(mark)).is_ok() {
-            let _ = written.recv_timeout(patience);
+        let (until, (mark, written)) = (Instant::now() + patience, sync_channel(1));
+        if self.hand_over(Item::Mark(mark), until) {
+            let _ = written.recv_timeout(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// A full queue may be one that its reader has just turned to.
+    fn hand_over(&self, mut item: Item, until: Instant) -> bool {
+        loop {
+            match self.queue.try_send(item) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(back)) if Instant::now() < until => item = back,
+                Err(_) => return false,
+            }
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 }
@@ -182,6 +206,29 @@ mod tests {
         assert!((999..=1_000).contains(&lost), "{lost}");
         assert_eq!(written.len() as u64 + lost, ALL);
         assert_eq!((written[0].as_str(), written[4_000].as_str()), ("0\n", "4000\n"));
+    }
+
+    #[test]
+    fn what_is_said_last_waits_for_a_reader_that_comes_late() {
+        let (go, wait) = mpsc::channel::<()>();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let kept = written.clone();
+        let sink: Sink = Box::new(move |line| {
+            let _ = wait.recv();
+            kept.lock().unwrap().push(line.to_vec());
+        });
+        let outlet = Outlet::start(sink, |_| {});
+        while outlet.state.lost.load(SeqCst) == 0 {
+            outlet.write(b"one of many\n");
+        }
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(go);
+        });
+        outlet.write_last(b"the last\n", Duration::from_secs(60));
+        outlet.finish(Duration::from_secs(60));
+        assert_eq!(written.lock().unwrap().last().map(Vec::as_slice), Some(&b"the last\n"[..]));
+        reader.join().unwrap();
     }
 
     #[test]
