@@ -5,6 +5,7 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{
     extract::{Query, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use limpet_shared::{
@@ -16,7 +17,7 @@ use super::{ROOM, Row, row};
 use crate::{
     Console,
     page::{asked, page, part, problem},
-    rooms::{OTHER_VERSION, sentence, things::Named},
+    rooms::{OTHER_VERSION, sentence, status, things::Named},
     visitor::Admin,
     words::ago,
 };
@@ -57,11 +58,10 @@ pub(crate) async fn show(
     let detail = match console.api.answer_or_ask(Request::Device { dev_eui: eui }, "").await {
         Reply::Device(detail) => *detail,
         other => {
-            let why = match other {
-                Reply::Error { message, .. } => sentence(&message),
-                _ => OTHER_VERSION.into(),
+            let (status, why) = match other {
+                Reply::Error { kind, message } => (status(kind), sentence(&message)),
+                _ => (StatusCode::INTERNAL_SERVER_ERROR, OTHER_VERSION.into()),
             };
-            let status = axum::http::StatusCode::NOT_FOUND;
             return problem(&console, Some(&visitor.session), visitor.partial, status, &why).into_response();
         }
     };
