@@ -88,6 +88,7 @@ properties![
     pending::the_backlog_tells_what_waits_for_whom,
     pending::a_lease_has_one_holder,
     pending::one_of_many_takes_a_lease,
+    pending::who_asks_for_a_lease_many_times_at_once_has_it,
     directory::tenants_come_and_go,
     directory::an_email_is_taken_once,
     directory::a_user_is_made_once,

@@ -9,6 +9,7 @@ mod counted;
 mod cql;
 mod error;
 pub mod fault;
+mod lease_ends;
 mod lists;
 pub mod moving;
 mod notes;

@@ -38,7 +38,7 @@ use self::{
     readers::Readers,
     writer::{Mailbox, Writer},
 };
-use crate::{OpenError, Result, Store, lists::Lists, notes::Notes};
+use crate::{OpenError, Result, Store, lease_ends::LeaseEnds, lists::Lists, notes::Notes};
 
 /// Threads that read.
 const READERS: usize = 3;
@@ -52,6 +52,7 @@ pub struct SqliteStore {
     notes: Arc<Notes>,
     /// By the number of the last change that they hold.
     lists: Lists<i64>,
+    lease_ends: Arc<LeaseEnds>,
     _keeper: Option<Keeper>,
 }
 
@@ -86,6 +87,7 @@ impl SqliteStore {
             readers,
             notes,
             lists: Lists::default(),
+            lease_ends: Arc::default(),
             _keeper: Some(Keeper::start(tools)?),
         }))
     }
@@ -103,6 +105,7 @@ impl SqliteStore {
             readers: Readers::inline(inline),
             notes: Arc::new(Notes::none()),
             lists: Lists::default(),
+            lease_ends: Arc::default(),
             _keeper: None,
         }))
     }

@@ -220,8 +220,9 @@ pub trait FrameStore: Send + Sync + 'static {
     /// Drops the oldest waiting events of an integration until what is left is within the bounds.
     async fn trim_pending(&self, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed>;
 
-    /// Takes or renews the lease `name` until `until`. True if `holder` has it now. A holder that has two thirds of the time
-    /// from `now` to `until` left may be told yes with nothing written.
+    /// Takes or renews the lease `name` until `until`, some seconds from now. True if `holder` has it now. A holder that has two
+    /// thirds of the time from `now` to `until` left may be told yes with nothing written. An end that lies ahead and has not moved
+    /// for half a minute, as seen by who asks, is over: a clock that was ahead has written it.
     async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool>;
 
     /// When a device was heard last, for people; the latest wins, and what it leaves out (`None`) stays as it was. Nothing

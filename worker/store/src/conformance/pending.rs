@@ -258,3 +258,16 @@ pub(super) async fn one_of_many_takes_a_lease(Bench { store, new }: Bench) -> Re
     assert_eq!(taken.into_iter().filter(|taken| *taken).count(), 1);
     Ok(())
 }
+
+pub(super) async fn who_asks_for_a_lease_many_times_at_once_has_it(Bench { store, new }: Bench) -> Result<()> {
+    let name = new.word();
+    for round in 0..5 {
+        // Each until a little later, as by a clock that goes on.
+        let answers = race(16, |n| {
+            let (store, name, now) = (store.clone(), name.clone(), 1_000 * round + n);
+            async move { store.lease(&name, "worker", UnixMicros(now), UnixMicros(now + 500)).await }
+        });
+        assert!(answers.await.into_iter().collect::<Result<Vec<_>>>()?.into_iter().all(|has| has), "round {round}");
+    }
+    Ok(())
+}

@@ -148,8 +148,8 @@ impl FrameStore for SqliteStore {
     }
 
     async fn lease(&self, name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool> {
-        let (name, holder) = (name.to_owned(), holder.to_owned());
-        self.writer.write(move |conn| leases::take(conn, &name, &holder, now, until)).await
+        let (name, holder, ends) = (name.to_owned(), holder.to_owned(), self.lease_ends.clone());
+        self.writer.write(move |conn| leases::take(conn, &ends, (&name, &holder), now, until)).await
     }
 
     async fn note_device(&self, dev_eui: Eui64, seen: DeviceSeen) -> Result<()> {
