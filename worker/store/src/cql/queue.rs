@@ -31,6 +31,7 @@ pub(super) struct Queues {
     ids: PreparedStatement,
     items: PreparedStatement,
     delete: PreparedStatement,
+    delete_head: PreparedStatement,
     any: PreparedStatement,
     first: Batch,
     next: Batch,
@@ -50,6 +51,7 @@ impl Queues {
         let ids = "SELECT seq, item FROM $.downlink_queue WHERE dev_eui = ? AND seq > ? LIMIT ?";
         let items = "SELECT body FROM $.downlink_queue WHERE dev_eui = ? AND seq > ? LIMIT ?";
         let delete = "DELETE FROM $.downlink_queue WHERE dev_eui = ? AND seq = ? IF EXISTS";
+        let delete_head = "DELETE FROM $.downlink_queue WHERE dev_eui = ? AND seq = 0 IF last = ?";
         Ok(Self {
             head: db.prepare(How::Read, head).await?,
             head_serial: db.prepare(How::Serial, head).await?,
@@ -57,6 +59,7 @@ impl Queues {
             ids: db.prepare(How::Serial, ids).await?,
             items: db.prepare(How::Read, items).await?,
             delete: db.prepare(How::Cas, delete).await?,
+            delete_head: db.prepare(How::Cas, delete_head).await?,
             any: db.prepare(How::Serial, "SELECT seq FROM $.downlink_queue WHERE dev_eui = ? LIMIT 1").await?,
             first: db.conditional_batch(&[&first, &item]),
             next: db.conditional_batch(&[&next, &item]),
@@ -106,7 +109,8 @@ impl Queues {
                 None => {}
             }
             let seq = last + 1;
-            let low = ids.first().map_or(last, |(first, _)| first - 1);
+            // What is left behind the last number is of an owner whose deletion has broken off: it hides nothing.
+            let low = ids.first().map_or(last, |(first, _)| (first - 1).min(last));
             item.seq = seq.cast_unsigned();
             let row = (&device, seq, &item.id, encode(&item)?);
             let applied = match head {
@@ -156,14 +160,23 @@ impl Queues {
     }
 
     /// Some items in one batch each, on the condition that none was added meanwhile, with the note that nothing waits up to the
-    /// last of them.
+    /// last of them. Without a head nobody counts on them, and each goes by itself.
     pub async fn flush(&self, db: &Db, dev_eui: Eui64, upto: u64) -> Result<()> {
         let (device, upto) = (dev_eui.to_string(), i64::try_from(upto).unwrap_or(i64::MAX));
         for tries in 0..FLUSH_ROUNDS {
-            let Some((last, low)) = self.head(db, &device, &self.head_serial).await? else { return Ok(()) };
+            let head = self.head(db, &device, &self.head_serial).await?;
+            let (last, low) = head.unwrap_or_default();
             let ids: Vec<(i64, Option<String>)> = db.rows(&self.ids, (&device, low.max(HEAD), FLUSH_AT_ONCE)).await?;
             let gone: Vec<i64> = ids.into_iter().map(|(seq, _)| seq).take_while(|seq| *seq <= upto).collect();
             let Some(highest) = gone.last() else { return Ok(()) };
+            if head.is_none() {
+                for seq in gone {
+                    db.cas(&self.delete, (&device, seq)).await?;
+                }
+                continue;
+            }
+            // A head counts nothing that waits behind its last number as gone.
+            let highest = &last.min(*highest);
             let head = vec![BigInt(last), BigInt(*highest), Text(device.clone()), BigInt(last)];
             let rows: Vec<_> = gone.iter().map(|seq| vec![Text(device.clone()), BigInt(*seq)]).collect();
             match db.cas_partition((&self.same, head), &self.take, &rows).await {
@@ -180,9 +193,18 @@ impl Queues {
         Ok(!db.rows::<(i64,)>(&self.any, (dev_eui.to_string(),)).await?.is_empty())
     }
 
-    /// Everything of a device that is gone: also the number.
+    /// Everything of a device that is gone: also the number, unless another item came meanwhile, which goes first.
     pub async fn delete_device(&self, db: &Db, dev_eui: Eui64) -> Result<()> {
-        self.flush(db, dev_eui, u64::MAX).await?;
-        db.cas(&self.delete, (dev_eui.to_string(), HEAD)).await.map(drop)
+        let device = dev_eui.to_string();
+        for tries in 0..TRIES {
+            let head = self.head(db, &device, &self.head_serial).await?;
+            self.flush(db, dev_eui, u64::MAX).await?;
+            let Some((last, _)) = head else { return Ok(()) };
+            if db.cas(&self.delete_head, (&device, last)).await? {
+                return Ok(());
+            }
+            after_lost_race(tries).await;
+        }
+        Err(StoreError::Unavailable(format!("too many writers at the queue of {device}")))
     }
 }
