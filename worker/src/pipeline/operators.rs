@@ -15,6 +15,8 @@ use super::Pipeline;
 const LIMIT: Duration = Duration::from_secs(3);
 /// Devices of an integration that are looked at for an event that waits.
 const DEVICES: u32 = 16;
+/// How often what waits is dropped at one wish, at most.
+const DROPS: u32 = 100;
 
 impl Pipeline {
     /// Offers the event that has waited longest, whoever is about to send it: in the worst case it goes out twice, with the same
@@ -64,12 +66,23 @@ impl Pipeline {
         Ok(None)
     }
 
+    /// A store drops so much in one go, and more may be put meanwhile.
+    async fn drop_all(&self, integration: IntegrationId) -> Result<u64, StoreError> {
+        let none = PendingBounds { events: 0, bytes: 0, since: UnixMicros(0) };
+        let mut dropped = 0;
+        for _ in 0..DROPS {
+            match self.store.trim_pending(integration, &none).await?.events() {
+                0 => break,
+                some => dropped += some,
+            }
+        }
+        Ok(dropped)
+    }
+
     /// Gives up all that waits for an integration.
     pub async fn drop_waiting(&self, application: Uuid, by: &str) -> Reply {
-        let none = PendingBounds { events: 0, bytes: 0, since: UnixMicros(0) };
-        match self.store.trim_pending(IntegrationId(application), &none).await {
-            Ok(trimmed) => {
-                let dropped = trimmed.events();
+        match self.drop_all(IntegrationId(application)).await {
+            Ok(dropped) => {
                 self.metrics.pending_dropped("operator", dropped);
                 tracing::warn!(%application, dropped, by, "waiting events were dropped at an operator's wish");
                 let what = if dropped == 1 { "waiting event was" } else { "waiting events were" };

@@ -14,24 +14,6 @@ pub const MOST_COPIES: usize = 1_000;
 /// Devices that one read gives turns to at most.
 pub const MOST_TURNS: usize = 1_024;
 
-/// Of each key at most `each` values, in their order; the first of each key come before the second of any, at most
-/// [`MOST_TURNS`].
-pub(crate) fn in_turn<T, K: Ord>(values: impl IntoIterator<Item = T>, key: impl Fn(&T) -> K, each: u32) -> Vec<T> {
-    let mut places = std::collections::BTreeMap::<K, u32>::new();
-    let mut placed = Vec::new();
-    for value in values {
-        let place = places.entry(key(&value)).or_default();
-        if *place < each {
-            placed.push((*place, value));
-        }
-        *place += 1;
-    }
-    // Stable: within a place they keep their order.
-    placed.sort_by_key(|(place, _)| *place);
-    placed.truncate(MOST_TURNS);
-    placed.into_iter().map(|(_, value)| value).collect()
-}
-
 /// Of an integration's events, the oldest first with when they were put (0: unknown) and how large they are, how many are
 /// beyond the bounds. `total` is what waits in all, in events and bytes.
 pub(crate) fn beyond(
@@ -51,6 +33,25 @@ pub(crate) fn beyond(
         (events, bytes) = (events.saturating_sub(1), bytes.saturating_sub(size));
     }
     beyond
+}
+
+/// Of some rows those that can be read: one that cannot hides no other. An error if none can.
+pub(crate) fn readable<T>(rows: impl IntoIterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let (mut read, mut failed) = (Vec::new(), None);
+    for row in rows {
+        match row {
+            Ok(row) => read.push(row),
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) if read.is_empty() => Err(error),
+        Some(error) => {
+            tracing::warn!(%error, "a row is left out");
+            Ok(read)
+        }
+        None => Ok(read),
+    }
 }
 
 /// This machine's clock.

@@ -83,7 +83,7 @@ impl FrameStore for CqlStore {
     }
 
     async fn put_pending(&self, event: PendingEvent) -> Result<()> {
-        self.flow.through(self.pending.put(&self.db, &event)).await
+        self.pending.put(&self.db, &self.flow, &event).await
     }
     async fn has_pending(
         &self,

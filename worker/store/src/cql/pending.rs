@@ -1,26 +1,26 @@
 //! Events that an integration has not taken yet.
 
+mod looking;
 mod trim;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::collections::HashMap;
 
-use futures_util::{StreamExt, TryStreamExt, future, stream};
+use futures_util::future;
 use limpet_shared::{Eui64, UnixMicros};
 use parking_lot::Mutex;
 use scylla::statement::prepared::PreparedStatement;
-use uuid::Uuid;
+use tokio::time::Instant;
 
+use self::looking::{Followed, Looks};
 use super::{
     db::{Db, How},
+    gate::Gate,
     json::{decode, encode, parse},
     now,
     signs::Signs,
-    waiting::{Note, Of, Waiting},
+    waiting::{Count, Note, Of, Waiting},
 };
-use crate::{Backlog, IntegrationId, OpenError, PendingEvent, Result};
+use crate::{IntegrationId, OpenError, PendingEvent, Result};
 
 /// From here timestamps count down with the time of writing, so that the first writer of an event wins.
 const FIRST_WINS: i64 = 2_500_000_000_000_000;
@@ -29,20 +29,12 @@ const FIRST_WINS: i64 = 2_500_000_000_000_000;
 const DELETED_AT: i64 = 1_000_000_000_000_000;
 /// Events whose deletion needs a time of its own, as read last. More than that are read again first.
 const MOST_AHEAD: usize = 10_000;
-/// Devices whose oldest event is looked up at one moment, and in one call at most.
+/// Devices that are looked at at one moment.
 const AT_ONCE: usize = 16;
-const MOST_DEVICES: usize = 100_000;
-/// How often it is looked for what nobody signed: in the list, and in the table itself, for the list may lack what a writer
-/// wrote whose clock is behind, or that died between two writes.
-const LIST_EVERY: Duration = Duration::from_secs(10);
-const SEARCH_EVERY: Duration = Duration::from_secs(60);
-/// Where nobody asks for the backlog, which looks too.
-const LOOKED_AT_LEAST: Duration = Duration::from_secs(45);
-/// Who has not read signs for so long begins anew: notes end after an hour.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(1_200);
-/// How often a device's events are counted, and how many devices' in one go: between that, signs and deletions are.
-const COUNT_EVERY: Duration = Duration::from_secs(600);
-const COUNTED_AT_ONCE: usize = 2_000;
+/// Devices of the list that are read in one go.
+const LIST_PAGE: i32 = 1_000;
+/// Devices in one page of a search: deletions that nobody has purged yet are walked too, and a page with too many of them fails.
+const SEARCH_PAGE: i32 = 100;
 /// An event waits behind those of so many slots before it, if the session is that old. What lies further back has been sent, for
 /// events are sent in order; unless as many answers in a row had no event.
 const SLOTS_BACK: i64 = 64;
@@ -56,31 +48,26 @@ pub(super) struct Pending {
     events_from: PreparedStatement,
     keys: PreparedStatement,
     delete: PreparedStatement,
-    size: PreparedStatement,
+    sizes: PreparedStatement,
     list: PreparedStatement,
     unlist: PreparedStatement,
-    devices: PreparedStatement,
+    listed: PreparedStatement,
+    listed_of: PreparedStatement,
     search: PreparedStatement,
     signs: Signs,
     waiting: Mutex<Waiting>,
     followed: tokio::sync::Mutex<Followed>,
+    looks: tokio::sync::Mutex<Looks>,
+    /// Since when times of a steady clock are counted.
+    began: Instant,
     /// Events that an earlier version wrote, with timestamps that lie ahead: when each was written.
     ahead: Mutex<HashMap<Key, i64>>,
-}
-
-/// What was read of the signs, and when it was looked for what nobody signed (Unix, us).
-#[derive(Default)]
-struct Followed {
-    signed: HashMap<Uuid, i64>,
-    read_at: i64,
-    listed_at: i64,
-    searched_at: i64,
 }
 
 /// Integration, device, session start, slot, part, as stored.
 type Key = (String, String, i64, i64, i64);
 
-/// A device in the list: since when something waits, and when that was written.
+/// A device in the list: its integration, since when something waits, and when that was written.
 type Listed = (String, String, i64, i64);
 
 impl Pending {
@@ -97,6 +84,9 @@ impl Pending {
         let list =
             "INSERT INTO $.pending_device (one, integration, device, since) VALUES (0, ?, ?, ?) USING TIMESTAMP ?";
         let unlist = &format!("DELETE FROM $.pending_device USING TIMESTAMP ? WHERE one = 0 AND {of}");
+        let listed = "SELECT integration, device, since, WRITETIME(since) FROM $.pending_device WHERE one = 0";
+        let mut search = db.prepare(Scan, "SELECT DISTINCT integration, device FROM $.pending").await?;
+        search.set_page_size(SEARCH_PAGE);
         Ok(Self {
             put: db.prepare(Write, put).await?,
             slots: db
@@ -116,35 +106,32 @@ impl Pending {
                 )
                 .await?,
             delete: db.prepare(Write, delete).await?,
-            size: db
-                .prepare(Read, &format!("SELECT count(*), sum(bytes), min(written_at) FROM $.pending WHERE {of}"))
-                .await?,
+            sizes: db.prepare(Scan, &format!("SELECT written_at, bytes FROM $.pending WHERE {of}")).await?,
             list: db.prepare(Write, list).await?,
             unlist: db.prepare(Write, unlist).await?,
-            devices: db
-                .prepare(
-                    Scan,
-                    "SELECT integration, device, since, WRITETIME(since) FROM $.pending_device WHERE one = 0",
-                )
-                .await?,
-            search: db.prepare(Scan, "SELECT DISTINCT integration, device FROM $.pending").await?,
+            listed: db.prepare(Scan, &format!("{listed} AND (integration, device) > (?, ?) LIMIT ?")).await?,
+            listed_of: db.prepare(Scan, &format!("{listed} AND integration = ? AND device > ? LIMIT ?")).await?,
+            search,
             signs: Signs::prepare(db).await?,
             waiting: Mutex::default(),
             followed: tokio::sync::Mutex::default(),
+            looks: tokio::sync::Mutex::default(),
+            began: Instant::now(),
             ahead: Mutex::default(),
         })
     }
 
-    pub async fn put(&self, db: &Db, event: &PendingEvent) -> Result<()> {
+    /// Who waits for the turn to sign asks the database for nothing, so it takes no place in the gate.
+    pub async fn put(&self, db: &Db, gate: &Gate, event: &PendingEvent) -> Result<()> {
         let (integration, device, since, slot, part) = key_of(event);
         let (body, at) = (encode(&event.event)?, now());
         let bytes = body.len() as u64;
         let values = (&integration, &device, since, slot, part, at, bytes.cast_signed(), &body, FIRST_WINS - at);
         // The event first: one that nobody signed is found by a look, one that is not there by nothing.
-        db.write(&self.put, values).await?;
+        gate.through(db.write(&self.put, values)).await?;
         let note = Note { of: (event.integration, event.device), place: (since, slot, part), at, bytes };
         // Listed again in any case, so that whoever found the device empty just before does not take this out.
-        let list = db.write(&self.list, (integration, device, at, at));
+        let list = gate.through(db.write(&self.list, (integration, device, at, at)));
         future::try_join(list, self.signs.raise(db, &note)).await.map(drop)
     }
 
@@ -160,149 +147,6 @@ impl Pending {
         Ok(found.is_some())
     }
 
-    async fn listed(&self, db: &Db) -> Result<Vec<Listed>> {
-        let mut all = Vec::new();
-        let collect = |row: Listed| {
-            all.push(row);
-            Ok(all.len() < MOST_DEVICES)
-        };
-        db.scan(&self.devices, (), collect).await?;
-        Ok(all)
-    }
-
-    /// Devices with the integrations that something waits for.
-    pub async fn keys(&self, db: &Db) -> Result<Vec<(Eui64, IntegrationId)>> {
-        let mut keys = Vec::new();
-        let collect = |(integration, device): (String, String)| {
-            keys.push((parse(&device, "DevEUI")?, IntegrationId(parse(&integration, "integration")?)));
-            Ok(true)
-        };
-        db.scan(&self.search, (), collect).await?;
-        Ok(keys)
-    }
-
-    /// Learns what others have put since the last time; at the first time, and after a long while, what waits at all.
-    async fn follow(&self, db: &Db) -> Result<()> {
-        let mut followed = self.followed.lock().await;
-        let at = now();
-        let signed = self.signs.read(db).await?;
-        if (at - followed.read_at).unsigned_abs() >= FORGOTTEN_AFTER.as_micros() as u64 {
-            // What is signed from now on is read as notes; what was signed before is found.
-            let mut anew = Followed { signed, read_at: at, ..Followed::default() };
-            self.look(db, &mut anew).await?;
-            *followed = anew;
-            return Ok(());
-        }
-        for (writer, number) in &signed {
-            let after = followed.signed.get(writer).copied().unwrap_or_default();
-            if *number > after {
-                let (last, notes) = self.signs.notes(db, *writer, after).await?;
-                let mut waiting = self.waiting.lock();
-                notes.iter().for_each(|note| waiting.note(note));
-                followed.signed.insert(*writer, last);
-            }
-        }
-        followed.signed.retain(|writer, _| signed.contains_key(writer));
-        followed.read_at = at;
-        Ok(())
-    }
-
-    /// Looks for what nobody signed: a writer of an earlier version, or one that died between two writes. Through the list often;
-    /// through the table now and then, and then what neither has is forgotten.
-    async fn look(&self, db: &Db, due: &mut Followed) -> Result<()> {
-        let (at, every) = (now(), |time: Duration| time.as_micros() as i64);
-        if at - due.listed_at < every(LIST_EVERY) {
-            return Ok(());
-        }
-        let signs = self.waiting.lock().signs();
-        let mut listed = self.listed(db).await;
-        if let Ok(listed) = &mut listed {
-            listed.sort_by_key(|(.., since, _)| *since);
-            let mut waiting = self.waiting.lock();
-            for (integration, device, _, written) in listed.iter() {
-                waiting.listed(read_of(integration, device)?, *written);
-            }
-            due.listed_at = at;
-        }
-        if at - due.searched_at < every(SEARCH_EVERY) {
-            return listed.map(drop);
-        }
-        let mut there = BTreeSet::new();
-        let collect = |(integration, device): (String, String)| {
-            there.insert((integration, device));
-            Ok(there.len() < MOST_DEVICES)
-        };
-        let searched = db.scan(&self.search, (), collect).await;
-        for (integration, device) in &there {
-            self.waiting.lock().found(read_of(integration, device)?);
-        }
-        if searched.is_err() || there.len() >= MOST_DEVICES {
-            // One of the two is enough to begin with.
-            return if listed.is_ok() { Ok(()) } else { searched };
-        }
-        due.searched_at = at;
-        self.forget(db, &there, signs, listed.unwrap_or_default()).await
-    }
-
-    /// While others follow what is signed.
-    async fn look_around(&self, db: &Db) -> Result<()> {
-        let mut due = {
-            let followed = self.followed.lock().await;
-            Followed { signed: HashMap::new(), ..*followed }
-        };
-        let looked = self.look(db, &mut due).await;
-        let mut followed = self.followed.lock().await;
-        (followed.listed_at, followed.searched_at) = (due.listed_at, due.searched_at);
-        looked
-    }
-
-    /// What is not there, and was not signed since so many signs, waits no more.
-    async fn forget(&self, db: &Db, there: &BTreeSet<(String, String)>, signs: u64, listed: Vec<Listed>) -> Result<()> {
-        let is_there = |of: &Of| there.contains(&(of.0.0.to_string(), of.1.to_string()));
-        let gone: Vec<Of> = self.waiting.lock().devices().into_iter().filter(|of| !is_there(of)).collect();
-        for of in gone {
-            self.waiting.lock().not_found(of, signs);
-        }
-        let mut unlisted = Vec::new();
-        for (integration, device, _, written) in listed {
-            let of = read_of(&integration, &device)?;
-            if !is_there(&of) && !self.waiting.lock().has_turn(of) {
-                unlisted.push(async move { db.write(&self.unlist, (written, &integration, &device)).await });
-            }
-        }
-        stream::iter(unlisted).buffer_unordered(AT_ONCE).try_collect().await
-    }
-
-    /// Of more devices than are asked for, those that were listed first are looked at.
-    pub async fn devices(&self, db: &Db, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        let mut listed = self.listed(db).await?;
-        listed.sort_by_key(|(.., since, _)| *since);
-        listed.truncate((limit as usize).saturating_mul(2).max(64));
-        let looks = listed.into_iter().map(|(integration, device, ..)| async move {
-            let size: Option<Size> = db.row(&self.size, (&integration, &device)).await?;
-            let oldest = size.and_then(|(.., oldest)| oldest);
-            Ok::<_, crate::StoreError>(oldest.map(|at| (at, integration, device)))
-        });
-        let looked: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
-        let mut waiting: Vec<_> = looked.into_iter().flatten().collect();
-        waiting.sort();
-        waiting.truncate(limit as usize);
-        waiting.iter().map(|(_, integration, device)| read_of(integration, device)).collect()
-    }
-
-    /// As far as it was signed, or found by a look.
-    pub async fn turns(&self, db: &Db, each: u32, aside: &[IntegrationId]) -> Result<Vec<Of>> {
-        self.follow(db).await?;
-        // Whoever asks without sending, as operators do, has nobody else to look.
-        if now() - self.followed.lock().await.listed_at > LOOKED_AT_LEAST.as_micros() as i64 {
-            self.look_around(db).await?;
-        }
-        Ok(self.waiting.lock().turns(each, aside))
-    }
-
     /// For who sends: read on from where the last read began, so that what was sent meanwhile is not walked again.
     pub async fn next(&self, db: &Db, of: Of, limit: u32) -> Result<Vec<PendingEvent>> {
         let (from, signs) = self.waiting.lock().reading(of);
@@ -315,7 +159,10 @@ impl Pending {
             }
         };
         let first = found.first().map(|(since, slot, part, _, _, at)| ((*since, *slot, *part), *at));
-        self.waiting.lock().was_read(of, signs, first);
+        let emptied = self.waiting.lock().was_read(of, signs, first);
+        if let (None, Some(listed)) = (from, emptied) {
+            self.unlist(db, of, listed).await;
+        }
         self.read(of, found)
     }
 
@@ -365,46 +212,26 @@ impl Pending {
         deleted
     }
 
-    /// The integration's devices that are listed.
-    async fn of_integration(&self, db: &Db, integration: IntegrationId) -> Result<Vec<String>> {
-        let name = integration.0.to_string();
-        let listed = self.listed(db).await?.into_iter();
-        Ok(listed.filter(|(id, ..)| *id == name).map(|(_, device, ..)| device).collect())
-    }
-
-    pub async fn size(&self, db: &Db, integration: IntegrationId) -> Result<(u64, u64)> {
-        let name = integration.0.to_string();
-        let (mut count, mut bytes) = (0, 0);
-        for device in self.of_integration(db, integration).await? {
-            let sizes: Option<Size> = db.row(&self.size, (&name, device)).await?;
-            let (events, size, _) = sizes.unwrap_or_default();
-            count += events.cast_unsigned();
-            bytes += size.unwrap_or_default().cast_unsigned();
+    /// A device that nothing waits for, unless it was listed again since then. One that stays is found empty again.
+    async fn unlist(&self, db: &Db, of: Of, listed: i64) {
+        if listed > 0
+            && let Err(error) = db.write(&self.unlist, (listed, of.0.0.to_string(), of.1.to_string())).await
+        {
+            tracing::debug!(device = %of.1, %error, "a device without waiting events stays in the list");
         }
-        Ok((count, bytes))
     }
 
-    /// What waits. Looks for what nobody signed, too, and counts some of the devices anew.
-    pub async fn backlog(&self, db: &Db) -> Result<Vec<Backlog>> {
-        self.follow(db).await?;
-        self.look_around(db).await?;
-        let at = now();
-        let uncounted = self.waiting.lock().uncounted(at - COUNT_EVERY.as_micros() as i64, COUNTED_AT_ONCE);
-        let counts = uncounted.into_iter().map(|of| async move {
-            let size: Option<Size> = db.row(&self.size, (of.0.0.to_string(), of.1.to_string())).await?;
-            let (events, bytes, oldest) = size.unwrap_or_default();
-            let bytes = bytes.unwrap_or_default().cast_unsigned();
-            Ok::<_, crate::StoreError>((of, (events.cast_unsigned(), bytes, oldest.unwrap_or(at))))
-        });
-        let counts: Vec<_> = stream::iter(counts).buffer_unordered(AT_ONCE).try_collect().await?;
-        let mut waiting = self.waiting.lock();
-        counts.into_iter().for_each(|(of, count)| waiting.counted(of, at, count));
-        Ok(waiting.backlog())
+    /// What waits of one device.
+    async fn count(&self, db: &Db, integration: &str, device: &str) -> Result<Count> {
+        let mut count = Count::default();
+        let add = |(oldest, bytes): (i64, i64)| {
+            count.add(Count { events: 1, bytes: bytes.cast_unsigned(), oldest });
+            Ok(true)
+        };
+        db.scan(&self.sizes, (integration, device), add).await?;
+        Ok(count)
     }
 }
-
-/// Count, bytes and the oldest `written_at` of a device's events.
-type Size = (i64, Option<i64>, Option<i64>);
 
 /// Session start, slot, part, body, its stamp, written_at.
 type EventColumns = (i64, i64, i64, String, i64, i64);

@@ -17,6 +17,9 @@ const STEPS: [Step; 3] = [
     (3, "what waits is known", include_str!("schema/3.cql")),
 ];
 
+/// Tables that were made with a longer time for which what is deleted stays: it is walked by every look for what waits.
+const PURGED_SOONER: [(&str, u32); 2] = [("pending", 10_800), ("pending_device", 600)];
+
 /// The schema that this version writes. It also runs on the next one, so that a rolling upgrade can migrate first.
 pub(super) const VERSION: i32 = STEPS[STEPS.len() - 1].0;
 
@@ -89,6 +92,9 @@ async fn bring_up_to_date(db: &Db) -> Result<i32, OpenError> {
     let found = version(db).await?.map_or(0, |(version, _)| version);
     for step in STEPS.into_iter().filter(|(version, ..)| *version <= found) {
         alter(db, step).await?;
+    }
+    for (table, seconds) in PURGED_SOONER.into_iter().filter(|_| found > 0) {
+        db.define(&format!("ALTER TABLE $.{table} WITH gc_grace_seconds = {seconds}")).await?;
     }
     step_up(db, found).await?;
     warm_up(db).await;

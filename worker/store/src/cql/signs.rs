@@ -13,7 +13,7 @@ use super::{
     json::{decode, encode, parse},
     waiting::Note,
 };
-use crate::{IntegrationId, OpenError, Result};
+use crate::{IntegrationId, OpenError, Result, StoreError};
 
 /// Events noted in one row at most.
 const NOTED_AT_ONCE: usize = 200;
@@ -41,6 +41,8 @@ struct Unsigned {
     events: VecDeque<Noted>,
     /// How many there were ever.
     put: u64,
+    /// Up to which of them a note has failed last, and why.
+    failed: Option<(u64, StoreError)>,
 }
 
 impl Unsigned {
@@ -57,6 +59,20 @@ impl Unsigned {
     /// So many are noted, or were left out.
     fn done(&self) -> u64 {
         self.put - self.events.len() as u64
+    }
+
+    /// What became of one, by its number; `None` while nobody has tried.
+    fn outcome(&self, number: u64) -> Option<Result<()>> {
+        match &self.failed {
+            _ if number <= self.done() => Some(Ok(())),
+            Some((upto, error)) if number <= *upto => Some(Err(error.clone())),
+            _ => None,
+        }
+    }
+
+    /// For all that wait. They stay, and are noted with the next.
+    fn failed(&mut self, error: StoreError) {
+        self.failed = Some((self.put, error));
     }
 
     fn noted_to(&mut self, number: u64) {
@@ -82,7 +98,7 @@ impl Signs {
     }
 
     /// Tells of an event that was put. One writes for all that wait meanwhile, and one after the other: a number that is signed
-    /// means that all notes up to it are there.
+    /// means that all notes up to it are there. If that one fails all who wait do: each would wait as long for the same.
     pub async fn raise(&self, db: &Db, note: &Note) -> Result<()> {
         let (integration, device) = (note.of.0.0.to_string(), note.of.1.to_string());
         let (since, slot, part) = note.place;
@@ -91,18 +107,24 @@ impl Signs {
         loop {
             let (done, some) = {
                 let unsigned = self.unsigned.lock();
+                if let Some(outcome) = unsigned.outcome(mine) {
+                    return outcome;
+                }
                 let some: Vec<_> = unsigned.events.iter().take(NOTED_AT_ONCE).cloned().collect();
                 (unsigned.done(), some)
             };
-            if done >= mine {
-                return Ok(());
-            }
             // Also after a failure: what became of that row is not known.
             *number += 1;
-            db.write(&self.note, (self.writer, *number, encode(&some)?)).await?;
-            db.write(&self.sign, (self.writer, *number, *number)).await?;
-            self.unsigned.lock().noted_to(done + some.len() as u64);
+            match self.write(db, *number, &some).await {
+                Ok(()) => self.unsigned.lock().noted_to(done + some.len() as u64),
+                Err(error) => self.unsigned.lock().failed(error),
+            }
         }
+    }
+
+    async fn write(&self, db: &Db, number: i64, some: &[Noted]) -> Result<()> {
+        db.write(&self.note, (self.writer, number, encode(&some)?)).await?;
+        db.write(&self.sign, (self.writer, number, number)).await
     }
 
     /// Up to which number each writer has signed.
@@ -115,9 +137,9 @@ impl Signs {
     pub async fn notes(&self, db: &Db, writer: Uuid, after: i64) -> Result<(i64, Vec<Note>)> {
         let (mut last, mut notes) = (after, Vec::new());
         let collect = |(seq, events): (i64, String)| {
-            for noted in decode::<Vec<Noted>>(&events)? {
-                notes.push(read_note(noted)?);
-            }
+            // A note that cannot be read is one that nobody signed: a look finds the event.
+            let noted = decode::<Vec<Noted>>(&events).unwrap_or_default();
+            notes.extend(noted.into_iter().filter_map(|noted| read_note(noted).ok()));
             last = last.max(seq);
             Ok(true)
         };
@@ -130,4 +152,24 @@ fn read_note((integration, device, since, slot, part, at, bytes): Noted) -> Resu
     let integration = IntegrationId(parse(&integration, "integration")?);
     let device: Eui64 = parse(&device, "DevEUI")?;
     Ok(Note { of: (integration, device), place: (since, slot, part), at, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_the_note_fails_or_succeeds_for_all_who_wait() {
+        let event = |n| (String::new(), String::new(), 0, n, 0, 0, 0);
+        let mut unsigned = Unsigned::default();
+        let [one, two] = [1, 2].map(|n| unsigned.add(event(n)));
+        assert_eq!(unsigned.outcome(two), None);
+        let away = StoreError::Unavailable("away".into());
+        unsigned.failed(away.clone());
+        let late = unsigned.add(event(3));
+        assert_eq!([one, two, late].map(|n| unsigned.outcome(n)), [Some(Err(away.clone())), Some(Err(away)), None]);
+        assert_eq!(unsigned.events.len(), 3, "they are noted with the next");
+        unsigned.noted_to(late);
+        assert_eq!([one, two, late].map(|n| unsigned.outcome(n)), [Some(Ok(())), Some(Ok(())), Some(Ok(()))]);
+    }
 }

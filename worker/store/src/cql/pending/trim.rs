@@ -2,8 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{DELETED_AT, Db, Pending, read_of};
-use crate::{IntegrationId, PendingBounds, Result, Trimmed};
+use futures_util::{StreamExt, stream};
+use limpet_shared::Eui64;
+
+use super::{AT_ONCE, Count, DELETED_AT, Db, Pending, now, read_of};
+use crate::{
+    IntegrationId, PendingBounds, Result, Trimmed,
+    cql::waiting::{COUNT_ANEW, Note},
+};
 
 /// Events dropped by one call at most; the next one goes on.
 const MOST_TRIMMED: u64 = 100_000;
@@ -11,11 +17,27 @@ const MOST_TRIMMED: u64 = 100_000;
 type KeyColumns = (i64, i64, i64, i64, i64, i64);
 
 impl Pending {
+    /// All that the list has; what cannot be counted counts as nothing.
+    pub async fn size(&self, db: &Db, integration: IntegrationId) -> Result<(u64, u64)> {
+        let name = &integration.0.to_string();
+        let devices = self.of_integration(db, integration).await?;
+        let counts = devices.into_iter().map(|device| async move {
+            let count = self.count(db, name, &device).await;
+            count.inspect_err(|error| uncounted(&device, error)).unwrap_or_default()
+        });
+        let mut sum = Count::default();
+        let counts: Vec<_> = stream::iter(counts).buffer_unordered(AT_ONCE).collect().await;
+        counts.into_iter().for_each(|count| sum.add(count));
+        Ok((sum.events, sum.bytes))
+    }
+
+    /// A device that cannot be read is left as it is, and keeps no other from being held to the bounds.
     pub async fn trim(&self, db: &Db, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed> {
         let name = integration.0.to_string();
         let (mut old, (mut events, mut bytes)) = (Oldest::default(), (0_u64, 0_u64));
         let since = i64::try_from(bounds.since.0).unwrap_or(i64::MAX);
-        let devices = self.of_integration(db, integration).await?;
+        let mut devices = self.of_integration(db, integration).await?;
+        let mut unread = Vec::new();
         for device in &devices {
             let count = |row: KeyColumns| {
                 events += 1;
@@ -26,24 +48,35 @@ impl Pending {
                 }
                 Ok(true)
             };
-            db.scan(&self.keys, (&name, device), count).await?;
+            if let Err(error) = db.scan(&self.keys, (&name, device), count).await {
+                uncounted(device, &error);
+                unread.push(device.clone());
+            }
         }
+        devices.retain(|device| !unread.contains(device));
         let too_old = self.drop_all(db, &name, &old).await?;
         let (events, bytes) = (events - too_old, bytes - old.bytes);
         let surplus = (events.saturating_sub(bounds.events), bytes.saturating_sub(bounds.bytes));
-        if surplus == (0, 0) {
-            return Ok(Trimmed { too_old, overflow: 0 });
+        let mut trimmed = Trimmed { too_old, overflow: 0 };
+        if surplus != (0, 0) {
+            let mut oldest = Oldest::default();
+            for device in &devices {
+                let collect = |row: KeyColumns| {
+                    oldest.add(device, row);
+                    oldest.keep_within(surplus.0, surplus.1);
+                    Ok(true)
+                };
+                if let Err(error) = db.scan(&self.keys, (&name, device), collect).await {
+                    uncounted(device, &error);
+                }
+            }
+            trimmed.overflow = self.drop_all(db, &name, &oldest).await?;
         }
-        let mut oldest = Oldest::default();
-        for device in &devices {
-            let collect = |row: KeyColumns| {
-                oldest.add(device, row);
-                oldest.keep_within(surplus.0, surplus.1);
-                Ok(true)
-            };
-            db.scan(&self.keys, (&name, device), collect).await?;
+        if trimmed.events() > 0 {
+            let anew = Note { of: (integration, Eui64(0)), place: COUNT_ANEW, at: now(), bytes: 0 };
+            self.signs.raise(db, &anew).await?;
         }
-        Ok(Trimmed { too_old, overflow: self.drop_all(db, &name, &oldest).await? })
+        Ok(trimmed)
     }
 
     async fn drop_all(&self, db: &Db, integration: &str, oldest: &Oldest) -> Result<u64> {
@@ -84,4 +117,8 @@ impl Oldest {
             self.bytes -= size;
         }
     }
+}
+
+fn uncounted(device: &str, error: &crate::StoreError) {
+    tracing::debug!(device, %error, "what waits of a device cannot be counted now");
 }
