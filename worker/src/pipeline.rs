@@ -13,6 +13,7 @@ mod log_limit;
 mod operators;
 mod owners;
 mod pending;
+mod repeats;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -96,6 +97,7 @@ pub struct Pipeline {
     works: Works,
     lanes: Lanes,
     foreign: foreign::Foreign,
+    repeats: repeats::Repeats,
     owners: owners::Owners,
     accepted_joins: log_limit::LogLimit,
     refused_joins: log_limit::LogLimit,
@@ -132,6 +134,7 @@ impl Pipeline {
             works: Works::default(),
             lanes: Lanes::default(),
             foreign: foreign::Foreign::default(),
+            repeats: repeats::Repeats::default(),
             owners: owners::Owners::default(),
             accepted_joins: log_limit::LogLimit::default(),
             refused_joins: log_limit::LogLimit::default(),

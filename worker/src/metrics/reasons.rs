@@ -2,7 +2,7 @@
 //! each (docs/operations/scraping.md, which the tests below compare).
 
 /// Of `limpet_worker_dropped_total`.
-pub const DROPS: [&str; 50] = [
+pub const DROPS: [&str; 51] = [
     // Datagrams.
     "unknown_version",
     "unknown_type",
@@ -32,6 +32,7 @@ pub const DROPS: [&str; 50] = [
     "downlink_heard",
     "rejoin_unsupported",
     "proprietary",
+    "repeated",
     // Whose they are.
     "no_region",
     "ambiguous_region",

@@ -49,6 +49,13 @@ impl Pipeline {
         for packet in packets {
             receptions.extend(self.reception(balancer, frame, packet).await);
         }
+        receptions.retain(|(reception, _)| {
+            let takes = self.repeats.takes(reception);
+            if !takes {
+                self.dropped("repeated", frame.gateway);
+            }
+            takes
+        });
         receptions
     }
 

@@ -44,6 +44,12 @@ pub(super) const SETTLED_AFTER: Duration = AT_REST.saturating_add(CLOCK_SKEW);
 const AT_REST: Duration = Duration::from_millis(500);
 /// Such frames remembered; more are taken at once.
 const YOUNG: usize = 100_000;
+/// Keys set aside, which cannot be read: how many, how often and when each is tried again. If so many in a row cannot be read it
+/// is the store that is away.
+const ASIDE: usize = 1_000;
+const TRIES: u32 = 3;
+const AGAIN: Duration = Duration::from_secs(1);
+const AWAY: u32 = 16;
 /// Sessions remembered while sweeping.
 const REMEMBERED: usize = 50_000;
 /// How often receptions past their time are deleted.
@@ -51,6 +57,17 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 
 /// By what names their device.
 type Unresolved = BTreeMap<Vec<u8>, Vec<Transmission>>;
+
+/// One sweep.
+#[derive(Default)]
+struct Swept {
+    sessions: HashMap<DevAddr, Vec<SessionRow>>,
+    /// Keys looked at when they are older.
+    young: Vec<DedupKey>,
+    /// Keys that could not be read.
+    aside: Vec<DedupKey>,
+    failures_in_a_row: u32,
+}
 
 /// Asks for a sweep.
 #[derive(Clone, Debug, Default)]
@@ -115,8 +132,7 @@ impl Pipeline {
         settled_after: Duration,
         stop: &CancellationToken,
     ) -> Result<Option<u64>, StoreError> {
-        let (mut after, mut picked_up) = (None, 0);
-        let (mut sessions, mut young) = (HashMap::new(), Vec::new());
+        let (mut after, mut picked_up, mut swept) = (None, 0, Swept::default());
         while !stop.is_cancelled() {
             if !self.has_sweep_lease(LEASE_FOR).await? {
                 return Ok(None);
@@ -127,13 +143,7 @@ impl Pipeline {
                 let Some(last) = keys.last().copied() else { break };
                 after = Some(last);
                 for key in keys {
-                    let stored = Transmission::all(self.store.receptions(key).await?);
-                    let latest = stored.last().map(Transmission::latest).unwrap_or_default();
-                    if young.len() < YOUNG && self.now_at(0) < latest + settled_after {
-                        young.push(key);
-                    } else {
-                        found += self.collect(stored, &mut sessions, &mut unresolved).await?;
-                    }
+                    found += self.sweep_key(key, settled_after, &mut swept, &mut unresolved).await?;
                 }
                 self.has_sweep_lease(LEASE_FOR).await?;
             }
@@ -143,26 +153,89 @@ impl Pipeline {
                 break;
             }
         }
+        let young = std::mem::take(&mut swept.young);
         if !young.is_empty() && !stop.is_cancelled() {
+            // By then their workers are done with nearly all of them.
             tokio::time::sleep(settled_after).await;
-            picked_up += self.sweep_young(&young).await?;
+            picked_up += self.sweep_keys(&young, &mut swept).await?;
         }
+        picked_up += self.sweep_aside(&mut swept, stop).await?;
         self.has_sweep_lease(Duration::ZERO).await?;
         Ok(Some(picked_up))
     }
 
-    /// By now their workers are done with nearly all of them.
-    async fn sweep_young(&self, keys: &[DedupKey]) -> Result<u64, StoreError> {
-        let (mut sessions, mut unresolved, mut found) = (HashMap::new(), Unresolved::new(), 0);
+    async fn sweep_keys(&self, keys: &[DedupKey], swept: &mut Swept) -> Result<u64, StoreError> {
+        let (mut unresolved, mut found) = (Unresolved::new(), 0);
         for page in keys.chunks(PAGE as usize) {
             self.has_sweep_lease(LEASE_FOR).await?;
             for key in page {
-                let stored = Transmission::all(self.store.receptions(*key).await?);
-                found += self.collect(stored, &mut sessions, &mut unresolved).await?;
+                found += self.sweep_key(*key, Duration::ZERO, swept, &mut unresolved).await?;
             }
         }
         self.settle_all(unresolved).await;
         Ok(found)
+    }
+
+    /// Tries again what could not be read. What cannot be read by a store that is there is left.
+    async fn sweep_aside(&self, swept: &mut Swept, stop: &CancellationToken) -> Result<u64, StoreError> {
+        let mut found = 0;
+        for _ in 0..TRIES {
+            if swept.aside.is_empty() || stop.is_cancelled() {
+                return Ok(found);
+            }
+            tokio::time::sleep(AGAIN).await;
+            swept.failures_in_a_row = 0;
+            for some in std::mem::take(&mut swept.aside).chunks(AWAY as usize / 2) {
+                found += self.sweep_keys(some, swept).await?;
+                swept.failures_in_a_row = 0;
+            }
+        }
+        if !swept.aside.is_empty() {
+            self.store.ping().await?;
+            let keys = swept.aside.len();
+            tracing::warn!(keys, "some stored receptions cannot be read, and were left where they are");
+        }
+        Ok(found)
+    }
+
+    /// A key that cannot be read costs no other: it is counted, and set aside.
+    async fn sweep_key(
+        &self,
+        key: DedupKey,
+        settled_after: Duration,
+        swept: &mut Swept,
+        unresolved: &mut Unresolved,
+    ) -> Result<u64, StoreError> {
+        let looked = self.look_at_key(key, settled_after, swept, unresolved).await;
+        match &looked {
+            Ok(_) => swept.failures_in_a_row = 0,
+            Err(error) => {
+                self.metrics.store_error("sweep_key", error);
+                tracing::debug!(%error, "a stored reception is set aside");
+                swept.failures_in_a_row += u32::from(!matches!(error, StoreError::Corrupt(_)));
+                if swept.failures_in_a_row < AWAY {
+                    swept.aside.extend((swept.aside.len() < ASIDE).then_some(key));
+                    return Ok(0);
+                }
+            }
+        }
+        looked
+    }
+
+    async fn look_at_key(
+        &self,
+        key: DedupKey,
+        settled_after: Duration,
+        swept: &mut Swept,
+        unresolved: &mut Unresolved,
+    ) -> Result<u64, StoreError> {
+        let stored = Transmission::all(self.store.receptions(key).await?);
+        let latest = stored.last().map(Transmission::latest).unwrap_or_default();
+        if !settled_after.is_zero() && swept.young.len() < YOUNG && self.now_at(0) < latest + settled_after {
+            swept.young.push(key);
+            return Ok(0);
+        }
+        self.collect(stored, &mut swept.sessions, unresolved).await
     }
 
     async fn has_sweep_lease(&self, time: Duration) -> Result<bool, StoreError> {

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use limpet_worker_core::model::DedupKey;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -45,6 +46,8 @@ pub struct FaultStore {
     faults: Mutex<Faults>,
     random: Mutex<u64>,
     asked: Mutex<Asked>,
+    /// Receptions of this key are never read in time.
+    unreadable: Mutex<Option<DedupKey>>,
     crashed: watch::Sender<bool>,
 }
 
@@ -62,12 +65,18 @@ impl FaultStore {
     /// The same seed over the same order of operations gives the same faults.
     pub fn new(inner: Arc<dyn Store>, seed: u64, faults: Faults) -> Arc<Self> {
         let crashed = watch::Sender::new(false);
-        Arc::new(Self { inner, faults: Mutex::new(faults), random: Mutex::new(seed), asked: Mutex::default(), crashed })
+        let (asked, unreadable) = Default::default();
+        Arc::new(Self { inner, faults: Mutex::new(faults), random: Mutex::new(seed), asked, unreadable, crashed })
     }
 
     /// From now on these faults.
     pub fn set_faults(&self, faults: Faults) {
         *self.faults.lock() = faults;
+    }
+
+    /// From now on the receptions of this key are too many to be read in time.
+    pub fn make_unreadable(&self, key: DedupKey) {
+        *self.unreadable.lock() = Some(key);
     }
 
     /// What it was asked for so far.

@@ -104,3 +104,29 @@ async fn an_uplink_that_the_store_keeps_no_more_is_told_all_the_same() {
     assert_eq!(net.give(0, frame).await.unwrap(), DONE);
     assert_eq!(net.webhook.ups().len(), 1);
 }
+
+/// Each packet says that it was heard at another moment.
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_is_replayed_without_end_fills_no_store() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    let phy = uplink(0, false);
+    let packet = |tmst| {
+        let mut rxpk = Rxpk::new(CHANNEL, net.region.modulation(5).unwrap().into(), phy.clone());
+        (rxpk.tmst, rxpk.rssi, rxpk.lsnr) = (Some(tmst), Some(-80), Some(5.0));
+        rxpk
+    };
+    for round in 0..5 {
+        let packets: Vec<_> = (0..50).map(|n| packet(50 * round + n)).collect();
+        let datagram = gwmp::push_data(2, 1, Eui64(1), &gwmp::push_data_json(&packets, None)).into();
+        let frame = UplinkFrame { datagram, ..net.frame(1, CHANNEL, &phy, 0) };
+        assert_eq!(net.give(0, frame).await.unwrap(), DONE);
+    }
+    // A copy that another gateway heard.
+    assert_eq!(net.give(0, net.frame(2, CHANNEL, &phy, 7)).await.unwrap(), DONE);
+    let key = limpet_worker_core::ident::dedup_key(&phy);
+    let stored = net.store.receptions(key).await.unwrap();
+    assert!(stored.len() <= 2 * 64 + 1, "{}", stored.len());
+    assert!(stored.iter().any(|reception| reception.gateway == Eui64(2)));
+    assert_eq!(net.webhook.ups().len(), 1);
+}

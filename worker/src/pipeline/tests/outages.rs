@@ -96,3 +96,26 @@ async fn a_store_that_never_says_what_it_did_is_asked_now_and_then() {
     assert_eq!(given.await.unwrap(), DONE);
     assert_eq!(net.webhook.ups().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_keeps_the_sweep_from_nothing_else() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    let store = FaultStore::new(net.store.clone(), 1, Faults::default());
+    let mut keys = Vec::new();
+    for fcnt in 0..3 {
+        let frame = net.frame(1, CHANNEL, &uplink(fcnt, false), 1_000_000 * fcnt);
+        for (reception, _) in net.workers[0].parse(1, &frame).await {
+            keys.push(reception.key);
+            net.store.put_reception(reception).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    store.make_unreadable(keys[1]);
+    assert_eq!(sweep(&net.worker_over("w1", store.clone())).await, Some(2));
+    assert_eq!(net.webhook.ups().iter().map(|up| up.1).collect::<Vec<_>>(), [0, 2]);
+    // All of them: the store is away, and nothing is given up.
+    store.set_faults(AWAY);
+    let stop = tokio_util::sync::CancellationToken::new();
+    assert!(net.worker_over("w2", store).sweep(UnixMicros(0), sweep::SETTLED_AFTER, &stop).await.is_err());
+}

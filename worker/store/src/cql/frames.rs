@@ -16,7 +16,7 @@ impl FrameStore for CqlStore {
     }
     async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>> {
         let since = UnixMicros(self.expired.load(Ordering::Relaxed));
-        self.flow.through(self.receptions.of_key(&self.db, key, since)).await
+        self.receptions.of_key(&self.db, &self.flow, key, since).await
     }
     async fn reception_keys(&self, since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>> {
         let since = since.max(UnixMicros(self.expired.load(Ordering::Relaxed)));

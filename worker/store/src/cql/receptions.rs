@@ -6,18 +6,23 @@ use scylla::statement::prepared::PreparedStatement;
 
 use super::{
     db::{Db, How},
+    gate::Gate,
     json::{decode, encode},
     now,
 };
-use crate::{MOST_COPIES, OpenError, Result, StoreError};
+use crate::{MOST_COPIES, OpenError, Result, StoreError, words::readable};
 
-/// Receptions of one key that are read before only the latest are kept.
-const READ_AT_MOST: i32 = 20_000;
+/// Honest copies of a frame are fewer, and are read at once. Of more, their times are read first.
+const FEW: i32 = 128;
+/// Receptions that one statement names: ScyllaDB takes a hundred.
+const NAMED: usize = 100;
 
 /// Statements about receptions.
 pub(super) struct Receptions {
     put: PreparedStatement,
-    of_key: PreparedStatement,
+    few: PreparedStatement,
+    times: PreparedStatement,
+    named: PreparedStatement,
     keys: PreparedStatement,
     keys_after: PreparedStatement,
 }
@@ -27,9 +32,12 @@ impl Receptions {
         let put =
             "INSERT INTO $.reception (key, gateway, context, received_at, body, last_at) VALUES (?, ?, ?, ?, ?, ?)
                    USING TIMESTAMP ?";
+        let named = "SELECT body FROM $.reception WHERE key = ? AND (gateway, context) IN ?";
         Ok(Self {
             put: db.prepare(How::Write, put).await?,
-            of_key: db.prepare(How::Read, "SELECT received_at, body FROM $.reception WHERE key = ? LIMIT ?").await?,
+            few: db.prepare(How::Read, "SELECT received_at, body FROM $.reception WHERE key = ? LIMIT ?").await?,
+            times: db.prepare(How::Scan, "SELECT gateway, context, received_at FROM $.reception WHERE key = ?").await?,
+            named: db.prepare(How::Scan, named).await?,
             keys: db.prepare(How::Scan, "SELECT DISTINCT key, last_at FROM $.reception").await?,
             keys_after: db
                 .prepare(How::Scan, "SELECT DISTINCT key, last_at FROM $.reception WHERE token(key) > token(?)")
@@ -45,16 +53,42 @@ impl Receptions {
         db.write(&self.put, values).await
     }
 
-    /// Those received at or after `since`.
-    pub async fn of_key(&self, db: &Db, key: DedupKey, since: UnixMicros) -> Result<Vec<Reception>> {
-        let key = key.0.to_be_bytes();
-        let mut rows: Vec<(i64, String)> = db.rows(&self.of_key, (&key[..], READ_AT_MOST)).await?;
-        rows.retain(|(at, _)| at.cast_unsigned() >= since.0);
-        rows.sort_by_key(|(at, _)| *at);
-        let latest = rows.split_off(rows.len().saturating_sub(MOST_COPIES));
-        let mut found: Vec<Reception> = latest.iter().map(|(_, body)| decode(body)).collect::<Result<_>>()?;
+    /// Those received at or after `since`. A frame that is replayed without end is read with patience, and takes no place in the
+    /// gate meanwhile.
+    pub async fn of_key(&self, db: &Db, gate: &Gate, key: DedupKey, since: UnixMicros) -> Result<Vec<Reception>> {
+        let bytes = key.0.to_be_bytes();
+        let mut rows: Vec<(i64, String)> = gate.through(db.rows(&self.few, (&bytes[..], FEW))).await?;
+        let mut found = if rows.len() < FEW as usize {
+            rows.retain(|(at, _)| at.cast_unsigned() >= since.0);
+            readable(rows.iter().map(|(_, body)| decode(body)))?
+        } else {
+            self.latest(db, &bytes, since).await?
+        };
         found.sort_by_key(|r| (r.received_at, r.gateway, r.context));
         Ok(found)
+    }
+
+    /// Of very many the [`MOST_COPIES`] received last, whatever their gateways are called.
+    async fn latest(&self, db: &Db, key: &[u8], since: UnixMicros) -> Result<Vec<Reception>> {
+        let mut times: Vec<(i64, (String, i64))> = Vec::new();
+        let collect = |(gateway, context, at): (String, i64, i64)| {
+            if at.cast_unsigned() >= since.0 {
+                times.push((at, (gateway, context)));
+            }
+            // Memory stays bounded: what is not among the latest of these is not among the latest of all.
+            if times.len() >= 64 * MOST_COPIES {
+                keep_latest(&mut times);
+            }
+            Ok(true)
+        };
+        db.scan(&self.times, (key,), collect).await?;
+        keep_latest(&mut times);
+        let names: Vec<_> = times.into_iter().map(|(_, name)| name).collect();
+        let mut bodies: Vec<(String,)> = Vec::new();
+        for some in names.chunks(NAMED) {
+            bodies.extend(db.rows::<(String,)>(&self.named, (key, some)).await?);
+        }
+        readable(bodies.iter().map(|(body,)| decode(body)))
     }
 
     /// In the order of the ring of the database.
@@ -78,6 +112,11 @@ impl Receptions {
         }
         Ok(found)
     }
+}
+
+fn keep_latest(times: &mut Vec<(i64, (String, i64))>) {
+    times.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    times.truncate(MOST_COPIES);
 }
 
 /// Databases refuse timestamps that are days ahead, and one that is ahead at all hides what is written until then.

@@ -11,14 +11,15 @@ use uuid::Uuid;
 use super::FaultStore;
 use crate::{
     Backlog, Commit, Directory, FrameStore, Freshness, GatewayChanges, GatewayTags, IntegrationId, List, Membership,
-    Page, PendingBounds, PendingEvent, Result, Store, Totals, Trimmed,
+    Page, PendingBounds, PendingEvent, Result, Store, StoreError, Totals, Trimmed,
     moving::{DeviceRecords, Identified, Moving, PendingAfter, Record},
 };
 
 macro_rules! pass_on {
-    ($trait:ident { $($kind:ident $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)* }) => {
+    ($trait:ident { $($kind:ident $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)* } $($own:tt)*) => {
         #[async_trait]
         impl $trait for FaultStore {
+            $($own)*
             $(async fn $name(&self, $($arg: $ty),*) -> $ret {
                 self.$kind(self.inner.$name($($arg),*)).await
             })*
@@ -29,7 +30,6 @@ macro_rules! pass_on {
 pass_on! {
     FrameStore {
         write put_reception(reception: Reception) -> Result<()>;
-        read receptions(key: DedupKey) -> Result<Vec<Reception>>;
         read reception_keys(since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>>;
         write expire_receptions(before: UnixMicros) -> Result<u64>;
         read sessions_by_addr(addr: DevAddr, freshness: Freshness) -> Result<Vec<SessionRow>>;
@@ -63,6 +63,16 @@ pass_on! {
         write lease(name: &str, holder: &str, now: UnixMicros, until: UnixMicros) -> Result<bool>;
         write note_device(dev_eui: Eui64, seen: DeviceSeen) -> Result<()>;
         write note_gateway(eui: Eui64, seen: GatewaySeen) -> Result<()>;
+    }
+    async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>> {
+        self.read(async {
+            match *self.unreadable.lock() {
+                Some(unreadable) if unreadable == key => Err(StoreError::Unavailable("not read in time".into())),
+                _ => Ok(()),
+            }?;
+            self.inner.receptions(key).await
+        })
+        .await
     }
 }
 

@@ -5,7 +5,7 @@ use limpet_worker_core::model::{DedupKey, Reception};
 use rusqlite::Connection;
 
 use super::error::{all, decode, execute, int};
-use crate::{MOST_COPIES, Result, StoreError};
+use crate::{MOST_COPIES, Result, StoreError, words::readable};
 
 /// How many rows one write deletes at most: others wait for it.
 pub(super) const DELETED_AT_ONCE: u32 = 500;
@@ -25,7 +25,8 @@ pub(super) fn put(conn: &Connection, reception: &Reception, body: &str) -> Resul
 
 pub(super) fn of_key(conn: &Connection, key: DedupKey) -> Result<Vec<Reception>> {
     let sql = "SELECT body FROM reception WHERE key = ?1 ORDER BY received_at DESC LIMIT ?2";
-    let mut found: Vec<Reception> = all(conn, sql, (key.0.to_be_bytes(), MOST_COPIES as u32), |row| decode(row, 0))?;
+    let rows = all(conn, sql, (key.0.to_be_bytes(), MOST_COPIES as u32), |row| Ok(decode(row, 0)))?;
+    let mut found: Vec<Reception> = readable(rows)?;
     found.sort_by_key(|r| (r.received_at, r.gateway, r.context));
     Ok(found)
 }
