@@ -39,12 +39,18 @@ struct Lease {
     holder: String,
     /// Until then the store need not be asked.
     sure_until: Mutex<Instant>,
+    /// All turns ask when that is over, and one asks the store for all.
+    asking: tokio::sync::Mutex<()>,
     idle: AtomicBool,
 }
 
 impl Lease {
     /// By this process's own clock, which runs on while it is stopped.
     async fn is_held(&self, pipeline: &Pipeline) -> Result<bool, StoreError> {
+        if Instant::now() < *self.sure_until.lock() {
+            return Ok(true);
+        }
+        let _one = self.asking.lock().await;
         let asked = Instant::now();
         if asked < *self.sure_until.lock() {
             return Ok(true);
@@ -98,14 +104,17 @@ struct Rounds {
     /// When the backlog was looked at last, and the task that does it.
     looked: Option<Instant>,
     look: JoinSet<()>,
+    seen: Arc<Mutex<bounds::Seen>>,
 }
 
 impl Rounds {
     fn new(pipeline: Arc<Pipeline>, instance: u64, stop: CancellationToken) -> Self {
         let (now, holder) = (Instant::now(), format!("{}#{instance:016x}", pipeline.name));
-        let lease = Arc::new(Lease { holder, sure_until: Mutex::new(now), idle: AtomicBool::new(false) });
+        let (asking, idle) = Default::default();
+        let lease = Arc::new(Lease { holder, sure_until: Mutex::new(now), asking, idle });
         let sending = Sending::new(pipeline.clone(), lease.clone(), stop);
-        Self { pipeline, lease, sending, not_before: now, looked: None, look: JoinSet::new() }
+        let (looked, look, seen) = Default::default();
+        Self { pipeline, lease, sending, not_before: now, looked, look, seen }
     }
 
     async fn round(&mut self) -> Result<(), StoreError> {
@@ -122,6 +131,7 @@ impl Rounds {
             }
             if self.looked.take().is_some() {
                 pipeline.metrics.waiting(Vec::new());
+                *self.seen.lock() = bounds::Seen::default();
             }
             return Ok(());
         }
@@ -138,9 +148,9 @@ impl Rounds {
         while self.look.try_join_next().is_some() {}
         if self.look.is_empty() && self.looked.is_none_or(|looked| looked.elapsed() >= bounds::LOOK_EVERY) {
             self.looked = Some(Instant::now());
-            let pipeline = self.pipeline.clone();
+            let (pipeline, seen) = (self.pipeline.clone(), self.seen.clone());
             self.look.spawn(async move {
-                if let Err(error) = bounds::hold(&pipeline).await {
+                if let Err(error) = bounds::hold(&pipeline, &seen).await {
                     pipeline.metrics.store_error("pending_backlog", &error);
                     tracing::debug!(%error, "could not look at how much waits");
                 }
@@ -151,5 +161,48 @@ impl Rounds {
     async fn end(self) {
         self.sending.end().await;
         self.lease.give_back(&self.pipeline).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limpet_store::{
+        FrameStore, SqliteStore,
+        fault::{FaultStore, Faults},
+    };
+
+    use super::*;
+    use crate::pipeline::tests::Net;
+
+    #[tokio::test(start_paused = true)]
+    async fn many_turns_that_ask_at_a_time_ask_the_store_once() {
+        let net = Net::new("eu868", 0).await;
+        let delay = Duration::from_millis(20);
+        let store = FaultStore::new(net.store.clone(), 1, Faults { delay, ..Faults::default() });
+        let rounds = Rounds::new(net.worker_over("w0", store.clone()), 1, CancellationToken::new());
+        let ask = || async { rounds.lease.is_held(&rounds.pipeline).await };
+        for asked in 1..4 {
+            let held = futures_util::future::join_all((0..80).map(|_| ask())).await;
+            assert!(held.into_iter().all(|held| held == Ok(true)));
+            assert_eq!(store.asked().writes, asked);
+            tokio::time::sleep(LEASE_FOR).await;
+        }
+    }
+
+    /// The clock of who held it before was a day ahead.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_from_a_clock_that_was_ahead_ends_within_a_minute() {
+        let net = Net::new("eu868", 0).await;
+        let (store, now) = (SqliteStore::in_memory().unwrap(), net.worker("w").surroundings.now());
+        let day = Duration::from_secs(86_400);
+        assert!(store.lease(LEASE, "a", now + day, now + day + LEASE_FOR).await.unwrap());
+        let rounds = Rounds::new(net.worker_over("w0", store), 1, CancellationToken::new());
+        let mut waited = 0;
+        while !rounds.lease.is_held(&rounds.pipeline).await.unwrap() {
+            tokio::time::sleep(OTHERS_LOOK).await;
+            waited += OTHERS_LOOK.as_secs();
+            assert!(waited < 60, "nobody sends for a day");
+        }
+        assert!(waited > IDLE_LEASE_FOR.as_secs(), "whoever holds it would have renewed it");
     }
 }

@@ -115,8 +115,8 @@ impl Webhook {
 }
 
 /// A network of workers that share a store, an edge and a webhook.
-struct Net {
-    store: Arc<SqliteStore>,
+pub(super) struct Net {
+    pub(super) store: Arc<SqliteStore>,
     edge: Arc<BalancerLinks>,
     webhook: Arc<Webhook>,
     clock: Arc<Clock>,
@@ -128,7 +128,7 @@ struct Net {
 }
 
 impl Net {
-    async fn new(region: &str, workers: usize) -> Self {
+    pub(super) async fn new(region: &str, workers: usize) -> Self {
         let (store, region) = (SqliteStore::in_memory().unwrap(), Region::by_name(region).unwrap());
         provision(&store, region).await;
         let mut net = Self {
@@ -146,12 +146,12 @@ impl Net {
     }
 
     /// A worker by name: called again for a name, it is that worker restarted without memory.
-    fn worker(&self, name: &str) -> Arc<Pipeline> {
+    pub(super) fn worker(&self, name: &str) -> Arc<Pipeline> {
         self.worker_over(name, self.store.clone())
     }
 
     /// A worker with its own view of the store.
-    fn worker_over(&self, name: &str, store: Arc<dyn limpet_store::Store>) -> Arc<Pipeline> {
+    pub(super) fn worker_over(&self, name: &str, store: Arc<dyn limpet_store::Store>) -> Arc<Pipeline> {
         Pipeline::new(
             store,
             self.webhook.clone(),
