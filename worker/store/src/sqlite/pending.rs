@@ -55,10 +55,19 @@ fn read_integration(id: &str) -> Result<IntegrationId> {
 }
 
 pub(super) fn turns(conn: &Connection, each: u32, aside: &[IntegrationId]) -> Result<Vec<(IntegrationId, Eui64)>> {
-    let sql = "SELECT integration, device FROM (
-                   SELECT integration, device, first, row_number() OVER (PARTITION BY integration ORDER BY first) AS place
-                   FROM pending_device WHERE integration NOT IN (SELECT value FROM json_each(?1)))
-               WHERE place <= ?2 ORDER BY place, first LIMIT ?3";
+    // From integration to integration, and of each no more than are asked for: there may be very many devices.
+    let sql = "WITH RECURSIVE each_of (integration) AS (
+                   SELECT min(integration) FROM pending_device
+                   UNION ALL
+                   SELECT (SELECT min(integration) FROM pending_device WHERE integration > each_of.integration)
+                   FROM each_of WHERE each_of.integration IS NOT NULL)
+               SELECT integration, device FROM (
+                   SELECT d.integration, d.device, d.first,
+                          row_number() OVER (PARTITION BY d.integration ORDER BY d.first) AS place
+                   FROM each_of CROSS JOIN pending_device d ON d.integration = each_of.integration AND d.device IN (
+                       SELECT device FROM pending_device WHERE integration = each_of.integration ORDER BY first LIMIT ?2)
+                   WHERE each_of.integration NOT IN (SELECT value FROM json_each(?1)))
+               ORDER BY place, first LIMIT ?3";
     let aside: Vec<String> = aside.iter().map(|id| format!("\"{}\"", id.0)).collect();
     all(conn, sql, (format!("[{}]", aside.join(",")), each, crate::MOST_TURNS as u32), read_device)
 }

@@ -7,10 +7,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use crate::OpenError;
 
 /// Migrations only add. Each has the version that it leads to, a name for people, and its statements.
-const STEPS: [(i64, &str, &str); 3] = [
+const STEPS: [(i64, &str, &str); 4] = [
     (1, "first light", include_str!("schema/1.sql")),
     (2, "lists that are followed", include_str!("schema/2.sql")),
     (3, "what waits is known", include_str!("schema/3.sql")),
+    (4, "turns are found", include_str!("schema/4.sql")),
 ];
 
 /// The schema that this version writes. It also runs on the next one, so that a rolling upgrade can migrate first.
