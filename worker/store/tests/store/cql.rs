@@ -2,15 +2,19 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use limpet_bench::engine::{self, Engine};
+use limpet_shared::{Eui64, UnixMicros};
 use limpet_store::{
-    CqlStore, Migrated, OpenError, Store, conformance,
+    Backlog, CqlStore, IntegrationId, MOST_COPIES, Migrated, OpenError, PendingBounds, Store, conformance,
     fault::{FaultStore, Faults},
     migrate,
     moving::{self, Counters},
     open,
 };
+use limpet_worker_core::model::Reception;
 use scylla::client::{session::Session, session_builder::SessionBuilder};
+use uuid::Uuid;
 
 /// One engine for all of these tests: a node takes 10 s to start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -20,6 +24,9 @@ async fn cql_keeps_the_promises_of_the_trait() {
     conforms_behind_faults(&engine).await;
     lists_follow_what_another_server_writes(&engine).await;
     what_one_server_puts_another_sends(&engine).await;
+    many_devices_of_one_integration_silence_no_other(&engine).await;
+    a_flood_of_one_frame_hides_no_honest_copy(&engine).await;
+    what_a_broken_deletion_left_in_a_queue_hides_nothing(&engine).await;
     many_servers_make_the_tables_of_a_new_network_together(&engine).await;
     a_schema_of_another_version_is_refused_by_name(&engine).await;
     a_network_moves_in_and_out(&engine).await;
@@ -114,6 +121,90 @@ async fn what_one_server_puts_another_sends(engine: &Engine) {
         assert!(waits(store).await);
         assert_eq!(slots(store).await, [9]);
     }
+}
+
+/// More than are remembered of one, whose id comes first; and who begins to send has the list alone.
+async fn many_devices_of_one_integration_silence_no_other(engine: &Engine) {
+    const MANY: usize = 2_300;
+    let (url, new) = (engine.store("many"), conformance::Samples::new());
+    let (one, two) = (open(&url).await.unwrap(), open(&url).await.unwrap());
+    let (first, second) = (IntegrationId(Uuid::from_u128(1)), IntegrationId(Uuid::from_u128(2)));
+    let events = (0..MANY).map(|_| new.pending(first, new.eui(), 1)).chain([new.pending(second, new.eui(), 1)]);
+    let puts = events.map(|event| one.put_pending(event));
+    stream::iter(puts).buffer_unordered(32).try_collect::<Vec<_>>().await.unwrap();
+    let of_first = |backlog: Vec<Backlog>| backlog.iter().find(|of| of.integration == first).map(|of| of.events);
+    // As many calls as the sender makes in some minutes: it counts some at a time.
+    let mut counted = None;
+    for _ in 0..10 {
+        counted = of_first(two.pending_backlog().await.unwrap());
+    }
+    assert_eq!(counted, Some(MANY as u64), "counted by the list");
+    assert_eq!(two.pending_size(second).await.unwrap().0, 1);
+    let turns = two.pending_turns(1, Vec::new()).await.unwrap();
+    assert!(turns.iter().any(|(of, _)| *of == second), "{turns:?}");
+    let mut sent = 0;
+    for round in 0.. {
+        assert!(round < 60, "{sent} of {MANY} were sent");
+        let turns = two.pending_turns(512, vec![second]).await.unwrap();
+        let send = turns.into_iter().map(|(of, device)| {
+            let two = &two;
+            async move {
+                let events = two.next_pending(of, device, 9).await.unwrap();
+                for event in &events {
+                    two.delete_pending(event).await.unwrap();
+                }
+                events.len()
+            }
+        });
+        sent += stream::iter(send).buffer_unordered(32).fold(0, async |sum, some| sum + some).await;
+        if sent == MANY {
+            break;
+        }
+    }
+    // Two callers drop what waits; both are told of all that they dropped.
+    let all = PendingBounds { events: 0, bytes: 0, since: UnixMicros(0) };
+    assert_eq!(one.trim_pending(first, &all).await.unwrap().events(), 0);
+    assert_eq!(one.trim_pending(second, &all).await.unwrap().events(), 1);
+    assert_eq!(two.pending_backlog().await.unwrap(), [], "who sends counts anew");
+    assert_eq!(two.pending_keys().await.unwrap(), []);
+}
+
+async fn a_flood_of_one_frame_hides_no_honest_copy(engine: &Engine) {
+    const MANY: u64 = 20_200;
+    let store = open(&engine.store("many")).await.unwrap();
+    let new = conformance::Samples::new();
+    let honest = Reception { gateway: Eui64(u64::MAX), ..new.reception(new.dedup_key()) };
+    let replayed = |n| Reception {
+        gateway: Eui64(n % 4),
+        context: n,
+        received_at: UnixMicros(honest.received_at.0 - 1_000_000_000 + n),
+        ..honest.clone()
+    };
+    let puts = (0..MANY).map(|n| store.put_reception(replayed(n)));
+    stream::iter(puts).buffer_unordered(128).try_collect::<Vec<_>>().await.unwrap();
+    store.put_reception(honest.clone()).await.unwrap();
+    let read = store.receptions(honest.key).await.unwrap();
+    assert_eq!(read.len(), MOST_COPIES);
+    assert_eq!(read.last(), Some(&honest));
+    assert_eq!(read[0], replayed(MANY - MOST_COPIES as u64 + 1), "those received last");
+}
+
+/// An item that came between its last two steps, and has no head.
+async fn what_a_broken_deletion_left_in_a_queue_hides_nothing(engine: &Engine) {
+    let (url, new) = (engine.store("many"), conformance::Samples::new());
+    let (store, session) = (open(&url).await.unwrap(), session(&url).await);
+    let (device, other) = (new.eui(), new.eui());
+    let body = serde_json::to_string(&new.item(device)).unwrap();
+    let left = "INSERT INTO many.downlink_queue (dev_eui, seq, item, body) VALUES (?, 7, 'left', ?) IF NOT EXISTS";
+    for eui in [device, other] {
+        session.query_unpaged(left, (eui.to_string(), &body)).await.unwrap();
+    }
+    let item = store.enqueue(new.item(device)).await.unwrap();
+    assert!(store.queue(device, 0, 9).await.unwrap().contains(&item));
+    store.flush_queue(other, u64::MAX).await.unwrap();
+    let rows = "SELECT seq FROM many.downlink_queue WHERE dev_eui = ?";
+    let rows = session.query_unpaged(rows, (other.to_string(),)).await.unwrap().into_rows_result().unwrap();
+    assert_eq!(rows.rows_num(), 0);
 }
 
 async fn many_servers_make_the_tables_of_a_new_network_together(engine: &Engine) {
