@@ -7,13 +7,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # One version for everyone, so that a new release cannot turn a check red.
 CARGO_DENY := 0.20.2
 
-.PHONY: help build dist test test-cql-tls test-tools lint deny fuzz-short fuzz ci bench cql-engine clean
+.PHONY: help build dist test simulate test-cql-tls test-tools lint deny fuzz-short fuzz ci bench cql-engine clean
 
 help:
 	@echo 'make build        the binary, target/release/limpet'
 	@echo 'make dist         the binary to install, target/dist/limpet: takes twice as long, and costs less to run'
 	@echo 'make test         every test; as root on Debian it first installs what they need'
 	@echo 'make test-cql-tls TLS to the database, which ordinary builds are without: needs cmake'
+	@echo 'make simulate     the simulation with other seeds: SEEDS=0..1000'
 	@echo 'make lint         format, clippy, documentation, licences'
 	@echo 'make fuzz-short   20 s of fuzzing per target, if there is a nightly compiler'
 	@echo 'make ci           test, lint and fuzz-short: what must pass before a change lands; with LIMPET_FULL=1 also test-cql-tls'
@@ -36,6 +37,11 @@ test: test-tools
 # A target folder of its own: the feature would rebuild half of the other each time. Needs cmake.
 test-cql-tls: test-tools
 	@$(STEP) 'TLS to a CQL engine' $(CARGO) test --target-dir $(TARGET)/tls --package limpet-store --features cql-tls --locked --test store -- tls
+
+# Optimised, with the assertions of debug builds; a seed that breaks a promise is printed with what happened.
+SEEDS ?= 0..1000
+simulate:
+	@SEEDS=$(SEEDS) $(STEP) 'simulate $(SEEDS)' env CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true $(CARGO) test --release --locked --target-dir $(TARGET)/simulate --package limpet-simulation --test seeds -- no_promise --nocapture
 
 lint:
 	@$(STEP) 'format' $(CARGO) fmt --all --check

@@ -11,7 +11,11 @@ use std::{
 };
 
 use limpet_balancer_core::{Action, Balancer, Event, Stats, WorkerId};
-use limpet_link::{LinkServer, SendError, machine::Usage};
+use limpet_link::{
+    LinkServer, SendError,
+    host::{self, Rule},
+    machine::Usage,
+};
 use limpet_shared::{
     admin::{Reply, Request},
     link::{Ack, Cluster, Hello, to_balancer, to_worker},
@@ -204,7 +208,10 @@ impl Driver {
                 self.parts.core.on_worker_connected(now, id, address, hello);
             }
             Input::Control { id, message } => self.control(id, *message),
-            Input::Acks { id, acks } => {
+            Input::Acks { id, mut acks } => {
+                if !host::keeps(Rule::RetainUntilDone) {
+                    acks.iter_mut().for_each(|ack| ack.done.clone_from(&ack.stored));
+                }
                 acks.iter().for_each(|ack| self.parts.core.on_ack(now, id, ack));
             }
             Input::Closed { id, why } => {
@@ -231,6 +238,7 @@ impl Driver {
                     }
                 }
                 // A send fails when the link has just ended; that it did will be told to the core.
+                Action::SendFrame { frame, .. } if frame.attempt > 0 && !host::keeps(Rule::Redeliver) => {}
                 Action::SendFrame { worker, frame } => {
                     let _ = self.workers.get(&worker).map(|linked| linked.outbox.outgoing.frames.send(frame));
                 }

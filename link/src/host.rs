@@ -21,8 +21,32 @@ pub trait Host: fmt::Debug {
     fn fill(&self, bytes: &mut [u8]) -> io::Result<()>;
     /// Processor time that the process has used.
     fn cpu_time(&self) -> Duration;
+    /// The rule that this host's servers break, so that a simulation shows that its absence is noticed.
+    fn broken(&self) -> Option<Rule>;
     /// A bound UDP socket.
     fn udp(&self, address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>>;
+}
+
+/// Rules that the promises stand on, each in one place of the code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A worker says *done* only when the event is out, or a verdict was reached.
+    DoneWhenOut,
+    /// A balancer retains a frame until it is done.
+    RetainUntilDone,
+    /// What a worker did not finish goes to another.
+    Redeliver,
+    /// An event that its integration does not take waits in the store.
+    KeepWaiting,
+    /// An event has the same id whenever it is told.
+    StableId,
+    /// Each downlink has a frame counter of its own.
+    CountDown,
+}
+
+/// Whether the rule is kept: always, but by some servers of a simulation, in builds with debug assertions.
+pub fn keeps(rule: Rule) -> bool {
+    !cfg!(debug_assertions) || SIMULATED.with_borrow(|host| host.as_ref().and_then(|host| host.broken()) != Some(rule))
 }
 
 thread_local! {

@@ -195,6 +195,7 @@ pub async fn start_worker(
         identity_folder: place.folder,
         balancers: place.balancers,
         store,
+        deliver: Arc::new(limpet_integration::Sender::new().map_err(failed)?),
         http,
         // Their names were checked with the rest of the configuration.
         regions: processing.regions.iter().filter_map(|name| Region::by_name(name)).collect(),

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use limpet_api::Api;
 use limpet_console::JoinLine;
 use limpet_http::Proxies;
+use limpet_integration::Deliver;
 use limpet_link::Identity;
 use limpet_shared::region::Region;
 use limpet_store::Store;
@@ -19,6 +20,8 @@ pub struct WorkerConfig {
     /// Link addresses of the balancers (`host:port`); each gets a link.
     pub balancers: Vec<String>,
     pub store: Arc<dyn Store>,
+    /// Who hands events to integrations.
+    pub deliver: Arc<dyn Deliver>,
     /// API, console, metrics and health; `None` for the second and further workers of one process.
     pub http: Option<SocketAddr>,
     /// Regions that the operator named; the network's, if this is not the first worker, must be the same. Empty: the network's.

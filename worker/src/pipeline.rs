@@ -27,6 +27,7 @@ pub use sweep::Sweep;
 use std::{sync::Arc, time::Duration};
 
 use limpet_integration::Deliver;
+use limpet_link::host::{self, Rule};
 use limpet_shared::{
     UnixMicros,
     link::UplinkFrame,
@@ -183,6 +184,9 @@ impl Pipeline {
             .map(|reception| self.until_stored("put_reception", move || self.store.put_reception(reception.clone())));
         futures_util::future::join_all(puts).await;
         report(Stage::Stored);
+        if !host::keeps(Rule::DoneWhenOut) {
+            report(Stage::Done);
+        }
         let works: Vec<_> =
             receptions.iter().zip(places).map(|(reception, place)| self.follow(reception, place)).collect();
         for done in works {

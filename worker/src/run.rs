@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use limpet_api::{Api, ApiState};
-use limpet_integration::Sender;
 use limpet_shared::{
     UnixMicros,
     admin::{Role, Server},
@@ -64,8 +63,6 @@ pub enum WorkerError {
     Link(#[from] LinkError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    #[error("the HTTP client for integrations: {0}")]
-    Integration(#[from] limpet_integration::DeliveryError),
     #[error("first start: {0}")]
     Bootstrap(String),
     #[error(transparent)]
@@ -158,7 +155,7 @@ async fn wire(
     links.revoke(&store.revoked_servers().await?);
     let pipeline = Pipeline::new(
         store.clone(),
-        Arc::new(Sender::new()?),
+        config.deliver.clone(),
         links.clone(),
         Arc::new(Machine),
         Regions::new(regions.clone(), config.accept_unknown_gateways),

@@ -1,5 +1,8 @@
 //! Acting on a slot: its downlink, its events, the mark (step 6).
 
+use std::borrow::Cow;
+
+use limpet_link::host::{self, Rule};
 use limpet_shared::{
     Eui64,
     gwmp::Txpk,
@@ -91,7 +94,7 @@ impl Pipeline {
             };
             for (part, event) in session.slot.events.iter().enumerate() {
                 behind = behind || self.deliver(http, event).await.is_err();
-                if behind {
+                if behind && host::keeps(Rule::KeepWaiting) {
                     let pending = waiting(session, integration, part, event);
                     self.until_stored("put_pending", || self.store.put_pending(pending.clone())).await;
                     self.metrics.pending();
@@ -105,6 +108,11 @@ impl Pipeline {
     }
 
     async fn deliver(&self, http: &HttpIntegration, event: &Event) -> Result<(), ()> {
+        let mut event = Cow::Borrowed(event);
+        if !host::keeps(Rule::StableId) {
+            event.to_mut().id = uuid::Uuid::new_v4();
+        }
+        let event = &*event;
         match self.deliver.deliver(http, event, EMIT_LIMIT).await {
             Ok(()) => {
                 self.metrics.delivered(&event.kind);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use limpet_link::host::{self, Rule};
 use limpet_shared::{DevAddr, UnixMicros, lorawan::DataFrame};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
@@ -168,7 +169,10 @@ impl Pipeline {
         let home = self.regions.by_name(&row.session.region).filter(|home| home.band() == region.band());
         let (home, ways, queue) = (home.unwrap_or(region), &ways, &queue);
         let uplink = Uplink { row, context, region, home, frame, fcnt, receptions, ways, queue, worker, now };
-        let next = uplink::accept(&uplink, how);
+        let mut next = uplink::accept(&uplink, how);
+        if !host::keeps(Rule::CountDown) {
+            next.next_fcnt_down = row.session.next_fcnt_down;
+        }
         place.act(&next.key, next.slot.number);
         let committed = self.store.commit_session(&next).await;
         // What follows may take an integration's time, which the device's next uplink need not wait for.
