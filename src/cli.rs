@@ -2,6 +2,7 @@
 //! [`crate::config`], so that all mistakes are reported at once.
 
 mod people;
+mod rotate;
 mod secrets;
 
 use std::path::PathBuf;
@@ -23,11 +24,6 @@ owner may read it (mode 0600): keep it as you would keep those.
 An export that was interrupted is gone on with when it is run again, unless servers have been at work since.
 Left out are receptions (kept for an hour), leases, what servers say of themselves, and logs of frames.
 To move, stop all servers first. With servers at work it is a backup: each device is as it was when it was read.";
-
-const TOKEN_KEY_HELP: &str = "\
-New tokens have the new key from then on, and all balancers know it within seconds: those that are away learn it when they are
-back. Tokens that were made before stay good until --finish, after which they let nobody in. A balancer that was removed is not
-told of the new key, but it has the cluster's CA key: if that got out, found the cluster anew.";
 
 const IMPORT_HELP: &str = "\
 The whole file is checked before anything is written. The store must be empty; an import that was interrupted is gone on
@@ -304,12 +300,15 @@ pub enum CtlCommand {
         uses: u32,
     },
     /// Change the key that signs join tokens, beside a balancer and while the cluster runs
-    #[command(after_help = TOKEN_KEY_HELP)]
+    #[command(after_help = rotate::TOKEN_KEY_HELP)]
     RotateTokenKey {
         /// Give up the old key
         #[arg(long)]
         finish: bool,
     },
+    /// Change the cluster's CA, beside a balancer and while the cluster runs
+    #[command(after_help = rotate::CA_HELP)]
+    RotateCa(rotate::RotateCaArgs),
     /// List the servers of the cluster
     Servers,
     /// Take a server out of the cluster: it drains and ends, and its certificate counts no more

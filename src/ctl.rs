@@ -176,6 +176,7 @@ fn request(command: CtlCommand) -> Result<Request, CtlError> {
             Request::JoinToken { role, expires_in_secs: expires, uses }
         }
         CtlCommand::RotateTokenKey { finish } => Request::TokenKey { finish },
+        CtlCommand::RotateCa(args) => args.request().map_err(CtlError::Secret)?,
         CtlCommand::Servers => Request::Servers,
         CtlCommand::Remove { name, sure } => meant(Request::remove(name), sure),
         CtlCommand::Ring { eui } => Request::Ring { eui },

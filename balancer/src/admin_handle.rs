@@ -26,6 +26,15 @@ impl AdminHandle {
         {
             return first;
         }
+        let request = match request {
+            Request::RotateCa { finish, sure, join, .. } => {
+                let Reply::Servers { servers } = self.pass_on(Request::Servers).await else {
+                    return unavailable("the servers of the cluster are not known now");
+                };
+                Request::RotateCa { finish, sure, join, servers }
+            }
+            request => request,
+        };
         self.pass_on(request).await
     }
 

@@ -34,6 +34,7 @@ use crate::{
     worker_links::Outbox,
 };
 
+mod ca;
 mod operators;
 
 /// Inputs and datagrams waited for at once; of datagrams no more are taken before timers have their turn.
@@ -46,6 +47,8 @@ pub enum Input {
         id: WorkerId,
         address: SocketAddr,
         hello: Hello,
+        /// Of the certificate that it has shown.
+        issuer: Vec<u8>,
         outbox: Outbox,
     },
     Control {
@@ -102,6 +105,10 @@ struct Linked {
     /// The key of its certificate.
     key: String,
     outbox: Outbox,
+    /// Since which change of the CA its certificate counts.
+    certified: u64,
+    /// What it was told of the CA.
+    told: Option<ca::Told>,
 }
 
 /// The task's state.
@@ -203,8 +210,11 @@ impl Driver {
     fn input(&mut self, input: Input) {
         let now = self.parts.clock.now();
         match input {
-            Input::Hello { id, address, hello, outbox } => {
-                self.workers.insert(id, Linked { name: hello.name.clone(), key: hello.key.clone(), outbox });
+            Input::Hello { id, address, hello, issuer, outbox } => {
+                let trust = self.parts.server.authority().trust();
+                let certified = if trust.is_present(&issuer) { trust.since } else { 0 };
+                let (name, key) = (hello.name.clone(), hello.key.clone());
+                self.workers.insert(id, Linked { name, key, outbox, certified, told: None });
                 self.parts.core.on_worker_connected(now, id, address, hello);
             }
             Input::Control { id, message } => self.control(id, *message),

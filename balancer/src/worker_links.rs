@@ -48,8 +48,8 @@ async fn serve(id: WorkerId, incoming: Incoming, inputs: mpsc::Sender<Input>) {
     let (outgoing, mut queues) = outgoing();
     let (close, closing) = oneshot::channel();
     let outbox = Outbox { outgoing, close };
-    let (address, hello) = (incoming.address, incoming.hello.clone());
-    if inputs.send(Input::Hello { id, address, hello, outbox }).await.is_err() {
+    let (address, hello, issuer) = (incoming.address, incoming.hello.clone(), incoming.issuer().to_vec());
+    if inputs.send(Input::Hello { id, address, hello, issuer, outbox }).await.is_err() {
         return incoming.refuse(stopping()).await;
     }
     let welcome = match queues.first().await {

@@ -1,9 +1,11 @@
 //! The cluster's own certificate authority. The first balancer makes it in `DATA/cluster/`: `ca.pem`, `ca.key` and
 //! `token.key`. Whoever holds these files is the cluster: they belong into its backup, and nowhere else.
 
+mod change;
+
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -22,7 +24,10 @@ use crate::{
     name::{self, NameError},
     time,
     token::{Fingerprint, NewToken, Token, TokenError, role_name, rotation::TokenKeys},
+    trust::Trust,
 };
+
+pub use change::{CHANGE_LASTS, CaChange};
 
 /// How long a server's certificate is valid; it is renewed when a third of that is left.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 86_400);
@@ -47,6 +52,11 @@ pub enum AuthorityError {
     Name(#[from] NameError),
     #[error("cannot make a certificate: {0}")]
     Certificate(String),
+    #[error(
+        "the change of the CA is that of another cluster, or of one that this server was away from: give it an empty \
+         --data, and --join with a new token"
+    )]
+    OtherCa,
     #[error("the system gives no random numbers: {0}")]
     Random(String),
     #[error(transparent)]
@@ -64,14 +74,49 @@ pub struct ClusterKeys {
 
 /// The cluster's CA and token key.
 pub struct Authority {
-    keys: ClusterKeys,
-    issuer: Issuer<'static, KeyPair>,
     /// `DATA/cluster`.
     folder: PathBuf,
+    ca: RwLock<Arc<Ca>>,
     tokens: RwLock<TokenKeys>,
     /// Who changes them holds this: readers do not wait for the disk.
     changing: Mutex<()>,
+    /// The same for the CA, and before the other.
+    changing_ca: Mutex<()>,
+}
+
+/// The CA of one moment.
+struct Ca {
+    key_pem: String,
+    issuer: Issuer<'static, KeyPair>,
     fingerprint: Fingerprint,
+    trust: Trust,
+}
+
+impl Ca {
+    fn new(key_pem: &str, trust: Trust) -> Result<Self, AuthorityError> {
+        let key = KeyPair::from_pem(key_pem).map_err(|e| damaged("ca.key", e.to_string()))?;
+        let der = CertificateDer::from_pem_slice(trust.ca.as_bytes()).map_err(|e| damaged("ca.pem", e.to_string()))?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|e| damaged("ca.pem", e.to_string()))?;
+        if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
+            return Err(damaged("ca.key", "it belongs to another ca.pem".into()));
+        }
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| damaged("ca.pem", e.to_string()))?;
+        Ok(Self { key_pem: key_pem.to_owned(), fingerprint: Fingerprint::of(&der), issuer, trust })
+    }
+
+    fn write(&self, folder: &Path) -> Result<(), AuthorityError> {
+        files::write(&folder.join("ca.key"), self.key_pem.as_bytes())?;
+        Ok(files::write(&folder.join("ca.pem"), self.trust.ca.as_bytes())?)
+    }
+}
+
+fn damaged(file: &'static str, e: String) -> AuthorityError {
+    AuthorityError::Damaged { file, problem: format!("damaged ({e})") }
+}
+
+fn token_key(text: &str) -> Result<[u8; 32], AuthorityError> {
+    let key = BASE64.decode(text.trim()).map_err(|e| damaged("token.key", e.to_string()))?;
+    key.try_into().map_err(|_| damaged("token.key", "it must be 32 bytes".into()))
 }
 
 impl Authority {
@@ -93,51 +138,66 @@ impl Authority {
         let missing = |file| AuthorityError::Damaged { file, problem: "missing".into() };
         let ca_key_pem = files::read(&cluster.join("ca.key"))?.ok_or_else(|| missing("ca.key"))?;
         let token_key = files::read(&cluster.join("token.key"))?.ok_or_else(|| missing("token.key"))?;
-        let mut authority = Self::new(ClusterKeys { ca_pem, ca_key_pem, token_key }, cluster)?;
+        let mut tokens = TokenKeys::first(self::token_key(&token_key)?);
         if let Some(text) = files::read(&cluster.join(TOKEN_KEYS))? {
-            let damaged = |e: serde_json::Error| AuthorityError::Damaged { file: TOKEN_KEYS, problem: e.to_string() };
-            authority.tokens = RwLock::new(serde_json::from_str(&text).map_err(damaged)?);
+            tokens = serde_json::from_str(&text).map_err(|e| damaged(TOKEN_KEYS, e.to_string()))?;
         }
+        let authority = match files::read(&cluster.join(change::CA_CHANGE))? {
+            None => {
+                let trust = Trust { since: tokens.ca_since(), ..Trust::first(&ca_pem) };
+                Self::new(Ca::new(&ca_key_pem, trust)?, tokens, cluster)
+            }
+            // The process may have ended while it was written down.
+            Some(text) => {
+                let change = serde_json::from_str(&text).map_err(|e| damaged(change::CA_CHANGE, e.to_string()))?;
+                Self::amid(change, tokens, cluster)?
+            }
+        };
         Ok(Some(authority))
+    }
+
+    /// With a change of the CA that is written down and not finished, or whose end is.
+    fn amid(change: CaChange, tokens: TokenKeys, cluster: &Path) -> Result<Self, AuthorityError> {
+        let kept = if tokens.ca_since() == change.trust.since { tokens } else { change.tokens.clone() };
+        let authority = Self::new(change.ca()?, kept.clone(), cluster);
+        authority.set_token_keys(kept)?;
+        authority.ca().write(cluster)?;
+        authority.follow_token_keys()?;
+        Ok(authority)
     }
 
     /// Writes the keys of a cluster (its own, or those that a balancer's token was traded for) and uses them.
     pub fn install(cluster: &Path, keys: ClusterKeys) -> Result<Self, AuthorityError> {
-        let authority = Self::new(keys, cluster)?;
+        let ca = Ca::new(&keys.ca_key_pem, Trust::first(&keys.ca_pem))?;
+        let tokens = TokenKeys::first(token_key(&keys.token_key)?);
         files::private_dir(cluster)?;
-        files::remove(&cluster.join(TOKEN_KEYS))?;
-        files::write(&cluster.join("token.key"), authority.keys.token_key.as_bytes())?;
-        files::write(&cluster.join("ca.key"), authority.keys.ca_key_pem.as_bytes())?;
-        files::write(&cluster.join("ca.pem"), authority.keys.ca_pem.as_bytes())?;
-        Ok(authority)
+        for left in [TOKEN_KEYS, change::CA_CHANGE, change::CA_BEFORE] {
+            files::remove(&cluster.join(left))?;
+        }
+        files::write(&cluster.join("token.key"), keys.token_key.as_bytes())?;
+        ca.write(cluster)?;
+        Ok(Self::new(ca, tokens, cluster))
     }
 
-    fn new(keys: ClusterKeys, folder: &Path) -> Result<Self, AuthorityError> {
-        let damaged = |file, e: String| AuthorityError::Damaged { file, problem: format!("damaged ({e})") };
-        let key = KeyPair::from_pem(&keys.ca_key_pem).map_err(|e| damaged("ca.key", e.to_string()))?;
-        let der =
-            CertificateDer::from_pem_slice(keys.ca_pem.as_bytes()).map_err(|e| damaged("ca.pem", e.to_string()))?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|e| damaged("ca.pem", e.to_string()))?;
-        if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
-            return Err(damaged("ca.key", "it belongs to another ca.pem".into()));
-        }
-        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| damaged("ca.pem", e.to_string()))?;
-        let token_key = BASE64.decode(keys.token_key.trim()).map_err(|e| damaged("token.key", e.to_string()))?;
-        let token_key: [u8; 32] =
-            token_key.try_into().map_err(|_| damaged("token.key", "it must be 32 bytes".into()))?;
-        let tokens = RwLock::new(TokenKeys::first(token_key));
-        let (fingerprint, changing) = (Fingerprint::of(&der), Mutex::new(()));
-        Ok(Self { fingerprint, folder: folder.to_owned(), tokens, changing, issuer, keys })
+    fn new(ca: Ca, tokens: TokenKeys, folder: &Path) -> Self {
+        let (ca, tokens) = (RwLock::new(Arc::new(ca)), RwLock::new(tokens));
+        Self { folder: folder.to_owned(), ca, tokens, changing: Mutex::default(), changing_ca: Mutex::default() }
+    }
+
+    fn ca(&self) -> Arc<Ca> {
+        self.ca.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The CA certificate, PEM.
-    pub fn ca_pem(&self) -> &str {
-        &self.keys.ca_pem
+    pub fn ca_pem(&self) -> String {
+        self.ca().trust.ca.clone()
     }
 
     /// What a joining balancer gets.
     pub fn keys(&self) -> ClusterKeys {
-        ClusterKeys { token_key: BASE64.encode(self.token_keys().key()), ..self.keys.clone() }
+        let ca = self.ca();
+        let token_key = BASE64.encode(self.token_keys().key());
+        ClusterKeys { ca_pem: ca.trust.ca.clone(), ca_key_pem: ca.key_pem.clone(), token_key }
     }
 
     fn token_keys(&self) -> TokenKeys {
@@ -165,13 +225,17 @@ impl Authority {
 
     /// What other balancers have to know of changed token keys, for workers to pass on; empty if they never were.
     pub fn sealed_token_keys(&self) -> String {
-        self.token_keys().sealed(self.keys.ca_key_pem.as_bytes()).unwrap_or_default()
+        self.token_keys().sealed(self.ca().key_pem.as_bytes()).unwrap_or_default()
     }
 
     /// Takes in what another balancer has sealed. True if it is news.
     pub fn learn_token_keys(&self, sealed: &str) -> Result<bool, AuthorityError> {
-        let Some(told) = TokenKeys::open(sealed, self.keys.ca_key_pem.as_bytes()) else { return Ok(false) };
-        self.change_token_keys(|keys| told.replace(keys).then_some(told))
+        let Some(told) = TokenKeys::open(sealed, self.ca().key_pem.as_bytes()) else { return Ok(false) };
+        let news = self.change_token_keys(|keys| told.replace(keys).then_some(told))?;
+        if news {
+            self.follow_token_keys()?;
+        }
+        Ok(news)
     }
 
     /// They count once they are on disk, and then at once.
@@ -189,9 +253,13 @@ impl Authority {
         Ok(true)
     }
 
+    fn set_token_keys(&self, next: TokenKeys) -> Result<(), AuthorityError> {
+        self.change_token_keys(|_| Some(next)).map(drop)
+    }
+
     /// The fingerprint of the CA.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
+        self.ca().fingerprint
     }
 
     /// Issues a certificate (PEM) for the public key of a PKCS#10 request (DER). Nothing else of the request is used.
@@ -231,29 +299,53 @@ impl Authority {
         };
         params.use_authority_key_identifier_extension = true;
         validity(&mut params, CERTIFICATE_LIFE);
-        Ok(params.signed_by(key, &self.issuer).map_err(failed)?.pem())
+        Ok(params.signed_by(key, &self.ca().issuer).map_err(failed)?.pem())
     }
 
     /// The identity of a server that holds the authority itself: the one in `folder` if it is still good, else a new
-    /// one (with the same key if there is one), which is saved there.
+    /// one (with the same key if there is one), which is saved there. One of the CA before is good until that is given up.
     pub fn identity(&self, folder: &Path, name: &str, role: Role) -> Result<Identity, AuthorityError> {
         name::check(name)?;
-        let old = Identity::load(folder)?.filter(|old| old.ca_fingerprint() == self.fingerprint);
+        let trust = self.trust();
+        let old = match Identity::load(folder)? {
+            Some(old) if self.has_had(old.ca_fingerprint())? => Some(old),
+            _ => None,
+        };
         if let Some(old) = &old
             && (old.name(), old.role()) == (name, role)
             && !old.is_due(time::now())
+            && trust.called(old.issuer()).is_some()
         {
-            return Ok(old.clone());
+            if old.trust() == &trust {
+                return Ok(old.clone());
+            }
+            let told = old.trusting(trust)?;
+            told.save(folder)?;
+            return Ok(told);
         }
         let failed = |e: rcgen::Error| AuthorityError::Certificate(e.to_string());
         let key = match old {
             Some(old) => KeyPair::from_pem(old.key_pem()).map_err(failed)?,
             None => KeyPair::generate().map_err(failed)?,
         };
-        let certificate = self.certify(&key, name, role)?;
-        let identity = Identity::from_pem(&certificate, &key.serialize_pem(), self.ca_pem())?;
+        let identity = self.certified(&key, name, role)?;
         identity.save(folder)?;
         Ok(identity)
+    }
+
+    fn certified(&self, key: &KeyPair, name: &str, role: Role) -> Result<Identity, AuthorityError> {
+        let trust = self.trust();
+        let certificate = self.certify(key, name, role)?;
+        Ok(Identity::from_pem(&certificate, &key.serialize_pem(), &trust.ca)?.trusting(trust)?)
+    }
+
+    /// The same server to those who know the present CA only, and no other yet: who joins while the CA is being changed.
+    pub(crate) fn to_newcomers(&self, identity: &Identity) -> Result<Identity, AuthorityError> {
+        if self.trust().is_present(identity.issuer()) {
+            return Ok(identity.clone());
+        }
+        let key = KeyPair::from_pem(identity.key_pem()).map_err(|e| AuthorityError::Certificate(e.to_string()))?;
+        self.certified(&key, identity.name(), identity.role())
     }
 
     /// Makes a join token.
@@ -266,7 +358,7 @@ impl Authority {
     ) -> Result<Token, TokenError> {
         let mut id = [0; 8];
         host::fill(&mut id).map_err(|_| TokenError::Refused("needs random numbers, and the system gives none"))?;
-        let new = NewToken { role, created_at: time::now(), expires_at, uses, addresses, ca: self.fingerprint };
+        let new = NewToken { role, created_at: time::now(), expires_at, uses, addresses, ca: self.fingerprint() };
         self.token_keys().sign(u64::from_be_bytes(id), new)
     }
 

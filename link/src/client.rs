@@ -61,6 +61,10 @@ pub enum DialError {
         /// When the cluster's network began (Unix, s).
         began: u64,
     },
+    #[error(
+        "{address} is {name}, whose certificate is of a CA that the cluster gives up, and which was not known when it was changed"
+    )]
+    FormerCa { address: String, name: String },
     /// The balancer's certificate counts no more.
     #[error("{address} is {name}, which was removed from this cluster: its certificate is revoked")]
     Revoked { address: String, name: String },
@@ -119,6 +123,10 @@ pub async fn dial_unless(
         let (connection, endpoint) = connect(address, config, identity.reset_key()).await?;
         let peer = PeerName::shown(&connection)
             .ok_or_else(|| DialError::Protocol(address.to_owned(), "its certificate names no server".into()))?;
+        if !identity.trust().counts(&peer) {
+            connection.close(CODE_REFUSED, b"its certificate is of a CA that was given up");
+            return Err(DialError::FormerCa { address: address.to_owned(), name: peer.name });
+        }
         if is_revoked(&peer) {
             connection.close(CODE_REFUSED, PEER_REVOKED.as_bytes());
             return Err(DialError::Revoked { address: address.to_owned(), name: peer.name });

@@ -73,9 +73,13 @@ fn tls_cause(error: &ConnectionError) -> Option<Ended> {
     let is = |alert| code == TransportErrorCode::crypto(alert);
     let failed = |why: &str| Some(Ended::Failed(why.to_owned()));
     match ours {
-        Some(_) if is(48) || is(42) => failed("the peer is no balancer of this cluster"),
+        Some(_) if is(48) || is(42) => failed(
+            "the peer is no balancer of this cluster, or the cluster's CA was changed while this server was away (then it needs a new --join TOKEN)",
+        ),
         Some(reason) if is(45) => Some(Ended::Failed(not_valid_now(reason))),
-        None if is(48) || is(42) => failed("the peer does not accept our certificate: it is of another cluster"),
+        None if is(48) || is(42) => failed(
+            "the peer does not accept our certificate: it is of another cluster, or its CA was changed while this server was away (then it needs a new --join TOKEN)",
+        ),
         None if is(45) => Some(Ended::OurCertificateTime),
         _ => None,
     }

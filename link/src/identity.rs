@@ -19,7 +19,11 @@ use crate::{
     files::{self, FileError},
     name,
     token::Fingerprint,
+    trust::Trust,
 };
+
+/// Whose certificates count, once the CA was changed.
+const TRUST: &str = "trust.json";
 
 /// Why an identity cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,7 @@ struct Inner {
     certificate: CertificateDer<'static>,
     ca: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
+    trust: Trust,
 }
 
 impl fmt::Debug for Identity {
@@ -74,9 +79,16 @@ pub struct PeerName {
     pub role: Role,
     /// SHA-256 of the public key, hex. A renewed certificate has the same, one that was joined for anew has another.
     pub key: String,
+    /// The name of the CA that has signed it, DER.
+    pub issuer: Vec<u8>,
 }
 
 impl PeerName {
+    /// Whether both are the same server's, whoever has signed them.
+    fn is_as(&self, other: &Self) -> bool {
+        (&self.name, self.role, &self.key) == (&other.name, other.role, &other.key)
+    }
+
     /// Reads name and role from a certificate; its signature is the verifier's business.
     pub fn of(certificate: &[u8]) -> Option<Self> {
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
@@ -101,7 +113,8 @@ impl PeerName {
             "balancer" => Role::Balancer,
             _ => return None,
         };
-        Some(Self { name, role, key: key_id(certificate.public_key().raw) })
+        let issuer = certificate.issuer().as_raw().to_vec();
+        Some(Self { name, role, key: key_id(certificate.public_key().raw), issuer })
     }
 }
 
@@ -121,6 +134,7 @@ impl Identity {
         let unix = |seconds: i64| UnixMicros(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000));
         let valid_from = unix(parsed.validity().not_before.timestamp());
         let expires_at = unix(parsed.validity().not_after.timestamp());
+        let trust = Trust::first(ca_pem);
         let [certificate_pem, key_pem, ca_pem] = [certificate_pem, key_pem, ca_pem].map(str::to_owned);
         Ok(Self(Arc::new(Inner {
             peer,
@@ -132,6 +146,7 @@ impl Identity {
             certificate,
             ca,
             key,
+            trust,
         })))
     }
 
@@ -141,7 +156,22 @@ impl Identity {
         let Some(certificate) = files::read(&folder.join("cert.pem"))? else { return Ok(None) };
         let key = files::read(&folder.join("key.pem"))?.ok_or_else(|| damaged("key", "is missing"))?;
         let ca = files::read(&folder.join("ca.pem"))?.ok_or_else(|| damaged("CA certificate", "is missing"))?;
-        Self::from_pem(&certificate, &key, &ca).map(Some)
+        let identity = Self::from_pem(&certificate, &key, &ca)?;
+        let Some(text) = files::read(&folder.join(TRUST))? else { return Ok(Some(identity)) };
+        identity.trusting(serde_json::from_str(&text).map_err(|e| damaged("CAs", e))?).map(Some)
+    }
+
+    /// The same, for which these CAs count.
+    pub fn trusting(&self, trust: Trust) -> Result<Self, IdentityError> {
+        if !trust.is_whole() {
+            return Err(damaged("CAs", "cannot be read"));
+        }
+        let Inner { certificate_pem, key_pem, ca_pem, .. } = &*self.0;
+        let Self(mut inner) = Self::from_pem(certificate_pem, key_pem, ca_pem)?;
+        if let Some(inner) = Arc::get_mut(&mut inner) {
+            inner.trust = trust;
+        }
+        Ok(Self(inner))
     }
 
     /// Writes the identity into a folder.
@@ -154,6 +184,12 @@ impl Identity {
         }
         files::write(&folder.join("key.pem"), self.0.key_pem.as_bytes())?;
         files::write(&folder.join("ca.pem"), self.0.ca_pem.as_bytes())?;
+        if self.0.trust.since == 0 {
+            files::remove(&folder.join(TRUST))?;
+        } else {
+            let text = serde_json::to_vec(&self.0.trust).map_err(|e| damaged("CAs", e))?;
+            files::write(&folder.join(TRUST), &text)?;
+        }
         files::write(&certificate, self.0.certificate_pem.as_bytes())?;
         Ok(())
     }
@@ -198,18 +234,39 @@ impl Identity {
 
     /// This identity with its renewed certificate.
     pub fn renewed(&self, certificate_pem: &str) -> Result<Self, IdentityError> {
-        let new = Self::from_pem(certificate_pem, &self.0.key_pem, &self.0.ca_pem)?;
-        if new.0.peer != self.0.peer {
+        let trust = &self.0.trust;
+        let new = Self::from_pem(certificate_pem, &self.0.key_pem, &trust.ca)?;
+        if !new.0.peer.is_as(&self.0.peer) {
             return Err(damaged("certificate", format!("is for {}", new.name())));
         }
-        Ok(new)
+        let present = trust.is_present(new.issuer());
+        let Some(ca) = trust.called(new.issuer()).filter(|_| present || !self.is_of_present_ca()) else {
+            return Err(damaged("certificate", "is of another CA than the cluster's"));
+        };
+        Self::from_pem(certificate_pem, &self.0.key_pem, ca)?.trusting(trust.clone())
+    }
+
+    /// Whose certificates count for it.
+    pub fn trust(&self) -> &Trust {
+        &self.0.trust
+    }
+    /// The name of the CA that has signed its certificate, DER.
+    pub fn issuer(&self) -> &[u8] {
+        &self.0.peer.issuer
+    }
+    /// Fingerprints of the CA that has signed its certificate, and of the one before while that counts too (else empty).
+    pub fn clusters(&self) -> (String, String) {
+        let own = self.ca_fingerprint().to_string();
+        let before = if self.is_of_present_ca() { self.trust().clusters().get(1).cloned() } else { None };
+        (own, before.unwrap_or_default())
+    }
+    /// Its certificate is not of a CA that is being given up.
+    pub fn is_of_present_ca(&self) -> bool {
+        self.0.trust.is_present(self.issuer())
     }
 
     pub(crate) fn key_pem(&self) -> &str {
         &self.0.key_pem
-    }
-    pub(crate) fn ca(&self) -> &CertificateDer<'static> {
-        &self.0.ca
     }
     /// The certificate with its CA, as TLS sends it: a joining server knows only the CA's fingerprint.
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
@@ -241,6 +298,3 @@ pub(crate) fn request(key: &KeyPair) -> Result<Vec<u8>, IdentityError> {
     let csr = params.serialize_request(key).map_err(|e| damaged("key", e))?;
     Ok(csr.der().to_vec())
 }
-
-/// How often a server looks whether its certificate is due.
-pub const RENEWAL_CHECK: Duration = Duration::from_secs(6 * 3600);

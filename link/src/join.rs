@@ -8,7 +8,7 @@ use prost::Message;
 use rcgen::KeyPair;
 
 use crate::{
-    authority::{Authority, AuthorityError, ClusterKeys},
+    authority::{Authority, AuthorityError, CaChange, ClusterKeys},
     client::{self, DialError},
     connection::{CODE_DONE, Ended},
     endpoint,
@@ -42,6 +42,9 @@ pub(crate) struct JoinRequest {
     /// Any other name would do as well: two such servers that join at once must not get the same one.
     #[prost(bool, tag = "4")]
     pub any_name: bool,
+    /// Of a balancer that is one already: it wants to have the CA to which the cluster is changing.
+    #[prost(bool, tag = "6")]
+    pub adopts: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -65,6 +68,12 @@ pub(crate) struct JoinReply {
     /// The balancer's clock (Unix, us).
     #[prost(uint64, tag = "7")]
     pub now: u64,
+    /// While the CA is being changed, [`Trust`] as JSON.
+    #[prost(string, tag = "8")]
+    pub trust: String,
+    /// The same for a balancer, with all keys: [`CaChange`] as JSON.
+    #[prost(string, tag = "9")]
+    pub change: String,
 }
 
 /// Why a server could not join.
@@ -117,6 +126,8 @@ pub struct Joined {
     pub address: String,
     /// For a balancer only.
     pub keys: Option<ClusterKeys>,
+    /// For a balancer, while the CA is being changed.
+    pub change: Option<CaChange>,
 }
 
 /// Trades a token for a certificate for `name`, at the first of the token's addresses that answers.
@@ -133,11 +144,34 @@ async fn trade(
 ) -> Result<Joined, JoinError> {
     name::check(name)?;
     let csr = identity::request(key)?;
-    let request = JoinRequest { token: token.as_str().to_owned(), name: name.to_owned(), csr, any_name, link };
+    let token_text = token.as_str().to_owned();
+    let request = JoinRequest { token: token_text, name: name.to_owned(), csr, any_name, link, adopts: false };
+    let (address, reply) = ask_any(token, &request).await?;
+    accept(token, name, address, reply, key)
+}
+
+/// What a balancer gets to adopt the CA that the cluster is changing to.
+pub(crate) async fn fetch_change(token: &Token, identity: &Identity) -> Result<CaChange, JoinError> {
+    if token.role != Role::Balancer {
+        return Err(TokenError::WrongRole { token: token.role, wanted: Role::Balancer }.into());
+    }
+    let (name, csr) = (identity.name().to_owned(), identity.csr()?);
+    let token_text = token.as_str().to_owned();
+    let request = JoinRequest { token: token_text, name, csr, adopts: true, ..JoinRequest::default() };
+    let (address, reply) = ask_any(token, &request).await?;
+    if !reply.refused.is_empty() {
+        return Err(JoinError::Refused { address: address.to_owned(), reason: reply.refused });
+    }
+    serde_json::from_str(&reply.change)
+        .map_err(|_| JoinError::Protocol(address.to_owned(), "the CA is not being changed there".into()))
+}
+
+/// The answer of the first address that gives one.
+async fn ask_any<'a>(token: &'a Token, request: &JoinRequest) -> Result<(&'a str, JoinReply), JoinError> {
     let mut last = None;
     for address in &token.addresses {
-        match ask(address, token, &request).await {
-            Ok(reply) => return accept(token, name, address, reply, key),
+        match ask(address, token, request).await {
+            Ok(reply) => return Ok((address.as_str(), reply)),
             Err(JoinError::Dial(error)) => {
                 tracing::warn!(%error, "cannot join there");
                 last = Some(error);
@@ -181,7 +215,12 @@ fn accept(token: &Token, name: &str, address: &str, reply: JoinReply, key: &KeyP
         let reason = skew.map_or_else(|| reply.refused.clone(), |skew| format!("{} ({skew})", reply.refused));
         return Err(JoinError::Refused { address: address.to_owned(), reason });
     }
-    let identity = Identity::from_pem(&reply.certificate, &key.serialize_pem(), &reply.ca)?;
+    let mut identity = Identity::from_pem(&reply.certificate, &key.serialize_pem(), &reply.ca)?;
+    let unreadable =
+        |_| JoinError::Protocol(address.to_owned(), "what it says of a change of the CA cannot be read".into());
+    if !reply.trust.is_empty() {
+        identity = identity.trusting(serde_json::from_str(&reply.trust).map_err(unreadable)?)?;
+    }
     if identity.ca_fingerprint() != token.ca || identity.name() != name || identity.role() != token.role {
         return Err(JoinError::Protocol(
             address.to_owned(),
@@ -193,7 +232,9 @@ fn accept(token: &Token, name: &str, address: &str, reply: JoinReply, key: &KeyP
         ca_key_pem: reply.ca_key,
         token_key: reply.token_key,
     });
-    Ok(Joined { identity, address: address.to_owned(), keys })
+    let amid = token.role == Role::Balancer && !reply.change.is_empty();
+    let change = if amid { Some(serde_json::from_str(&reply.change).map_err(unreadable)?) } else { None };
+    Ok(Joined { identity, address: address.to_owned(), keys, change })
 }
 
 /// A worker's place in its cluster.
@@ -214,9 +255,12 @@ pub async fn ensure_worker(
     name::check(name)?;
     let folder = identity::folder(data, Role::Worker);
     let removed = removal(&folder, token)?;
+    let before = files::read(&folder.join(TOKEN))?;
     let saved = Identity::load(&folder)?.filter(|saved| {
         let wanted = !chosen || saved.name() == name;
-        wanted && removed.is_none() && token.is_none_or(|token| token.ca == saved.ca_fingerprint())
+        // The token that it joined with once may name a CA that was changed since.
+        let same = |token: &Token| saved.trust().includes(token.ca) || before.as_deref() == Some(token.id.as_str());
+        wanted && removed.is_none() && token.is_none_or(same)
     });
     if let Some(Removal { words, spent: true }) = removed {
         return Err(JoinError::Removed(words));
@@ -311,7 +355,7 @@ pub async fn ensure_balancer(
 ) -> Result<Authority, JoinError> {
     let cluster = data.join("cluster");
     match (Authority::load(&cluster)?, token) {
-        (Some(authority), Some(token)) if authority.fingerprint() != token.ca => Err(JoinError::OtherCluster),
+        (Some(authority), Some(token)) if !authority.has_had(token.ca)? => Err(JoinError::OtherCluster),
         (Some(authority), _) => Ok(authority),
         (None, None) => Ok(Authority::open(&cluster)?),
         (None, Some(token)) if token.role != Role::Balancer => {
@@ -321,6 +365,9 @@ pub async fn ensure_balancer(
             let joined = trade(token, &pending::key(data, token)?, name, false, link).await?;
             let missing = || JoinError::Protocol(joined.address.clone(), "it sent no keys".into());
             let authority = Authority::install(&cluster, joined.keys.clone().ok_or_else(missing)?)?;
+            if let Some(change) = joined.change {
+                authority.joined_amid(change)?;
+            }
             pending::done(data)?;
             tracing::info!(balancer = joined.address, "joined the cluster as a balancer");
             Ok(authority)

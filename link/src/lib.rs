@@ -21,6 +21,7 @@ pub mod stream;
 pub mod time;
 mod tls;
 pub mod token;
+pub mod trust;
 
 pub use authority::Authority;
 pub use client::{BalancerLink, DialError, dial, dial_unless};
@@ -34,3 +35,4 @@ pub use stream::{
     AckReceiver, AckSender, ControlReceiver, ControlSender, FrameReceiver, Receiver, RecvError, SendError, Sender,
 };
 pub use token::Token;
+pub use trust::Trust;

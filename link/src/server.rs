@@ -25,8 +25,8 @@ use crate::{
     connection::{CODE_DONE, CODE_REFUSED, Ended, Link, PEER_REVOKED},
     door::{Admission, Door},
     endpoint, files,
-    identity::{self, Identity, PeerName},
-    join::server::Joins,
+    identity::{Identity, PeerName},
+    join::{self, JoinError, server::Joins},
     name::NameState,
     outgoing::Queues,
     stream::{AckReceiver, CONTROL_PRIORITY, ControlReceiver, Receiver, write_all, write_one},
@@ -44,6 +44,8 @@ const ARRIVALS: usize = 256;
 const INTRODUCTION_MAX: usize = 16 << 10;
 /// Between two words of being taken for removed.
 const TOLD_REMOVED: Duration = Duration::from_secs(60);
+/// How often it is looked whether the certificate is due, or the CA before.
+const RENEWAL_LOOK: Duration = Duration::from_secs(60);
 /// Other balancers that a join token names.
 const ADDRESSES: usize = 8;
 
@@ -84,6 +86,8 @@ pub struct LinkServer {
     advertise: Vec<String>,
     local: SocketAddr,
     key: String,
+    /// What is shown now, and where it is kept.
+    shown: Arc<Shown>,
     ledger: Arc<Ledger>,
     /// Link addresses of the other balancers, for join tokens.
     others: std::sync::Mutex<Vec<String>>,
@@ -99,7 +103,7 @@ impl LinkServer {
         let identity = authority.identity(&folder, &config.name, Role::Balancer)?;
         let ledger = Arc::new(Ledger::open(&config.cluster, &config.name)?);
         let key = identity.key_id().to_owned();
-        let quic = quic_config(&identity)?;
+        let quic = quic_config(&authority, &identity)?;
         let bind_failed = |e| ServerError::Bind(config.listen, e);
         let endpoint = endpoint::bind(config.listen, identity.reset_key(), Some(quic)).map_err(bind_failed)?;
         let local = endpoint.local_addr().map_err(bind_failed)?;
@@ -125,9 +129,23 @@ impl LinkServer {
         tokio::spawn(files::keep(kept_at, "the addresses of the cluster's servers", known.1, |known| {
             lines(known.as_slice())
         }));
-        let renewal = tokio::spawn(renew(endpoint.clone(), authority.clone(), folder, identity));
+        let shown = Shown { endpoint: endpoint.clone(), authority: authority.clone(), folder, now: identity.into() };
+        let shown = Arc::new(shown);
+        let renewal = tokio::spawn(renew(shown.clone()));
         let (incoming, others) = (Mutex::new(incoming), Default::default());
-        Ok(Self { endpoint, authority, advertise, local, key, ledger, others, joins: newcomers, incoming, renewal })
+        Ok(Self {
+            endpoint,
+            authority,
+            advertise,
+            local,
+            key,
+            shown,
+            ledger,
+            others,
+            joins: newcomers,
+            incoming,
+            renewal,
+        })
     }
 
     /// The address it listens on.
@@ -154,6 +172,24 @@ impl LinkServer {
     /// The key of its own certificate.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Shows, and asks for, what the authority has by now. Blocks on the disk. Links that are up stay.
+    pub fn follow_authority(&self) -> Result<(), ServerError> {
+        self.shown.refresh().map(drop)
+    }
+
+    /// Changes the CA to what another balancer has changed it to, which has made this token. False if that was done before.
+    pub async fn adopt(&self, token: &Token) -> Result<bool, JoinError> {
+        let identity = self.shown.now();
+        let change = join::fetch_change(token, &identity).await?;
+        let (authority, own, shown) = (self.authority.clone(), self.key.clone(), self.shown.clone());
+        let adopted = tokio::task::spawn_blocking(move || {
+            let adopted = authority.adopt(change, &own)?;
+            shown.refresh().map_err(|error| JoinError::Protocol(String::from("this balancer"), error.to_string()))?;
+            Ok::<bool, JoinError>(adopted)
+        });
+        adopted.await.unwrap_or_else(|e| Err(JoinError::Protocol(String::from("this balancer"), e.to_string())))
     }
 
     /// Link addresses of the other balancers: a join token leads to them too.
@@ -202,8 +238,9 @@ impl Drop for LinkServer {
     }
 }
 
-fn quic_config(identity: &Identity) -> Result<quinn::ServerConfig, tls::TlsError> {
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls::server(identity)?));
+fn quic_config(authority: &Authority, identity: &Identity) -> Result<quinn::ServerConfig, ServerError> {
+    let tls = tls::server(identity, &authority.to_newcomers(identity)?)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(endpoint::transport_for_strangers());
     config.max_incoming(UNSEEN.0);
     config.incoming_buffer_size(UNSEEN.1);
@@ -211,19 +248,48 @@ fn quic_config(identity: &Identity) -> Result<quinn::ServerConfig, tls::TlsError
     Ok(config)
 }
 
-/// Replaces the balancer's own certificate while it runs.
-async fn renew(endpoint: Endpoint, authority: Arc<Authority>, folder: PathBuf, mut identity: Identity) {
+/// The balancer's own certificate while it runs.
+struct Shown {
+    endpoint: Endpoint,
+    authority: Arc<Authority>,
+    folder: PathBuf,
+    now: std::sync::Mutex<Identity>,
+}
+
+impl Shown {
+    fn now(&self) -> Identity {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows a newer certificate, or asks for those of other CAs; false if there is nothing new.
+    fn refresh(&self) -> Result<bool, ServerError> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = self.authority.identity(&self.folder, now.name(), Role::Balancer)?;
+        let changed = new.expires_at() != now.expires_at() || new.trust() != now.trust();
+        if changed {
+            self.endpoint.set_server_config(Some(quic_config(&self.authority, &new)?));
+            *now = new;
+        }
+        Ok(changed)
+    }
+}
+
+/// Renews the certificate, and ends a change of the CA that has lasted for long enough.
+async fn renew(shown: Arc<Shown>) {
     loop {
-        tokio::time::sleep(identity::RENEWAL_CHECK).await;
-        let renewed = authority.identity(&folder, identity.name(), Role::Balancer).map_err(ServerError::from);
-        match renewed.and_then(|new| Ok((quic_config(&new)?, new))) {
-            Ok((config, new)) if new.expires_at() != identity.expires_at() => {
-                endpoint.set_server_config(Some(config));
-                identity = new;
-                tracing::info!(until = time::rfc3339(identity.expires_at()), "renewed the balancer's certificate");
+        tokio::time::sleep(RENEWAL_LOOK).await;
+        let shown = shown.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            if shown.authority.finish_old_change(time::now())? {
+                tracing::warn!("the change of the cluster's CA has lasted for a day: the one before counts no more");
             }
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "cannot renew the balancer's certificate"),
+            Ok::<_, ServerError>(shown.refresh()?.then(|| shown.now().expires_at()))
+        });
+        match work.await {
+            Ok(Ok(Some(until))) => tracing::info!(until = time::rfc3339(until), "renewed the balancer's certificate"),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "cannot renew the balancer's certificate"),
+            Err(error) => tracing::error!(%error, "renewing the balancer's certificate broke off"),
         }
     }
 }
@@ -336,7 +402,8 @@ async fn introduce(stranger: quinn::Incoming, hall: &Hall) -> Result<(), String>
         }
     };
     let incoming = Incoming::hear(connection, peer).await?;
-    if let Some(refused) = incoming.objection(&hall.names) {
+    let objection = incoming.objection(&hall.names).or_else(|| incoming.is_of_former_ca(&hall.joins.authority));
+    if let Some(refused) = objection {
         let reason = refused.reason.clone();
         incoming.refuse(refused).await;
         return Err(reason);
@@ -365,7 +432,7 @@ pub struct Incoming {
     pub hello: Hello,
     /// When its Hello was read.
     pub at: UnixMicros,
-    certified: String,
+    certified: PeerName,
     connection: Connection,
     send: SendStream,
     receive: Receiver<ToBalancer>,
@@ -380,12 +447,12 @@ impl Incoming {
         let Some(ToBalancer { kind: Some(to_balancer::Kind::Hello(mut hello)) }) = first else {
             return Err(turn_away(&connection, "the first message must be Hello"));
         };
-        hello.key = peer.key;
+        hello.key = peer.key.clone();
         // What the stream brings now may be a cluster snapshot.
         let receive = receive.trust();
         let address = connection.remote_address();
         let (name, at) = (hello.name.clone(), time::now());
-        Ok(Self { name, address, hello, at, certified: peer.name, connection, send, receive })
+        Ok(Self { name, address, hello, at, certified: peer, connection, send, receive })
     }
 
     fn objection(&self, names: &Names) -> Option<Refused> {
@@ -396,12 +463,29 @@ impl Incoming {
                 format!("the worker speaks version {version} of the link, this balancer {VERSION}: upgrade in steps");
             return refused(reason);
         }
-        if *name != self.certified {
+        if *name != self.certified.name {
             let name: String = name.chars().take(80).collect();
-            return refused(format!("the certificate is for {:?}, not for {name:?}", self.certified));
+            return refused(format!("the certificate is for {:?}, not for {name:?}", self.certified.name));
         }
         let revoked = names(name, Some(key)) == NameState::Revoked;
         revoked.then(|| Refused { reason: removed(name), removed: true, ..Refused::default() })
+    }
+
+    /// While the CA is changed: somebody whom nobody knew when that began.
+    fn is_of_former_ca(&self, authority: &Authority) -> Option<Refused> {
+        (!authority.trust().counts(&self.certified)).then(|| {
+            let reason = format!(
+                "the certificate of {:?} is of a CA that the cluster gives up, and it was not known when that began: it must join \
+                 anew",
+                self.certified.name
+            );
+            Refused { reason, ..Refused::default() }
+        })
+    }
+
+    /// The CA that has signed its certificate.
+    pub fn issuer(&self) -> &[u8] {
+        &self.certified.issuer
     }
 
     /// Lets the worker in; it gets what is in `queues`, and control messages have priority over frames.

@@ -11,7 +11,8 @@ use rustls::{
         verify_server_cert_signed_by_trust_anchor,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    server::{ParsedCertificate, WebPkiClientVerifier},
+    server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
     time_provider::TimeProvider,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -32,9 +33,17 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// The balancer's side. A client certificate is asked for, but only [`ALPN`] needs it: a joining server has none.
-pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> {
+/// `to_newcomers` is shown to who joins, `identity` to workers: they may know another CA while it is being changed.
+pub(crate) fn server(identity: &Identity, to_newcomers: &Identity) -> Result<QuicServerConfig, TlsError> {
     let mut roots = RootCertStore::empty();
-    roots.add(identity.ca().clone()).map_err(failed)?;
+    for root in identity.trust().roots() {
+        roots.add(root).map_err(failed)?;
+    }
+    let shown = |identity: &Identity| CertifiedKey::from_der(identity.chain(), identity.key(), &provider());
+    let shown = Shown {
+        to_workers: Arc::new(shown(identity).map_err(failed)?),
+        to_newcomers: Arc::new(shown(to_newcomers).map_err(failed)?),
+    };
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .allow_unauthenticated()
         .build()
@@ -43,8 +52,7 @@ pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> 
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(failed)?
         .with_client_cert_verifier(clients)
-        .with_single_cert(identity.chain(), identity.key())
-        .map_err(failed)?;
+        .with_cert_resolver(Arc::new(shown));
     config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
     // A resumed session would carry a certificate that may have ended or been revoked since.
     config.send_tls13_tickets = 0;
@@ -52,9 +60,23 @@ pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> 
     QuicServerConfig::try_from(config).map_err(failed)
 }
 
+/// What a balancer shows, by what is asked of it.
+#[derive(Debug)]
+struct Shown {
+    to_workers: Arc<CertifiedKey>,
+    to_newcomers: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let joins = hello.alpn().is_some_and(|mut wanted| wanted.any(|protocol| protocol == ALPN_JOIN));
+        Some(if joins { &self.to_newcomers } else { &self.to_workers }.clone())
+    }
+}
+
 /// The worker's side of the link.
 pub(crate) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> {
-    let trust = Trust::Authority(identity.ca().clone());
+    let trust = Expected::Authorities(identity.trust().roots());
     let mut config = client_builder(trust)?.with_client_auth_cert(identity.chain(), identity.key()).map_err(failed)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.time_provider = Arc::new(HostClock);
@@ -63,7 +85,7 @@ pub(crate) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> 
 
 /// The side of a server that joins: it knows the cluster by the fingerprint in its token.
 pub(crate) fn joining(cluster: Fingerprint) -> Result<QuicClientConfig, TlsError> {
-    let mut config = client_builder(Trust::Fingerprint(cluster))?.with_no_client_auth();
+    let mut config = client_builder(Expected::Fingerprint(cluster))?.with_no_client_auth();
     config.alpn_protocols = vec![ALPN_JOIN.to_vec()];
     config.time_provider = Arc::new(HostClock);
     QuicClientConfig::try_from(config).map_err(failed)
@@ -71,11 +93,11 @@ pub(crate) fn joining(cluster: Fingerprint) -> Result<QuicClientConfig, TlsError
 
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
-fn client_builder(trust: Trust) -> Result<Builder, TlsError> {
+fn client_builder(expected: Expected) -> Result<Builder, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(failed)?;
-    let verifier = Arc::new(BalancerVerifier { trust, provider: provider() });
+    let verifier = Arc::new(BalancerVerifier { expected, provider: provider() });
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
 }
 
@@ -91,15 +113,15 @@ impl TimeProvider for HostClock {
 
 /// How a client knows the cluster's CA.
 #[derive(Debug)]
-enum Trust {
-    Authority(CertificateDer<'static>),
+enum Expected {
+    Authorities(Vec<CertificateDer<'static>>),
     Fingerprint(Fingerprint),
 }
 
 /// Accepts any balancer of the cluster, whatever its name: workers dial addresses, which may stand for any of them.
 #[derive(Debug)]
 struct BalancerVerifier {
-    trust: Trust,
+    expected: Expected,
     provider: Arc<CryptoProvider>,
 }
 
@@ -112,16 +134,16 @@ impl ServerCertVerifier for BalancerVerifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let authority = match &self.trust {
-            Trust::Authority(authority) => authority.clone(),
-            Trust::Fingerprint(expected) => chain
-                .iter()
-                .find(|candidate| Fingerprint::of(candidate) == *expected)
-                .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?
-                .clone(),
-        };
         let mut roots = RootCertStore::empty();
-        roots.add(authority)?;
+        match &self.expected {
+            Expected::Authorities(authorities) => {
+                authorities.iter().try_for_each(|authority| roots.add(authority.clone()))?;
+            }
+            Expected::Fingerprint(expected) => {
+                let authority = chain.iter().find(|candidate| Fingerprint::of(candidate) == *expected);
+                roots.add(authority.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?.clone())?;
+            }
+        }
         let parsed = ParsedCertificate::try_from(certificate)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms)?;

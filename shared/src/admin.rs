@@ -176,6 +176,19 @@ pub enum Request {
     TokenKey {
         finish: bool,
     },
+    /// Balancer, beside it only: change the cluster's CA, or (`finish`) give up the one before, or (`join`) change it to that of
+    /// another balancer, which has made this token.
+    RotateCa {
+        #[serde(default)]
+        finish: bool,
+        #[serde(default)]
+        join: Option<Password>,
+        #[serde(default)]
+        sure: bool,
+        /// The servers that there are, as the balancer's own door finds them.
+        #[serde(default)]
+        servers: Vec<Server>,
+    },
 }
 
 impl Request {
@@ -378,6 +391,9 @@ pub struct Server {
     pub combined: bool,
     /// Fingerprint of the cluster's CA: two clusters on one store are a mistake.
     pub cluster: String,
+    /// That of the CA before, while it is being changed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cluster_before: String,
     /// A worker: the integrations that it finds failing, some of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failing: Vec<IntegrationTrouble>,
@@ -389,6 +405,11 @@ impl Server {
     /// [`Self::role`] as the code has it.
     pub fn kind(&self) -> Role {
         if self.role == Role::Balancer.as_str() { Role::Balancer } else { Role::Worker }
+    }
+
+    /// Whether it is of the cluster with these CAs' fingerprints.
+    pub fn is_of(&self, clusters: &[String]) -> bool {
+        clusters.contains(&self.cluster) || !self.cluster_before.is_empty() && clusters.contains(&self.cluster_before)
     }
 }
 

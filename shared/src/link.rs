@@ -155,7 +155,7 @@ pub mod to_balancer {
 /// Balancer to worker, on the control stream.
 #[derive(Clone, PartialEq, Message)]
 pub struct ToWorker {
-    #[prost(oneof = "to_worker::Kind", tags = "1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "to_worker::Kind", tags = "1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
     pub kind: Option<to_worker::Kind>,
 }
 pub mod to_worker {
@@ -191,6 +191,8 @@ pub mod to_worker {
         Spare(Spare),
         #[prost(message, tag = "15")]
         Clock(Clock),
+        #[prost(message, tag = "16")]
+        Trust(Trust),
     }
 }
 
@@ -475,6 +477,24 @@ pub struct Renewed {
     /// The certificate, PEM.
     #[prost(string, tag = "1")]
     pub certificate: String,
+}
+
+/// To a worker, once the cluster's CA was changed: whose certificates count. It asks for a new one ([`Renew`]) when all its balancers
+/// have told it this. A worker of a version before knows nothing of it, and is shut out when the CA before is given up.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Trust {
+    /// When it was changed (Unix, us). The latest holds, and its end (without `former`) after its beginning.
+    #[prost(uint64, tag = "1")]
+    pub since: u64,
+    /// PEM.
+    #[prost(string, tag = "2")]
+    pub ca: String,
+    /// The one before; empty once it is given up.
+    #[prost(string, tag = "3")]
+    pub former: String,
+    /// Keys of the servers whose certificates of the one before count.
+    #[prost(string, repeated, tag = "4")]
+    pub known: Vec<String>,
 }
 
 /// A question of an operator, passed to the side that knows the answer; `request` is [`crate::admin::Request`] as JSON.

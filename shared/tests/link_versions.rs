@@ -42,6 +42,7 @@ fn what_a_newer_version_adds_to_a_message_is_passed_over() {
     let to_worker = [
         W::Welcome(link::Welcome { version: 2, name: "b".into(), instance: 7, ..Default::default() }),
         W::Refused(link::Refused { reason: "no".into(), retry: true, linked: 7, ..Default::default() }),
+        W::Trust(link::Trust { since: 3, ca: "new".into(), former: "old".into(), known: vec!["00".into()] }),
         W::ClusterHave(link::ClusterHave { version: 3, digest: Some(7) }),
         W::GatewaySeen(link::GatewaySeen { eui: 1, address: "192.0.2.1:1".into(), at: 5, version: 2 }),
         W::TxAck(link::TxAck { key: 1, gateway: 2, error: "TOO_LATE".into(), ..Default::default() }),

@@ -68,6 +68,11 @@ impl BalancerServer {
         self.process.take().unwrap().kill();
     }
 
+    /// Where workers dial it.
+    pub fn link(&self) -> SocketAddr {
+        self.link
+    }
+
     /// The workers that have a share of its ring; `None` if it does not answer.
     pub async fn shares(&self, client: &reqwest::Client) -> Option<Vec<String>> {
         let url = format!("http://{}/ring", self.admin);

@@ -20,6 +20,7 @@ mod watch;
 
 mod any_balancer;
 mod balancer_restart;
+mod ca;
 mod drain;
 mod faults;
 mod flood;

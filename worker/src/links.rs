@@ -84,6 +84,8 @@ struct Peer {
     suspects: HashSet<String>,
     /// Names of workers that have room for more work.
     spare: Vec<String>,
+    /// Which change of the cluster's CA it has told of; 0 for none.
+    trust: u64,
 }
 
 impl Peer {
@@ -153,6 +155,8 @@ pub enum Notice {
     Drain(bool),
     Remove,
     Renewed(String),
+    /// The cluster's CA was changed, or the change is finished.
+    Trust(link::Trust),
 }
 
 impl Links {
@@ -330,6 +334,14 @@ impl Links {
     /// Whether there is a link to this run of a balancer.
     pub fn is_linked_to(&self, balancer: u64) -> bool {
         self.peers.lock().values().any(|peer| peer.instance == balancer)
+    }
+
+    /// Whether this worker needs a certificate of another CA, and whoever is linked would accept it.
+    pub fn wants_new_ca(&self, identity: &Identity) -> bool {
+        let trust = identity.trust();
+        let peers = self.peers.lock();
+        let all = || peers.values().all(|peer| peer.trust >= trust.since);
+        !identity.is_of_present_ca() && !peers.is_empty() && (trust.former.is_none() || all())
     }
 
     /// The certificate that the next dial shows.

@@ -7,7 +7,7 @@ use std::{
 
 use limpet_api::Api;
 use limpet_console::JoinLine;
-use limpet_link::Identity;
+use limpet_link::{Identity, Trust};
 use limpet_shared::{Eui64, UnixMicros, link};
 use limpet_store::Store;
 use limpet_worker_core::model::GatewaySeen;
@@ -65,6 +65,7 @@ pub async fn run(mut notices: mpsc::Receiver<Notice>, around: Around, stop: Canc
                 stop.cancel();
             }
             Notice::Renewed(certificate) => renewed(&around, &certificate),
+            Notice::Trust(trust) => trusted(&around, trust),
         }
     }
 }
@@ -84,6 +85,31 @@ fn renewed(around: &Around, certificate: &str) {
             around.links.set_identity(identity);
         }
         Err(error) => tracing::warn!(%error, "a renewed certificate cannot be used"),
+    }
+}
+
+/// The latest counts: a balancer at which nobody has changed the CA yet says nothing of it.
+fn trusted(around: &Around, told: link::Trust) {
+    let Some(trust) = Trust::told(told) else {
+        return tracing::warn!("what a balancer says of the cluster's CA cannot be read");
+    };
+    let identity = around.links.identity();
+    if !trust.is_later_than(identity.trust()) {
+        return;
+    }
+    let over = trust.former.is_none();
+    match identity.trusting(trust).and_then(|i| i.save(&around.identity_folder).map(|()| i)) {
+        Ok(identity) if over => {
+            tracing::info!("the change of the cluster's CA is finished: certificates of the one before count no more");
+            around.links.set_identity(identity);
+        }
+        Ok(identity) => {
+            tracing::info!(
+                "the cluster changes its CA: this worker asks for a new certificate when all its balancers know of it"
+            );
+            around.links.set_identity(identity);
+        }
+        Err(error) => tracing::warn!(%error, "cannot keep what a balancer says of the cluster's CA"),
     }
 }
 

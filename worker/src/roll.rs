@@ -316,7 +316,8 @@ impl Roll {
 
     /// This worker, as it and its balancers see it now.
     fn present(&self, reports: &[Vec<Server>]) -> Server {
-        let mut me = self.me.clone();
+        let (cluster, cluster_before) = self.links.identity().clusters();
+        let mut me = Server { cluster, cluster_before, ..self.me.clone() };
         let (ready, reason) = self.links.readiness();
         me.state = match (self.links.is_draining() || self.links.is_drained(), ready) {
             (true, _) => "draining",
@@ -338,11 +339,12 @@ impl Roll {
     /// Lets balancers be dialled that nobody named, and lets go of those that are gone.
     fn dial(&self, found: &mpsc::Sender<Found>, end: &CancellationToken) {
         let known = &mut *self.known.lock();
+        let clusters = self.links.identity().trust().clusters();
         // Also those without a sign of life: perhaps no worker was there to write it down.
         let listed = known.servers.iter().filter(|server| server.kind() == Role::Balancer && !known.is_revoked(server));
         let mut balancers: Vec<Server> = listed.cloned().collect();
         for balancer in &balancers {
-            if balancer.cluster != self.me.cluster && known.strangers.insert(balancer.name.clone()) {
+            if !balancer.is_of(&clusters) && known.strangers.insert(balancer.name.clone()) {
                 tracing::warn!(
                     balancer = balancer.name,
                     "a balancer in this store belongs to another cluster, with a certificate authority of its own: \
@@ -350,7 +352,7 @@ impl Roll {
                 );
             }
         }
-        balancers.retain(|balancer| balancer.cluster == self.me.cluster && !balancer.address.is_empty());
+        balancers.retain(|balancer| balancer.is_of(&clusters) && !balancer.address.is_empty());
         known.dialled.retain(|name, (address, stop)| {
             let there = balancers.iter().any(|balancer| balancer.name == *name && balancer.address == *address);
             // A link that is up is left alone, whatever the store says.

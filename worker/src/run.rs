@@ -43,8 +43,10 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 const FIRST_LINK: Duration = Duration::from_secs(3);
 /// Messages of balancers that wait.
 const NOTICES: usize = 4096;
-/// How often the certificate's age is looked at.
-const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+/// How often the certificate is looked at, and how long an answer is waited for when it is due, or of a CA that ends.
+const RENEWAL_LOOK: Duration = Duration::from_secs(1);
+const DUE_AGAIN: Duration = Duration::from_secs(3600);
+const OTHER_CA_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why a worker could not start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +73,7 @@ pub enum WorkerError {
 
 /// Runs a worker until `stop` is cancelled, then drains: what it holds is finished, what it has to send is out.
 pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), WorkerError> {
-    strangers::look_for(&*config.store, &config.identity.ca_fingerprint().to_string()).await?;
+    strangers::look_for(&*config.store, &config.identity.trust().clusters()).await?;
     let regions = network_regions(&*config.store, &config.regions).await?;
     let listener = listen(config.http).await?;
     let http = listener.as_ref().and_then(|l| l.local_addr().ok());
@@ -333,13 +335,18 @@ async fn readiness(store: Arc<dyn Store>, links: Arc<Links>, stop: CancellationT
     links.set_ready(false, "stopping");
 }
 
-/// Asks for a new certificate before the old one ends.
+/// Asks for a new certificate before the old one ends, or when the cluster has another CA.
 async fn renewal(links: Arc<Links>, end: CancellationToken) {
+    let mut asked: Option<tokio::time::Instant> = None;
     while !end.is_cancelled() {
         let identity = links.identity();
-        if identity.is_due(Machine.now())
+        let (other_ca, due) = (links.wants_new_ca(&identity), identity.is_due(Machine.now()));
+        let again = if other_ca { OTHER_CA_AGAIN } else { DUE_AGAIN };
+        if (other_ca || due)
+            && asked.is_none_or(|at| at.elapsed() >= again)
             && let Ok(csr) = identity.csr()
         {
+            asked = Some(tokio::time::Instant::now());
             links.broadcast(link::to_balancer::Kind::Renew(link::Renew { csr: csr.into() }));
         }
         tokio::select! {

@@ -18,16 +18,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub enum Stranger {
     #[error(
         "the store ({store}) belongs to another cluster, whose {role} {name} works with it now: start this server with a \
-         --join token of that cluster, or give it another --store"
+         --join token of that cluster, or give it another --store. If its CA was changed while this server was away, it needs a new token"
     )]
     Alive { store: String, role: String, name: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Waits until it is clear that no server of a cluster other than `cluster` (its CA's fingerprint) uses the store. Where no
+/// Waits until it is clear that no server of a cluster other than this one (its CAs' fingerprints) uses the store. Where no
 /// such server was there lately, that is at once.
-pub async fn look_for(store: &dyn Store, cluster: &str) -> Result<(), Stranger> {
+pub async fn look_for(store: &dyn Store, cluster: &[String]) -> Result<(), Stranger> {
     let before = store.servers().await?;
     let now = time::now();
     let suspects: Vec<&Server> = before.iter().filter(|server| is_strange(server, cluster, now)).collect();
@@ -47,9 +47,9 @@ pub async fn look_for(store: &dyn Store, cluster: &str) -> Result<(), Stranger> 
 }
 
 /// Of another cluster, and perhaps alive. Its line says so itself: older versions leave the cluster out.
-fn is_strange(server: &Server, cluster: &str, now: UnixMicros) -> bool {
+fn is_strange(server: &Server, cluster: &[String], now: UnixMicros) -> bool {
     let apart = now.since(server.seen_at).max(server.seen_at.since(now));
-    !server.cluster.is_empty() && server.cluster != cluster && server.state != "gone" && apart < LATELY
+    !server.cluster.is_empty() && !server.is_of(cluster) && server.state != "gone" && apart < LATELY
 }
 
 /// Whether there is a newer line of the same server. A balancer's is written by its workers, so a line with its name that
@@ -74,16 +74,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_with_living_servers_of_another_cluster_is_refused_and_a_dead_ones_is_taken() {
-        let store = SqliteStore::in_memory().unwrap();
+        let (store, us) = (SqliteStore::in_memory().unwrap(), ["us".to_owned()]);
         let (now, long_ago) = (time::now(), time::now() - 2 * LATELY);
         for line in [server("mine", "us", now), server("old", "them", long_ago), server("unsaid", "", now)] {
             store.heartbeat(&line).await.unwrap();
         }
-        look_for(&*store, "us").await.unwrap();
+        look_for(&*store, &us).await.unwrap();
         let gone = Server { state: "gone".into(), ..server("left", "them", now) };
         store.heartbeat(&gone).await.unwrap();
         store.heartbeat(&server("killed", "them", now)).await.unwrap();
-        look_for(&*store, "us").await.unwrap();
+        look_for(&*store, &us).await.unwrap();
+        // It has another CA by now, and so will this one.
+        let changed = Server { cluster_before: "us".into(), ..server("changed", "us-too", now) };
+        store.heartbeat(&changed).await.unwrap();
+        assert!(!is_strange(&changed, &us, now) && is_strange(&server("changed", "us-too", now), &us, now));
 
         store.heartbeat(&server("alive", "them", now)).await.unwrap();
         let writing = store.clone();
@@ -93,7 +97,7 @@ mod tests {
                 writing.heartbeat(&server("alive", "them", time::now() + PAUSE)).await.unwrap();
             }
         });
-        let refused = look_for(&*store, "us").await.unwrap_err().to_string();
+        let refused = look_for(&*store, &us).await.unwrap_err().to_string();
         assert!(refused.contains("another cluster, whose worker alive works with it now"), "{refused}");
         alive.abort();
     }

@@ -37,6 +37,7 @@ impl Driver {
                 match serde_json::from_str(&request) {
                     Ok(Request::RollCall { revoked, tokens, balancers, store_note, token_keys }) => {
                         self.learn_token_keys(token_keys);
+                        self.tell_trust(id);
                         reply(self.roll_call(&revoked, tokens, &balancers, store_note));
                     }
                     Ok(request) => match self.refused_to_workers(&request).map_or_else(|| self.on_disk(&request), told)
@@ -78,7 +79,7 @@ impl Driver {
     /// What is answered only beside a balancer: a worker's certificate must not buy the keys of the cluster, nor a way in
     /// that outlasts it.
     fn refused_to_workers(&self, request: &Request) -> Option<Reply> {
-        if let Request::TokenKey { .. } = request {
+        if let Request::TokenKey { .. } | Request::RotateCa { .. } = request {
             let message =
                 format!("that is done beside a balancer only: run it on the machine of {}", self.parts.core.name());
             return Some(failed(ErrorKind::Invalid, message));
@@ -104,15 +105,23 @@ impl Driver {
     }
 
     fn renew(&mut self, id: WorkerId, csr: &[u8]) {
-        let Some(linked) = self.workers.get(&id) else { return };
-        match self.parts.server.authority().renew(csr, &linked.name, &linked.key) {
-            Ok(certificate) => self.tell(id, ToWorker::Renewed(Renewed { certificate })),
+        let Some(linked) = self.workers.get_mut(&id) else { return };
+        let authority = self.parts.server.authority();
+        let since = authority.trust().since;
+        match authority.renew(csr, &linked.name, &linked.key) {
+            Ok(certificate) => {
+                linked.certified = since;
+                self.tell(id, ToWorker::Renewed(Renewed { certificate }));
+            }
             Err(error) => tracing::warn!(worker = linked.name, %error, "cannot renew a worker's certificate"),
         }
     }
 
     /// Answers an operator, or passes the question on to a worker.
     pub(super) fn ask(&mut self, request: Request, here: bool, answer: oneshot::Sender<Reply>) {
+        if let Request::RotateCa { join: Some(token), .. } = &request {
+            return self.adopt_ca(&token.0, answer);
+        }
         let others_know_more = !here && knows_less(&request);
         if !others_know_more && let Some(work) = self.on_disk(&request) {
             tokio::task::spawn_blocking(move || answer.send(work()));
@@ -164,7 +173,7 @@ impl Driver {
         if let Some(itself) = servers.first_mut() {
             itself.address = server.advertised().first().cloned().unwrap_or_default();
             itself.key = server.key().to_owned();
-            itself.cluster = server.authority().fingerprint().to_string();
+            (itself.cluster, itself.cluster_before) = server.authority().trust().names();
             self.usage.fill(itself, &self.parts.data);
         }
         servers
@@ -173,7 +182,7 @@ impl Driver {
     /// Balancers that joined here and that no worker has told of yet.
     fn newcomers(&self, told: &[Server]) -> impl Iterator<Item = Server> {
         let server = &self.parts.server;
-        let cluster = server.authority().fingerprint().to_string();
+        let (cluster, cluster_before) = server.authority().trust().names();
         let newcomers = server.newcomers(|name| told.iter().any(|balancer| balancer.name == name));
         newcomers.into_iter().map(move |(name, address)| Server {
             name,
@@ -182,6 +191,7 @@ impl Driver {
             state: "joining".into(),
             reason: "no worker is linked to it yet".into(),
             cluster: cluster.clone(),
+            cluster_before: cluster_before.clone(),
             ..Server::default()
         })
     }
@@ -239,7 +249,12 @@ impl Driver {
         }
         let server = self.parts.server.clone();
         tokio::task::spawn_blocking(move || match server.authority().learn_token_keys(&sealed) {
-            Ok(true) => tracing::info!("another balancer has changed the key of join tokens; it counts here too"),
+            Ok(true) => {
+                tracing::info!("another balancer has changed the key of join tokens; it counts here too");
+                if let Err(error) = server.follow_authority() {
+                    tracing::warn!(%error, "cannot follow a change of the cluster's CA");
+                }
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "cannot keep the new key of join tokens"),
         });
@@ -253,6 +268,7 @@ impl Driver {
                 Some(Box::new(move || token(&server, role, expires_in_secs, uses, note)))
             }
             Request::TokenKey { finish } => Some(Box::new(move || token_key(&server, finish))),
+            Request::RotateCa { finish, sure, servers, .. } => Some(self.change_ca(finish, sure, servers)),
             Request::TokenRevoke { id } => Some(Box::new(move || revoke_token(&server, &id))),
             _ => None,
         }
@@ -260,7 +276,7 @@ impl Driver {
 }
 
 /// What is done to answer.
-type Work = Box<dyn FnOnce() -> Reply + Send>;
+pub(super) type Work = Box<dyn FnOnce() -> Reply + Send>;
 
 /// Nothing to be done: the answer is there.
 fn told(reply: Reply) -> Option<Work> {
@@ -317,7 +333,7 @@ fn token_key(server: &LinkServer, finish: bool) -> Reply {
     }
 }
 
-fn done(message: String) -> Reply {
+pub(super) fn done(message: String) -> Reply {
     Reply::Done { message }
 }
 
@@ -339,6 +355,6 @@ fn not_here() -> Reply {
     failed(ErrorKind::Invalid, "a balancer has no store to answer that from".into())
 }
 
-fn failed(kind: ErrorKind, message: String) -> Reply {
+pub(super) fn failed(kind: ErrorKind, message: String) -> Reply {
     Reply::Error { kind, message }
 }

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use limpet_shared::{UnixMicros, admin::Role, link};
 use prost::Message;
 use quinn::Connection;
+use serde::Serialize;
 
 use super::{JoinReply, JoinRequest};
 use crate::{
@@ -53,6 +54,10 @@ impl<E: std::error::Error> From<E> for No {
     fn from(error: E) -> Self {
         Self { reason: error.to_string(), name_taken: false }
     }
+}
+
+fn json(value: &impl Serialize) -> Result<String, No> {
+    Ok(serde_json::to_string(value)?)
 }
 
 impl Joins {
@@ -121,6 +126,23 @@ impl Joins {
         free
     }
 
+    /// To a balancer that is one already, for an operator has given it a token.
+    fn hand_over_change(
+        &self,
+        request: &JoinRequest,
+        token: &Token,
+        key: &str,
+        now: UnixMicros,
+    ) -> Result<JoinReply, No> {
+        let no = |reason: &str| No { reason: reason.to_owned(), name_taken: false };
+        let change = self.authority.change().filter(|_| token.role == Role::Balancer);
+        let change = change.ok_or_else(|| no("the cluster's CA is not being changed here"))?;
+        let reply = JoinReply { change: json(&change)?, ..JoinReply::default() };
+        self.ledger.take(token, key, &request.name, now)?;
+        tracing::info!(name = request.name, token = token.id, "a balancer gets the cluster's new CA");
+        Ok(reply)
+    }
+
     fn decide(&self, request: &JoinRequest) -> Result<JoinReply, No> {
         let now = time::now();
         let token = self.authority.verify(&request.token, now)?;
@@ -128,6 +150,9 @@ impl Joins {
         let key = Authority::key_of(&request.csr)?;
         if (self.names)(&request.name, Some(&key)) == NameState::Revoked {
             return Err(No { reason: removed(&request.name), name_taken: false });
+        }
+        if request.adopts {
+            return self.hand_over_change(request, &token, &key, now);
         }
         let before = self.ledger.admitted(&token.id, &key);
         if let Some(name) = before.as_ref().filter(|name| **name != request.name) {
@@ -159,7 +184,10 @@ impl Joins {
         }
         let keys = self.authority.keys();
         let mut reply = JoinReply { certificate, ca: keys.ca_pem.clone(), ..JoinReply::default() };
+        let change = self.authority.change();
+        reply.trust = change.as_ref().map(|change| json(&change.trust)).transpose()?.unwrap_or_default();
         if token.role == Role::Balancer {
+            reply.change = change.as_ref().map(json).transpose()?.unwrap_or_default();
             reply.ca_key = keys.ca_key_pem.clone();
             reply.token_key = keys.token_key.clone();
         }

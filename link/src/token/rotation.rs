@@ -24,12 +24,18 @@ pub struct TokenKeys {
     key: [u8; 32],
     /// The one before, until it is given up.
     former: Option<[u8; 32]>,
+    /// The generation in which the CA was changed last; 0 if it never was.
+    #[serde(default)]
+    ca_since: u64,
+    /// The CA before counts no more.
+    #[serde(default)]
+    ca_alone: bool,
 }
 
 impl TokenKeys {
     /// Of a cluster whose key was never changed.
     pub fn first(key: [u8; 32]) -> Self {
-        Self { generation: 0, key, former: None }
+        Self { generation: 0, key, former: None, ca_since: 0, ca_alone: false }
     }
 
     pub fn key(&self) -> &[u8; 32] {
@@ -45,7 +51,27 @@ impl TokenKeys {
     /// more without anybody having said so.
     pub fn changed(&self, key: [u8; 32], now: UnixMicros) -> Option<Self> {
         let former = Some(self.key);
-        self.former.is_none().then(|| Self { generation: self.next(now), key, former })
+        self.former.is_none().then(|| Self { generation: self.next(now), key, former, ..self.clone() })
+    }
+
+    /// For a new CA: what was signed with the present key leads to the one before, and ends with it.
+    pub fn of_new_ca(&self, key: [u8; 32], now: UnixMicros) -> Self {
+        let generation = self.next(now);
+        Self { generation, key, former: None, ca_since: generation, ca_alone: false }
+    }
+
+    /// The same, where the CA before counts no more.
+    pub fn of_ca_alone(&self, now: UnixMicros) -> Self {
+        Self { generation: self.next(now), ca_alone: true, ..self.clone() }
+    }
+
+    pub fn ca_since(&self) -> u64 {
+        self.ca_since
+    }
+
+    /// Whether the CA of that generation counts alone.
+    pub fn is_ca_alone(&self, since: u64) -> bool {
+        self.ca_since == since && self.ca_alone
     }
 
     /// Without the old key. `None` if there is none.

@@ -44,7 +44,10 @@ impl Request {
 
     /// The same question, by somebody who knows what stops.
     pub fn meant(mut self) -> Self {
-        if let Self::Remove { sure, .. } | Self::Drain { sure, .. } | Self::IntegrationDrop { sure, .. } = &mut self {
+        use Request::{Drain, IntegrationDrop, Remove, RotateCa};
+        if let Remove { sure, .. } | Drain { sure, .. } | IntegrationDrop { sure, .. } | RotateCa { sure, .. } =
+            &mut self
+        {
             *sure = true;
         }
         self

@@ -54,6 +54,7 @@ pub(super) async fn run(
         fed: None,
         suspects: HashSet::new(),
         spare: Vec::new(),
+        trust: 0,
     };
     links.clocks.lock().welcomed(balancer, UnixMicros(welcome.now));
     links.peers.lock().insert(address.to_owned(), peer);
@@ -169,8 +170,8 @@ async fn control(
 
 /// Whether it wants something of this worker besides the work on frames.
 fn commands(kind: &to_worker::Kind) -> bool {
-    use to_worker::Kind::{Admin, Drain, Remove, Renewed};
-    matches!(kind, Admin(_) | Drain(_) | Remove(_) | Renewed(_))
+    use to_worker::Kind::{Admin, Drain, Remove, Renewed, Trust};
+    matches!(kind, Admin(_) | Drain(_) | Remove(_) | Renewed(_) | Trust(_))
 }
 
 /// What concerns the link is dealt with here; the rest is passed on.
@@ -232,6 +233,12 @@ fn take(
         }
         Kind::Drain(drain) => links.drained_by_operator(&drain).then_some(Notice::Drain(drain.on)),
         Kind::Remove(_) => Some(Notice::Remove),
+        Kind::Trust(trust) => {
+            if let Some(peer) = links.peers.lock().get_mut(address) {
+                peer.trust = trust.since;
+            }
+            Some(Notice::Trust(trust))
+        }
         Kind::Renewed(renewed) => Some(Notice::Renewed(renewed.certificate)),
         // They come only once, before this.
         Kind::Welcome(_) | Kind::Refused(_) => None,

@@ -128,7 +128,7 @@ fn removal(server: &Server) -> String {
         (_, Role::Balancer) => format!(
             "{name} was removed: its certificate is revoked, it answers what it holds, and its process ends. Gateways \
              cannot be moved from here: those that send to it must be pointed at another balancer. It still holds the \
-             cluster's keys: delete its data folder"
+             cluster's keys: delete its data folder, and if others may have it, change them (`limpet ctl rotate-ca`)"
         ),
     }
 }

@@ -31,6 +31,7 @@ fn server(new: &Samples, role: Role) -> Server {
         disk_free: 7,
         combined: true,
         cluster: "ff00".into(),
+        cluster_before: "0ff0".into(),
         failing: vec![IntegrationTrouble { reason: "dns".into(), since: NOON, ..IntegrationTrouble::default() }],
         seen_at: NOON,
     }

@@ -1,0 +1,199 @@
+//! Changing the cluster's CA: what an operator asks for beside this balancer, and what its workers are told of it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use limpet_balancer_core::WorkerId;
+use limpet_link::{LinkServer, NameState, Token, authority::CHANGE_LASTS, time};
+use limpet_shared::{
+    admin::{ErrorKind, Reply, Role, Server},
+    link::to_worker::Kind as ToWorker,
+};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    Driver,
+    operators::{Work, done, failed},
+};
+
+/// The token that the other balancers get the new CA with is good for so long.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// A linked worker has this long for a new certificate once the CA before is given up. One of this version needs a moment.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What a worker has been told of the CA, and when.
+pub(super) type Told = ((u64, bool), Instant);
+
+/// What is wanted, and the servers that there are.
+pub(super) struct Wanted {
+    pub finish: bool,
+    pub sure: bool,
+    pub servers: Vec<Server>,
+    /// This balancer's.
+    pub name: String,
+}
+
+impl Driver {
+    /// Tells a worker whose certificates count, if it was not told yet; one whose own does not by now loses its link.
+    pub(super) fn tell_trust(&mut self, id: WorkerId) {
+        let trust = self.parts.server.authority().trust();
+        let Some(linked) = self.workers.get_mut(&id).filter(|_| trust.since > 0) else { return };
+        match linked.told {
+            Some((mark, since)) if mark == trust.mark() => {
+                let shut_out = trust.former.is_none() && linked.certified < trust.since && since.elapsed() > GRACE;
+                if shut_out {
+                    self.shut_out(id);
+                }
+            }
+            _ => {
+                linked.told = Some((trust.mark(), Instant::now()));
+                self.tell(id, ToWorker::Trust(trust.message()));
+            }
+        }
+    }
+
+    fn shut_out(&mut self, id: WorkerId) {
+        let Some(linked) = self.workers.remove(&id) else { return };
+        let why = "its certificate is of a CA that was given up: it must join anew (`limpet ctl join-token`)";
+        tracing::warn!(worker = linked.name, "closing a worker's link: {why}");
+        let _ = linked.outbox.close.send(why.into());
+        self.parts.core.on_worker_closed(self.parts.clock.now(), id);
+    }
+
+    /// Another balancer's token leads to the CA that the cluster changes to.
+    pub(super) fn adopt_ca(&self, token: &str, answer: oneshot::Sender<Reply>) {
+        let server = self.parts.server.clone();
+        let token = match token.parse::<Token>() {
+            Ok(token) => token,
+            Err(error) => return drop(answer.send(failed(ErrorKind::Invalid, error.to_string()))),
+        };
+        tokio::spawn(async move {
+            let reply = match server.adopt(&token).await {
+                Ok(true) => done(
+                    "this balancer has the cluster's new CA. Workers have new certificates within seconds once all balancers have it; \
+                     then `limpet ctl rotate-ca --finish` at any of them"
+                        .into(),
+                ),
+                Ok(false) => done("this balancer has had that CA already".into()),
+                Err(error) => failed(ErrorKind::Invalid, error.to_string()),
+            };
+            answer.send(reply)
+        });
+    }
+
+    /// Those whose certificates may count: not of who was removed.
+    pub(super) fn change_ca(&self, finish: bool, sure: bool, mut servers: Vec<Server>) -> Work {
+        let removed = |server: &Server| {
+            self.parts.registry.name(&server.name, Some(&server.key)) == NameState::Revoked || server.key.is_empty()
+        };
+        servers.retain(|server| !removed(server));
+        // A worker has told of them. It cannot leave out who is linked here.
+        for linked in self.workers.values() {
+            let mine = Server {
+                name: linked.name.clone(),
+                key: linked.key.clone(),
+                state: "ready".into(),
+                ..Server::default()
+            };
+            if !removed(&mine) && servers.iter().all(|server| server.key != mine.key) {
+                servers.push(mine);
+            }
+        }
+        let wanted = Wanted { finish, sure, servers, name: self.parts.core.name().to_owned() };
+        let server = self.parts.server.clone();
+        Box::new(move || if wanted.finish { end(&server, &wanted) } else { begin(&server, &wanted) })
+    }
+}
+
+fn begin(server: &LinkServer, wanted: &Wanted) -> Reply {
+    let authority = server.authority();
+    if let Some(since) = authority.trust().former.map(|_| authority.trust().since) {
+        let since = time::rfc3339(limpet_shared::UnixMicros(since));
+        let missing = names(&missing(server, &wanted.servers)).unwrap_or_else(|| "none".into());
+        return failed(
+            ErrorKind::Invalid,
+            format!(
+                "the CA was changed at {since}, and that is not finished. Without a certificate of the new one are: {missing}. \
+                 `limpet ctl rotate-ca --finish` gives up the one before"
+            ),
+        );
+    }
+    let all = names(&wanted.servers.iter().collect::<Vec<_>>()).unwrap_or_else(|| "none".into());
+    if !wanted.sure {
+        let message = format!(
+            "the cluster gets a new CA and a new key for join tokens; all tokens that were made before end. Certificates of these \
+             servers count until they have new ones, of no others: {all}. Is there one that you do not know, remove it first"
+        );
+        return failed(ErrorKind::Unconfirmed, message);
+    }
+    let known: BTreeSet<String> = wanted.servers.iter().map(|server| server.key.clone()).collect();
+    let changed = authority.rotate_ca(known, time::now()).map_err(|e| e.to_string());
+    if let Err(error) = changed.and_then(|_| server.follow_authority().map_err(|e| e.to_string())) {
+        return failed(ErrorKind::Internal, error);
+    }
+    // They would let nobody in; nobody shall think that they do.
+    let since = limpet_shared::UnixMicros(authority.trust().since);
+    if let Err(error) = server.ledger().revoke_made_before(since, time::now()) {
+        tracing::warn!(%error, "join tokens of the CA before are still listed as good");
+    }
+    tracing::warn!(known = all, "an operator changes the cluster's CA");
+    let others: Vec<&Server> = wanted.servers.iter().filter(|one| is_other_balancer(one, &wanted.name)).collect();
+    let hours = CHANGE_LASTS.as_secs() / 3600;
+    let last = format!(
+        "`limpet ctl rotate-ca --finish` gives up the CA before; else that is done after {hours} h. Servers that have no new \
+         certificate by then must join anew. Make a backup of this balancer's folder"
+    );
+    let uses = u32::try_from(others.len()).unwrap_or(u32::MAX);
+    let Some(named) = names(&others) else {
+        return done(format!("the cluster has a new CA; workers have new certificates within seconds. {last}"));
+    };
+    match server.token(Role::Balancer, TOKEN_LIFE, uses) {
+        Ok(token) => done(format!(
+            "the cluster has a new CA. Within an hour run beside each other balancer ({named}): limpet ctl --data DIR rotate-ca \
+             --join-file FILE, where the file holds the token below, which is a secret. Workers have new certificates within seconds \
+             after that. {last}:\n{}",
+            token.as_str()
+        )),
+        Err(error) => failed(ErrorKind::Internal, error.to_string()),
+    }
+}
+
+fn end(server: &LinkServer, wanted: &Wanted) -> Reply {
+    let missing = names(&missing(server, &wanted.servers));
+    if server.authority().trust().former.is_none() {
+        return failed(ErrorKind::Invalid, "the CA is not being changed here: nothing to finish".into());
+    }
+    if let (Some(missing), false) = (&missing, wanted.sure) {
+        return failed(
+            ErrorKind::Unconfirmed,
+            format!(
+                "these have no certificate of the new CA, and those that are not linked now must join anew: {missing}"
+            ),
+        );
+    }
+    let finished = server.authority().finish_ca(time::now()).map_err(|e| e.to_string());
+    if let Err(error) = finished.and_then(|_| server.follow_authority().map_err(|e| e.to_string())) {
+        return failed(ErrorKind::Internal, error);
+    }
+    let without = missing.as_deref().unwrap_or("none");
+    tracing::warn!(without, "the CA before counts no more; those without a new certificate must join anew");
+    let anew = missing.map(|names| format!(". Must join anew, if they were not linked: {names}")).unwrap_or_default();
+    done(format!("the CA before counts no more, at all balancers within seconds{anew}"))
+}
+
+/// Those that have no certificate of the present CA.
+fn missing<'a>(server: &LinkServer, servers: &'a [Server]) -> Vec<&'a Server> {
+    let present = server.authority().fingerprint().to_string();
+    servers.iter().filter(|server| server.cluster != present).collect()
+}
+
+fn is_other_balancer(server: &Server, own: &str) -> bool {
+    server.kind() == Role::Balancer && server.name != own
+}
+
+/// `None` if there are none.
+fn names(servers: &[&Server]) -> Option<String> {
+    let away = |server: &Server| if server.state == "gone" { " (away)" } else { "" };
+    let named: Vec<String> =
+        servers.iter().map(|server| format!("{} {}{}", server.kind().as_str(), server.name, away(server))).collect();
+    (!named.is_empty()).then(|| named.join(", "))
+}
