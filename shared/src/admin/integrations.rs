@@ -20,24 +20,25 @@ pub struct Integration {
     pub kind: String,
     /// Where events go, with commas between several, without path and query: these may hold secrets.
     pub endpoint: String,
-    /// `ok`, `waiting` (something waits) or `failing` (and it was offered within a minute, in vain).
+    /// `ok`, `waiting` (something waits) or `failing` (within a minute an event was offered in vain and waits, or was refused).
     pub state: String,
     /// Events that wait, and their size in bytes.
     pub waiting: u64,
     pub bytes: u64,
     /// When the event that waits longest was set aside to wait.
     pub oldest: Option<UnixMicros>,
-    /// The last failure, while something waits.
+    /// The last failure, while something waits or events are refused.
     pub trouble: Option<IntegrationTrouble>,
 }
 
-/// An integration that takes no events, as one worker has found it.
+/// An integration that takes no events, or refuses them, as one worker has found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IntegrationTrouble {
     /// [`Integration::id`].
     pub integration: String,
-    /// `connection_refused`, `dns`, `tls`, `unreachable`, `timed_out`, `not_now` (an HTTP status), `url` or `header`.
+    /// `connection_refused`, `dns`, `tls`, `unreachable`, `timed_out`, `not_now` (an HTTP status), `url` or `header`; of an
+    /// event itself `refused` (an HTTP status) or `render` (it cannot be written as the integration wants it).
     pub reason: String,
     /// The same in words.
     pub error: String,
@@ -47,6 +48,13 @@ pub struct IntegrationTrouble {
     pub since: UnixMicros,
     pub last: UnixMicros,
     pub failures: u64,
+}
+
+impl IntegrationTrouble {
+    /// Whether events are given up for it, after three tries, instead of waiting.
+    pub fn refuses(&self) -> bool {
+        matches!(self.reason.as_str(), "refused" | "render")
+    }
 }
 
 /// An event that waits.

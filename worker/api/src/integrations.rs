@@ -1,6 +1,6 @@
 //! Integrations as operators see them: where events go, what waits for them and why; trying again, and giving up.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{BTreeSet, HashMap, hash_map::Entry};
 
 use limpet_shared::{
     UnixMicros,
@@ -10,7 +10,7 @@ use limpet_store::{Backlog, IntegrationId, List, Store};
 use limpet_worker_core::model::Application;
 use uuid::Uuid;
 
-use crate::{Api, ApiError, clock, error::Result, lists};
+use crate::{Api, ApiError, ClusterView, clock, error::Result, lists};
 
 /// Waiting events in one answer.
 const EVENTS: usize = 200;
@@ -40,6 +40,52 @@ pub(crate) fn troubles(servers: &[Server]) -> HashMap<Uuid, IntegrationTrouble> 
     all
 }
 
+/// Those for which something waits, also of applications that were removed, and those that refuse events: the failing ones first, then
+/// those for which most waits. Behind the first [`PAGE`] nobody looks up what they are called.
+pub(crate) async fn not_well(store: &dyn Store, cluster: &dyn ClusterView) -> Result<Vec<Integration>> {
+    let mut backlog = backlog(store).await?;
+    let troubles = match cluster.ask(Request::Servers).await {
+        Reply::Servers { servers } => troubles(&servers),
+        _ => HashMap::new(),
+    };
+    let now = clock::now();
+    let refusing = troubles.iter().filter(|(_, trouble)| trouble.refuses() && is_of_late(trouble, now));
+    let ids: BTreeSet<Uuid> = backlog.keys().copied().chain(refusing.map(|(id, _)| *id)).collect();
+    let found = ids.into_iter().map(|id| {
+        let mut one = Integration { id: id.to_string(), ..Integration::default() };
+        fill(&mut one, backlog.remove(&id), troubles.get(&id), now);
+        (id, one)
+    });
+    let mut found: Vec<(Uuid, Integration)> = found.collect();
+    found.sort_by(|(_, a), (_, b)| (rank(a), b.waiting, &a.id).cmp(&(rank(b), a.waiting, &b.id)));
+    let mut tenants = HashMap::new();
+    for (id, one) in found.iter_mut().take(PAGE as usize) {
+        if let Some(application) = store.application(*id).await? {
+            describe(store, one, &application, &mut tenants).await?;
+        }
+    }
+    Ok(found.into_iter().map(|(_, one)| one).collect())
+}
+
+/// What people call it, and where its events go.
+async fn describe(
+    store: &dyn Store,
+    one: &mut Integration,
+    application: &Application,
+    tenants: &mut HashMap<Uuid, String>,
+) -> Result<()> {
+    if let Entry::Vacant(unnamed) = tenants.entry(application.tenant_id) {
+        let found = store.tenant(application.tenant_id).await?;
+        unnamed.insert(found.map(|tenant| tenant.name).unwrap_or_default());
+    }
+    let http = application.http.as_ref();
+    one.application.clone_from(&application.name);
+    one.tenant = tenants.get(&application.tenant_id).cloned().unwrap_or_default();
+    one.kind = http.map_or("", |_| "http").into();
+    one.endpoint = http.map_or_else(String::new, |http| origins(&http.url));
+    Ok(())
+}
+
 impl Api {
     pub(crate) async fn answer_about_integrations(&self, request: Request) -> Result<Reply> {
         match request {
@@ -54,33 +100,8 @@ impl Api {
         }
     }
 
-    /// Those for which something waits, also of applications that were removed: the failing ones first, then those for which most
-    /// waits. Behind the first [`PAGE`] nobody looks up what they are called.
-    pub(crate) async fn waiting_integrations(&self) -> Result<Vec<Integration>> {
-        let backlog = backlog(self.store.as_ref()).await?;
-        let troubles = match self.cluster.ask(Request::Servers).await {
-            Reply::Servers { servers } => troubles(&servers),
-            _ => HashMap::new(),
-        };
-        let now = clock::now();
-        let waiting = backlog.into_iter().map(|(id, waiting)| {
-            let mut one = Integration { id: id.to_string(), ..Integration::default() };
-            fill(&mut one, waiting, troubles.get(&id), now);
-            (id, one)
-        });
-        let mut waiting: Vec<(Uuid, Integration)> = waiting.collect();
-        waiting.sort_by(|(_, a), (_, b)| (rank(a), b.waiting, &a.id).cmp(&(rank(b), a.waiting, &b.id)));
-        let mut tenants = HashMap::new();
-        for (id, one) in waiting.iter_mut().take(PAGE as usize) {
-            if let Some(application) = self.store.application(*id).await? {
-                self.describe(one, &application, &mut tenants).await?;
-            }
-        }
-        Ok(waiting.into_iter().map(|(_, one)| one).collect())
-    }
-
     async fn integrations(&self, offset: u32) -> Result<Reply> {
-        let mut waiting = self.waiting_integrations().await?;
+        let mut waiting = not_well(self.store.as_ref(), self.cluster.as_ref()).await?;
         // Those behind the first ones stand among the others, in the place that their name gives them.
         let mut rest = waiting.split_off(waiting.len().min(PAGE as usize));
         let page = self.store.applications(&List { limit: PAGE, offset, ..List::default() }).await?;
@@ -96,31 +117,12 @@ impl Api {
                 None if application.http.is_none() => continue,
                 None => Integration { id, state: "ok".into(), ..Integration::default() },
             };
-            self.describe(&mut one, &application, &mut tenants).await?;
+            describe(self.store.as_ref(), &mut one, &application, &mut tenants).await?;
             others.push(one);
         }
         let mut integrations = if offset == 0 { waiting } else { Vec::new() };
         integrations.extend(others);
         Ok(Reply::Integrations { integrations, next: (shown < page.total).then_some(shown) })
-    }
-
-    /// What people call it, and where its events go.
-    async fn describe(
-        &self,
-        one: &mut Integration,
-        application: &Application,
-        tenants: &mut HashMap<Uuid, String>,
-    ) -> Result<()> {
-        if let Entry::Vacant(unnamed) = tenants.entry(application.tenant_id) {
-            let found = self.store.tenant(application.tenant_id).await?;
-            unnamed.insert(found.map(|tenant| tenant.name).unwrap_or_default());
-        }
-        let http = application.http.as_ref();
-        one.application.clone_from(&application.name);
-        one.tenant = tenants.get(&application.tenant_id).cloned().unwrap_or_default();
-        one.kind = http.map_or("", |_| "http").into();
-        one.endpoint = http.map_or_else(String::new, |http| origins(&http.url));
-        Ok(())
     }
 
     async fn waiting_events(&self, integration: Uuid) -> Result<Reply> {
@@ -148,16 +150,25 @@ impl Api {
 
     async fn drop_waiting(&self, called: &str, by: String, sure: bool) -> Result<Reply> {
         let (id, name) = self.integration_called(called).await?;
-        let waiting = self.store.pending_size(IntegrationId(id)).await?.0;
-        if waiting == 0 {
-            return Ok(Reply::Done { message: "nothing waits for this integration".into() });
-        }
         if !sure {
+            let waiting = self.waiting_for(id).await?;
+            if waiting == 0 {
+                return Ok(Reply::Done { message: "nothing waits for this integration".into() });
+            }
             let events = if waiting == 1 { "1 event that waits".into() } else { format!("{waiting} events that wait") };
             let message = format!("{events} for {name} would be lost for good");
             return Ok(Reply::Error { kind: ErrorKind::Unconfirmed, message });
         }
         Ok(self.cluster.ask(Request::IntegrationDrop { id: id.to_string(), by, sure }).await)
+    }
+
+    /// How many events wait, as they were counted last: it is counted anew, which takes long where many do, only if that says none.
+    async fn waiting_for(&self, integration: Uuid) -> Result<u64> {
+        let counted = self.store.pending_backlog().await?;
+        match counted.into_iter().find(|waits| waits.integration.0 == integration && waits.events > 0) {
+            Some(waits) => Ok(waits.events),
+            None => Ok(self.store.pending_size(IntegrationId(integration)).await?.0),
+        }
     }
 
     /// By id, which may be that of an application that is gone, or by an application's name; with what to call it.
@@ -187,11 +198,18 @@ fn rank(one: &Integration) -> usize {
     STATES.iter().position(|state| *state == one.state).unwrap_or(STATES.len())
 }
 
-fn fill(one: &mut Integration, waiting: Backlog, trouble: Option<&IntegrationTrouble>, now: UnixMicros) {
-    let lately = trouble.is_some_and(|trouble| now.since(trouble.last).as_secs() < LATELY);
+fn fill(one: &mut Integration, waiting: Option<Backlog>, trouble: Option<&IntegrationTrouble>, now: UnixMicros) {
+    let lately = trouble.is_some_and(|trouble| is_of_late(trouble, now));
     one.state = if lately { "failing" } else { "waiting" }.into();
-    (one.waiting, one.bytes, one.oldest) = (waiting.events, waiting.bytes, Some(waiting.oldest));
     one.trouble = trouble.cloned();
+    // What is refused does not wait.
+    if let Some(waiting) = waiting {
+        (one.waiting, one.bytes, one.oldest) = (waiting.events, waiting.bytes, Some(waiting.oldest));
+    }
+}
+
+fn is_of_late(trouble: &IntegrationTrouble, now: UnixMicros) -> bool {
+    now.since(trouble.last).as_secs() < LATELY
 }
 
 /// Of each URL scheme, host and port: user, path and query may hold secrets.

@@ -70,7 +70,8 @@ pub struct Api {
     pub(crate) auth: Auth,
     pub(crate) about: About,
     pub(crate) last_overview: overview::Last,
-    pub(crate) counting: overview::Counting,
+    pub(crate) counting: overview::Counting<overview::Counts>,
+    pub(crate) looking_at_waiting: overview::Counting<Arc<[limpet_shared::admin::Integration]>>,
 }
 
 /// What this server says about itself.
@@ -93,6 +94,7 @@ impl Api {
             cluster: state.cluster,
             last_overview: overview::Last::default(),
             counting: overview::Counting::default(),
+            looking_at_waiting: overview::Counting::default(),
             about: About { version: state.version, server: state.server, gwmp: state.gwmp },
         })
     }

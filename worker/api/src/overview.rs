@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{About, Api, error::Result};
+use crate::{About, Api, error::Result, integrations::not_well};
 
 /// An overview is given to everyone who asks within this time: many who look on ask the store once a second.
 const FRESH: Duration = Duration::from_secs(1);
@@ -38,9 +38,9 @@ pub struct Overview {
     pub store_answers: bool,
     /// What was counted last: in a large network that may be minutes ago. `None` until it was counted once.
     pub counts: Option<Counts>,
-    /// Integrations for which something waits, the failing ones first, then those for which most waits; behind the first
-    /// [`admin::PAGE`] they have no names.
-    pub waiting: Vec<admin::Integration>,
+    /// Integrations for which something waits, or that refuse events, the failing ones first, then those for which most waits; behind
+    /// the first [`admin::PAGE`] they have no names. As they were looked at last; `None` until they were once.
+    pub waiting: Option<Arc<[admin::Integration]>>,
 }
 
 /// How many there are.
@@ -75,15 +75,15 @@ impl Api {
 
     async fn look(&self) -> Overview {
         let ask = async |request| timeout(ASK_LIMIT, self.cluster.ask(request)).await.ok();
-        let store = self.store.clone();
+        let (store, also_store, cluster) = (self.store.clone(), self.store.clone(), self.cluster.clone());
+        let not_well = async move { not_well(also_store.as_ref(), cluster.as_ref()).await.map(Arc::from) };
         let (servers, unknown, pinged, counts, waiting) = tokio::join!(
             ask(Request::Servers),
             ask(Request::heard(true)),
             timeout(STORE_LIMIT, self.store.ping()),
             self.counting.look(async move { count(store.as_ref()).await }),
-            timeout(STORE_LIMIT, self.waiting_integrations()),
+            self.looking_at_waiting.look(not_well),
         );
-        let waiting = waiting.ok().and_then(Result::ok);
         Overview {
             about: self.about.clone(),
             store: self.store.describe(),
@@ -96,33 +96,32 @@ impl Api {
                 Some(Reply::Gateways { gateways, .. }) => Some(gateways),
                 _ => None,
             },
-            store_answers: matches!(pinged, Ok(Ok(()))) && waiting.is_some(),
+            store_answers: matches!(pinged, Ok(Ok(()))),
             counts,
-            waiting: waiting.unwrap_or_default(),
+            waiting,
         }
     }
 }
 
-/// What was counted last. Counting goes on when nobody waits for it any more.
-pub(crate) struct Counting(watch::Sender<Counted>);
+/// What was found last by looks that may take long. Each goes on when nobody waits for it any more.
+pub(crate) struct Counting<T>(watch::Sender<Counted<T>>);
 
-#[derive(Clone, Copy, Default)]
-struct Counted {
-    counts: Option<Counts>,
+struct Counted<T> {
+    found: Option<T>,
     under_way: bool,
     /// Not before.
     next: Option<Instant>,
 }
 
-impl Default for Counting {
+impl<T> Default for Counting<T> {
     fn default() -> Self {
-        Self(watch::Sender::new(Counted::default()))
+        Self(watch::Sender::new(Counted { found: None, under_way: false, next: None }))
     }
 }
 
-impl Counting {
-    /// The counts, after `count` if that is due and over soon.
-    async fn look(&self, count: impl Future<Output = Result<Counts>> + Send + 'static) -> Option<Counts> {
+impl<T: Clone + Send + Sync + 'static> Counting<T> {
+    /// What is known, after `count` if that is due and over soon.
+    async fn look(&self, count: impl Future<Output = Result<T>> + Send + 'static) -> Option<T> {
         let begins = self.0.send_if_modified(|known| {
             let due = !known.under_way && known.next.is_none_or(|next| Instant::now() >= next);
             known.under_way |= due;
@@ -132,21 +131,23 @@ impl Counting {
             tokio::spawn(run(self.0.clone(), count));
         }
         let mut known = self.0.subscribe();
-        let limit = if known.borrow().counts.is_some() { COUNT_LIMIT } else { STORE_LIMIT };
+        let limit = if known.borrow().found.is_some() { COUNT_LIMIT } else { STORE_LIMIT };
         // The sender lives in `self`. Who waits too long takes what there is.
         let _ = timeout(limit, known.wait_for(|known| !known.under_way)).await;
-        known.borrow().counts
+        known.borrow().found.clone()
     }
 }
 
-async fn run(known: watch::Sender<Counted>, count: impl Future<Output = Result<Counts>>) {
+async fn run<T>(known: watch::Sender<Counted<T>>, count: impl Future<Output = Result<T>>) {
     let began = Instant::now();
     let counted = count.await;
     if let Err(error) = &counted {
         tracing::debug!(%error, "the overview was not counted");
     }
     known.send_modify(|known| {
-        known.counts = counted.ok().or(known.counts);
+        if let Ok(counted) = counted {
+            known.found = Some(counted);
+        }
         known.under_way = false;
         known.next = Some(Instant::now() + FRESH.max(began.elapsed() * REST));
     });

@@ -32,7 +32,7 @@ pub enum DeliveryError {
     /// The endpoint cannot be reached, or the connection broke before it answered.
     #[error("{origin} cannot be reached: {reason}")]
     Unreachable { origin: String, obstacle: Obstacle, reason: String },
-    /// The endpoint answered, but takes no event now: 401, 403, 404, 408, 425, 429, or neither 2xx nor 4xx.
+    /// The endpoint answered, but takes no event now: 401, 403, 404, 407 (a proxy's), 408, 425, 429, or neither 2xx nor 4xx.
     #[error("{origin} answered {status}")]
     NotNow { origin: String, status: u16 },
     /// The endpoint does not want this event (any other 4xx).
@@ -65,8 +65,8 @@ impl DeliveryError {
     /// Whether trying again is unlikely to help before someone changes the integration.
     pub fn needs_operator(&self) -> bool {
         match self {
-            Self::Url(_) | Self::Header(_) => true,
-            Self::NotNow { status, .. } => matches!(status, 401 | 403 | 404),
+            Self::Url(_) | Self::Header(_) | Self::Refused { .. } => true,
+            Self::NotNow { status, .. } => matches!(status, 401 | 403 | 404 | 407),
             _ => false,
         }
     }

@@ -95,7 +95,7 @@ async fn post(client: Client, url: Url, headers: HeaderMap, rendered: Rendered) 
     match status.as_u16() {
         200..=299 => Ok(()),
         // These say how the endpoint is, or what it was given; the others what it thinks of this event.
-        status @ (401 | 403 | 404 | 408 | 425 | 429) => Err(DeliveryError::NotNow { origin, status }),
+        status @ (401 | 403 | 404 | 407 | 408 | 425 | 429) => Err(DeliveryError::NotNow { origin, status }),
         status @ 400..=499 => Err(DeliveryError::Refused { origin, status }),
         status => Err(DeliveryError::NotNow { origin, status }),
     }

@@ -121,9 +121,7 @@ impl Pipeline {
             }
             Err(error) => {
                 self.metrics.delivery_failed();
-                if !error.is_verdict() {
-                    self.troubles.failed(&event.device, &error);
-                }
+                self.troubles.failed(&event.device, &error);
                 tracing::debug!(dev_eui = %event.device.dev_eui, %error, "an event waits: its integration did not take it");
                 Err(())
             }

@@ -1,6 +1,6 @@
 //! What operators do about events that wait.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use limpet_shared::{
     UnixMicros,
@@ -15,8 +15,8 @@ use super::Pipeline;
 const LIMIT: Duration = Duration::from_secs(3);
 /// Devices of an integration that are looked at for an event that waits.
 const DEVICES: u32 = 16;
-/// How often what waits is dropped at one wish, at most.
-const DROPS: u32 = 100;
+/// How often the store is asked to drop what there is: what comes while it does is dropped as well, but not for ever.
+const DROPS: u32 = 1_000;
 
 impl Pipeline {
     /// Offers the event that has waited longest, whoever is about to send it: in the worst case it goes out twice, with the same
@@ -47,9 +47,7 @@ impl Pipeline {
             }
             Err(error) => {
                 self.metrics.delivery_failed();
-                if !error.is_verdict() {
-                    self.troubles.failed(&first.event.device, &error);
-                }
+                self.troubles.failed(&first.event.device, &error);
                 Err(Reply::Error { kind: ErrorKind::Unavailable, message: format!("{what} was not taken: {error}") })
             }
         }
@@ -66,31 +64,39 @@ impl Pipeline {
         Ok(None)
     }
 
-    /// A store drops so much in one go, and more may be put meanwhile.
-    async fn drop_all(&self, integration: IntegrationId) -> Result<u64, StoreError> {
-        let none = PendingBounds { events: 0, bytes: 0, since: UnixMicros(0) };
-        let mut dropped = 0;
-        for _ in 0..DROPS {
-            match self.store.trim_pending(integration, &none).await?.events() {
-                0 => break,
-                some => dropped += some,
-            }
-        }
-        Ok(dropped)
+    /// Gives up all that waits for an integration, to the end: also if whoever asked for it waits no longer.
+    pub async fn drop_waiting(self: &Arc<Self>, application: Uuid, by: &str) -> Reply {
+        let (pipeline, by) = (self.clone(), by.to_owned());
+        let dropping = tokio::spawn(async move { pipeline.drop_all(application, &by).await });
+        dropping.await.unwrap_or_else(|error| Reply::Error { kind: ErrorKind::Internal, message: error.to_string() })
     }
 
-    /// Gives up all that waits for an integration.
-    pub async fn drop_waiting(&self, application: Uuid, by: &str) -> Reply {
-        match self.drop_all(IntegrationId(application)).await {
-            Ok(dropped) => {
-                self.metrics.pending_dropped("operator", dropped);
-                tracing::warn!(%application, dropped, by, "waiting events were dropped at an operator's wish");
-                let what = if dropped == 1 { "waiting event was" } else { "waiting events were" };
-                Reply::Done { message: format!("{dropped} {what} dropped") }
+    /// A store drops so much in one go, and more may be put meanwhile.
+    async fn drop_all(&self, application: Uuid, by: &str) -> Reply {
+        let none = PendingBounds { events: 0, bytes: 0, since: UnixMicros(0) };
+        let mut all = 0;
+        for _ in 0..DROPS {
+            match self.store.trim_pending(IntegrationId(application), &none).await.map(|trimmed| trimmed.events()) {
+                Ok(0) => break,
+                Ok(dropped) => {
+                    all += dropped;
+                    self.metrics.pending_dropped("operator", dropped);
+                    tracing::warn!(%application, dropped, by, "waiting events were dropped at an operator's wish");
+                }
+                Err(error) if all == 0 => return store_away(error),
+                Err(error) => {
+                    let message = format!("{}, then the store failed: {error}", dropped_in_words(all));
+                    return Reply::Error { kind: ErrorKind::Unavailable, message };
+                }
             }
-            Err(error) => store_away(error),
         }
+        Reply::Done { message: dropped_in_words(all) }
     }
+}
+
+fn dropped_in_words(dropped: u64) -> String {
+    let what = if dropped == 1 { "waiting event was" } else { "waiting events were" };
+    format!("{dropped} {what} dropped")
 }
 
 fn refused(message: &str) -> Reply {

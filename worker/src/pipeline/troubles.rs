@@ -1,5 +1,5 @@
-//! Which applications' integrations do not take events, and saying so: once when it begins and once a minute, with the
-//! reason, and when it is over.
+//! Which applications' integrations do not take events, or refuse them, and saying so: once when it begins and once a minute, with
+//! the reason, and when it is over.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,6 +12,8 @@ use uuid::Uuid;
 
 /// How often the same is said again.
 const SAID_EVERY: Duration = Duration::from_secs(60);
+/// So many refusals with nothing taken in between are worth saying: one event may be refused for what it is.
+const REFUSALS_SAID: u64 = 3;
 /// A failure that nobody has met again for so long is not known to last.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 /// Told to the other workers at most, those that fail for longest: it is written down every few seconds.
@@ -25,7 +27,8 @@ pub(crate) struct Troubles(Mutex<HashMap<Uuid, Trouble>>);
 struct Trouble {
     since: Instant,
     last: Instant,
-    said: Instant,
+    /// When the log told of it last.
+    said: Option<Instant>,
     failures: u64,
     /// Of the last one.
     reason: &'static str,
@@ -34,34 +37,37 @@ struct Trouble {
 }
 
 impl Troubles {
-    /// The integration did not take an event.
+    /// The integration did not take an event, or refused it.
     pub fn failed(&self, of: &DeviceInfo, error: &DeliveryError) {
         let now = Instant::now();
         let mut all = self.0.lock();
-        let mut say = false;
         let trouble = all.entry(of.application_id).or_insert_with(|| {
-            say = true;
             let (reason, needs_operator) = (error.label(), error.needs_operator());
-            Trouble { since: now, last: now, said: now, failures: 0, reason, error: String::new(), needs_operator }
+            Trouble { since: now, last: now, said: None, failures: 0, reason, error: String::new(), needs_operator }
         });
         trouble.failures += 1;
         trouble.last = now;
         (trouble.reason, trouble.needs_operator) = (error.label(), error.needs_operator());
         trouble.error = error.to_string();
-        if say || now >= trouble.said + SAID_EVERY {
-            trouble.said = now;
+        let (enough, what) = if error.is_verdict() {
+            (REFUSALS_SAID, "an integration refuses events: each is given up after three tries")
+        } else {
+            (1, "an integration does not take events: they wait")
+        };
+        if trouble.failures >= enough && trouble.said.is_none_or(|said| now >= said + SAID_EVERY) {
+            trouble.said = Some(now);
             let (seconds, failures) = (now.duration_since(trouble.since).as_secs(), trouble.failures);
             tracing::warn!(
                 application = of.application_name, application_id = %of.application_id, tenant = of.tenant_name,
                 %error, reason = error.label(), needs_operator = error.needs_operator(), failures, seconds,
-                "an integration does not take events: they wait"
+                "{what}"
             );
         }
     }
 
     /// It took one.
     pub fn took(&self, of: &DeviceInfo) {
-        if let Some(trouble) = self.0.lock().remove(&of.application_id) {
+        if let Some(trouble) = self.0.lock().remove(&of.application_id).filter(|trouble| trouble.said.is_some()) {
             let seconds = trouble.since.elapsed().as_secs();
             tracing::info!(
                 application = of.application_name, application_id = %of.application_id, failures = trouble.failures, seconds,

@@ -1,14 +1,21 @@
 //! What waits for integrations, over HTTP.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use limpet_api::{Api, ClusterView};
 use limpet_shared::{
     Eui64, UnixMicros,
     admin::{DeviceAdd, ErrorKind, IntegrationTrouble, Reply, Request},
 };
-use limpet_store::{IntegrationId, List, PendingEvent};
+use limpet_store::{IntegrationId, List, PendingEvent, SqliteStore};
 use limpet_worker_core::model::{DeviceInfo, Event, EventKind, JoinEvent};
 use uuid::Uuid;
 
-use crate::{cluster::ctl, server::Server};
+use crate::{
+    cluster::ctl,
+    server::{Server, state},
+};
 
 const HOOK: &str = "http://user:hunter2@192.0.2.7:9000/hook?token=hunter3";
 
@@ -84,4 +91,45 @@ async fn what_waits_is_listed_with_its_cause_offered_and_dropped() {
     assert_eq!(asked, [by_admin, Request::IntegrationRetry { id: dead.to_string() }]);
     let unknown = ctl(&server, server.token(), &Request::IntegrationRetry { id: "nothing".into() }).await;
     assert_eq!(unknown.0, 404);
+}
+
+#[tokio::test]
+async fn an_integration_that_refuses_events_is_failing_though_nothing_waits_for_it() {
+    let server = Server::start().await;
+    let (_, refusing) = (application(&server, "fine").await, application(&server, "fussy").await);
+    let trouble = IntegrationTrouble {
+        integration: refusing.to_string(),
+        reason: "refused".into(),
+        error: "http://a refused the event with 422".into(),
+        last: limpet_api::now(),
+        ..IntegrationTrouble::default()
+    };
+    *server.balancers.failing.lock().unwrap() = vec![trouble.clone()];
+    let (_, reply) = ctl(&server, server.token(), &Request::Integrations { offset: 0 }).await;
+    let Reply::Integrations { integrations, .. } = reply else { panic!("{reply:?}") };
+    let states: Vec<_> = integrations.iter().map(|one| (one.application.as_str(), one.state.as_str())).collect();
+    assert_eq!(states, [("fussy", "failing"), ("fine", "ok")]);
+    assert_eq!(integrations[0].trouble.as_ref(), Some(&trouble));
+    let overview = server.api.overview().await;
+    let [one] = overview.waiting.as_deref().unwrap() else { panic!("{overview:?}") };
+    assert_eq!((one.application.as_str(), one.waiting, one.trouble.as_ref()), ("fussy", 0, Some(&trouble)));
+}
+
+/// A cluster that never answers.
+struct Silent;
+
+#[async_trait]
+impl ClusterView for Silent {
+    async fn gateways_changed(&self) {}
+    async fn ask(&self, _: Request) -> Reply {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn the_overview_says_that_the_store_is_away_only_if_it_is() {
+    let api = Api::new(state(SqliteStore::in_memory().unwrap(), Arc::new(Silent)));
+    let overview = api.overview().await;
+    assert!(overview.store_answers, "that nobody tells of integrations says nothing of it");
+    assert!(overview.waiting.is_none());
 }

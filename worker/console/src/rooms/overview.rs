@@ -100,7 +100,7 @@ fn state(overview: &Overview) -> (Tone, &'static str) {
         (_, Some(servers)) if servers.iter().any(|s| s.state != "ready" && !s.reason.contains("it left")) => {
             (Tone::Warn, "Not every server is ready; the list says which, and why.")
         }
-        _ if overview.waiting.iter().any(|one| one.state == "failing") => {
+        _ if not_well(overview).iter().any(|one| one.state == "failing") => {
             (Tone::Warn, "All servers are up, but not every integration takes its events.")
         }
         _ => (Tone::Good, "Everything that this worker can see is up."),
@@ -140,18 +140,24 @@ fn unknown(overview: &Overview) -> &[Gateway] {
 }
 
 fn waiting(overview: &Overview) -> String {
-    let sum = || overview.waiting.iter().map(|one| one.waiting).sum::<u64>().to_string();
-    if overview.store_answers { sum() } else { "?".into() }
+    match &overview.waiting {
+        Some(waiting) if overview.store_answers => waiting.iter().map(|one| one.waiting).sum::<u64>().to_string(),
+        _ => "?".into(),
+    }
+}
+
+fn not_well(overview: &Overview) -> &[Integration] {
+    overview.waiting.as_deref().unwrap_or_default()
 }
 
 /// Integrations that take no events, in words; the rest is in their room.
 fn failing(overview: &Overview) -> Vec<String> {
     let now = limpet_api::now();
-    let failing: Vec<_> = overview.waiting.iter().filter(|one| one.state == "failing").collect();
+    let failing: Vec<_> = not_well(overview).iter().filter(|one| one.state == "failing").collect();
     let mut lines: Vec<String> = failing.iter().take(NAMED).map(|one| in_words(one, now)).collect();
     match failing.len().saturating_sub(NAMED) {
         0 => {}
-        more => lines.push(format!("{} more take no events.", count(more as u64, "integration"))),
+        more => lines.push(format!("{} more take no events, or refuse them.", count(more as u64, "integration"))),
     }
     lines
 }
@@ -159,6 +165,13 @@ fn failing(overview: &Overview) -> Vec<String> {
 fn in_words(one: &Integration, now: UnixMicros) -> String {
     let trouble = one.trouble.clone().unwrap_or_default();
     let (events, span) = (count(one.waiting, "event"), span(now.since(trouble.since)));
+    if trouble.refuses() {
+        let given_up = "Each event that is refused three times is given up";
+        return format!(
+            "Application {} has refused events for {span}: {}. {given_up}.",
+            one.application, trouble.error
+        );
+    }
     let wait = if one.waiting == 1 { "waits" } else { "wait" };
     format!("Application {} has taken no event for {span}: {}. {events} {wait}.", one.application, trouble.error)
 }

@@ -134,11 +134,12 @@ async fn every_url_must_take_the_event() {
 #[tokio::test]
 async fn only_2xx_takes_an_event_and_a_refusal_is_told_apart_from_not_now() {
     for (answer, label, needs_operator) in [
-        (StatusCode::BAD_REQUEST, "refused", false),
-        (StatusCode::UNPROCESSABLE_ENTITY, "refused", false),
+        (StatusCode::BAD_REQUEST, "refused", true),
+        (StatusCode::UNPROCESSABLE_ENTITY, "refused", true),
         (StatusCode::UNAUTHORIZED, "not_now", true),
         (StatusCode::FORBIDDEN, "not_now", true),
         (StatusCode::NOT_FOUND, "not_now", true),
+        (StatusCode::PROXY_AUTHENTICATION_REQUIRED, "not_now", true),
         (StatusCode::REQUEST_TIMEOUT, "not_now", false),
         (StatusCode::TOO_MANY_REQUESTS, "not_now", false),
         (StatusCode::SERVICE_UNAVAILABLE, "not_now", false),

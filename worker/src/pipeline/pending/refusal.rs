@@ -42,6 +42,11 @@ impl Refusal {
     }
 }
 
+/// Whether it is the `log` event that tells of a refusal.
+pub(super) fn tells_of_one(event: &PendingEvent) -> bool {
+    event.part & TOLD != 0
+}
+
 /// Takes it out of the line, and tells its owner by a `log` event in its place.
 pub(super) async fn set_aside(
     pipeline: &Pipeline,
@@ -50,7 +55,7 @@ pub(super) async fn set_aside(
 ) -> Result<(), StoreError> {
     let Event { id, at, device, kind } = &refused.event;
     let kind = kind.name();
-    if refused.part & TOLD == 0 {
+    if !tells_of_one(refused) {
         let context = Tags::from([("refused_id".into(), id.to_string()), ("refused_event".into(), kind.into())]);
         let description = format!("the integration refused the event `{kind}`, which is not offered again: {error}");
         let event = Event {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     Lease,
-    refusal::{Refusal, set_aside},
+    refusal::{Refusal, set_aside, tells_of_one},
 };
 use crate::pipeline::Pipeline;
 
@@ -268,12 +268,16 @@ impl Turn {
             match pipeline.deliver.deliver(http, &waiting.event, LIMIT).await {
                 Ok(()) => {
                     pipeline.metrics.delivered(&waiting.event.kind);
-                    pipeline.troubles.took(&waiting.event.device);
+                    // That an endpoint takes the word of a refusal does not mean that it takes events again.
+                    if !tells_of_one(&waiting) {
+                        pipeline.troubles.took(&waiting.event.device);
+                    }
                     delivered = true;
                     pipeline.store.delete_pending(&waiting).await?;
                 }
                 Err(error) if error.is_verdict() => {
                     pipeline.metrics.delivery_failed();
+                    pipeline.troubles.failed(&waiting.event.device, &error);
                     let refusal = Refusal::again(self.refused.as_ref(), &waiting);
                     if !refusal.is_final() {
                         return Ok(Ended::Refused(refusal));

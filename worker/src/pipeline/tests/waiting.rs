@@ -2,7 +2,10 @@
 
 use super::*;
 use limpet_shared::admin::Reply;
-use limpet_store::{IntegrationId, PendingEvent};
+use limpet_store::{
+    IntegrationId, PendingEvent,
+    fault::{FaultStore, Faults},
+};
 use limpet_worker_core::model::{Application, DeviceInfo, JoinEvent, LogEvent};
 
 const FIRST: u128 = 2;
@@ -18,6 +21,8 @@ const UNWANTED: u128 = 7_000;
 #[derive(Default)]
 struct Endpoints {
     first_hangs: bool,
+    /// The first refuses whatever it is offered.
+    first_refuses: AtomicBool,
     tries: Mutex<Vec<Uuid>>,
     taken: Mutex<Vec<(Instant, Event)>>,
 }
@@ -36,7 +41,8 @@ impl Deliver for Endpoints {
         if event.device.application_id == Uuid::from_u128(HALF) && self.tries.lock().len().is_multiple_of(2) {
             return Err(DeliveryError::NotNow { origin, status: 503 });
         }
-        if event.id == Uuid::from_u128(UNWANTED) {
+        let refuses = self.first_refuses.load(Ordering::Relaxed);
+        if event.id == Uuid::from_u128(UNWANTED) || refuses && event.device.application_id == Uuid::from_u128(FIRST) {
             return Err(DeliveryError::Refused { origin, status: 400 });
         }
         if event.device.application_id == Uuid::from_u128(SECOND) {
@@ -194,6 +200,29 @@ async fn an_event_that_is_refused_gives_way_to_those_behind_it_and_is_told_of() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_refuses_every_event_is_known_to_fail_until_it_takes_one() {
+    let net = Net::new("eu868", 0).await;
+    let endpoints = Arc::new(Endpoints::default());
+    endpoints.first_refuses.store(true, Ordering::Relaxed);
+    for slot in 1..4 {
+        net.store.put_pending(waiting(FIRST, 1_000, UNWANTED + u128::from(slot), slot)).await.unwrap();
+    }
+    let (worker, stop) = (worker(&net, endpoints.clone()), tokio_util::sync::CancellationToken::new());
+    tokio::spawn(run_pending(worker.clone(), 1, stop.clone()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!net.store.may_have_pending().await.unwrap(), "all are given up, and nothing waits");
+    let told = worker.troubles.told(worker.surroundings.now());
+    let [trouble] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((trouble.reason.as_str(), trouble.needs_operator), ("refused", true));
+    assert!(trouble.error.contains("400") && trouble.refuses(), "{trouble:?}");
+    endpoints.first_refuses.store(false, Ordering::Relaxed);
+    net.store.put_pending(waiting(FIRST, 1_000, UNWANTED + 9, 9)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((endpoints.taken.lock().len(), worker.troubles.count()), (1, 0));
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operator_offers_what_waits_or_gives_it_up() {
     let net = Net::new("eu868", 0).await;
     // The endpoint answers 404 to the first, and takes the second.
@@ -216,4 +245,21 @@ async fn an_operator_offers_what_waits_or_gives_it_up() {
     assert!(matches!(&dropped, Reply::Done { message } if message.starts_with("1 waiting event")), "{dropped:?}");
     assert_eq!((left().await, endpoints.taken.lock().len()), (0, 1));
     assert!(matches!(worker.retry_waiting(first).await, Reply::Done { message } if message.contains("nothing waits")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drop_goes_on_to_its_end_when_nobody_waits_for_it_any_more() {
+    let net = Net::new("eu868", 0).await;
+    for slot in 1..10 {
+        net.store.put_pending(waiting(FIRST, 1_000, u128::from(slot), slot)).await.unwrap();
+    }
+    let slow = Faults { delay: Duration::from_secs(1), ..Faults::default() };
+    let worker = net.worker_over("w0", FaultStore::new(net.store.clone(), 1, slow));
+    let first = Uuid::from_u128(FIRST);
+    let asked = tokio::time::timeout(Duration::ZERO, worker.drop_waiting(first, "me")).await;
+    assert!(asked.is_err(), "who asked is gone");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(net.store.pending_size(IntegrationId(first)).await.unwrap().0, 0);
+    let counted = worker.metrics.text();
+    assert!(counted.contains(r#"pending_dropped_total{reason="operator"} 9"#), "{counted}");
 }
