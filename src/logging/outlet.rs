@@ -110,7 +110,8 @@ impl Outlet {
                 Err(TrySendError::Full(back)) if Instant::now() < until => item = back,
                 Err(_) => return false,
             }
-            std::thread::sleep(LOOK_EVERY);
+            // Woken early or not, it only looks again.
+            std::thread::park_timeout(LOOK_EVERY);
         }
     }
 }
