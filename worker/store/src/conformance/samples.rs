@@ -228,8 +228,8 @@ impl Samples {
             name: format!("tenant {}", self.word()),
             description: "what it is for".into(),
             can_have_gateways: true,
-            max_gateway_count: 500,
-            max_device_count: 1000,
+            max_gateway_count: 1_000_000,
+            max_device_count: 1_000_000,
             tags: tags("country", "PT"),
         }
     }
