@@ -91,7 +91,7 @@ impl Trust {
         subject(&self.ca).as_deref() == Some(issuer)
     }
 
-    /// Whether a certificate counts that TLS has found good by [`Self::roots`].
+    /// Whether a certificate counts that TLS has found good by its roots.
     pub fn counts(&self, peer: &PeerName) -> bool {
         self.is_present(&peer.issuer) || self.known.contains(&peer.key)
     }
