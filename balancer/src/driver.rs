@@ -247,8 +247,8 @@ impl Driver {
                         tracing::debug!(to = %to.address, %error, "cannot send to a gateway");
                     }
                 }
-                // A send fails when the link has just ended; that it did will be told to the core.
                 Action::SendFrame { frame, .. } if frame.attempt > 0 && !host::keeps(Rule::Redeliver) => {}
+                // A send fails when the link has just ended; that it did will be told to the core.
                 Action::SendFrame { worker, frame } => {
                     let _ = self.workers.get(&worker).map(|linked| linked.outbox.outgoing.frames.send(frame));
                 }

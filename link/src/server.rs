@@ -280,8 +280,17 @@ async fn renew(shown: Arc<Shown>) {
         tokio::time::sleep(RENEWAL_LOOK).await;
         let shown = shown.clone();
         let work = tokio::task::spawn_blocking(move || {
-            if shown.authority.finish_old_change(time::now())? {
-                tracing::warn!("the change of the cluster's CA has lasted for a day: the one before counts no more");
+            match shown.authority.finish_old_change(time::now()) {
+                Ok(true) => {
+                    tracing::warn!(
+                        "the change of the cluster's CA has lasted for a day: the one before counts no more"
+                    );
+                }
+                Ok(false) => {}
+                // The certificate is renewed all the same.
+                Err(error) => {
+                    tracing::error!(%error, "cannot give up the CA before the present one; it is tried again")
+                }
             }
             Ok::<_, ServerError>(shown.refresh()?.then(|| shown.now().expires_at()))
         });

@@ -5,13 +5,17 @@ use std::{sync::Arc, time::Duration};
 use limpet_shared::link::{ALPN, ALPN_JOIN};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
     client::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier},
+    server::{
+        ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
     sign::CertifiedKey,
     time_provider::TimeProvider,
 };
@@ -51,13 +55,63 @@ pub(crate) fn server(identity: &Identity, to_newcomers: &Identity) -> Result<Qui
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(failed)?
-        .with_client_cert_verifier(clients)
+        .with_client_cert_verifier(Arc::new(Direct(clients)))
         .with_cert_resolver(Arc::new(shown));
     config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
     // A resumed session would carry a certificate that may have ended or been revoked since.
     config.send_tls13_tickets = 0;
     config.time_provider = Arc::new(HostClock);
     QuicServerConfig::try_from(config).map_err(failed)
+}
+
+/// Only certificates that a CA of the cluster has made itself. One in between may have any name, also that of the CA which
+/// the cluster has changed to, and whoever has a copy of the key of the one before could make it.
+#[derive(Debug)]
+struct Direct(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Direct {
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.0.verify_client_cert(certificate, &[], now)
+    }
+
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// What a balancer shows, by what is asked of it.
@@ -170,5 +224,39 @@ impl ServerCertVerifier for BalancerVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+
+    use super::*;
+
+    fn params(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params
+    }
+
+    #[test]
+    fn the_old_key_makes_no_ca_by_the_new_ones_name() {
+        let [old, new] = ["old", "new"]
+            .map(|name| CertifiedIssuer::self_signed(params(name), KeyPair::generate().unwrap()).unwrap());
+        let between = CertifiedIssuer::signed_by(params("new"), KeyPair::generate().unwrap(), &old).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut server = CertificateParams::new(vec!["server".to_owned()]).unwrap();
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let forged = server.clone().signed_by(&key, &between).unwrap();
+        let known = server.signed_by(&key, &old).unwrap();
+        let mut roots = RootCertStore::empty();
+        [&new, &old].into_iter().for_each(|root| roots.add(root.der().clone()).unwrap());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+        let (now, chain) = (UnixTime::now(), [between.der().clone()]);
+        assert!(verifier.verify_client_cert(forged.der(), &chain, now).is_ok(), "else there is nothing to refuse");
+        let direct = Direct(verifier);
+        assert!(direct.verify_client_cert(forged.der(), &chain, now).is_err());
+        assert!(direct.verify_client_cert(known.der(), &[], now).is_ok());
     }
 }

@@ -115,7 +115,7 @@ impl Authority {
             return Ok(false);
         }
         // This first: what it says is done at the next start, if this process ends here.
-        self.set_token_keys(self.token_keys().of_ca_alone(now))?;
+        self.change_token_keys(|keys| Some(keys.of_ca_alone(now)))?;
         self.give_up(&ca)?;
         Ok(true)
     }
