@@ -210,6 +210,7 @@ impl Pipeline {
 
     /// All copies of one transmission that this worker holds: window, leadership, verdict.
     async fn transmission(&self, work: WorkId, mut place: Option<Place>) {
+        let begun = self.works.begun(work);
         let held = self.works.held(work);
         let window_ends = self.on_grid(held.latest + WINDOW, WINDOW_GRID);
         tokio::time::sleep(window_ends.since(self.now_at(held.balancer)).min(WINDOW + WINDOW_GRID)).await;
@@ -223,7 +224,7 @@ impl Pipeline {
             place.turn(copies.receptions.first().map(|first| self.age(first)).unwrap_or_default()).await;
         }
         self.settle(&copies, place).await;
-        self.works.finish(work);
+        begun.finish();
     }
 
     async fn let_others_go_first(&self, time: Duration) {

@@ -195,14 +195,14 @@ impl Pipeline {
     /// Case a of step 4: the slot holds this uplink (or join), unfinished. Bytes that a window can still take go out at
     /// once; its event too, if nobody else is at it.
     pub(super) async fn finish_slot(&self, row: &SessionRow, copies: &Transmission, place: &Place) -> Outcome {
-        let Some(region) = self.regions.by_name(&row.session.region) else {
-            return Ok(self.verdict("no_region", row));
-        };
         let slot = &row.session.slot;
         if self.lanes.is_acting(&row.session.key, slot.number) {
             return Ok(Flow::Wait(LOOK_AGAIN / 4));
         }
-        self.send_again(row, region);
+        // Its event goes out all the same.
+        if let Some(region) = self.regions.by_name(&row.session.region) {
+            self.send_again(row, region);
+        }
         let now = self.now_of_first(copies);
         // By a clock that is ahead it would never get old.
         let age = if slot.accepted_at > now + CLOCK_SKEW { TAKE_OVER_AFTER } else { now.since(slot.accepted_at) };
@@ -211,8 +211,10 @@ impl Pipeline {
             return Ok(Flow::Wait(LOOK_AGAIN));
         }
         let Some(context) = self.device(row).await? else { return Ok(Flow::Done) };
+        if !place.act_alone(&row.session.key, slot.number) {
+            return Ok(Flow::Wait(LOOK_AGAIN / 4));
+        }
         self.metrics.taken_over();
-        place.act(&row.session.key, slot.number);
         self.emit_slot(&row.session, &context).await;
         Ok(Flow::Again)
     }

@@ -180,6 +180,19 @@ impl Place {
         });
     }
 
+    /// The same, unless somebody acts on that slot. False then.
+    pub fn act_alone(&self, session: &SessionKey, slot: u64) -> bool {
+        self.with(|lane, number| {
+            if lane.acting_on(session, slot).is_some() {
+                return false;
+            }
+            if let Some(me) = lane.0.get_mut(&number) {
+                me.acting = Some(Acting { session: *session, slot, awaited_by: Vec::new() });
+            }
+            true
+        })
+    }
+
     /// It neither decides nor acts any more, and keeps its place in line.
     pub fn rest(&self) {
         self.with(|lane, number| {

@@ -9,8 +9,8 @@ use limpet_shared::Eui64;
 use limpet_worker_core::model::{DedupKey, Reception};
 use parking_lot::Mutex;
 
-/// Copies of one frame that are taken from one gateway in a minute: 15 transmissions, by four antennas.
-const MOST: usize = 64;
+/// Copies of one frame that are taken from one gateway in a minute: 15 transmissions, on eight channels, by two antennas.
+const MOST: usize = 256;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Frames remembered; twice as many at most. A gateway that sends in so many others meanwhile may begin again.
 const REMEMBERED: usize = 50_000;
@@ -81,7 +81,7 @@ mod tests {
         let repeats = Repeats::default();
         for key in 0..3 * REMEMBERED as u128 {
             assert!(repeats.takes(&reception(key, 1, 1, 10)));
-            assert!(repeats.takes(&reception(u128::MAX, 1, 64.min(key as u64), 10)) == (key < 64));
+            assert!(repeats.takes(&reception(u128::MAX, 1, (MOST as u64).min(key as u64), 10)) == (key < MOST as u128));
         }
         let all = repeats.0.lock();
         assert!(all.now.len() + all.before.len() <= 2 * REMEMBERED);

@@ -89,24 +89,46 @@ impl Works {
         work.map(|work| work.held.clone()).unwrap_or_default()
     }
 
-    /// There is a verdict: everybody who waits is told.
-    pub fn finish(&self, id: WorkId) {
+    /// For the task that works on it.
+    pub fn begun(&self, id: WorkId) -> Begun<'_> {
+        Begun { works: self, id }
+    }
+
+    fn take(&self, id: WorkId) -> Vec<Work> {
         let mut all = self.0.lock();
-        let Some(works) = all.get_mut(&id.key) else { return };
-        for work in works.extract_if(.., |work| work.began_with == id.began_with) {
-            for waiting in work.waiting {
-                // Whoever stopped waiting has no use for the answer.
-                let _ = waiting.send(());
-            }
-        }
+        let Some(works) = all.get_mut(&id.key) else { return Vec::new() };
+        let taken = works.extract_if(.., |work| work.began_with == id.began_with).collect();
         if works.is_empty() {
             all.remove(&id.key);
         }
+        taken
     }
 
     /// Is this key in work here? The sweep leaves it alone then.
     pub fn contains(&self, key: DedupKey) -> bool {
         self.0.lock().contains_key(&key)
+    }
+}
+
+/// Work that a task is at. Dropped without a verdict it is broken off: who waits is told nothing, and a redelivery begins anew.
+pub(super) struct Begun<'a> {
+    works: &'a Works,
+    id: WorkId,
+}
+
+impl Begun<'_> {
+    /// There is a verdict: everybody who waits is told.
+    pub fn finish(self) {
+        for waiting in self.works.take(self.id).into_iter().flat_map(|work| work.waiting) {
+            // Whoever stopped waiting has no use for the answer.
+            let _ = waiting.send(());
+        }
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        drop(self.works.take(self.id));
     }
 }
 
@@ -161,5 +183,40 @@ impl Transmission {
     pub fn rank(&self, held: &Held) -> u32 {
         let mine = self.receptions.iter().position(|r| held.gateways.contains(&r.gateway));
         mine.map_or(0, |p| u32::try_from(p).unwrap_or(2))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limpet_worker_core::model::RxInfo;
+
+    use super::*;
+
+    #[test]
+    fn work_that_breaks_off_tells_nobody_that_it_is_done_and_is_begun_anew() {
+        let works = Works::default();
+        let copy = |gateway| Reception {
+            key: DedupKey(1),
+            gateway: Eui64(gateway),
+            context: gateway,
+            received_at: UnixMicros(1),
+            balancer: 1,
+            region: "eu868".into(),
+            frequency: 868_100_000,
+            data_rate: 0,
+            rx: RxInfo::default(),
+            phy: Vec::new(),
+        };
+        let (begun, mut first) = works.hold(&copy(1));
+        let (joined, mut second) = works.hold(&copy(2));
+        assert!(joined.is_none());
+        drop(works.begun(begun.unwrap()));
+        for told in [&mut first, &mut second] {
+            assert_eq!(told.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        }
+        assert!(!works.contains(DedupKey(1)));
+        let (again, mut third) = works.hold(&copy(1));
+        works.begun(again.unwrap()).finish();
+        assert_eq!(third.try_recv(), Ok(()));
     }
 }

@@ -8,19 +8,26 @@ use tokio::time::Instant;
 /// Whoever holds a lease renews it long before: leases last some seconds. An end that has stood for so long was left behind.
 const STALE_AFTER: Duration = Duration::from_secs(30);
 
-/// Of each lease that another has: its holder and its end as they were read, and since when by a clock that does not jump.
+/// Lease and asker that are remembered: there are a few of either.
+const REMEMBERED: usize = 1_000;
+
+/// Of each lease that another than its asker has: its holder and its end as they were read, and since when by a clock that does not jump.
 #[derive(Default)]
-pub(crate) struct LeaseEnds(Mutex<BTreeMap<String, (String, i64, Instant)>>);
+pub(crate) struct LeaseEnds(Mutex<BTreeMap<(String, String), (String, i64, Instant)>>);
 
 impl LeaseEnds {
     /// Another holds the lease until then, as the store says. Whether it is over all the same: that has been there, unchanged,
     /// for longer than anybody holds a lease without renewing it.
-    pub fn is_stale(&self, name: &str, holder: &str, ends: i64, now: Instant) -> bool {
+    pub fn is_stale(&self, (name, asker): (&str, &str), holder: &str, ends: i64, now: Instant) -> bool {
         let mut known = self.0.lock();
-        match known.get(name) {
+        let key = (name.to_owned(), asker.to_owned());
+        match known.get(&key) {
             Some((known, until, since)) if (known.as_str(), *until) == (holder, ends) => now - *since >= STALE_AFTER,
             _ => {
-                known.insert(name.into(), (holder.into(), ends, now));
+                if known.len() >= REMEMBERED {
+                    known.clear();
+                }
+                known.insert(key, (holder.into(), ends, now));
                 false
             }
         }
@@ -37,10 +44,10 @@ mod tests {
         let at = |seconds| began + Duration::from_secs(seconds);
         for second in 0..100 {
             // Renewed every three seconds, by a clock that is a year ahead of ours.
-            assert!(!ends.is_stale("sweep", "a", 31_536_000 + second / 3, at(second.cast_unsigned())));
+            assert!(!ends.is_stale(("sweep", "me"), "a", 31_536_000 + second / 3, at(second.cast_unsigned())));
         }
-        assert!(!ends.is_stale("other", "a", 1, at(100)));
-        assert!(!ends.is_stale("sweep", "b", 99, at(100)) && !ends.is_stale("sweep", "b", 99, at(129)));
-        assert!(ends.is_stale("sweep", "b", 99, at(130)));
+        assert!(!ends.is_stale(("other", "me"), "a", 1, at(100)));
+        assert!(!ends.is_stale(("sweep", "me"), "b", 99, at(100)) && !ends.is_stale(("sweep", "me"), "b", 99, at(129)));
+        assert!(ends.is_stale(("sweep", "me"), "b", 99, at(130)));
     }
 }

@@ -38,7 +38,8 @@ impl Leases {
         let seen: Option<(String, i64)> = db.row(&self.read, (name,)).await?;
         // What may be told without a write.
         let lasts = now + (until - now) / 3 * 2;
-        let is_over = |other: &str, ends: i64| ends <= now || self.ends.is_stale(name, other, ends, Instant::now());
+        let is_over =
+            |other: &str, ends: i64| ends <= now || self.ends.is_stale((name, holder), other, ends, Instant::now());
         let taken = match &seen {
             None => db.cas(&self.take_first, (name, holder, until)).await,
             Some((other, ends)) if other != holder && !is_over(other, *ends) => return Ok(false),

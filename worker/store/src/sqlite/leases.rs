@@ -24,7 +24,7 @@ pub(super) fn take(
     let read = "SELECT holder, until FROM lease WHERE name = ?1";
     let other: Option<(String, i64)> = one(conn, read, [name], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some((other, until_then)) = other else { return Ok(false) };
-    if !ends.is_stale(name, &other, until_then, Instant::now()) {
+    if !ends.is_stale((name, holder), &other, until_then, Instant::now()) {
         return Ok(false);
     }
     let over = "UPDATE lease SET holder = ?2, until = ?3 WHERE name = ?1";
