@@ -28,8 +28,16 @@ impl AdminHandle {
         }
         let request = match request {
             Request::RotateCa { finish, sure, join, .. } => {
-                let Reply::Servers { servers } = self.pass_on(Request::Servers).await else {
-                    return unavailable("the servers of the cluster are not known now");
+                // Whom nobody names in the beginning loses its certificate: for that this balancer's own list will not do.
+                let found = if finish || join.is_some() {
+                    self.pass_on(Request::Servers).await
+                } else {
+                    self.put(Request::Servers, false, ANSWER_WITHIN).await
+                };
+                let Reply::Servers { servers } = found else {
+                    return unavailable(
+                        "no worker tells now which servers there are, and those that are not known would lose their certificates",
+                    );
                 };
                 Request::RotateCa { finish, sure, join, servers }
             }

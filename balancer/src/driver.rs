@@ -107,6 +107,8 @@ struct Linked {
     outbox: Outbox,
     /// Since which change of the CA its certificate counts.
     certified: u64,
+    /// The last change of the CA in which its certificate of the one before was found to count.
+    counted: u64,
     /// What it was told of the CA.
     told: Option<ca::Told>,
 }
@@ -214,7 +216,9 @@ impl Driver {
                 let trust = self.parts.server.authority().trust();
                 let certified = if trust.is_present(&issuer) { trust.since } else { 0 };
                 let (name, key) = (hello.name.clone(), hello.key.clone());
-                self.workers.insert(id, Linked { name, key, outbox, certified, told: None });
+                // TLS has let it in by what counts now.
+                let counted = trust.since;
+                self.workers.insert(id, Linked { name, key, outbox, certified, counted, told: None });
                 self.parts.core.on_worker_connected(now, id, address, hello);
             }
             Input::Control { id, message } => self.control(id, *message),

@@ -409,3 +409,44 @@ async fn a_removed_worker_gets_neither_a_certificate_nor_an_answer() {
     let to_worker::Kind::AdminReply(reply) = told(&mut worker, either).await else { panic!("it was renewed") };
     assert!(reply.reply.contains("was removed from this cluster"), "{}", reply.reply);
 }
+
+#[tokio::test]
+async fn who_was_linked_before_a_change_of_the_ca_and_is_not_known_in_it_is_let_go_and_gets_no_certificate() {
+    let balancer = start().await;
+    let identity =
+        |name: &str| balancer.authority.identity(&balancer.folder.path().join(name), name, Role::Worker).unwrap();
+    let (mut known, mut forged) = (balancer.worker("w1", 1).await, balancer.worker("w2", 2).await);
+    let _alive = (keep_alive(&known), keep_alive(&forged));
+    let renew = |csr: Vec<u8>| Kind::Renew(limpet_shared::link::Renew { csr: csr.into() });
+    let (first, second) = (identity("w1"), identity("w2"));
+    let now = limpet_link::time::now();
+    assert!(balancer.authority.rotate_ca([first.key_id().to_owned()].into(), now).unwrap());
+
+    forged.control_tx.send(renew(second.csr().unwrap())).await.unwrap();
+    let ended = async {
+        while let Ok(Some(message)) = forged.control_rx.recv().await {
+            assert!(
+                !matches!(message.kind, Some(to_worker::Kind::Renewed(_))),
+                "it bought a certificate of the new CA"
+            );
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("its link ends");
+    known.control_tx.send(renew(first.csr().unwrap())).await.unwrap();
+    assert!(matches!(
+        told(&mut known, |m| matches!(m, to_worker::Kind::Renewed(_))).await,
+        to_worker::Kind::Renewed(_)
+    ));
+}
+
+#[tokio::test]
+async fn a_stranger_to_a_change_of_the_ca_that_asks_for_nothing_is_let_go_when_another_calls_the_roll() {
+    let balancer = start().await;
+    let (mut known, mut forged) = (balancer.worker("w1", 1).await, balancer.worker("w2", 2).await);
+    let _alive = (keep_alive(&known), keep_alive(&forged));
+    let first = balancer.authority.identity(&balancer.folder.path().join("w1"), "w1", Role::Worker).unwrap();
+    assert!(balancer.authority.rotate_ca([first.key_id().to_owned()].into(), limpet_link::time::now()).unwrap());
+    assert!(matches!(asked(&mut known, 1, &roll_call(Vec::new())).await, Reply::RollCall { .. }));
+    let ended = async { while let Ok(Some(_)) = forged.control_rx.recv().await {} };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("its link ends");
+}

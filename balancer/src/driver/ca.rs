@@ -33,10 +33,24 @@ pub(super) struct Wanted {
 }
 
 impl Driver {
+    /// Tells all workers whose certificates count. Also those that ask for nothing: one whose own does not is linked no longer.
+    pub(super) fn tell_trust_to_all(&mut self) {
+        for id in self.workers.keys().copied().collect::<Vec<_>>() {
+            self.tell_trust(id);
+        }
+    }
+
     /// Tells a worker whose certificates count, if it was not told yet; one whose own does not by now loses its link.
-    pub(super) fn tell_trust(&mut self, id: WorkerId) {
+    fn tell_trust(&mut self, id: WorkerId) {
         let trust = self.parts.server.authority().trust();
         let Some(linked) = self.workers.get_mut(&id).filter(|_| trust.since > 0) else { return };
+        if trust.former.is_some() && linked.certified < trust.since {
+            // Linked before the change, perhaps with what somebody made with a copy of the key.
+            if linked.counted < trust.since && !trust.known.contains(&linked.key) {
+                return self.shut_out(id);
+            }
+            linked.counted = trust.since;
+        }
         match linked.told {
             Some((mark, since)) if mark == trust.mark() => {
                 let shut_out = trust.former.is_none() && linked.certified < trust.since && since.elapsed() > GRACE;
@@ -51,7 +65,7 @@ impl Driver {
         }
     }
 
-    fn shut_out(&mut self, id: WorkerId) {
+    pub(super) fn shut_out(&mut self, id: WorkerId) {
         let Some(linked) = self.workers.remove(&id) else { return };
         let why = "its certificate is of a CA that was given up: it must join anew (`limpet ctl join-token`)";
         tracing::warn!(worker = linked.name, "closing a worker's link: {why}");

@@ -37,7 +37,7 @@ impl Driver {
                 match serde_json::from_str(&request) {
                     Ok(Request::RollCall { revoked, tokens, balancers, store_note, token_keys }) => {
                         self.learn_token_keys(token_keys);
-                        self.tell_trust(id);
+                        self.tell_trust_to_all();
                         reply(self.roll_call(&revoked, tokens, &balancers, store_note));
                     }
                     Ok(request) => match self.refused_to_workers(&request).map_or_else(|| self.on_disk(&request), told)
@@ -105,9 +105,14 @@ impl Driver {
     }
 
     fn renew(&mut self, id: WorkerId, csr: &[u8]) {
-        let Some(linked) = self.workers.get_mut(&id) else { return };
         let authority = self.parts.server.authority();
-        let since = authority.trust().since;
+        let trust = authority.trust();
+        let Some(linked) = self.workers.get_mut(&id) else { return };
+        let counts = linked.certified.max(linked.counted) >= trust.since || trust.known.contains(&linked.key);
+        if !counts {
+            return self.shut_out(id);
+        }
+        let since = trust.since;
         match authority.renew(csr, &linked.name, &linked.key) {
             Ok(certificate) => {
                 linked.certified = since;
