@@ -14,7 +14,7 @@ use axum::{
 };
 use limpet_shared::{
     Eui64,
-    admin::{ErrorKind, Reply, Request},
+    admin::{Reply, Request},
 };
 use serde_json::json;
 
@@ -99,15 +99,7 @@ fn answer(reply: Reply) -> Response {
         Reply::Servers { servers } => Json(servers).into_response(),
         Reply::Ring(ring) => Json(ring).into_response(),
         Reply::Error { kind, message } => {
-            let status = match kind {
-                ErrorKind::NotFound => StatusCode::NOT_FOUND,
-                ErrorKind::AlreadyExists => StatusCode::CONFLICT,
-                ErrorKind::Invalid => StatusCode::BAD_REQUEST,
-                ErrorKind::Unconfirmed => StatusCode::PRECONDITION_FAILED,
-                ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-                ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            (status, Json(json!({ "error": message }))).into_response()
+            (limpet_http::status(kind), Json(json!({ "error": message }))).into_response()
         }
         other => Json(other).into_response(),
     }

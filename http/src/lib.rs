@@ -5,7 +5,9 @@
 mod client;
 mod entrance;
 mod serve;
+mod status;
 
 pub use client::{ClientAddress, Proxies, network};
 pub use entrance::{Counters, Limits};
 pub use serve::{Service, serve};
+pub use status::status;

@@ -105,12 +105,7 @@ fn access(request: &Request) -> Access {
 
 fn status(reply: &Reply) -> StatusCode {
     match reply {
-        Reply::Error { kind: ErrorKind::NotFound, .. } => StatusCode::NOT_FOUND,
-        Reply::Error { kind: ErrorKind::AlreadyExists, .. } => StatusCode::CONFLICT,
-        Reply::Error { kind: ErrorKind::Invalid, .. } => StatusCode::BAD_REQUEST,
-        Reply::Error { kind: ErrorKind::Unconfirmed, .. } => StatusCode::PRECONDITION_FAILED,
-        Reply::Error { kind: ErrorKind::Unavailable, .. } => StatusCode::SERVICE_UNAVAILABLE,
-        Reply::Error { kind: ErrorKind::Internal, .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        Reply::Error { kind, .. } => limpet_http::status(*kind),
         _ => StatusCode::OK,
     }
 }

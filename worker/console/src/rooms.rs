@@ -13,10 +13,9 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    http::StatusCode,
     routing::{get, post},
 };
-use limpet_shared::admin::{ErrorKind, Reply, Request};
+use limpet_shared::admin::{Reply, Request};
 
 use crate::{
     Console,
@@ -58,18 +57,6 @@ async fn done(console: &Console, visitor: &Visitor, request: Request) -> Result<
         Reply::Done { message } => Ok(Said { tone: Tone::Good, text: sentence(&message) }),
         Reply::Error { message, .. } => Err(Said { tone: Tone::Bad, text: sentence(&message) }),
         _ => Err(Said { tone: Tone::Bad, text: OTHER_VERSION.into() }),
-    }
-}
-
-/// The status of a page that tells of nothing else.
-pub(crate) fn status(kind: ErrorKind) -> StatusCode {
-    match kind {
-        ErrorKind::NotFound => StatusCode::NOT_FOUND,
-        ErrorKind::AlreadyExists => StatusCode::CONFLICT,
-        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
-        ErrorKind::Unconfirmed => StatusCode::PRECONDITION_FAILED,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -11,9 +11,13 @@ const STALE_AFTER: Duration = Duration::from_secs(30);
 /// Lease and asker that are remembered: there are a few of either.
 const REMEMBERED: usize = 1_000;
 
-/// Of each lease that another than its asker has: its holder and its end as they were read, and since when by a clock that does not jump.
+/// A lease, and who asks for it.
+type Asked = (String, String);
+/// Who has it instead and until when, as it was read, and since when so by a clock that does not jump.
+type Read = (String, i64, Instant);
+
 #[derive(Default)]
-pub(crate) struct LeaseEnds(Mutex<BTreeMap<(String, String), (String, i64, Instant)>>);
+pub(crate) struct LeaseEnds(Mutex<BTreeMap<Asked, Read>>);
 
 impl LeaseEnds {
     /// Another holds the lease until then, as the store says. Whether it is over all the same: that has been there, unchanged,

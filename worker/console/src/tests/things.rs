@@ -35,7 +35,7 @@ async fn a_device_is_added_looked_at_renamed_and_removed() {
 #[test]
 fn a_device_that_cannot_be_read_now_is_not_said_to_be_gone() {
     use limpet_shared::admin::ErrorKind;
-    let statuses = [ErrorKind::NotFound, ErrorKind::Unavailable, ErrorKind::Internal].map(crate::rooms::status);
+    let statuses = [ErrorKind::NotFound, ErrorKind::Unavailable, ErrorKind::Internal].map(limpet_http::status);
     assert_eq!(statuses.map(|status| status.as_u16()), [404, 503, 500]);
 }
 

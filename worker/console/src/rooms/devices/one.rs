@@ -17,7 +17,7 @@ use super::{ROOM, Row, row};
 use crate::{
     Console,
     page::{asked, page, part, problem},
-    rooms::{OTHER_VERSION, sentence, status, things::Named},
+    rooms::{OTHER_VERSION, sentence, things::Named},
     visitor::Admin,
     words::ago,
 };
@@ -59,7 +59,7 @@ pub(crate) async fn show(
         Reply::Device(detail) => *detail,
         other => {
             let (status, why) = match other {
-                Reply::Error { kind, message } => (status(kind), sentence(&message)),
+                Reply::Error { kind, message } => (limpet_http::status(kind), sentence(&message)),
                 _ => (StatusCode::INTERNAL_SERVER_ERROR, OTHER_VERSION.into()),
             };
             return problem(&console, Some(&visitor.session), visitor.partial, status, &why).into_response();
