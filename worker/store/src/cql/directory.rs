@@ -1,5 +1,6 @@
 //! What people provision. The rules about what belongs to what are in `cascade`.
 
+mod accounts;
 mod cascade;
 mod gateway_set;
 mod quota;

@@ -71,6 +71,7 @@ struct Statements {
     insert: PreparedStatement,
     replace: PreparedStatement,
     delete: PreparedStatement,
+    delete_claimed: PreparedStatement,
 }
 
 /// All tables' statements.
@@ -93,7 +94,8 @@ impl Entities {
             let insert =
                 format!("INSERT INTO $.{table} (id, rev, claim, key_wrap, body) VALUES (?, 1, ?, 0, ?) IF NOT EXISTS");
             let replace =
-                format!("UPDATE $.{table} SET rev = ?, claim = ?, key_wrap = 0, body = ? WHERE id = ? IF rev = ?");
+                format!("UPDATE $.{table} SET rev = ?, claim = ?, key_wrap = 0, body = ? WHERE id = ? IF claim = ?");
+            let delete_claimed = format!("DELETE FROM $.{table} WHERE id = ? IF claim = ?");
             let statements = Statements {
                 read: db.prepare(How::Read, &read).await?,
                 read_serial: db.prepare(How::Serial, &read).await?,
@@ -101,6 +103,7 @@ impl Entities {
                 insert: db.prepare(How::Cas, &insert).await?,
                 replace: db.prepare(How::Cas, &replace).await?,
                 delete: db.prepare(How::Cas, &format!("DELETE FROM $.{table} WHERE id = ? IF EXISTS")).await?,
+                delete_claimed: db.prepare(How::Cas, &delete_claimed).await?,
             };
             all.push((kind, statements));
         }
@@ -176,16 +179,32 @@ impl Entities {
     where
         T: DeserializeOwned,
     {
+        self.change_after(db, kind, id, |was| std::future::ready(change(was))).await
+    }
+
+    /// The same where `change` may look at something else first: the row is not replaced if it was written meanwhile.
+    pub async fn change_after<T, U, Changed>(
+        &self,
+        db: &Db,
+        kind: Kind,
+        id: &str,
+        mut change: impl FnMut(T) -> Changed,
+    ) -> Result<Option<U>>
+    where
+        T: DeserializeOwned,
+        U: Serialize,
+        Changed: Future<Output = Result<U>>,
+    {
         let statement = &self.of(kind)?.replace;
         let mut claim = None;
         for tries in 0..TRIES {
             let Some(found) = self.find(db, kind, id, true).await? else { return Ok(None) };
-            let next = change(decode(&found.body)?)?;
+            let next = change(decode(&found.body)?).await?;
             if claim == Some(found.claim) {
                 return Ok(Some(next));
             }
             let mine = *claim.insert(Uuid::new_v4());
-            match db.cas(statement, (found.rev + 1, mine, encode(&next)?, id, found.rev)).await {
+            match db.cas(statement, (found.rev + 1, mine, encode(&next)?, id, found.claim)).await {
                 Ok(true) => return Ok(Some(next)),
                 Ok(false) | Err(StoreError::Unknown(_)) => after_lost_race(tries).await,
                 Err(error) => return Err(error),
@@ -207,5 +226,32 @@ impl Entities {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Removes the row if `given_up` says so of what it holds and nobody has written it since; it is asked again if somebody
+    /// has.
+    pub async fn remove_after<T, GivenUp>(
+        &self,
+        db: &Db,
+        kind: Kind,
+        id: &str,
+        mut given_up: impl FnMut(T) -> GivenUp,
+    ) -> Result<()>
+    where
+        T: DeserializeOwned,
+        GivenUp: Future<Output = Result<bool>>,
+    {
+        for tries in 0..TRIES {
+            let Some(found) = self.find(db, kind, id, true).await? else { return Ok(()) };
+            if !given_up(decode(&found.body)?).await? {
+                return Ok(());
+            }
+            match db.cas(&self.of(kind)?.delete_claimed, (id, found.claim)).await {
+                Ok(true) => return Ok(()),
+                Ok(false) | Err(StoreError::Unknown(_)) => after_lost_race(tries).await,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Unknown(format!("{kind:?} {id} was changed by others {TRIES} times in a row")))
     }
 }

@@ -3,11 +3,7 @@
 //! The database has no transaction over several rows, so the order of writes does it: a thing is listed, then made, then
 //! its parents are looked at once more; a parent goes after its children, and what was made meanwhile goes after it.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
 use futures_util::{StreamExt, TryStreamExt, future::try_join, stream};
 use limpet_shared::Eui64;
@@ -259,105 +255,6 @@ impl CqlStore {
         }
         let tenants = self.listed(owner::TENANTS.into()).await?;
         tenants.iter().map(|id| Ok(of(parse(id, "tenant")?))).collect()
-    }
-
-    // Accounts: an e-mail address is claimed by a row of its own.
-
-    async fn claim_email(&self, user: &User) -> Result<()> {
-        let key = words::email_key(&user.email);
-        if self.entities.insert(&self.db, Kind::AccountEmail, &key, &user.id).await? {
-            return Ok(());
-        }
-        let taken = || words::exists("user", &user.email);
-        match self.user_by_email(&user.email).await? {
-            Some(other) if other.id == user.id => Ok(()),
-            Some(_) => Err(taken()),
-            // Nobody's: left by a crash, or of somebody who is just being made. Who replaces it last has it.
-            None => {
-                let mut before = user.id;
-                let mine = self.entities.change(&self.db, Kind::AccountEmail, &key, |was: Uuid| {
-                    before = if was == user.id { before } else { was };
-                    Ok(user.id)
-                });
-                mine.await?.map(drop).ok_or_else(taken)?;
-                // Whoever had it looks again after writing the account, and so does this: one of both finds the other.
-                let id = before.to_string();
-                let other: Option<User> = self.entities.get_settled(&self.db, Kind::Account, &id).await?;
-                if other.is_none_or(|other| other.id == user.id || words::email_key(&other.email) != key) {
-                    return Ok(());
-                }
-                let give_back = |now: Uuid| Ok(if now == user.id { before } else { now });
-                self.entities.change(&self.db, Kind::AccountEmail, &key, give_back).await?;
-                Err(taken())
-            }
-        }
-    }
-
-    /// Whether the address is still this account's, after all conditional writes begun before.
-    async fn has_email(&self, user: &User) -> Result<bool> {
-        let key = words::email_key(&user.email);
-        Ok(self.entities.get_settled::<Uuid>(&self.db, Kind::AccountEmail, &key).await? == Some(user.id))
-    }
-
-    pub(super) async fn create_account(&self, user: &User) -> Result<()> {
-        if self.entities.exists(&self.db, Kind::Account, &user.id.to_string()).await? {
-            return Err(words::exists("user", user.id));
-        }
-        self.claim_email(user).await?;
-        self.create(Kind::Account, user.id, user, account_places, &[]).await?;
-        if self.has_email(user).await? {
-            return Ok(());
-        }
-        self.delete::<User>(Kind::Account, "user", user.id, account_places).await?;
-        Err(words::exists("user", &user.email))
-    }
-
-    pub(super) async fn update_account(&self, was: &User, user: &User) -> Result<bool> {
-        let Some(before) = self.user(user.id).await? else { return Err(words::missing("user", user.id)) };
-        if before != *was {
-            return Ok(false);
-        }
-        let moved = words::email_key(&before.email) != words::email_key(&user.email);
-        if moved {
-            self.claim_email(user).await?;
-        }
-        let changed = AtomicBool::new(false);
-        let replace = |now: User| {
-            // One that is there already is what an earlier try has written, whose answer was lost.
-            let other = now != *was && now != *user;
-            changed.store(other, Ordering::Relaxed);
-            Ok(if other { now } else { user.clone() })
-        };
-        self.update(Kind::Account, user.id, account_places, replace).await?;
-        let changed = changed.into_inner();
-        if moved && !changed && !self.has_email(user).await? {
-            let back = |now: User| Ok(if now == *user { was.clone() } else { now });
-            self.update(Kind::Account, user.id, account_places, back).await?;
-            return Err(words::exists("user", &user.email));
-        }
-        if moved {
-            let given_up = if changed { &user.email } else { &before.email };
-            self.give_up_email(user.id, given_up).await?;
-        }
-        Ok(!changed)
-    }
-
-    pub(super) async fn delete_account(&self, id: Uuid) -> Result<()> {
-        let Some(user) = self.user(id).await? else { return Err(words::missing("user", id)) };
-        self.delete::<User>(Kind::Account, "user", id, account_places).await?;
-        self.give_up_email(id, &user.email).await
-    }
-
-    /// Takes the account's claim on an address back, unless the account has that address now: somebody may have changed it the
-    /// same way meanwhile, by the same claim.
-    async fn give_up_email(&self, id: Uuid, email: &str) -> Result<()> {
-        let key = words::email_key(email);
-        let present: Option<User> = self.entities.get_settled(&self.db, Kind::Account, &id.to_string()).await?;
-        let holder: Option<Uuid> = self.entities.get_settled(&self.db, Kind::AccountEmail, &key).await?;
-        if holder != Some(id) || present.is_some_and(|user| words::email_key(&user.email) == key) {
-            return Ok(());
-        }
-        self.entities.remove(&self.db, Kind::AccountEmail, &key).await.map(drop)
     }
 
     // Children.
