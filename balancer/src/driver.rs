@@ -156,6 +156,7 @@ impl Driver {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     tracing::info!("stopping: answering what is held");

@@ -32,6 +32,7 @@ pub async fn accept_all(server: Arc<LinkServer>, inputs: mpsc::Sender<Input>, st
     let (mut number, mut links) = (0, JoinSet::new());
     loop {
         tokio::select! {
+            biased;
             () = stopped.cancelled() => break,
             Some(_) = links.join_next() => {}
             incoming = server.accept() => {
@@ -72,6 +73,7 @@ fn stopping() -> Refused {
 async fn carry(id: WorkerId, worker: WorkerLink, closing: oneshot::Receiver<String>, inputs: &mpsc::Sender<Input>) {
     let WorkerLink { control_rx, ack_rx, link } = worker;
     let why = tokio::select! {
+        biased;
         reason = closing => {
             // The driver has let go of the queues, so the writers end after what is in them.
             return link.close(reason.as_deref().unwrap_or("the balancer has stopped")).await;

@@ -10,6 +10,8 @@ use std::{
 
 use tokio::sync::watch;
 
+use crate::host;
+
 /// Changes are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_millis(200);
 /// The pause after a write that failed.
@@ -75,7 +77,7 @@ pub async fn keep<T>(
     let mut failing = false;
     while failing || changes.changed().await.is_ok() {
         let (target, bytes) = (path.clone(), text(&changes.borrow_and_update()));
-        let written = tokio::task::spawn_blocking(move || write(&target, &bytes)).await;
+        let written = host::blocking(move || write(&target, &bytes)).await;
         let failed = matches!(written, Ok(Err(_)));
         if let (Ok(Err(error)), false) = (&written, failing) {
             tracing::error!(%error, "cannot keep {what}; it is tried again");

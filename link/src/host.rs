@@ -12,6 +12,7 @@ use std::{
 
 use limpet_shared::UnixMicros;
 use quinn::{AsyncUdpSocket, default_runtime};
+use tokio::task::JoinHandle;
 
 /// The machine that a server runs on: the real one, unless [`simulate`] has put another in its place.
 pub trait Host: fmt::Debug {
@@ -84,6 +85,15 @@ pub fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
     fill(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// Runs what blocks, on a disk or a long computation, beside the runtime's own threads. A simulated machine does it at once, for it
+/// has one thread.
+pub fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    match simulated() {
+        Some(_) => tokio::spawn(std::future::ready(work())),
+        None => tokio::task::spawn_blocking(work),
+    }
 }
 
 /// A UDP socket for QUIC on this address: `bind` makes it on the real machine. Needs a running tokio runtime.

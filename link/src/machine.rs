@@ -8,6 +8,8 @@ use std::{
 
 use limpet_shared::admin::Server;
 
+use crate::host;
+
 /// Between two looks at the system: who asks more often gets the last answer.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -70,7 +72,7 @@ impl Usage {
 
 /// User and system time: fields 14 and 15 of proc(5)'s stat, counted after the name, which may hold anything.
 pub fn processor_seconds() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let stat = of_system("/proc/self/stat")?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let ticks = rustix::param::clock_ticks_per_second().max(1);
@@ -79,14 +81,19 @@ pub fn processor_seconds() -> Option<f64> {
 
 /// Bytes of memory that the process holds.
 pub fn memory() -> Option<u64> {
-    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let statm = of_system("/proc/self/statm")?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 
+/// A file in which the system tells of this process. A simulated machine has no such system.
+fn of_system(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().filter(|_| host::simulated().is_none())
+}
+
 /// Bytes that an ordinary user may still write there, and of how many.
 pub fn disk(folder: &Path) -> Option<(u64, u64)> {
-    let found = rustix::fs::statvfs(folder).ok()?;
+    let found = rustix::fs::statvfs(folder).ok().filter(|_| host::simulated().is_none())?;
     Some((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
 }
 

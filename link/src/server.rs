@@ -24,7 +24,7 @@ use crate::{
     authority::{Authority, AuthorityError},
     connection::{CODE_DONE, CODE_REFUSED, Ended, Link, PEER_REVOKED},
     door::{Admission, Door},
-    endpoint, files,
+    endpoint, files, host,
     identity::{Identity, PeerName},
     join::{self, JoinError, server::Joins},
     name::NameState,
@@ -184,7 +184,7 @@ impl LinkServer {
         let identity = self.shown.now();
         let change = join::fetch_change(token, &identity).await?;
         let (authority, own, shown) = (self.authority.clone(), self.key.clone(), self.shown.clone());
-        let adopted = tokio::task::spawn_blocking(move || {
+        let adopted = host::blocking(move || {
             let adopted = authority.adopt(change, &own)?;
             shown.refresh().map_err(|error| JoinError::Protocol(String::from("this balancer"), error.to_string()))?;
             Ok::<bool, JoinError>(adopted)
@@ -279,7 +279,7 @@ async fn renew(shown: Arc<Shown>) {
     loop {
         tokio::time::sleep(RENEWAL_LOOK).await;
         let shown = shown.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let work = host::blocking(move || {
             match shown.authority.finish_old_change(time::now()) {
                 Ok(true) => {
                     tracing::warn!(

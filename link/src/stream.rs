@@ -130,6 +130,7 @@ pub(crate) async fn write_all(mut queue: impl Source, mut stream: SendStream) {
     let mut stopped = std::pin::pin!(stream.stopped());
     loop {
         let more = tokio::select! {
+            biased;
             more = queue.gather(&mut buffer) => more,
             // Without this, a peer that went away would be noticed only with the next message.
             _ = &mut stopped => return,

@@ -186,6 +186,7 @@ impl Roll {
             }
             calls = calls.wrapping_add(1);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(EVERY) => {}
                 () = self.bell.notified() => {}
                 () = end.cancelled() => {}

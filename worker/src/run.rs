@@ -124,6 +124,7 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
         stop.cancelled().await;
     };
     let outcome = tokio::select! {
+        biased;
         () = up => Ok(()),
         outcome = first_failure(&mut links, &mut newly_found, keep) => outcome,
     };
@@ -231,6 +232,7 @@ async fn first_failure(
 ) -> Result<(), LinkError> {
     loop {
         tokio::select! {
+            biased;
             Some(balancer) = found.recv() => keep(tasks, vec![balancer.address], balancer.stop),
             Some(ended) = tasks.join_next() => if let Ok(Err(error)) = ended {
                 return Err(error);
@@ -328,6 +330,7 @@ async fn readiness(store: Arc<dyn Store>, links: Arc<Links>, stop: CancellationT
             Err(_) => links.set_ready(false, "the store does not answer"),
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(READY_EVERY) => {}
             () = stop.cancelled() => {}
         }
@@ -350,6 +353,7 @@ async fn renewal(links: Arc<Links>, end: CancellationToken) {
             links.broadcast(link::to_balancer::Kind::Renew(link::Renew { csr: csr.into() }));
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(RENEWAL_LOOK) => {}
             () = end.cancelled() => {}
         }

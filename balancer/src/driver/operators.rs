@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use limpet_balancer_core::WorkerId;
-use limpet_link::{LinkServer, NameState, server::removed, time};
+use limpet_link::{LinkServer, NameState, host, server::removed, time};
 use limpet_shared::{
     admin::{ErrorKind, Reply, Request, RevokedServer, Role, Server, TokenInfo},
     link::{Admin, AdminReply, Renewed, RevokedKey, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
@@ -42,7 +42,7 @@ impl Driver {
                     }
                     Ok(request) => match self.refused_to_workers(&request).map_or_else(|| self.on_disk(&request), told)
                     {
-                        Some(work) => drop(tokio::task::spawn_blocking(move || reply(work()))),
+                        Some(work) => drop(host::blocking(move || reply(work()))),
                         None => reply(self.answer(&request).unwrap_or_else(not_here)),
                     },
                     Err(error) => reply(failed(ErrorKind::Invalid, format!("the question cannot be read: {error}"))),
@@ -129,7 +129,7 @@ impl Driver {
         }
         let others_know_more = !here && knows_less(&request);
         if !others_know_more && let Some(work) = self.on_disk(&request) {
-            tokio::task::spawn_blocking(move || answer.send(work()));
+            host::blocking(move || answer.send(work()));
             return;
         }
         if !others_know_more && let Some(reply) = self.answer(&request) {
@@ -226,7 +226,7 @@ impl Driver {
         servers.extend(self.newcomers(balancers));
         let token_keys = server.authority().sealed_token_keys();
         let reply = Reply::RollCall { servers, tokens: server.ledger().known(), token_keys, revoked };
-        tokio::task::spawn_blocking(move || {
+        host::blocking(move || {
             if let Err(error) = server.ledger().learn(&tokens, time::now()) {
                 tracing::warn!(%error, "cannot keep what is known of join tokens");
             }
@@ -253,7 +253,7 @@ impl Driver {
             return;
         }
         let server = self.parts.server.clone();
-        tokio::task::spawn_blocking(move || match server.authority().learn_token_keys(&sealed) {
+        host::blocking(move || match server.authority().learn_token_keys(&sealed) {
             Ok(true) => {
                 tracing::info!("another balancer has changed the key of join tokens; it counts here too");
                 if let Err(error) = server.follow_authority() {

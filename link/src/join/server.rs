@@ -16,6 +16,7 @@ use super::{JoinReply, JoinRequest};
 use crate::{
     authority::Authority,
     connection::{CODE_REFUSED, Ended},
+    host,
     name::{self, NameState},
     server::{Names, removed},
     stream::Receiver,
@@ -72,7 +73,7 @@ impl Joins {
         };
         let joins = self.clone();
         // Counting the use waits for the disk.
-        let decided = tokio::task::spawn_blocking(move || joins.decide(&request)).await.map_err(|e| e.to_string())?;
+        let decided = host::blocking(move || joins.decide(&request)).await.map_err(|e| e.to_string())?;
         let (reply, refused) = match decided {
             Ok(reply) => (reply, None),
             Err(No { reason, name_taken }) => {

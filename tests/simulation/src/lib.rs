@@ -13,6 +13,7 @@ pub mod field;
 pub mod machine;
 pub mod net;
 pub mod plan;
+pub mod system;
 pub mod world;
 
 pub use check::Violation;

@@ -15,10 +15,12 @@ use quinn::AsyncUdpSocket;
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::net::Network;
+use crate::{net::Network, system};
 
 /// When the simulation begins, on a right clock (2026-01-01).
 pub const BEGIN: UnixMicros = UnixMicros(1_767_225_600_000_000);
+/// The same on a steady clock, which counts from a moment of its own.
+const BEGIN_STEADY: Duration = Duration::from_secs(100_000);
 /// Time passes in steps of this length.
 pub const TICK: Duration = Duration::from_millis(1);
 /// Who hears nothing gets a turn only after this: as if the machine had been busy for so long.
@@ -47,6 +49,12 @@ impl Machine {
     pub fn new(ip: IpAddr, network: Network, seed: u64, (ahead, drift): (i64, i64), broken: Option<Rule>) -> Arc<Self> {
         let chance = Mutex::new(SmallRng::seed_from_u64(seed));
         Arc::new(Self { ip, network, clock: Mutex::new(Wall { ahead, drift }), chance, broken })
+    }
+
+    /// What this thread does from now on, it does as this machine; until [`host::simulate`] says otherwise.
+    pub fn enter(self: &Arc<Self>) {
+        system::set_time(Duration::from_micros(self.now().0), BEGIN_STEADY + self.network.now());
+        host::simulate(Some(self.clone()));
     }
 
     /// Sets the clock forward, or back.
@@ -106,7 +114,7 @@ impl Process {
             return;
         }
         let Some(runtime) = &self.runtime else { return };
-        host::simulate(Some(self.machine.clone()));
+        self.machine.enter();
         let behind = std::mem::take(&mut self.behind);
         runtime.block_on(async {
             if behind > LAZY {
@@ -120,7 +128,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        host::simulate(Some(self.machine.clone()));
+        self.machine.enter();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -47,7 +48,19 @@ struct Inner {
     /// By when they arrive, and the order in which they left.
     flying: BTreeMap<(Duration, u64), Flying>,
     sent: u64,
+    wire: Vec<Sent>,
     ports: u16,
+}
+
+/// A datagram that left, arrive it or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sent {
+    pub at: Duration,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub length: usize,
+    /// A hash of its bytes.
+    pub content: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -76,8 +89,14 @@ impl Network {
             sockets: BTreeMap::new(),
             flying: BTreeMap::new(),
             sent: 0,
+            wire: Vec::new(),
             ports: 40_000,
         })))
+    }
+
+    /// All that was sent by anybody so far, in this order.
+    pub fn wire(&self) -> Vec<Sent> {
+        self.0.lock().wire.clone()
     }
 
     /// Since the simulation began.
@@ -149,6 +168,10 @@ impl Network {
 
     fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let mut inner = self.0.lock();
+        let mut content = DefaultHasher::new();
+        bytes.hash(&mut content);
+        let sent = Sent { at: inner.now, from, to, length: bytes.len(), content: content.finish() };
+        inner.wire.push(sent);
         let weather = inner.weather;
         let happens = |chance: &mut SmallRng, share| chance.random_range(0..1000) < share;
         if inner.cut.contains(&(from.ip(), to.ip())) || happens(&mut inner.chance, weather.lost) {

@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     ops::Range,
+    process::Command,
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
 
 use limpet_link::host::Rule;
-use limpet_simulation::{Plan, run};
+use limpet_simulation::{Plan, net::Sent, run};
 
 /// Seeds within which a broken rule is noticed.
 const WITHIN: u64 = 100;
@@ -52,6 +54,48 @@ fn every_broken_rule_is_noticed() {
         let noticed = noticed.unwrap_or_else(|| panic!("nobody misses {rule:?} within {WITHIN} seeds"));
         let kept = run(&Plan::of(noticed)).unwrap().violations;
         assert!(kept.is_empty(), "seed {noticed} breaks something also with {rule:?} kept: {kept:?}");
+    }
+}
+
+/// A seed decides everything: whatever else runs, and however often.
+#[test]
+fn a_seed_says_what_happens_to_the_last_byte() {
+    for seed in seeds(0..3) {
+        let plan = Plan::of(seed);
+        let (one, other) = std::thread::scope(|scope| {
+            let one = scope.spawn(|| run(&plan).unwrap().wire);
+            let beside = run(&plan).unwrap().wire;
+            (one.join().unwrap(), beside)
+        });
+        let differs = one.iter().zip(&other).enumerate().find(|(_, (one, other))| one != other);
+        assert!(differs.is_none(), "seed {seed}: datagrams differ from this one on: {differs:#?}");
+        assert_eq!(one.len(), other.len(), "seed {seed}: one run has sent more than the other");
+        assert_eq!(elsewhere(seed), digest(&one), "seed {seed}: another process has sent something else");
+    }
+}
+
+fn digest(wire: &[Sent]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    wire.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The digest of a run of this seed in a process of its own.
+fn elsewhere(seed: u64) -> u64 {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let said = command.args(["--exact", "tell_the_digest", "--nocapture"]).env(ONE_SEED, seed.to_string()).output();
+    let said = String::from_utf8(said.unwrap().stdout).unwrap();
+    let digest = said.lines().find_map(|line| line.split_once("digest ")).expect("it tells").1;
+    digest.parse().unwrap()
+}
+
+/// Set in that process.
+const ONE_SEED: &str = "LIMPET_ONE_SEED";
+
+#[test]
+fn tell_the_digest() {
+    if let Ok(seed) = std::env::var(ONE_SEED) {
+        println!("digest {}", digest(&run(&Plan::of(seed.parse().unwrap())).unwrap().wire));
     }
 }
 

@@ -62,6 +62,7 @@ async fn send(
     let mut waiting = Waiting::new(Instant::now());
     loop {
         let first = tokio::select! {
+            biased;
             report = reports.recv() => match report {
                 Some(report) => Some(report),
                 None => return,

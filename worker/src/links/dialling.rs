@@ -61,6 +61,7 @@ impl Dialler {
             dialled.extend(&found);
             wanted.send_replace(found);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(LOOK_UP_EVERY) => {}
                 () = self.stop.cancelled() => {}
                 Some(Ok(ended)) = tasks.join_next() => { dialled.remove(&ended?); }

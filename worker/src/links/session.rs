@@ -65,6 +65,7 @@ pub(super) async fn run(
     let alive = alive(links, &control_tx, reports.clone());
     let frames = frames(links.clone(), balancer, frame_rx, reports, pipeline.clone());
     let ended = tokio::select! {
+        biased;
         ended = link.closed() => ended.to_string(),
         ended = frames => ended,
         ended = control(links, (address, balancer, &key), control_rx, &control_tx) => ended,

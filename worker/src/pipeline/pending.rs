@@ -83,6 +83,7 @@ pub async fn run(pipeline: Arc<Pipeline>, instance: u64, stop: CancellationToken
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             () = rounds.sending.one_ended() => continue,
             _ = ticks.tick() => {}

@@ -89,6 +89,7 @@ impl Sweep {
     pub async fn run(self, pipeline: Arc<Pipeline>, stop: CancellationToken) {
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.0.notified() => match pipeline.sweep(pipeline.surroundings.now() - KEPT, SETTLED_AFTER, &stop).await {
                     Ok(Some(picked_up)) => tracing::info!(picked_up, "swept the stored receptions"),
