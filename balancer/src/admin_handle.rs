@@ -6,7 +6,7 @@ use limpet_balancer_core::Stats;
 use limpet_shared::admin::{ErrorKind, Reply, Request};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::driver::Input;
+use crate::driver::{Input, Whom};
 
 /// An answer must have come after this long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ impl AdminHandle {
                 let found = if finish || join.is_some() {
                     self.pass_on(Request::Servers).await
                 } else {
-                    self.put(Request::Servers, false, ANSWER_WITHIN).await
+                    self.put(Request::Servers, Whom::ReadyWorker, ANSWER_WITHIN).await
                 };
                 let Reply::Servers { servers } = found else {
                     return unavailable(
@@ -50,21 +50,23 @@ impl AdminHandle {
         // Workers know more of these, but a balancer alone must answer too.
         let alone = matches!(request, Request::Servers | Request::Tokens | Request::TokenRevoke { .. });
         let limit = if alone { WORKER_WITHIN } else { ANSWER_WITHIN };
-        match self.put(request.clone(), false, limit).await {
-            Reply::Error { kind: ErrorKind::Unavailable, .. } if alone => self.put(request, true, ANSWER_WITHIN).await,
+        match self.put(request.clone(), Whom::Anybody, limit).await {
+            Reply::Error { kind: ErrorKind::Unavailable, .. } if alone => {
+                self.put(request, Whom::ThisBalancer, ANSWER_WITHIN).await
+            }
             reply => reply,
         }
     }
 
     /// What this balancer alone can say.
     pub async fn ask_here(&self, request: Request) -> Reply {
-        self.put(request, true, ANSWER_WITHIN).await
+        self.put(request, Whom::ThisBalancer, ANSWER_WITHIN).await
     }
 
-    async fn put(&self, request: Request, here: bool, limit: Duration) -> Reply {
+    async fn put(&self, request: Request, whom: Whom, limit: Duration) -> Reply {
         let (answer, reply) = oneshot::channel();
         let asked = async {
-            self.0.send(Input::Ask { request, here, answer }).await.ok()?;
+            self.0.send(Input::Ask { request, whom, answer }).await.ok()?;
             reply.await.ok()
         };
         match tokio::time::timeout(limit, asked).await {

@@ -64,16 +64,27 @@ pub enum Input {
         id: WorkerId,
         why: String,
     },
-    /// An operator asks. `here`: this balancer alone shall answer, as well as it can.
+    /// An operator asks.
     Ask {
         request: Request,
-        here: bool,
+        whom: Whom,
         answer: oneshot::Sender<Reply>,
     },
     /// The metrics are read.
     Stats {
         answer: oneshot::Sender<Stats>,
     },
+}
+
+/// Who may answer an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// This balancer alone, as well as it can.
+    ThisBalancer,
+    /// Who knows most of those that are there.
+    Anybody,
+    /// The same, but no worker that does not know now what is in the store.
+    ReadyWorker,
 }
 
 /// What the driver works with.
@@ -235,7 +246,7 @@ impl Driver {
                 }
                 self.parts.core.on_worker_closed(now, id);
             }
-            Input::Ask { request, here, answer } => self.ask(request, here, answer),
+            Input::Ask { request, whom, answer } => self.ask(request, whom, answer),
             Input::Stats { answer } => {
                 let _ = answer.send(self.parts.core.stats());
             }

@@ -225,6 +225,28 @@ impl Request {
         self.is_about_people() || matches!(self, Self::DeviceAdd(DeviceAdd { webhook: Some(_), .. }))
     }
 
+    /// Whether nothing is another thing after it.
+    pub fn only_reads(&self) -> bool {
+        use Request::{
+            ApiKeys, Device, Devices, Gateways, GatewaysHeard, IntegrationEvents, Integrations, Ring, Servers, Tokens,
+            Users,
+        };
+        matches!(
+            self,
+            Servers
+                | Tokens
+                | Ring { .. }
+                | GatewaysHeard { .. }
+                | Gateways { .. }
+                | Devices { .. }
+                | Device { .. }
+                | Integrations { .. }
+                | IntegrationEvents { .. }
+                | Users
+                | ApiKeys
+        )
+    }
+
     /// The same question, with who asks it where that is written down.
     pub fn signed(mut self, who: &str) -> Self {
         if let Self::Remove { by, .. } | Self::Drain { by, .. } | Self::IntegrationDrop { by, .. } = &mut self {

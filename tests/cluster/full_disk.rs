@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use limpet_shared::admin::{Reply, Request};
 use serde_json::Value;
 
 use crate::{balancer::PASSWORD, cluster::Cluster, full, millis, support::Limpet, turn};
@@ -53,8 +54,8 @@ struct Said {
     /// Of the worker, as `limpet ctl servers` has it.
     state: String,
     why: String,
-    /// Of the balancer, which has the same disk.
-    disk_free: u64,
+    /// Of the worker and the balancer, which have the same disk, as `limpet ctl servers` has it.
+    disk_free: Vec<u64>,
     epoch: u64,
 }
 
@@ -65,14 +66,15 @@ async fn look(cluster: &Cluster, began: Instant) -> Said {
     let ready = get(format!("http://{}/readyz", edge.http)).await.status().is_success();
     let servers: Vec<Value> = get(format!("http://{}/servers", edge.admin)).await.json().await.unwrap();
     let ring: Value = get(format!("http://{}/ring", edge.admin)).await.json().await.unwrap();
-    let of = |role: &str| servers.iter().find(|server| server["role"] == role).expect("both of them");
-    let (worker, balancer) = (of("worker"), of("balancer"));
+    let worker = servers.iter().find(|server| server["role"] == "worker").expect("both of them");
+    let Reply::Servers { servers: listed } = cluster.ask(&Request::Servers).await else { panic!("no list of servers") };
+    assert!(listed.iter().any(|server| server.role == "worker"), "the worker is not listed: {listed:?}");
     Said {
         at: began.elapsed(),
         ready,
         state: worker["state"].as_str().unwrap().into(),
         why: worker["reason"].as_str().unwrap().into(),
-        disk_free: balancer["disk_free"].as_u64().unwrap(),
+        disk_free: listed.iter().map(|server| server.disk_free).collect(),
         epoch: ring["epoch"].as_u64().unwrap(),
     }
 }
@@ -109,7 +111,7 @@ async fn a_full_disk_is_said_and_nothing_flaps() {
     let contradicts = |said: &&Said| said.at > full_at + HEARD && said.state == "ready" && !said.ready;
     let wrong: Vec<_> = said.iter().filter(contradicts).collect();
     assert!(wrong.is_empty(), "ready for some and not for others: {wrong:?}");
-    assert!(said.iter().all(|said| said.disk_free > 0), "DISK FREE is gone: {said:?}");
+    assert!(said.iter().flat_map(|said| &said.disk_free).all(|free| *free > 0), "DISK FREE is gone: {said:?}");
     let last = &said[said.len() - 1];
     assert!(!last.ready && !last.why.is_empty(), "{last:?}");
     assert!(flips <= 3 && epochs <= 6, "{flips} {epochs}");

@@ -10,7 +10,7 @@ use limpet_shared::{
 };
 use tokio::sync::oneshot;
 
-use super::Driver;
+use super::{Driver, Whom};
 
 /// The longest life (s) and the most uses of a token that a worker asks for: what the console offers.
 const MOST_FOR_WORKERS: (u64, u32) = (7 * 86_400, 100);
@@ -123,11 +123,11 @@ impl Driver {
     }
 
     /// Answers an operator, or passes the question on to a worker.
-    pub(super) fn ask(&mut self, request: Request, here: bool, answer: oneshot::Sender<Reply>) {
+    pub(super) fn ask(&mut self, request: Request, whom: Whom, answer: oneshot::Sender<Reply>) {
         if let Request::RotateCa { join: Some(token), .. } = &request {
             return self.adopt_ca(&token.0, answer);
         }
-        let others_know_more = !here && knows_less(&request);
+        let others_know_more = whom != Whom::ThisBalancer && knows_less(&request);
         if !others_know_more && let Some(work) = self.on_disk(&request) {
             host::blocking(move || answer.send(work()));
             return;
@@ -137,7 +137,8 @@ impl Driver {
             return;
         }
         self.asked.retain(|_, asker| !asker.is_closed());
-        let worker = self.parts.core.admin_worker().filter(|_| self.asked.len() < MAX_ASKED);
+        let unready = whom != Whom::ReadyWorker && request.only_reads();
+        let worker = self.parts.core.admin_worker(unready).filter(|_| self.asked.len() < MAX_ASKED);
         let Some(worker) = worker else {
             let _ = answer.send(failed(ErrorKind::Unavailable, "no worker is connected that could answer".into()));
             return;

@@ -33,13 +33,16 @@ impl Balancer {
         &self.config.name
     }
 
-    /// The worker to pass a question on to.
-    pub fn admin_worker(&self) -> Option<WorkerId> {
-        let ready = |verdict| {
-            let may = move |w: &Worker| w.weight.ready && w.removed_by.is_none() && w.vitals.verdict == verdict;
-            self.workers.iter().find(move |(_, w)| may(w))
+    /// The worker to pass a question on to. One that is not ready (its store is away, its disk full) still knows itself and what it
+    /// read last: `unready` lets it answer where no other can.
+    pub fn admin_worker(&self, unready: bool) -> Option<WorkerId> {
+        let one = |ready, verdict| {
+            let may =
+                move |w: &Worker| w.weight.ready == ready && w.removed_by.is_none() && w.vitals.verdict == verdict;
+            self.workers.iter().find(move |(_, w)| may(w)).map(|(id, _)| id)
         };
-        ready(Verdict::Well).or_else(|| ready(Verdict::Suspect)).map(|(id, _)| id)
+        let ready = one(true, Verdict::Well).or_else(|| one(true, Verdict::Suspect));
+        ready.or_else(|| unready.then(|| one(false, Verdict::Well)).flatten())
     }
 
     fn servers(&self, now: Now) -> Vec<Server> {

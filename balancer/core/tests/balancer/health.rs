@@ -276,3 +276,17 @@ fn a_name_belongs_to_its_live_holder_only() {
     assert_eq!(w.closed.last().unwrap().0, third, "the same process may dial again");
     assert_eq!(w.workers[&again].name, "a");
 }
+
+#[test]
+fn who_only_reads_is_answered_by_a_worker_that_is_not_ready_where_no_other_is() {
+    let mut w = World::with_workers(&["a", "b"]);
+    let (a, b) = (w.balancer.admin_worker(true).unwrap(), *w.workers.keys().next_back().unwrap());
+    let unready = |number| Weight { number, weight: 100, ready: false, ..Weight::default() };
+    w.control(a, ToBalancer::Weight(unready(2)));
+    assert_eq!((w.balancer.admin_worker(false), w.balancer.admin_worker(true)), (Some(b), Some(b)));
+    w.control(b, ToBalancer::Weight(unready(2)));
+    assert_eq!((w.balancer.admin_worker(false), w.balancer.admin_worker(true)), (None, Some(a)));
+    w.close(a);
+    w.close(b);
+    assert_eq!(w.balancer.admin_worker(true), None);
+}
