@@ -6,13 +6,13 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use limpet_bench::engine::{self, Engine};
 use limpet_shared::{Eui64, UnixMicros};
 use limpet_store::{
-    Backlog, CqlStore, IntegrationId, MOST_COPIES, Migrated, OpenError, PendingBounds, Store, conformance,
+    Backlog, CqlStore, IntegrationId, MOST_COPIES, Migrated, OpenError, PendingBounds, Store, StoreError, conformance,
     fault::{FaultStore, Faults},
     migrate,
     moving::{self, Counters},
     open,
 };
-use limpet_worker_core::model::Reception;
+use limpet_worker_core::model::{Reception, Tenant};
 use scylla::client::{session::Session, session_builder::SessionBuilder};
 use uuid::Uuid;
 
@@ -26,6 +26,7 @@ async fn cql_keeps_the_promises_of_the_trait() {
     what_one_server_puts_another_sends(&engine).await;
     many_devices_of_one_integration_silence_no_other(&engine).await;
     a_flood_of_one_frame_hides_no_honest_copy(&engine).await;
+    a_creation_that_broke_off_is_repeated_within_the_limit(&engine).await;
     what_a_broken_deletion_left_in_a_queue_hides_nothing(&engine).await;
     many_servers_make_the_tables_of_a_new_network_together(&engine).await;
     a_schema_of_another_version_is_refused_by_name(&engine).await;
@@ -187,6 +188,24 @@ async fn a_flood_of_one_frame_hides_no_honest_copy(engine: &Engine) {
     assert_eq!(read.len(), MOST_COPIES);
     assert_eq!(read.last(), Some(&honest));
     assert_eq!(read[0], replayed(MANY - MOST_COPIES as u64 + 1), "those received last");
+}
+
+/// What it left in a list holds a place of the tenant's, which is its own.
+async fn a_creation_that_broke_off_is_repeated_within_the_limit(engine: &Engine) {
+    let (url, new) = (engine.store("many"), conformance::Samples::new());
+    let (store, session) = (open(&url).await.unwrap(), session(&url).await);
+    let tenant = Tenant { max_gateway_count: 1, ..new.tenant() };
+    store.create_tenant(&tenant).await.unwrap();
+    let gateway = new.gateway(tenant.id);
+    store.create_gateway(&gateway).await.unwrap();
+    let thing = "DELETE FROM many.gateway WHERE id = ? IF EXISTS";
+    session.query_unpaged(thing, (gateway.eui.to_string(),)).await.unwrap();
+    let other = store.create_gateway(&new.gateway(tenant.id)).await;
+    assert!(matches!(other, Err(StoreError::Exhausted(_))), "its place may be taken at any moment: {other:?}");
+    store.create_gateway(&gateway).await.unwrap();
+    assert_eq!(store.gateway(gateway.eui).await.unwrap().map(|(gateway, _)| gateway), Some(gateway));
+    let more = store.create_gateway(&new.gateway(tenant.id)).await;
+    assert!(matches!(more, Err(StoreError::Exhausted(_))), "{more:?}");
 }
 
 /// An item that came between its last two steps, and has no head.

@@ -11,7 +11,7 @@ use super::{
     super::{CqlStore, db::after_lost_race, listing::Place},
     cascade::owner,
 };
-use crate::{Directory, List, Result, words};
+use crate::{Directory, List, Result, lists::Entry, words};
 
 /// How often a place is looked for that several want at once.
 const TRIES: u32 = 5;
@@ -41,24 +41,31 @@ impl CqlStore {
         Ok((most != 0).then_some(Quota { tenant, of, most }))
     }
 
-    async fn listed_of(&self, quota: &Quota) -> Result<usize> {
+    /// How many others are listed than the thing with this id. Its own place may be listed already: its creation broke off, and is
+    /// repeated now.
+    async fn others(&self, quota: &Quota, id: &str) -> Result<usize> {
         let list = List { tenant: Some(quota.tenant.id), ..List::default() };
         let owners = match quota.of {
             Of::Gateways => vec![owner::gateways(quota.tenant.id)],
             Of::Devices => self.lists_of_devices(&list).await?,
         };
-        Ok(self.find(&owners, &list, None).await?.0)
+        let all = self.find(&owners, &list, None).await?.0;
+        if all < quota.most as usize {
+            return Ok(all);
+        }
+        let other = |entry: &Entry| *entry.id != *id;
+        Ok(self.find(&owners, &list, Some(&other)).await?.0)
     }
 
     /// Lists a thing that is not made yet at `place`, which is one of the tenant's own lists, if the tenant may have it.
     pub(super) async fn reserve(&self, quota: &Quota, place: &Place) -> Result<()> {
         let most = quota.most as usize;
         for tries in 0..TRIES {
-            if self.listed_of(quota).await? >= most {
+            if self.others(quota, &place.id).await? >= most {
                 break;
             }
             self.listing.put(&self.db, place).await?;
-            if self.listed_of(quota).await? <= most {
+            if self.others(quota, &place.id).await? < most {
                 return Ok(());
             }
             // Others want the same place: all step back, and not for equally long.
