@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use devices::{Device, DeviceAdd, DeviceDetail, DeviceSession, QueuedDownlink};
 pub use gateways::{Gateway, GatewayAdd, RingReport, RingWorker};
-pub use integrations::{Integration, IntegrationTrouble, WaitingEvent};
+pub use integrations::{Integration, IntegrationBacklog, IntegrationTrouble, WaitingEvent};
 pub use people::{ApiKey, ApiKeyAdd, Password, User, UserAdd};
 pub use stops::what_stops;
 pub use tokens::{Admitted, TokenInfo};
@@ -419,6 +419,9 @@ pub struct Server {
     /// A worker: the integrations that it finds failing, some of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failing: Vec<IntegrationTrouble>,
+    /// The worker that sends the events that wait: how much that is, some of the integrations. No other worker tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<Vec<IntegrationBacklog>>,
     /// When this was written down, by the clock of who did.
     pub seen_at: UnixMicros,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use limpet_shared::admin::{ErrorKind, Reply, Request};
+use limpet_shared::admin::{ErrorKind, IntegrationBacklog, Reply, Request};
 use uuid::Uuid;
 
 use crate::{cluster::Feed, links::Links, pipeline::Pipeline, roll::Roll};
@@ -38,6 +38,10 @@ impl limpet_api::ClusterView for LinkedCluster {
             },
             request => self.links.ask(request).await,
         }
+    }
+    fn backlog(&self) -> Option<Vec<IntegrationBacklog>> {
+        let here = self.pipeline.store.counts_pending_for_all() || self.pipeline.counted.is_ours();
+        if here { None } else { self.roll.backlog() }
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod troubles;
 mod tx_ack;
 mod work;
 
+pub(crate) use pending::Counted;
 pub use pending::run as run_pending;
 pub use sweep::Sweep;
 
@@ -105,6 +106,7 @@ pub struct Pipeline {
     refused_events: log_limit::LogLimit,
     pub(crate) outcomes: tx_ack::Outcomes,
     pub(crate) troubles: Arc<troubles::Troubles>,
+    pub(crate) counted: Arc<pending::Counted>,
     store_errors: log_limit::LogLimit,
     clocks_apart: log_limit::LogLimit,
 }
@@ -142,6 +144,7 @@ impl Pipeline {
             refused_events: log_limit::LogLimit::default(),
             outcomes: tx_ack::Outcomes::default(),
             troubles: Arc::default(),
+            counted: Arc::default(),
             store_errors: log_limit::LogLimit::of(STORE_ERRORS_TOLD),
             clocks_apart: log_limit::LogLimit::default(),
         })

@@ -16,7 +16,7 @@ use std::{
 use limpet_link::{machine::Usage, time};
 use limpet_shared::{
     UnixMicros,
-    admin::{Reply, Request, RevokedServer, Role, Server, TokenInfo},
+    admin::{IntegrationBacklog, Reply, Request, RevokedServer, Role, Server, TokenInfo},
 };
 use limpet_store::Store;
 use parking_lot::Mutex;
@@ -27,7 +27,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::access_list::AccessList;
-use crate::{links::Links, pipeline::troubles::Troubles};
+use crate::{
+    links::Links,
+    pipeline::{Counted, troubles::Troubles},
+};
 
 /// Between two calls.
 const EVERY: Duration = Duration::from_millis(2_500);
@@ -72,6 +75,8 @@ pub struct Roll {
     configured: HashSet<String>,
     /// The integrations that this worker finds failing.
     troubles: Arc<Troubles>,
+    /// What waits, if this worker sends it.
+    counted: Arc<Counted>,
 }
 
 /// What the last call has brought.
@@ -155,14 +160,21 @@ impl Known {
 
 impl Roll {
     pub fn new(me: Server, folder: PathBuf, store: Arc<dyn Store>, links: Arc<Links>) -> Self {
-        let (usage, known, bell, configured, troubles) = Default::default();
-        Self { me, folder, store, links, usage, known, bell, configured, troubles }
+        let (usage, known, bell, configured, troubles, counted) = Default::default();
+        Self { me, folder, store, links, usage, known, bell, configured, troubles, counted }
     }
 
-    /// Whose failing integrations are written down too.
-    pub(crate) fn telling(mut self, troubles: Arc<Troubles>) -> Self {
-        self.troubles = troubles;
+    /// Whose integrations that fail, and what waits for them, are written down too.
+    pub(crate) fn telling(mut self, troubles: Arc<Troubles>, counted: Arc<Counted>) -> Self {
+        (self.troubles, self.counted) = (troubles, counted);
         self
+    }
+
+    /// What waits, as the worker that sends it has written it down.
+    pub(crate) fn backlog(&self) -> Option<Vec<IntegrationBacklog>> {
+        let known = self.known.lock();
+        let sends = known.servers.iter().find(|server| server.backlog.is_some() && known.is_alive(server));
+        sends.and_then(|server| server.backlog.clone())
     }
 
     /// These addresses are dialled by others.
@@ -333,6 +345,7 @@ impl Roll {
             me.reason = merge::sentences(&skew, &me.reason);
         }
         me.failing = self.troubles.told(time::now());
+        me.backlog = self.counted.told();
         self.usage.lock().fill(&mut me, &self.folder);
         me
     }

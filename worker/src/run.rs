@@ -169,7 +169,7 @@ async fn wire(
     let feed = Arc::new(Feed::new(store.clone(), links.clone(), pipeline.clone()));
     let roll = Roll::new(myself(config, http, &links), config.identity_folder.clone(), store.clone(), links.clone())
         .besides(&config.balancers)
-        .telling(pipeline.troubles.clone());
+        .telling(pipeline.troubles.clone(), pipeline.counted.clone());
     let roll = Arc::new(roll);
     let view =
         LinkedCluster { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone(), roll: roll.clone() };

@@ -50,6 +50,23 @@ pub struct IntegrationTrouble {
     pub failures: u64,
 }
 
+/// What waits for an integration, as the worker that sends it has counted it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IntegrationBacklog {
+    /// [`Integration::id`].
+    pub integration: String,
+    pub events: u64,
+    pub bytes: u64,
+    /// When the event that waits longest was set aside to wait.
+    pub oldest: UnixMicros,
+}
+
+impl IntegrationBacklog {
+    /// Told of at most, those for which most waits: it is written down every few seconds.
+    pub const TOLD: usize = 100;
+}
+
 impl IntegrationTrouble {
     /// Whether events are given up for it, after three tries, instead of waiting.
     pub fn refuses(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use limpet_shared::admin::{ErrorKind, Reply, Request};
+use limpet_shared::admin::{ErrorKind, IntegrationBacklog, Reply, Request};
 
 /// How long a change of gateways waits for the balancers before it is answered anyway.
 pub(crate) const GATEWAYS_WAIT: Duration = Duration::from_millis(500);
@@ -16,6 +16,10 @@ pub trait ClusterView: Send + Sync + 'static {
     async fn gateways_changed(&self);
     /// Asks the roll of servers that this worker keeps, or a balancer.
     async fn ask(&self, request: Request) -> Reply;
+    /// What waits, as another worker, which sends it, has counted it; `None` if what this worker's store says is at least as good.
+    fn backlog(&self) -> Option<Vec<IntegrationBacklog>> {
+        None
+    }
 }
 
 /// No balancer at all: for tests, and for a worker before its first link.

@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap, hash_map::Entry};
 
 use limpet_shared::{
     UnixMicros,
-    admin::{ErrorKind, Integration, IntegrationTrouble, PAGE, Reply, Request, Server, WaitingEvent},
+    admin::{
+        ErrorKind, Integration, IntegrationBacklog, IntegrationTrouble, PAGE, Reply, Request, Server, WaitingEvent,
+    },
 };
 use limpet_store::{Backlog, IntegrationId, List, Store};
 use limpet_worker_core::model::Application;
@@ -20,8 +22,15 @@ const EVENTS_OF_ONE: u32 = 50;
 const LATELY: u64 = 60;
 
 /// By integration; those for which nothing waits are left out.
-pub(crate) async fn backlog(store: &dyn Store) -> Result<HashMap<Uuid, Backlog>> {
-    let waits = store.pending_backlog().await?.into_iter().filter(|waits| waits.events > 0);
+pub(crate) async fn backlog(store: &dyn Store, cluster: &dyn ClusterView) -> Result<HashMap<Uuid, Backlog>> {
+    let told = cluster.backlog();
+    let is_all = told.as_ref().is_some_and(|told| told.len() < IntegrationBacklog::TOLD);
+    let own = if is_all { Vec::new() } else { store.pending_backlog().await? };
+    let told = told.unwrap_or_default().into_iter().filter_map(|told| {
+        let integration = IntegrationId(Uuid::parse_str(&told.integration).ok()?);
+        Some(Backlog { integration, events: told.events, bytes: told.bytes, oldest: told.oldest })
+    });
+    let waits = own.into_iter().chain(told).filter(|waits| waits.events > 0);
     Ok(waits.map(|waits| (waits.integration.0, waits)).collect())
 }
 
@@ -43,7 +52,7 @@ pub(crate) fn troubles(servers: &[Server]) -> HashMap<Uuid, IntegrationTrouble> 
 /// Those for which something waits, also of applications that were removed, and those that refuse events: the failing ones first, then
 /// those for which most waits. Behind the first [`PAGE`] nobody looks up what they are called.
 pub(crate) async fn not_well(store: &dyn Store, cluster: &dyn ClusterView) -> Result<Vec<Integration>> {
-    let mut backlog = backlog(store).await?;
+    let mut backlog = backlog(store, cluster).await?;
     let troubles = match cluster.ask(Request::Servers).await {
         Reply::Servers { servers } => troubles(&servers),
         _ => HashMap::new(),
@@ -129,11 +138,9 @@ impl Api {
         let id = IntegrationId(integration);
         let total = self.store.pending_size(id).await?.0;
         let mut events = Vec::new();
-        let others = self.store.pending_turns(1, Vec::new()).await?.into_iter().map(|(other, _)| other);
-        let aside: Vec<IntegrationId> = others.filter(|other| *other != id).collect();
-        for (of, device) in self.store.pending_turns(EVENTS as u32, aside).await? {
-            if of != id || events.len() >= EVENTS {
-                continue;
+        for device in self.store.pending_devices(id, EVENTS as u32).await? {
+            if events.len() >= EVENTS {
+                break;
             }
             let waiting = self.store.pending(id, device, EVENTS_OF_ONE).await?.into_iter();
             events.extend(waiting.map(|waiting| WaitingEvent {
@@ -164,8 +171,7 @@ impl Api {
 
     /// How many events wait, as they were counted last: it is counted anew, which takes long where many do, only if that says none.
     async fn waiting_for(&self, integration: Uuid) -> Result<u64> {
-        let counted = self.store.pending_backlog().await?;
-        match counted.into_iter().find(|waits| waits.integration.0 == integration && waits.events > 0) {
+        match backlog(self.store.as_ref(), self.cluster.as_ref()).await?.remove(&integration) {
             Some(waits) => Ok(waits.events),
             None => Ok(self.store.pending_size(IntegrationId(integration)).await?.0),
         }

@@ -34,7 +34,11 @@ impl Pipeline {
             return Err(refused("this integration was removed: what waits for it is dropped when its turn comes"));
         };
         let Some(first) = self.first_waiting(integration).await.map_err(store_away)? else {
-            return Ok("nothing waits for this integration".into());
+            return match self.store.pending_size(integration).await.map_err(store_away)? {
+                (0, _) => Ok("nothing waits for this integration".into()),
+                // Its devices may have sent all that they had a moment ago, and others have more.
+                (events, _) => Ok(format!("what waits for this integration ({events}) is being sent now")),
+            };
         };
         let device = first.device;
         let what = format!("the event {} of device {device}", first.event.kind.name());
@@ -53,11 +57,9 @@ impl Pipeline {
         }
     }
 
-    /// Devices may have sent all that they had a moment ago.
     async fn first_waiting(&self, integration: IntegrationId) -> Result<Option<PendingEvent>, StoreError> {
-        let turns = self.store.pending_turns(DEVICES, Vec::new()).await?;
-        for (of, device) in turns.into_iter().filter(|(of, _)| *of == integration) {
-            if let Some(first) = self.store.pending(of, device, 1).await?.into_iter().next() {
+        for device in self.store.pending_devices(integration, DEVICES).await? {
+            if let Some(first) = self.store.pending(integration, device, 1).await?.into_iter().next() {
                 return Ok(Some(first));
             }
         }

@@ -1,6 +1,7 @@
 //! The pending table: events whose integration was away, sent in order, by one worker at a time.
 
 mod bounds;
+mod counted;
 mod refusal;
 mod sending;
 
@@ -20,6 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::counted::Counted;
 use super::Pipeline;
 use sending::Sending;
 
@@ -130,18 +132,31 @@ impl Rounds {
             if may_have {
                 self.not_before = Instant::now() + OTHERS_LOOK;
             }
-            if self.looked.take().is_some() {
-                pipeline.metrics.waiting(Vec::new());
-                *self.seen.lock() = bounds::Seen::default();
-            }
+            self.forget_the_backlog();
             return Ok(());
         }
         let aside = self.sending.aside();
         let found = pipeline.store.pending_turns(DEVICES, aside.clone()).await?;
-        self.lease.idle.store(found.is_empty() && aside.is_empty() && self.sending.is_idle(), Ordering::Relaxed);
+        let idle = found.is_empty() && aside.is_empty() && self.sending.is_idle();
+        if idle && !self.lease.idle.swap(idle, Ordering::Relaxed) {
+            // All of it was sent: whoever looks at the numbers need not wait for the next time.
+            self.looked = None;
+        }
+        self.lease.idle.store(idle, Ordering::Relaxed);
         self.sending.begin(found, aside).await;
         self.look_at_the_backlog();
         Ok(())
+    }
+
+    /// Another worker tells. A look that is under way here ends later, and what it finds is forgotten then.
+    fn forget_the_backlog(&mut self) {
+        let looks = !self.look.is_empty();
+        while self.look.try_join_next().is_some() {}
+        if self.looked.take().is_some() || looks {
+            self.pipeline.counted.forget();
+            self.pipeline.metrics.waiting(Vec::new());
+            *self.seen.lock() = bounds::Seen::default();
+        }
     }
 
     /// Beside the sending, for it may take long.
@@ -167,10 +182,13 @@ impl Rounds {
 
 #[cfg(test)]
 mod tests {
+    use limpet_shared::Eui64;
     use limpet_store::{
-        FrameStore, SqliteStore,
+        FrameStore, IntegrationId, SqliteStore,
+        conformance::Samples,
         fault::{FaultStore, Faults},
     };
+    use uuid::Uuid;
 
     use super::*;
     use crate::pipeline::tests::Net;
@@ -188,6 +206,23 @@ mod tests {
             assert_eq!(store.asked().writes, asked);
             tokio::time::sleep(LEASE_FOR).await;
         }
+    }
+
+    /// The lease went to another while the look was under way.
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_ends_late_leaves_no_numbers_of_what_another_sends() {
+        let net = Net::new("eu868", 0).await;
+        let rounds = &mut Rounds::new(net.worker("w0"), 1, CancellationToken::new());
+        net.store.put_pending(Samples::new().pending(IntegrationId(Uuid::nil()), Eui64(1), 1)).await.unwrap();
+        let shown = |rounds: &Rounds| {
+            (rounds.pipeline.metrics.text().contains("application="), rounds.pipeline.counted.told().is_some())
+        };
+        rounds.look_at_the_backlog();
+        rounds.forget_the_backlog();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(shown(rounds), (true, true), "it has ended");
+        rounds.forget_the_backlog();
+        assert_eq!(shown(rounds), (false, false));
     }
 
     /// The clock of who held it before was a day ahead.

@@ -197,8 +197,9 @@ pub trait FrameStore: Send + Sync + 'static {
     /// False if nothing waits for any integration. Costs next to nothing; true may also mean that nobody knows who does not ask
     /// for turns.
     async fn may_have_pending(&self) -> Result<bool>;
-    /// Devices (with the integration) that have events waiting, at most `limit`, the longest waiting first.
-    async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>>;
+    /// Devices that have events waiting for this integration, at most `limit`, the longest waiting first. For operators, whichever
+    /// worker they ask.
+    async fn pending_devices(&self, integration: IntegrationId, limit: u32) -> Result<Vec<Eui64>>;
     /// Whose events may be sent next: of each integration that is not `aside` at most `each` devices, the longest waiting
     /// first. The first of each integration come before the second of any; [`crate::MOST_TURNS`] at most. For the one worker that
     /// sends, several times a second: a store may know more of what waits the longer the same worker asks.
@@ -217,6 +218,11 @@ pub trait FrameStore: Send + Sync + 'static {
     /// What waits, of each integration that something waits for, in no order. For the worker that sends, several times a minute; a
     /// store may also look for what [`Self::pending_turns`] cannot know, and its numbers may be some minutes old.
     async fn pending_backlog(&self) -> Result<Vec<Backlog>>;
+    /// Whether that is right for whoever asks. Else only the worker that sends knows what has been sent, and any other one counts
+    /// what is long gone.
+    fn counts_pending_for_all(&self) -> bool {
+        true
+    }
     /// Drops the oldest waiting events of an integration until what is left is within the bounds.
     async fn trim_pending(&self, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed>;
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use limpet_api::{Api, ClusterView};
 use limpet_shared::{
     Eui64, UnixMicros,
-    admin::{DeviceAdd, ErrorKind, IntegrationTrouble, Reply, Request},
+    admin::{DeviceAdd, ErrorKind, IntegrationBacklog, IntegrationTrouble, Reply, Request},
 };
 use limpet_store::{IntegrationId, List, PendingEvent, SqliteStore};
 use limpet_worker_core::model::{DeviceInfo, Event, EventKind, JoinEvent};
@@ -113,6 +113,32 @@ async fn an_integration_that_refuses_events_is_failing_though_nothing_waits_for_
     let overview = server.api.overview().await;
     let [one] = overview.waiting.as_deref().unwrap() else { panic!("{overview:?}") };
     assert_eq!((one.application.as_str(), one.waiting, one.trouble.as_ref()), ("fussy", 0, Some(&trouble)));
+}
+
+/// This worker's store knows what was put, and another worker has sent it.
+#[tokio::test]
+async fn what_waits_is_what_the_worker_that_sends_it_has_counted() {
+    let server = Server::start().await;
+    let (sent, left) = (application(&server, "sent").await, application(&server, "left over").await);
+    for slot in 1..4 {
+        wait(&server, sent, 1, slot).await;
+        wait(&server, left, 2, slot).await;
+    }
+    let waiting = async || {
+        let (_, reply) = ctl(&server, server.token(), &Request::Integrations { offset: 0 }).await;
+        let Reply::Integrations { integrations, .. } = reply else { panic!("{reply:?}") };
+        [sent, left].map(|id| integrations.iter().find(|one| one.id == id.to_string()).unwrap().waiting)
+    };
+    assert_eq!(waiting().await, [3, 3]);
+    let one = |id: Uuid| IntegrationBacklog { integration: id.to_string(), events: 1, ..IntegrationBacklog::default() };
+    *server.balancers.backlog.lock().unwrap() = Some(vec![one(left)]);
+    assert_eq!(waiting().await, [0, 1]);
+    let overview = server.api.overview().await;
+    assert_eq!(overview.waiting.as_deref().unwrap().iter().map(|one| one.waiting).collect::<Vec<_>>(), [1]);
+    // It tells of those for which most waits: what is behind them is taken from the store.
+    let many = (0..IntegrationBacklog::TOLD as u128 - 1).map(|n| one(Uuid::from_u128(n)));
+    *server.balancers.backlog.lock().unwrap() = Some(many.chain([one(left)]).collect());
+    assert_eq!(waiting().await, [3, 1]);
 }
 
 /// A cluster that never answers.

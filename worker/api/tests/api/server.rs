@@ -16,7 +16,7 @@ use limpet_api::{Api, ApiState, ClusterView, bootstrap};
 use limpet_http::{Counters, Limits, Proxies, Service};
 use limpet_shared::{
     Eui64,
-    admin::{self, IntegrationTrouble, Reply, Request as Ask, Server as Peer},
+    admin::{self, IntegrationBacklog, IntegrationTrouble, Reply, Request as Ask, Server as Peer},
 };
 use limpet_store::{SqliteStore, Store};
 use prometheus::{IntCounterVec, IntGauge, Opts};
@@ -36,6 +36,8 @@ pub struct Balancers {
     pub told: AtomicUsize,
     /// What that worker finds failing.
     pub failing: Mutex<Vec<IntegrationTrouble>>,
+    /// What it has counted of what waits, if the store does not count for all.
+    pub backlog: Mutex<Option<Vec<IntegrationBacklog>>>,
     /// What it was asked about integrations.
     pub asked: Mutex<Vec<Ask>>,
     /// Which gateways it was asked about, each time.
@@ -69,6 +71,9 @@ impl ClusterView for Balancers {
             }
             _ => Reply::gateways(Vec::new()),
         }
+    }
+    fn backlog(&self) -> Option<Vec<IntegrationBacklog>> {
+        self.backlog.lock().unwrap().clone()
     }
 }
 

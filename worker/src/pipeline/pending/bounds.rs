@@ -51,6 +51,7 @@ pub(super) async fn hold(pipeline: &Pipeline, seen: &Mutex<Seen>) -> Result<(), 
     let backlog = pipeline.store.pending_backlog().await?;
     let waits = |of: &Backlog| (of.integration.0.to_string(), of.events, now.since(of.oldest).as_secs_f64());
     pipeline.metrics.waiting(backlog.iter().map(waits).collect());
+    pipeline.counted.set(backlog.clone());
     seen.lock().see(&backlog, steady);
     let mut held = Ok(());
     for of in &backlog {

@@ -263,3 +263,21 @@ async fn a_drop_goes_on_to_its_end_when_nobody_waits_for_it_any_more() {
     let counted = worker.metrics.text();
     assert!(counted.contains(r#"pending_dropped_total{reason="operator"} 9"#), "{counted}");
 }
+
+/// More integrations than one look for whose turn it is gives.
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_offered_however_many_integrations_there_are() {
+    let net = Net::new("eu868", 0).await;
+    let worker = worker(&net, Arc::default());
+    for n in 0..1_100 {
+        net.store.put_pending(waiting(DEAD + n, 1, 1, 1)).await.unwrap();
+    }
+    let last = DEAD + 1_099;
+    add_application(&net, SECOND, 1).await;
+    net.store.put_pending(waiting(SECOND, 1, UNWANTED + 1, 1)).await.unwrap();
+    let reply = worker.retry_waiting(Uuid::from_u128(SECOND)).await;
+    assert!(matches!(&reply, Reply::Done { message } if message.contains("was taken")), "{reply:?}");
+    assert!(!net.store.pending_devices(IntegrationId(Uuid::from_u128(last)), 1).await.unwrap().is_empty());
+    let reply = worker.retry_waiting(Uuid::from_u128(SECOND)).await;
+    assert!(matches!(&reply, Reply::Done { message } if message.contains("nothing waits")), "{reply:?}");
+}

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use limpet_shared::{
     UnixMicros,
-    admin::{IntegrationTrouble, RevokedServer, Role, Server, TokenInfo},
+    admin::{IntegrationBacklog, IntegrationTrouble, RevokedServer, Role, Server, TokenInfo},
 };
 
 use super::{
@@ -33,6 +33,7 @@ fn server(new: &Samples, role: Role) -> Server {
         cluster: "ff00".into(),
         cluster_before: "0ff0".into(),
         failing: vec![IntegrationTrouble { reason: "dns".into(), since: NOON, ..IntegrationTrouble::default() }],
+        backlog: Some(vec![IntegrationBacklog { events: 7, oldest: NOON, ..IntegrationBacklog::default() }]),
         seen_at: NOON,
     }
 }

@@ -98,8 +98,8 @@ impl FrameStore for CqlStore {
     async fn may_have_pending(&self) -> Result<bool> {
         Ok(true)
     }
-    async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
-        self.pending.devices(&self.db, limit).await
+    async fn pending_devices(&self, integration: IntegrationId, limit: u32) -> Result<Vec<Eui64>> {
+        self.pending.devices(&self.db, integration, limit).await
     }
     async fn pending_turns(&self, each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>> {
         self.pending.turns(&self.db, each, &aside).await
@@ -118,6 +118,9 @@ impl FrameStore for CqlStore {
     }
     async fn pending_backlog(&self) -> Result<Vec<Backlog>> {
         self.pending.backlog(&self.db).await
+    }
+    fn counts_pending_for_all(&self) -> bool {
+        false
     }
     async fn trim_pending(&self, integration: IntegrationId, bounds: &PendingBounds) -> Result<Trimmed> {
         self.pending.trim(&self.db, integration, bounds).await

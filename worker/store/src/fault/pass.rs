@@ -52,7 +52,7 @@ pass_on! {
         write put_pending(event: PendingEvent) -> Result<()>;
         read has_pending(integration: IntegrationId, device: Eui64, session_since: UnixMicros, slot: u64) -> Result<bool>;
         read may_have_pending() -> Result<bool>;
-        read pending_devices(limit: u32) -> Result<Vec<(IntegrationId, Eui64)>>;
+        read pending_devices(integration: IntegrationId, limit: u32) -> Result<Vec<Eui64>>;
         read pending_turns(each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>>;
         read pending(integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;
         read next_pending(integration: IntegrationId, device: Eui64, limit: u32) -> Result<Vec<PendingEvent>>;

@@ -115,8 +115,8 @@ impl FrameStore for SqliteStore {
     async fn may_have_pending(&self) -> Result<bool> {
         self.readers.read(pending::any).await
     }
-    async fn pending_devices(&self, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
-        self.readers.read(move |conn| pending::devices(conn, limit)).await
+    async fn pending_devices(&self, integration: IntegrationId, limit: u32) -> Result<Vec<Eui64>> {
+        self.readers.read(move |conn| pending::devices(conn, integration, limit)).await
     }
     async fn pending_turns(&self, each: u32, aside: Vec<IntegrationId>) -> Result<Vec<(IntegrationId, Eui64)>> {
         self.readers.read(move |conn| pending::turns(conn, each, &aside)).await

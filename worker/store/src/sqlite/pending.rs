@@ -38,9 +38,10 @@ pub(super) fn any(conn: &Connection) -> Result<bool> {
     Ok(one(conn, "SELECT 1 FROM pending_device LIMIT 1", [], |_| Ok(()))?.is_some())
 }
 
-pub(super) fn devices(conn: &Connection, limit: u32) -> Result<Vec<(IntegrationId, Eui64)>> {
-    let sql = "SELECT integration, device FROM pending_device ORDER BY first LIMIT ?1";
-    all(conn, sql, [limit], read_device)
+pub(super) fn devices(conn: &Connection, integration: IntegrationId, limit: u32) -> Result<Vec<Eui64>> {
+    let sql = "SELECT integration, device FROM pending_device WHERE integration = ?1 ORDER BY first LIMIT ?2";
+    let found = all(conn, sql, (integration.0.to_string(), limit), read_device)?;
+    Ok(found.into_iter().map(|(_, device)| device).collect())
 }
 
 fn read_device(row: &rusqlite::Row<'_>) -> Result<(IntegrationId, Eui64)> {

@@ -105,7 +105,7 @@ async fn a_store_of_the_first_schema_is_listed_and_followed_after_its_migration(
     .unwrap();
     drop(conn);
     let store = SqliteStore::open(dir.path()).unwrap();
-    assert_eq!(store.pending_devices(9).await.unwrap(), [(integration, device)]);
+    assert_eq!(store.pending_devices(integration, 9).await.unwrap(), [device]);
     assert_eq!(store.pending_backlog().await.unwrap()[0].events, 1);
     let all = List { limit: 9, ..List::default() };
     assert_eq!(store.gateways(&all).await.unwrap().total, 1);

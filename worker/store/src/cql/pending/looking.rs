@@ -272,22 +272,31 @@ impl Pending {
     }
 
     /// Of more devices than are asked for, those that were listed first are looked at.
-    pub async fn devices(&self, db: &Db, limit: u32) -> Result<Vec<Of>> {
+    pub async fn devices(&self, db: &Db, of: IntegrationId, limit: u32) -> Result<Vec<Eui64>> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let mut listed = self.all_listed(db).await?;
-        listed.sort_by_key(|(.., since, _)| *since);
+        let (mut listed, mut after) = (Vec::new(), None);
+        loop {
+            let (rows, ended) = self.listed_of(db, of, after).await?;
+            after = rows.last().map(|(device, _)| *device);
+            listed.extend(rows);
+            if ended {
+                break;
+            }
+        }
+        listed.sort_by_key(|(_, written)| *written);
         listed.truncate((limit as usize).saturating_mul(2).max(64));
-        let looks = listed.into_iter().map(|(integration, device, ..)| async move {
-            let count = self.count(db, &integration, &device).await?;
-            Ok::<_, StoreError>((count.events > 0).then_some((count.oldest, integration, device)))
+        let integration = &of.0.to_string();
+        let looks = listed.into_iter().map(|(device, _)| async move {
+            let count = self.count(db, integration, &device.to_string()).await?;
+            Ok::<_, StoreError>((count.events > 0).then_some((count.oldest, device)))
         });
         let looked: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
         let mut waiting = looked.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
-        waiting.sort();
+        waiting.sort_unstable();
         waiting.truncate(limit as usize);
-        waiting.iter().map(|(_, integration, device)| read_of(integration, device)).collect()
+        Ok(waiting.into_iter().map(|(_, device)| device).collect())
     }
 
     /// As far as it was signed, or found by a look.
