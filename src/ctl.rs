@@ -28,8 +28,8 @@ pub enum CtlError {
     #[error(transparent)]
     Remote(#[from] remote::RemoteError),
     /// What the server says.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{1}")]
+    Refused(ErrorKind, String),
     #[error(transparent)]
     Store(#[from] limpet_store::OpenError),
     #[error(transparent)]
@@ -50,12 +50,39 @@ pub enum CtlError {
     Print(#[from] serde_json::Error),
 }
 
+impl CtlError {
+    /// As the API answers.
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Refused(kind, _) => *kind,
+            Self::Unconfirmed(_) => ErrorKind::Unconfirmed,
+            Self::Secret(_) | Self::NoKey | Self::People(_) => ErrorKind::Invalid,
+            Self::Ask(_) | Self::Remote(_) | Self::NotRunning(..) | Self::Store(_) => ErrorKind::Unavailable,
+            Self::Moving(_) | Self::Print(_) => ErrorKind::Internal,
+        }
+    }
+}
+
 /// With `--json` an error is a document too; the same words go to standard error.
 pub fn error_document(json: bool, error: &CtlError) -> String {
     if !json {
         return String::new();
     }
-    format!("{:#}\n", serde_json::json!({ "answer": "error", "message": error.to_string() }))
+    document(error.kind(), &error.to_string())
+}
+
+fn document(kind: ErrorKind, message: &str) -> String {
+    format!("{:#}\n", serde_json::json!({ "answer": "error", "kind": kind, "message": message }))
+}
+
+/// The same for a command line that cannot be read; empty if it does not ask for JSON.
+pub fn usage_document(line: &[std::ffi::OsString], error: &clap::Error) -> String {
+    let has = |word: &str| line.iter().any(|given| given == word);
+    if !error.use_stderr() || !has("ctl") || !has("--json") {
+        return String::new();
+    }
+    let text = error.render().to_string();
+    document(ErrorKind::Invalid, text.lines().next().unwrap_or_default().trim_start_matches("error: "))
 }
 
 /// Asks, and returns what is to be printed.
@@ -125,8 +152,8 @@ async fn about_people(asked: &Asked, store: StoreArg, request: Request) -> Resul
 }
 
 fn printed(request: &Request, reply: Reply, json: bool) -> Result<String, CtlError> {
-    if let Reply::Error { message, .. } = reply {
-        return Err(CtlError::Refused(message));
+    if let Reply::Error { kind, message } = reply {
+        return Err(CtlError::Refused(kind, message));
     }
     if json {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&reply)?));

@@ -23,7 +23,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let line: Vec<_> = std::env::args_os().collect();
+    let matches = Cli::command().try_get_matches_from(&line).unwrap_or_else(|error| {
+        print(&ctl::usage_document(&line, &error));
+        error.exit()
+    });
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // Every command is a subcommand, so there is one; without it there are no flags.
     let flags = matches.subcommand().map(|(_, given)| config::flags(given)).unwrap_or_default();

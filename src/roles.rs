@@ -143,10 +143,12 @@ use Protocol::{Tcp, Udp};
 /// Whether this process may listen where its flags say. Asked first: no cluster is founded, and no token used, by a process
 /// that cannot start.
 fn free(wanted: &[(Protocol, &str, SocketAddr)]) -> Result<(), RoleError> {
+    // Held until all are asked for: two flags may name the same address.
+    let (mut udp, mut tcp) = (Vec::new(), Vec::new());
     let refused = wanted.iter().filter_map(|&(protocol, flag, address)| {
         let (protocol, bound) = match protocol {
-            Udp => ("UDP", std::net::UdpSocket::bind(address).map(drop)),
-            Tcp => ("TCP", std::net::TcpListener::bind(address).map(drop)),
+            Udp => ("UDP", std::net::UdpSocket::bind(address).map(|socket| udp.push(socket))),
+            Tcp => ("TCP", std::net::TcpListener::bind(address).map(|socket| tcp.push(socket))),
         };
         let why = bound.err()?;
         Some(format!("cannot listen on {protocol} {address}: {why}; choose another --{flag}"))
@@ -267,6 +269,9 @@ mod tests {
             "{told}"
         );
         assert_eq!(lines.len(), 2);
+        drop((udp, tcp));
+        let told = free(&[(Tcp, "admin", admin), (Tcp, "http", admin), (Udp, "gwmp", admin)]).unwrap_err().to_string();
+        assert!(told.starts_with(&format!("cannot listen on TCP {admin}: ")) && told.ends_with("--http"), "{told}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct AesKey(pub [u8; 16]);
 
 /// Why a text is no identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} must be {digits} hex digits, not {got:?}")]
+#[error("{what} must be {digits} hex digits{not}", not = instead(got))]
 pub struct IdError {
     /// The kind of identifier, such as "EUI".
     pub what: &'static str,
@@ -28,6 +28,10 @@ pub struct IdError {
     pub digits: usize,
     /// The text that was given, cut to 64 characters; empty for a key, which no message may show.
     pub got: String,
+}
+
+fn instead(got: &str) -> String {
+    if got.is_empty() { String::new() } else { alloc::format!(", not {got:?}") }
 }
 
 /// Reads `N` bytes of hex digits. A colon or dash between bytes is allowed, as people copy EUIs from labels.

@@ -63,6 +63,25 @@ async fn a_running_process_answers_for_people_and_for_programs() {
     assert_eq!(error, "no worker named w9 is connected");
 }
 
+/// Whoever reads JSON finds the reason in it, as in the API's answers; a command line that cannot be read is no exception.
+#[test]
+fn an_error_is_a_document_of_its_kind() {
+    let read = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let error = CtlError::Refused(ErrorKind::NotFound, "no such gateway".into());
+    let told = serde_json::json!({ "answer": "error", "kind": "not_found", "message": "no such gateway" });
+    assert_eq!((read(error_document(true, &error)), error_document(false, &error)), (told, String::new()));
+    let of = |words: &[&str]| {
+        let line: Vec<std::ffi::OsString> = words.iter().map(Into::into).collect();
+        let error = <Cli as clap::CommandFactory>::command().try_get_matches_from(&line).unwrap_err();
+        usage_document(&line, &error)
+    };
+    let told = read(of(&["limpet", "ctl", "--json", "join-token", "--uses", "0"]));
+    assert_eq!((&told["kind"], told["answer"].as_str()), (&"invalid".into(), Some("error")));
+    assert!(told["message"].as_str().unwrap().contains("--uses"), "{told}");
+    assert_eq!(of(&["limpet", "ctl", "join-token", "--uses", "0"]), "");
+    assert_eq!(of(&["limpet", "ctl", "--json", "--help"]), "", "which is no error");
+}
+
 /// A worker's API that knows the key `good`.
 async fn api() -> String {
     let question = |headers: HeaderMap, Json(request): Json<Request>| async move {

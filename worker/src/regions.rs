@@ -151,6 +151,13 @@ impl Regions {
         self.tags.lock().of.get(&gateway).filter(|tag| tag.known).cloned()
     }
 
+    /// The gateway tells where it is; other workers read it within some seconds.
+    pub fn placed(&self, gateway: Eui64, location: Location) {
+        if let Some(tag) = self.tags.lock().of.get_mut(&gateway) {
+            tag.location = Some(location);
+        }
+    }
+
     /// Forgets what it knows of these gateways: they were added, changed, or deleted.
     pub fn forget(&self, changed: &BTreeSet<Eui64>) {
         let mut tags = self.tags.lock();

@@ -162,8 +162,11 @@ impl Driver {
             Request::Tokens => Some(Reply::Tokens { tokens: self.parts.server.ledger().known() }),
             Request::RollCall { .. } => Some(failed(ErrorKind::Invalid, "only workers call the roll".into())),
             Request::Drain { name, on, by, .. } => {
-                tracing::info!(worker = name, on, by, "an operator drains a worker, or ends that");
-                self.parts.core.admin(self.parts.clock.now(), request)
+                let reply = self.parts.core.admin(self.parts.clock.now(), request);
+                if !matches!(reply, Some(Reply::Error { .. })) {
+                    tracing::info!(worker = name, on, by, "an operator drains a worker, or ends that");
+                }
+                reply
             }
             request => self.parts.core.admin(self.parts.clock.now(), request),
         }

@@ -55,6 +55,11 @@ impl TxError {
         }
     }
 
+    /// Whether the protocol's text lists the word: then the gateway certainly does not transmit.
+    pub fn is_listed(word: &str) -> bool {
+        !matches!(Self::from_word(word), Self::Other(_))
+    }
+
     /// The forwarder's word.
     pub fn as_str(&self) -> &str {
         match self {

@@ -117,6 +117,9 @@ impl Pipeline {
         if let Err(error) = self.store.note_gateway(frame.gateway, seen).await {
             tracing::debug!(gateway = %frame.gateway, %error, "could not note a gateway's stat");
         }
+        if let Some(location) = location {
+            self.regions.placed(frame.gateway, location);
+        }
     }
 
     pub(super) fn dropped(&self, reason: &'static str, gateway: Eui64) {

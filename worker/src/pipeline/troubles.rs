@@ -21,14 +21,21 @@ const TOLD: usize = 50;
 
 /// By application.
 #[derive(Debug, Default)]
-pub(crate) struct Troubles(Mutex<HashMap<Uuid, Trouble>>);
+pub(crate) struct Troubles(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    failing: HashMap<Uuid, Trouble>,
+    /// When the log told of each last. It outlives the failure, which may come and go all the time.
+    said: HashMap<Uuid, Instant>,
+}
 
 #[derive(Debug)]
 struct Trouble {
     since: Instant,
     last: Instant,
-    /// When the log told of it last.
-    said: Option<Instant>,
+    /// Whether the log has told of it.
+    said: bool,
     failures: u64,
     /// Of the last one.
     reason: &'static str,
@@ -40,10 +47,11 @@ impl Troubles {
     /// The integration did not take an event, or refused it.
     pub fn failed(&self, of: &DeviceInfo, error: &DeliveryError) {
         let now = Instant::now();
-        let mut all = self.0.lock();
-        let trouble = all.entry(of.application_id).or_insert_with(|| {
+        let mut known = self.0.lock();
+        let Known { failing, said } = &mut *known;
+        let trouble = failing.entry(of.application_id).or_insert_with(|| {
             let (reason, needs_operator) = (error.label(), error.needs_operator());
-            Trouble { since: now, last: now, said: None, failures: 0, reason, error: String::new(), needs_operator }
+            Trouble { since: now, last: now, said: false, failures: 0, reason, error: String::new(), needs_operator }
         });
         trouble.failures += 1;
         trouble.last = now;
@@ -54,8 +62,10 @@ impl Troubles {
         } else {
             (1, "an integration does not take events: they wait")
         };
-        if trouble.failures >= enough && trouble.said.is_none_or(|said| now >= said + SAID_EVERY) {
-            trouble.said = Some(now);
+        said.retain(|_, at| now < *at + SAID_EVERY);
+        if trouble.failures >= enough && !said.contains_key(&of.application_id) {
+            said.insert(of.application_id, now);
+            trouble.said = true;
             let (seconds, failures) = (now.duration_since(trouble.since).as_secs(), trouble.failures);
             tracing::warn!(
                 application = of.application_name, application_id = %of.application_id, tenant = of.tenant_name,
@@ -67,7 +77,7 @@ impl Troubles {
 
     /// It took one.
     pub fn took(&self, of: &DeviceInfo) {
-        if let Some(trouble) = self.0.lock().remove(&of.application_id).filter(|trouble| trouble.said.is_some()) {
+        if let Some(trouble) = self.0.lock().failing.remove(&of.application_id).filter(|trouble| trouble.said) {
             let seconds = trouble.since.elapsed().as_secs();
             tracing::info!(
                 application = of.application_name, application_id = %of.application_id, failures = trouble.failures, seconds,
@@ -78,15 +88,16 @@ impl Troubles {
 
     /// How many fail.
     pub fn count(&self) -> usize {
-        let mut all = self.0.lock();
-        all.retain(|_, trouble| trouble.last.elapsed() < FORGOTTEN_AFTER);
-        all.len()
+        let failing = &mut self.0.lock().failing;
+        failing.retain(|_, trouble| trouble.last.elapsed() < FORGOTTEN_AFTER);
+        failing.len()
     }
 
     /// For operators, wherever they ask. `now` is the time of day.
     pub fn told(&self, now: UnixMicros) -> Vec<IntegrationTrouble> {
-        let all = self.0.lock();
-        let mut failing: Vec<_> = all.iter().filter(|(_, trouble)| trouble.last.elapsed() < FORGOTTEN_AFTER).collect();
+        let known = self.0.lock();
+        let mut failing: Vec<_> =
+            known.failing.iter().filter(|(_, trouble)| trouble.last.elapsed() < FORGOTTEN_AFTER).collect();
         failing.sort_by_key(|(application, trouble)| (trouble.since, **application));
         let told = failing.into_iter().take(TOLD).map(|(application, trouble)| IntegrationTrouble {
             integration: application.to_string(),

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use limpet_shared::{Eui64, UnixMicros, link::TxAck};
+use limpet_shared::{Eui64, UnixMicros, gwmp::TxError, link::TxAck};
 use limpet_store::{Commit, Freshness, PendingEvent};
 use limpet_worker_core::{
     downlink, ident,
@@ -19,6 +19,8 @@ use super::{
 
 /// Ours for a silent gateway: the bytes may have been on air, and it may still say so.
 const NO_ANSWER: &str = "NO_ANSWER";
+/// Ours where no gateway was asked.
+const NO_ROUTE: &str = "NO_ROUTE";
 /// How often the row of a refused item is written, if others write it too.
 const TAKE_BACK_TRIES: u32 = 3;
 
@@ -87,7 +89,8 @@ impl Pipeline {
         // again: the application may hear twice of it, and never nothing.
         let kind = event_kind(&ack, on_air, &context, item.id.clone());
         self.emit_after(&ack, on_air, &context, kind).await;
-        if refused {
+        // A word that nobody has defined says as little as silence: that offer counts.
+        if refused && (TxError::is_listed(&ack.error) || ack.error == NO_ROUTE) {
             self.take_back(&context, item.seq).await;
         }
         if on_air {

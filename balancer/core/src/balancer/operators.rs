@@ -58,19 +58,24 @@ impl Balancer {
             ..Server::default()
         };
         let mut servers = self.workers.describe(now.mono);
-        for (name, _, share) in self.routing.ring().shares() {
+        for (name, _, share) in self.shares() {
             let connected = servers.iter_mut().find(|s| s.name == name && s.state != "gone");
             if let Some(server) = connected {
-                // A sum of many parts may come out a little above one.
-                server.share = share.min(1.0);
+                server.share = share;
             }
         }
         servers.insert(0, itself);
         servers
     }
 
+    /// Each worker of the ring, its weight and its share.
+    fn shares(&self) -> impl Iterator<Item = (&str, u32, f64)> {
+        // A sum of many parts may come out a little above one.
+        self.routing.ring().shares().map(|(name, weight, share)| (name, weight, share.min(1.0)))
+    }
+
     fn describe_ring(&self, eui: Option<Eui64>) -> RingReport {
-        let shares = self.routing.ring().shares();
+        let shares = self.shares();
         let workers = shares.map(|(name, weight, share)| RingWorker { name: name.into(), weight, share }).collect();
         let mut ring = RingReport { epoch: self.routing.epoch(), workers, ..RingReport::default() };
         if let Some(eui) = eui {

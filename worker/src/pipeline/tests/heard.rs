@@ -15,6 +15,10 @@ impl Net {
     async fn told_of(&self, fcnt: u32, fields: &str, stat: &str) -> RxInfo {
         // What is remembered of the gateway is forgotten by then.
         tokio::time::sleep(Duration::from_secs(11)).await;
+        self.told_at_once_of(fcnt, fields, stat).await
+    }
+
+    async fn told_at_once_of(&self, fcnt: u32, fields: &str, stat: &str) -> RxInfo {
         assert_eq!(self.give(0, self.pushed(fcnt, fields, stat)).await.unwrap(), DONE);
         let event = self.webhook.events.lock().last().unwrap().clone();
         let EventKind::Up(up) = event.kind else { panic!("no up event: {event:?}") };
@@ -54,6 +58,8 @@ async fn an_event_tells_where_the_gateway_is() {
     net.told_of(3, "", r#"{"lati":46.24,"long":3.25,"alti":145}"#).await;
     let told = net.told_of(4, "", r#"{"lati":0.0,"long":0.0,"alti":0}"#).await.location.unwrap();
     assert_eq!((told.latitude, told.longitude, told.altitude, told.source), (46.24, 3.25, 145.0, 1));
+    let moved = net.told_at_once_of(5, "", r#"{"lati":46.25,"long":3.25,"alti":145}"#).await.location.unwrap();
+    assert_eq!(moved.latitude, 46.25, "of the same datagram, and not when it is looked up again");
 }
 
 /// Rows of the version before have none of this.
