@@ -115,7 +115,9 @@ fn servers_table(servers: &[Server], now: UnixMicros) -> String {
         "WHY",
     ];
     let mut out = table(&heads, rows.collect());
-    if !servers.iter().any(Server::takes_frames) {
+    if !servers.iter().any(Server::answers) {
+        out.push_str("No balancer answers: no uplink is acknowledged until one does.\n");
+    } else if !servers.iter().any(Server::takes_frames) {
         out.push_str("No worker takes frames: no uplink is acknowledged until one is ready.\n");
     }
     out

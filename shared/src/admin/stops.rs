@@ -13,6 +13,11 @@ impl Server {
         self.kind() == Role::Worker && AT_WORK.contains(&self.state.as_str())
     }
 
+    /// Whether it is a balancer that answered when it was asked lately.
+    pub fn answers(&self) -> bool {
+        self.kind() == Role::Balancer && !matches!(self.state.as_str(), "gone" | "suspect")
+    }
+
     /// Whether gateways have no other way in.
     pub fn is_only_balancer(&self, servers: &[Self]) -> bool {
         let balances = |one: &Self| one.kind() == Role::Balancer && one.state != "gone";

@@ -90,9 +90,19 @@ fn unseen(server: &mut Server, alive: bool, reports: &[Vec<Server>]) {
     let left = server.state == "gone";
     let closed = told.is_some_and(|seen| seen.state == "gone");
     if alive && !left && !closed {
-        if server.kind() == Role::Worker && server.state == "ready" && !reports.is_empty() {
-            server.state = "joining".into();
-            server.reason = "it lives, but no balancer that was asked is linked to it".into();
+        match (server.kind(), reports.is_empty()) {
+            (Role::Worker, false) if server.state == "ready" => {
+                server.state = "joining".into();
+                server.reason = "it lives, but no balancer that was asked is linked to it".into();
+            }
+            (Role::Worker, true) if server.state == "ready" => {
+                server.reason = "it lives; whether it gets frames is not known, for no balancer answers".into();
+            }
+            (Role::Balancer, true) => {
+                server.state = "suspect".into();
+                server.reason = "it was there some seconds ago, and does not answer".into();
+            }
+            _ => {}
         }
         return;
     }
@@ -154,6 +164,14 @@ mod tests {
             ("new", "joining"),
         ];
         assert_eq!(states(&roll), wanted);
+    }
+
+    #[test]
+    fn where_no_balancer_answers_nothing_is_taken_to_be_well() {
+        let rows = [(worker("a", "ready"), true), (server(Role::Balancer, "edge", "ready"), true)];
+        let roll = roll(&rows, &[], |_| false);
+        assert_eq!(states(&roll), [("edge", "suspect"), ("a", "ready")]);
+        assert!(roll.iter().all(|server| !server.reason.is_empty() && !server.answers()), "{roll:?}");
     }
 
     #[test]

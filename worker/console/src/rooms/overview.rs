@@ -90,7 +90,7 @@ fn state(overview: &Overview) -> (Tone, &'static str) {
     match (overview.store_answers, &overview.servers) {
         (false, _) => (Tone::Bad, "The store does not answer. Frames are not acknowledged until it does."),
         (_, None) => (Tone::Warn, "No balancer answers this worker: it gets no frames at the moment."),
-        (_, Some(servers)) if !servers.iter().any(|s| s.role == "balancer" && s.state != "gone") => {
+        (_, Some(servers)) if !servers.iter().any(Server::answers) => {
             (Tone::Warn, "No balancer answers this worker: it gets no frames at the moment.")
         }
         (_, Some(servers)) if !servers.iter().any(Server::takes_frames) => {

@@ -279,7 +279,8 @@ impl Turn {
                     pipeline.metrics.delivery_failed();
                     pipeline.troubles.failed(&waiting.event.device, &error);
                     let refusal = Refusal::again(self.refused.as_ref(), &waiting);
-                    if !refusal.is_final() {
+                    // What only tells of a refusal is not worth the wait of those behind it.
+                    if !refusal.is_final() && !tells_of_one(&waiting) {
                         return Ok(Ended::Refused(refusal));
                     }
                     set_aside(pipeline, &waiting, &error).await?;

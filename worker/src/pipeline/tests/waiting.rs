@@ -211,6 +211,7 @@ async fn an_endpoint_that_refuses_every_event_is_known_to_fail_until_it_takes_on
     tokio::spawn(run_pending(worker.clone(), 1, stop.clone()));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!net.store.may_have_pending().await.unwrap(), "all are given up, and nothing waits");
+    assert_eq!(endpoints.tries.lock().len(), 3 * (3 + 1), "what tells of a refusal is offered once");
     let told = worker.troubles.told(worker.surroundings.now());
     let [trouble] = &told[..] else { panic!("{told:?}") };
     assert_eq!((trouble.reason.as_str(), trouble.needs_operator), ("refused", true));
