@@ -183,7 +183,7 @@ impl Counters {
                 open: r.gauge("http_connections", "HTTP connections now.")?,
                 refused: r.counters(
                     "http_connections_refused_total",
-                    "HTTP connections closed at once, by what there were too many of: connections in all or of one address.",
+                    "HTTP connections closed at once, by what there were too many of: connections in all, of one address or of one site.",
                     "reason",
                 )?,
             },

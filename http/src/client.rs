@@ -62,6 +62,14 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The network of a site, which somebody may have all of: the /24 of an IPv4 address, the /48 of an IPv6 address.
+pub fn site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & !0xff).into()),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !(u128::MAX >> 48)).into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use std::{
 
 use prometheus::{IntCounterVec, IntGauge};
 
-use crate::client::network;
+use crate::client::{network, site};
 
 /// Between two lines about refused connections.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -21,9 +21,15 @@ pub struct Limits {
     pub all: usize,
     /// Connections of one address, or of one IPv6 /64.
     pub per_address: usize,
+    /// Connections of one IPv4 /24, or of one IPv6 /48.
+    pub per_site: usize,
     /// From the beginning of a connection to its first whole header, and on HTTP/1 also from one request to the header
     /// of the next.
     pub header: Duration,
+    /// A connection with no request in work is closed after this. A stream of events is one in work.
+    pub idle: Duration,
+    /// And one with answers of which nothing was taken for this long (a quarter more at most).
+    pub unread: Duration,
 }
 
 impl Default for Limits {
@@ -32,7 +38,14 @@ impl Default for Limits {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let quarter = files.map_or(usize::MAX, |files| usize::try_from(files / 4).unwrap_or(usize::MAX));
         let all = quarter.min(4_096);
-        Self { all, per_address: (all / 2).min(256), header: Duration::from_secs(10) }
+        Self {
+            all,
+            per_address: (all / 2).min(256),
+            per_site: (all / 2).min(1_024),
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(120),
+            unread: Duration::from_secs(60),
+        }
     }
 }
 
@@ -46,8 +59,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Why a connection is refused: there are too many in all, or of its address.
-    pub const REASONS: [&str; 2] = ["all", "address"];
+    /// Why a connection is refused: there are too many in all, of its address, or of its site.
+    pub const REASONS: [&str; 3] = ["all", "address", "site"];
 }
 
 /// Counts connections, and refuses those that are too many.
@@ -61,6 +74,7 @@ pub(crate) struct Entrance {
 struct Inside {
     all: usize,
     by_network: HashMap<IpAddr, usize>,
+    by_site: HashMap<IpAddr, usize>,
     told: Option<Instant>,
     untold: u64,
 }
@@ -69,6 +83,15 @@ struct Inside {
 pub(crate) struct Place {
     entrance: Arc<Entrance>,
     network: IpAddr,
+    /// `None` where it does not count.
+    site: Option<IpAddr>,
+}
+
+fn give_back(places: &mut HashMap<IpAddr, usize>, of: &IpAddr) {
+    match places.get_mut(of) {
+        Some(connections) if *connections > 1 => *connections -= 1,
+        _ => drop(places.remove(of)),
+    }
 }
 
 impl Entrance {
@@ -84,13 +107,15 @@ impl Entrance {
     /// A place for a connection from this address; none if there are too many. `trusted`: a proxy, which speaks for any
     /// number of clients, so that only the number of all counts.
     pub fn enter(self: &Arc<Self>, address: IpAddr, trusted: bool) -> Option<Place> {
-        let network = network(address);
+        let (network, site) = (network(address), site(address));
         let mut inside = self.inside();
-        let Limits { all, per_address, .. } = self.limits;
+        let Limits { all, per_address, per_site, .. } = self.limits;
         let of_one = inside.by_network.get(&network).copied().unwrap_or(0);
+        let of_site = inside.by_site.get(&site).copied().unwrap_or(0);
         let refused = match () {
             () if inside.all >= all => Some(("all", all)),
             () if !trusted && of_one >= per_address => Some(("address", per_address)),
+            () if !trusted && of_site >= per_site => Some(("site", per_site)),
             () => None,
         };
         if let Some((reason, limit)) = refused {
@@ -99,8 +124,12 @@ impl Entrance {
         }
         inside.all += 1;
         inside.by_network.insert(network, of_one + 1);
+        // A proxy's clients take no room of its neighbours'.
+        if !trusted {
+            inside.by_site.insert(site, of_site + 1);
+        }
         self.counters.open.inc();
-        Some(Place { entrance: self.clone(), network })
+        Some(Place { entrance: self.clone(), network, site: (!trusted).then_some(site) })
     }
 
     fn refuse(&self, inside: &mut Inside, from: IpAddr, reason: &str, limit: usize) {
@@ -121,9 +150,9 @@ impl Drop for Place {
         self.entrance.counters.open.dec();
         let mut inside = self.entrance.inside();
         inside.all -= 1;
-        match inside.by_network.get_mut(&self.network) {
-            Some(connections) if *connections > 1 => *connections -= 1,
-            _ => drop(inside.by_network.remove(&self.network)),
+        give_back(&mut inside.by_network, &self.network);
+        if let Some(site) = &self.site {
+            give_back(&mut inside.by_site, site);
         }
     }
 }
@@ -153,13 +182,35 @@ mod tests {
         assert!(enter("192.0.2.1", true).is_none(), "there are five");
         assert_eq!(counters.open.get(), 5);
         let refused = Counters::REASONS.map(|reason| counters.refused.with_label_values(&[reason]).get());
-        assert_eq!(refused, [1, 1]);
+        assert_eq!(refused, [1, 1, 0]);
         held.remove(0);
         assert!(enter("192.0.2.1", false).is_none(), "who is no proxy has its own limit");
         held.push(enter("2001:db8::3", false).expect("a place has come back"));
         held.clear();
         assert_eq!(counters.open.get(), 0);
         assert!(entrance.inside().by_network.is_empty());
+    }
+
+    #[test]
+    fn whoever_has_all_addresses_of_a_site_has_no_more_than_the_site_may() {
+        let limits = Limits { all: 100, per_address: 2, per_site: 3, ..Limits::default() };
+        let entrance = Entrance::new(limits, counters());
+        let enter = |address: &str, trusted| entrance.enter(address.parse().unwrap(), trusted);
+        for [mine, also_mine, others] in
+            [["192.0.2", "192.0.2", "192.0.3.1"], ["2001:db8:7:", "2001:db8:7:ffff:", "2001:db8:8::1"]]
+        {
+            let address = |network: &str, n| match network.contains(':') {
+                true => format!("{network}{n}::1"),
+                false => format!("{network}.{n}"),
+            };
+            let mut held: Vec<_> = (1..4).map(|n| enter(&address(mine, n), false).unwrap()).collect();
+            assert!(enter(&address(also_mine, 9), false).is_none());
+            held.push(enter(others, false).unwrap());
+            held.push(enter(&address(mine, 9), true).expect("a proxy"));
+            held.remove(0);
+            held.push(enter(&address(mine, 9), false).expect("a place has come back"));
+        }
+        assert!(entrance.inside().by_site.is_empty());
     }
 
     #[test]

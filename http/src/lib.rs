@@ -2,6 +2,7 @@
 //! in time ([`serve`]), and whoever is behind a proxy is known by the address that the proxy tells ([`Proxies`]).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod activity;
 mod client;
 mod entrance;
 mod serve;

@@ -1,6 +1,7 @@
 //! Accepting connections and answering requests.
 
 use std::{
+    convert::Infallible,
     io,
     net::IpAddr,
     sync::{
@@ -19,11 +20,13 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
+    activity::{Activity, Close, look_every},
     client::{ClientAddress, Proxies},
     entrance::{Counters, Entrance, Limits, Place},
 };
@@ -36,6 +39,8 @@ const STREAMS: u32 = 100;
 const WINDOWS: (u32, u32) = (64 << 10, 256 << 10);
 /// An HTTP/2 connection is asked so often whether it is still there, and has so long to answer.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// An idle connection is told that it ends, and ends after this at the latest.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// After the system could not hand a connection over.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,8 +56,9 @@ pub struct Service {
 /// Serves HTTP/1 and HTTP/2 until `stop` is cancelled, and then until the requests that are in work are answered. Each request
 /// carries a [`ClientAddress`].
 ///
-/// A connection is closed at once if there are too many ([`Limits`]), and if its header does not come in time. An HTTP/2
-/// connection is closed when its peer does not answer pings. Bodies are the router's business.
+/// A connection is closed at once if there are too many ([`Limits`]), if its header does not come in time, if it asks for nothing for
+/// long, and if it does not take what it has asked for. An HTTP/2 connection is closed when its peer does not answer pings. Bodies of
+/// requests are the router's business.
 pub async fn serve(listener: TcpListener, service: Service, stop: CancellationToken) {
     let entrance = Entrance::new(service.limits, service.counters.clone());
     let door = Arc::new(Door { builder: builder(service.limits.header), service, stop: stop.clone() });
@@ -119,17 +125,19 @@ impl Door {
     /// Serves one connection to its end.
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: IpAddr, _place: Place) {
         at_once(&stream);
-        let asked = AtomicBool::new(false);
+        let (asked, activity) = (AtomicBool::new(false), Activity::new());
         let service = service_fn(|mut request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
             let client = self.service.proxies.client(peer, request.headers());
             request.extensions_mut().insert(ClientAddress(client));
-            self.service.router.clone().oneshot(request)
+            let (in_work, answer) = (activity.begin(), self.service.router.clone().oneshot(request));
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| in_work.answer(body))) }
         });
         let mut connection = std::pin::pin!(self.builder.serve_connection(TokioIo::new(stream), service));
         // hyper's own time begins when it knows the version of HTTP, which takes the first bytes.
         let mut first = std::pin::pin!(tokio::time::sleep(self.service.limits.header));
-        let (mut waiting, mut stopping) = (true, false);
+        let mut look = std::pin::pin!(tokio::time::sleep(look_every(&self.service.limits)));
+        let (mut waiting, mut stopping, mut is_idle) = (true, false, false);
         loop {
             tokio::select! {
                 // A peer that breaks off, or speaks no HTTP, is its own affair.
@@ -140,6 +148,20 @@ impl Door {
                     }
                     waiting = false;
                 }
+                () = look.as_mut() => match activity.look(&self.service.limits) {
+                    Ok(again) => {
+                        is_idle = false;
+                        look.as_mut().reset(again);
+                    }
+                    // Told already; or it has room for nothing, also not for being told.
+                    Err(_) if is_idle => return,
+                    Err(Close::Unread) => return,
+                    Err(Close::Idle) => {
+                        is_idle = true;
+                        connection.as_mut().graceful_shutdown();
+                        look.as_mut().reset(Instant::now() + FAREWELL);
+                    }
+                },
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();

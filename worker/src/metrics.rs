@@ -79,7 +79,7 @@ fn store_seconds(registry: &Registry) -> prometheus::Result<HistogramVec> {
 fn connections(registry: &Registry) -> prometheus::Result<Counters> {
     let refused = Opts::new(
         "limpet_worker_http_connections_refused_total",
-        "HTTP connections closed at once, by what there were too many of: connections in all or of one address.",
+        "HTTP connections closed at once, by what there were too many of: connections in all, of one address or of one site.",
     );
     Ok(Counters {
         open: register(registry, IntGauge::new("limpet_worker_http_connections", "HTTP connections now."))?,

@@ -1,6 +1,8 @@
 use std::net::SocketAddr;
 
 use axum::{Extension, body::Body, routing::get};
+use futures_util::StreamExt;
+use hyper::client::conn::http2;
 use prometheus::{IntCounterVec, IntGauge, Opts};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,6 +15,21 @@ use super::*;
 
 /// Long enough for any machine; nothing waits for it when all is well.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `/large` is more than any socket holds; `/events` tells something now and then, and in between nothing.
+fn answers() -> Router {
+    let large = || async { vec![b'x'; LARGE] };
+    let events = || async {
+        let told = futures_util::stream::iter(0..4).then(async |n| {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok::<_, std::io::Error>(format!("event {n}\n"))
+        });
+        Body::from_stream(told)
+    };
+    Router::new().route("/large", get(large)).route("/events", get(events))
+}
+
+const LARGE: usize = 32 << 20;
 
 struct Running {
     address: SocketAddr,
@@ -33,7 +50,7 @@ impl Running {
         let refused = IntCounterVec::new(Opts::new("refused", "Refused."), &["reason"]).unwrap();
         let counters = Counters { open: IntGauge::new("open", "Open.").unwrap(), refused };
         let service = Service {
-            router: Router::new().route("/", get(who)).route("/slow", get(slow)),
+            router: Router::new().route("/", get(who)).route("/slow", get(slow)).merge(answers()),
             proxies: Proxies::new(trusted.iter().map(|network| network.parse().unwrap())),
             limits,
             counters: counters.clone(),
@@ -62,7 +79,8 @@ impl Running {
 }
 
 fn limits() -> Limits {
-    Limits { all: 4_096, per_address: 256, header: Duration::from_secs(600) }
+    let long = Duration::from_secs(600);
+    Limits { all: 4_096, per_address: 256, per_site: 4_096, header: long, idle: long, unread: long }
 }
 
 /// What comes until the connection is closed.
@@ -190,4 +208,93 @@ async fn answers_are_sent_without_delay() {
     at_once(&served);
     assert!(served.nodelay().unwrap());
     drop(client);
+}
+
+type Http2 = (http2::SendRequest<Body>, JoinHandle<hyper::Result<()>>);
+
+/// With so much room for answers.
+async fn http_2(running: &Running, window: u32) -> Http2 {
+    let stream = TokioIo::new(running.from([127, 0, 0, 1]).await);
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    client.initial_stream_window_size(window).initial_connection_window_size(window);
+    let (client, connection) = client.handshake(stream).await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
+async fn get_on(client: &mut Http2, running: &Running, path: &str) -> axum::http::Response<hyper::body::Incoming> {
+    let uri = format!("http://{}{path}", running.address);
+    client.0.send_request(Request::get(uri).body(Body::empty()).unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn whoever_asks_for_nothing_is_closed_and_gives_back_its_place() {
+    let running = Running::start(Limits { idle: Duration::from_millis(300), ..limits() }, &[]).await;
+    let mut once = running.from([127, 0, 0, 1]).await;
+    once.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(rest(once).await.ends_with("you are 127.0.0.1\n"), "it is kept alive, and not for ever");
+    let mut client = http_2(&running, 1 << 20).await;
+    drop(get_on(&mut client, &running, "/").await);
+    timeout(PATIENCE, client.1).await.expect("it is told to go").unwrap().unwrap();
+    timeout(PATIENCE, async {
+        while running.counters.open.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("all places back");
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_events_is_not_idle() {
+    let limits = Limits { idle: Duration::from_millis(200), unread: Duration::from_millis(200), ..limits() };
+    let running = Running::start(limits, &[]).await;
+    let mut old = running.from([127, 0, 0, 1]).await;
+    old.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut client = http_2(&running, 1 << 20).await;
+    let events = get_on(&mut client, &running, "/events").await;
+    let events = axum::body::to_bytes(Body::new(events.into_body()), 1_000).await.unwrap();
+    assert!(events.ends_with(b"event 3\n"), "{events:?}");
+    assert!(rest(old).await.contains("event 3\n"));
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn whoever_takes_nothing_of_an_answer_is_closed_and_who_is_slow_is_not() {
+    let running = Running::start(Limits { unread: Duration::from_millis(1_500), ..limits() }, &[]).await;
+    let request = b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut stuck = running.from([127, 0, 0, 1]).await;
+    stuck.write_all(request).await.unwrap();
+    let mut client = http_2(&running, 100_000).await;
+    let unread = get_on(&mut client, &running, "/large").await;
+    let mut slow = running.from([127, 0, 0, 2]).await;
+    slow.write_all(request).await.unwrap();
+    let (mut taken, mut piece) = (0, vec![0; 4 << 20]);
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut some = 0;
+        while some < piece.len() {
+            let read = slow.read(&mut piece[some..]).await.unwrap();
+            if read == 0 {
+                break;
+            }
+            some += read;
+        }
+        taken += some;
+        if some < piece.len() {
+            break;
+        }
+    }
+    assert!(taken > LARGE, "{taken}");
+    let answered = |text: &str| text.len() < LARGE;
+    timeout(PATIENCE, async {
+        while running.counters.open.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("both to be closed");
+    assert!(answered(&rest(stuck).await), "it was broken off");
+    drop(unread);
+    running.ended().await;
 }
