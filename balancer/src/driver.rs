@@ -289,7 +289,7 @@ impl Driver {
                 Action::PersistCluster => self.keep(),
                 Action::Drop { reason, gateway, from } => {
                     self.parts.metrics.dropped(reason);
-                    self.drops.say(reason, gateway, from);
+                    self.drops.say(self.parts.clock.now().unix, reason, gateway, from);
                 }
                 Action::Event(event) => self.event(&event),
             }

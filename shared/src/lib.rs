@@ -11,6 +11,7 @@ pub mod admin;
 pub mod gwmp;
 pub mod id;
 pub mod link;
+pub mod log_limit;
 pub mod lorawan;
 pub mod policy;
 pub mod region;
@@ -18,4 +19,5 @@ pub mod ring;
 pub mod time;
 
 pub use id::{AesKey, DevAddr, Eui64};
+pub use log_limit::LogLimit;
 pub use time::{Now, UnixMicros};

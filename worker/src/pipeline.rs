@@ -101,14 +101,14 @@ pub struct Pipeline {
     foreign: foreign::Foreign,
     repeats: repeats::Repeats,
     owners: owners::Owners,
-    accepted_joins: log_limit::LogLimit,
-    refused_joins: log_limit::LogLimit,
-    refused_events: log_limit::LogLimit,
+    accepted_joins: log_limit::LineLimit,
+    refused_joins: log_limit::LineLimit,
+    refused_events: log_limit::LineLimit,
     pub(crate) outcomes: tx_ack::Outcomes,
     pub(crate) troubles: Arc<troubles::Troubles>,
     pub(crate) counted: Arc<pending::Counted>,
-    store_errors: log_limit::LogLimit,
-    clocks_apart: log_limit::LogLimit,
+    store_errors: log_limit::LineLimit,
+    clocks_apart: log_limit::LineLimit,
 }
 
 impl Pipeline {
@@ -139,14 +139,14 @@ impl Pipeline {
             foreign: foreign::Foreign::default(),
             repeats: repeats::Repeats::default(),
             owners: owners::Owners::default(),
-            accepted_joins: log_limit::LogLimit::default(),
-            refused_joins: log_limit::LogLimit::default(),
-            refused_events: log_limit::LogLimit::default(),
+            accepted_joins: log_limit::LineLimit::default(),
+            refused_joins: log_limit::LineLimit::default(),
+            refused_events: log_limit::LineLimit::default(),
             outcomes: tx_ack::Outcomes::default(),
             troubles: Arc::default(),
             counted: Arc::default(),
-            store_errors: log_limit::LogLimit::of(STORE_ERRORS_TOLD),
-            clocks_apart: log_limit::LogLimit::default(),
+            store_errors: log_limit::LineLimit::of(STORE_ERRORS_TOLD),
+            clocks_apart: log_limit::LineLimit::default(),
         })
     }
 

@@ -1,70 +1,20 @@
-//! What strangers can cause, or a store that is away, is told in a few lines at a time, however much of it there is; the metrics count all.
+//! A [`LogLimit`] that many tasks write under.
 
 use std::time::Duration;
 
-use limpet_shared::UnixMicros;
+use limpet_shared::{LogLimit, UnixMicros};
 use parking_lot::Mutex;
 
-/// Lines in each period.
-const LINES: u32 = 5;
-
-/// Limits one kind of line.
-#[derive(Debug)]
-pub(crate) struct LogLimit {
-    /// In microseconds.
-    period: u64,
-    now: Mutex<Period>,
-}
-
 #[derive(Debug, Default)]
-struct Period {
-    /// Since 1970.
-    number: u64,
-    lines: u32,
-    unsaid: u64,
-}
+pub(crate) struct LineLimit(Mutex<LogLimit>);
 
-impl Default for LogLimit {
-    /// Of a second.
-    fn default() -> Self {
-        Self::of(Duration::from_secs(1))
-    }
-}
-
-impl LogLimit {
+impl LineLimit {
     pub fn of(period: Duration) -> Self {
-        Self { period: u64::try_from(period.as_micros()).unwrap_or(u64::MAX).max(1), now: Mutex::default() }
+        Self(Mutex::new(LogLimit::of(period)))
     }
 
-    /// Whether a line may be written; if so, how many were not since the last one.
+    /// As [`LogLimit::admit`].
     pub fn admit(&self, now: UnixMicros) -> Option<u64> {
-        let mut period = self.now.lock();
-        let number = now.0 / self.period;
-        if period.number != number {
-            (period.number, period.lines) = (number, 0);
-        }
-        if period.lines >= LINES {
-            period.unsaid += 1;
-            return None;
-        }
-        period.lines += 1;
-        Some(std::mem::take(&mut period.unsaid))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_is_told_in_few_lines_and_none_is_forgotten() {
-        let limit = LogLimit::default();
-        let said = (0..100).filter(|n| limit.admit(UnixMicros(7_000_000 + n)).is_some()).count();
-        assert_eq!(said, LINES as usize);
-        assert_eq!(limit.admit(UnixMicros(8_000_000)), Some(95));
-        assert_eq!(limit.admit(UnixMicros(8_000_001)), Some(0));
-        let limit = LogLimit::of(Duration::from_secs(10));
-        let said = (0..100).filter(|n| limit.admit(UnixMicros(100_000 * n)).is_some()).count();
-        assert_eq!((said, limit.admit(UnixMicros(10_000_000))), (LINES as usize, Some(95)));
+        self.0.lock().admit(now)
     }
 }
