@@ -35,7 +35,7 @@ const LOOKS: usize = 16;
 type Device = (IntegrationId, Eui64);
 
 /// What is known of an integration.
-struct Known {
+struct Standing {
     tenant: Uuid,
     health: Health,
     /// While it fails: the pause, and when it is tried again.
@@ -62,7 +62,7 @@ pub(super) struct Sending {
     turns: JoinSet<(Device, Result<Ended, StoreError>)>,
     shares: Shares,
     under_way: HashMap<Device, Asking>,
-    known: HashMap<IntegrationId, Known>,
+    known: HashMap<IntegrationId, Standing>,
     refused: HashMap<Device, Refusal>,
     /// Those that had no turn yet, in order.
     waiting: Vec<(IntegrationId, VecDeque<Eui64>)>,
@@ -132,7 +132,7 @@ impl Sending {
             // What was removed is nobody's. What cannot be read now is looked up again with the next look.
             let Ok(found) = found else { continue };
             let tenant = found.map(|application| application.tenant_id).unwrap_or_default();
-            let known = Known { tenant, health: Health::Unproven, pause: Duration::ZERO, until: now, last: now };
+            let known = Standing { tenant, health: Health::Unproven, pause: Duration::ZERO, until: now, last: now };
             self.known.insert(of, known);
         }
     }
@@ -160,7 +160,7 @@ impl Sending {
         }
         self.under_way.insert(device, asking);
         self.shares.begin(asking);
-        let turn = Turn {
+        let turn = DeviceTurn {
             pipeline: self.pipeline.clone(),
             lease: self.lease.clone(),
             stop: self.stop.clone(),
@@ -223,7 +223,7 @@ impl Sending {
     }
 }
 
-impl Known {
+impl Standing {
     fn works(&mut self) {
         (self.health, self.pause) = (Health::Working, Duration::ZERO);
     }
@@ -240,7 +240,7 @@ impl Known {
 }
 
 /// A device's turn: its events in order, each deleted by its key once it was taken.
-struct Turn {
+struct DeviceTurn {
     pipeline: Arc<Pipeline>,
     lease: Arc<Lease>,
     stop: CancellationToken,
@@ -249,7 +249,7 @@ struct Turn {
     refused: Option<Refusal>,
 }
 
-impl Turn {
+impl DeviceTurn {
     async fn run(self) -> Result<Ended, StoreError> {
         let (pipeline, (integration, device)) = (&self.pipeline, self.device);
         let mut delivered = false;

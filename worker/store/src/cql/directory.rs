@@ -13,7 +13,7 @@ use limpet_worker_core::model::*;
 use uuid::Uuid;
 
 pub(super) use self::gateway_set::GATEWAY_CHANGES;
-use self::{cascade::owner, quota::Of};
+use self::{cascade::owner, quota::Limited};
 use super::{
     CqlStore,
     entities::Kind,
@@ -137,7 +137,7 @@ impl Directory for CqlStore {
         }
         // Before and after: nobody sees what was heard of the one before, whatever breaks off.
         self.seen.forget_gateway(&self.db, &eui).await?;
-        let quota = self.quota(Of::Gateways, gateway.tenant_id).await?;
+        let quota = self.quota(Limited::Gateways, gateway.tenant_id).await?;
         self.create_within(quota.as_ref(), Kind::Gateway, &eui, gateway, places, &parents).await?;
         self.seen.forget_gateway(&self.db, &eui).await?;
         self.count_gateway_change(gateway.eui).await

@@ -18,7 +18,7 @@ use super::{
     json::{decode, encode, parse},
     now,
     signs::Signs,
-    waiting::{Count, Note, Of, Waiting},
+    waiting::{Count, Note, Waiter, Waiting},
 };
 use crate::{IntegrationId, OpenError, PendingEvent, Result};
 
@@ -135,7 +135,7 @@ impl Pending {
         future::try_join(list, self.signs.raise(db, &note)).await.map(drop)
     }
 
-    pub async fn has(&self, db: &Db, of: Of, since: UnixMicros, slot: u64) -> Result<bool> {
+    pub async fn has(&self, db: &Db, of: Waiter, since: UnixMicros, slot: u64) -> Result<bool> {
         let (integration, device) = (of.0.0.to_string(), of.1.to_string());
         let (since, slot) = (i64::try_from(since.0).unwrap_or(i64::MAX), i64::try_from(slot).unwrap_or(i64::MAX));
         // Events go out in order, so what was sent before need not be walked.
@@ -148,7 +148,7 @@ impl Pending {
     }
 
     /// For who sends: read on from where the last read began, so that what was sent meanwhile is not walked again.
-    pub async fn next(&self, db: &Db, of: Of, limit: u32) -> Result<Vec<PendingEvent>> {
+    pub async fn next(&self, db: &Db, of: Waiter, limit: u32) -> Result<Vec<PendingEvent>> {
         let (from, signs) = self.waiting.lock().reading(of);
         let values = (of.0.0.to_string(), of.1.to_string());
         let limit = i32::try_from(limit).unwrap_or(i32::MAX).max(1);
@@ -181,7 +181,7 @@ impl Pending {
         self.read((integration, device), db.rows(&self.events, values).await?)
     }
 
-    fn read(&self, of: Of, found: Vec<EventColumns>) -> Result<Vec<PendingEvent>> {
+    fn read(&self, of: Waiter, found: Vec<EventColumns>) -> Result<Vec<PendingEvent>> {
         let mut ahead = self.ahead.lock();
         for &(since, slot, part, _, written, _) in found.iter().filter(|row| row.4 > DELETED_AT) {
             if ahead.len() >= MOST_AHEAD {
@@ -213,7 +213,7 @@ impl Pending {
     }
 
     /// A device that nothing waits for, unless it was listed again since then. One that stays is found empty again.
-    async fn unlist(&self, db: &Db, of: Of, listed: i64) {
+    async fn unlist(&self, db: &Db, of: Waiter, listed: i64) {
         if listed > 0
             && let Err(error) = db.write(&self.unlist, (listed, of.0.0.to_string(), of.1.to_string())).await
         {
@@ -236,7 +236,7 @@ impl Pending {
 /// Session start, slot, part, body, its stamp, written_at.
 type EventColumns = (i64, i64, i64, String, i64, i64);
 
-fn read_of(integration: &str, device: &str) -> Result<Of> {
+fn read_of(integration: &str, device: &str) -> Result<Waiter> {
     Ok((IntegrationId(parse(integration, "integration")?), parse(device, "DevEUI")?))
 }
 

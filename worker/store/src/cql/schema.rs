@@ -79,7 +79,7 @@ pub(super) async fn migrate(db: &Db, url: &CqlUrl) -> Result<(i32, i32), OpenErr
     for table in TABLES_OF_MIGRATION {
         db.define(&db.engine.table(table)).await?;
     }
-    let turn = Turn::take(db).await?;
+    let turn = SchemaTurn::take(db).await?;
     let done = bring_up_to_date(db).await;
     turn.give_back(db).await;
     let found = done?;
@@ -205,11 +205,11 @@ fn failed(error: &crate::StoreError) -> OpenError {
 }
 
 /// The turn to change tables.
-struct Turn {
+struct SchemaTurn {
     holder: uuid::Uuid,
 }
 
-impl Turn {
+impl SchemaTurn {
     async fn take(db: &Db) -> Result<Self, OpenError> {
         let holder = uuid::Uuid::new_v4();
         let first = "INSERT INTO $.migration_lease (name, holder, until) VALUES (?, ?, ?) IF NOT EXISTS";

@@ -8,9 +8,9 @@ use limpet_shared::{Eui64, UnixMicros};
 use crate::{Backlog, IntegrationId, MOST_TURNS};
 
 /// Integration and device.
-pub(super) type Of = (IntegrationId, Eui64);
+pub(super) type Waiter = (IntegrationId, Eui64);
 /// Session start, slot, part: the order of a device's events.
-pub(super) type Place = (i64, i64, i64);
+pub(super) type Position = (i64, i64, i64);
 
 /// Devices of one integration that are remembered at most, so that none takes another's room. What there is no room for is in the
 /// list, from which the room is filled again.
@@ -18,13 +18,13 @@ pub(super) const MOST: usize = 1_024;
 /// An integration with fewer turns than this is filled up from the list, if there was no room for all.
 const FEW: usize = MOST / 2;
 /// The place of a note that is of no event: what waits for its integration is to be counted anew.
-pub(super) const COUNT_ANEW: Place = (-1, -1, -1);
+pub(super) const COUNT_ANEW: Position = (-1, -1, -1);
 
 /// An event that somebody has put.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Note {
-    pub of: Of,
-    pub place: Place,
+    pub of: Waiter,
+    pub place: Position,
     /// By its writer's clock (Unix, us).
     pub at: i64,
     pub bytes: u64,
@@ -71,7 +71,7 @@ struct Device {
     /// It had no turn at the last look at idle ones.
     was_idle: bool,
     /// No event comes before this place.
-    from: Option<Place>,
+    from: Option<Position>,
     /// Grows with each sign of it.
     signs: u64,
     /// When it was listed last, as far as that is known (Unix, us).
@@ -146,20 +146,20 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    fn get(&self, of: Of) -> Option<&Device> {
+    fn get(&self, of: Waiter) -> Option<&Device> {
         self.integrations.get(&of.0)?.devices.get(&of.1)
     }
 
-    fn get_mut(&mut self, of: Of) -> Option<&mut Device> {
+    fn get_mut(&mut self, of: Waiter) -> Option<&mut Device> {
         self.integrations.get_mut(&of.0)?.devices.get_mut(&of.1)
     }
 
-    fn device(&mut self, of: Of) -> Option<&mut Device> {
+    fn device(&mut self, of: Waiter) -> Option<&mut Device> {
         self.integrations.entry(of.0).or_default().device(of.1)
     }
 
     /// It has a turn, behind those that have one, unless it had one before.
-    fn give_turn(&mut self, of: Of) {
+    fn give_turn(&mut self, of: Waiter) {
         let next = self.last_turn + 1;
         let Some(known) = self.integrations.get_mut(&of.0) else { return };
         if let Some(device) = known.devices.get_mut(&of.1)
@@ -198,7 +198,7 @@ impl Waiting {
 
     /// It is in the list since then. What nobody has signed may be new there, and is found like [`Self::found`]. False if there is
     /// no room for it.
-    pub fn listed(&mut self, of: Of, at: i64) -> bool {
+    pub fn listed(&mut self, of: Waiter, at: i64) -> bool {
         let Some(device) = self.device(of) else { return false };
         if device.listed < at {
             device.listed = at;
@@ -208,7 +208,7 @@ impl Waiting {
     }
 
     /// It is in the table, so it is read from its start.
-    pub fn found(&mut self, of: Of) {
+    pub fn found(&mut self, of: Waiter) {
         if let Some(device) = self.device(of) {
             device.from = None;
             self.give_turn(of);
@@ -216,7 +216,7 @@ impl Waiting {
     }
 
     /// A search has found it. What has a turn is read on from where it was: what was sent meanwhile is not walked each time.
-    pub fn searched(&mut self, of: Of) {
+    pub fn searched(&mut self, of: Waiter) {
         if self.get(of).is_none_or(|device| device.turn.is_none()) {
             self.found(of);
         }
@@ -255,7 +255,7 @@ impl Waiting {
         }
     }
 
-    pub fn turns(&self, each: u32, aside: &[IntegrationId]) -> Vec<Of> {
+    pub fn turns(&self, each: u32, aside: &[IntegrationId]) -> Vec<Waiter> {
         let aside: BTreeSet<_> = aside.iter().collect();
         let open = self.integrations.iter().filter(|(id, _)| !aside.contains(id));
         let mut lines: Vec<_> = open.map(|(id, known)| (*id, known.turns.iter())).collect();
@@ -278,12 +278,12 @@ impl Waiting {
     }
 
     /// From where on it is read, and its signs until then.
-    pub fn reading(&self, of: Of) -> (Option<Place>, u64) {
+    pub fn reading(&self, of: Waiter) -> (Option<Position>, u64) {
         self.get(of).map_or((None, 0), |device| (device.from, device.signs))
     }
 
     /// What such a read began with, and when that was written. If nothing is left: when it was listed last.
-    pub fn was_read(&mut self, of: Of, signs: u64, first: Option<(Place, i64)>) -> Option<i64> {
+    pub fn was_read(&mut self, of: Waiter, signs: u64, first: Option<(Position, i64)>) -> Option<i64> {
         let device = self.get_mut(of)?;
         // A sign since then may be of something before it.
         if device.signs != signs {
@@ -299,7 +299,7 @@ impl Waiting {
         Some(listed)
     }
 
-    pub fn deleted(&mut self, of: Of, bytes: u64) {
+    pub fn deleted(&mut self, of: Waiter, bytes: u64) {
         let Some(known) = self.integrations.get_mut(&of.0) else { return };
         if let Some(all) = &mut known.census.last {
             all.deleted(bytes);
@@ -310,7 +310,7 @@ impl Waiting {
     }
 
     /// Devices that had no turn at the last such look, and have none now, with their signs; at most `limit`.
-    pub fn idle(&mut self, limit: usize) -> Vec<(Of, u64)> {
+    pub fn idle(&mut self, limit: usize) -> Vec<(Waiter, u64)> {
         let mut idle = Vec::new();
         for (id, known) in &mut self.integrations {
             for (eui, device) in known.devices.iter_mut().filter(|(_, device)| device.turn.is_none()) {
@@ -324,7 +324,7 @@ impl Waiting {
     }
 
     /// Nothing waits for it, unless it was signed since. Says when it was listed last, if so.
-    pub fn forget(&mut self, of: Of, signs: u64) -> Option<i64> {
+    pub fn forget(&mut self, of: Waiter, signs: u64) -> Option<i64> {
         let known = self.integrations.get_mut(&of.0)?;
         let device = known.devices.get(&of.1)?;
         if device.signs != signs || device.turn.is_some() {
@@ -339,7 +339,7 @@ impl Waiting {
     }
 
     /// Devices whose events were not counted since then, with their signs; at most `limit`.
-    pub fn uncounted(&self, since: i64, limit: usize) -> Vec<(Of, u64)> {
+    pub fn uncounted(&self, since: i64, limit: usize) -> Vec<(Waiter, u64)> {
         let all = self.integrations.iter().flat_map(|(id, known)| known.devices.iter().map(|of| (*id, of)));
         let old = |device: &Device| device.turn.is_some() && device.counted.is_none_or(|at| at < since);
         let old = all.filter(|(_, (_, device))| old(device));
@@ -347,7 +347,7 @@ impl Waiting {
     }
 
     /// `None`: it could not be counted now, and its turn comes again.
-    pub fn counted(&mut self, of: Of, signs: u64, now: i64, count: Option<Count>) {
+    pub fn counted(&mut self, of: Waiter, signs: u64, now: i64, count: Option<Count>) {
         let Some(device) = self.get_mut(of) else { return };
         device.counted = Some(now);
         let Some(count) = count else { return };
@@ -399,11 +399,11 @@ mod tests {
     const A: IntegrationId = IntegrationId(Uuid::from_u128(1));
     const B: IntegrationId = IntegrationId(Uuid::from_u128(2));
 
-    fn note(of: Of, slot: i64) -> Note {
+    fn note(of: Waiter, slot: i64) -> Note {
         Note { of, place: (1, slot, 0), at: slot, bytes: 10 }
     }
 
-    fn has_turn(waiting: &Waiting, of: Of) -> bool {
+    fn has_turn(waiting: &Waiting, of: Waiter) -> bool {
         waiting.get(of).is_some_and(|device| device.turn.is_some())
     }
 

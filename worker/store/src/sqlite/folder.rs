@@ -104,7 +104,7 @@ pub(super) struct WriteLock {
 }
 
 /// Holds the lock.
-pub(super) struct Turn<'a>(&'a File);
+pub(super) struct FolderTurn<'a>(&'a File);
 
 impl WriteLock {
     pub fn open(folder: &Folder) -> Result<Self, OpenError> {
@@ -112,15 +112,15 @@ impl WriteLock {
     }
 
     /// Waits until no other holds it. A process that was stopped while it held it makes all wait until it goes on.
-    pub fn take(&self) -> io::Result<Turn<'_>> {
+    pub fn take(&self) -> io::Result<FolderTurn<'_>> {
         lock(&self.next)?;
-        let turn = lock(&self.turn).map(|()| Turn(&self.turn));
+        let turn = lock(&self.turn).map(|()| FolderTurn(&self.turn));
         flock(&self.next, FlockOperation::Unlock)?;
         turn
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for FolderTurn<'_> {
     fn drop(&mut self) {
         // Unlocking an open file does not fail; if it did, the lock would go with the process.
         let _ = flock(self.0, FlockOperation::Unlock);

@@ -17,7 +17,7 @@ use super::super::{
     json::parse,
     listing::{AT_ONCE, Place, SETTLED, owned},
 };
-use super::quota::{Of, Quota};
+use super::quota::{Limited, Quota};
 use crate::{
     Directory, List, Page, Result, StoreError,
     lists::{Ask, Entry},
@@ -400,7 +400,7 @@ impl CqlStore {
         // A deletion that broke off, or what was under way when the one before was deleted: nothing of it is the new owner's.
         self.end_device(device.dev_eui).await?;
         self.seen.forget_device(&self.db, &device.dev_eui.to_string()).await?;
-        let quota = self.quota(Of::Devices, tenant).await?;
+        let quota = self.quota(Limited::Devices, tenant).await?;
         self.create_within(quota.as_ref(), Kind::Device, device.dev_eui, device, device_places, &parents).await
     }
 

@@ -18,7 +18,7 @@ const TRIES: u32 = 5;
 
 /// What counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Of {
+pub(super) enum Limited {
     Gateways,
     Devices,
 }
@@ -26,17 +26,17 @@ pub(super) enum Of {
 /// How many of what a tenant may have.
 pub(super) struct Quota {
     tenant: Tenant,
-    of: Of,
+    of: Limited,
     most: u32,
 }
 
 impl CqlStore {
     /// `None` if it may have any number.
-    pub(super) async fn quota(&self, of: Of, tenant: Uuid) -> Result<Option<Quota>> {
+    pub(super) async fn quota(&self, of: Limited, tenant: Uuid) -> Result<Option<Quota>> {
         let Some(tenant) = self.tenant(tenant).await? else { return Ok(None) };
         let most = match of {
-            Of::Gateways => tenant.max_gateway_count,
-            Of::Devices => tenant.max_device_count,
+            Limited::Gateways => tenant.max_gateway_count,
+            Limited::Devices => tenant.max_device_count,
         };
         Ok((most != 0).then_some(Quota { tenant, of, most }))
     }
@@ -46,8 +46,8 @@ impl CqlStore {
     async fn others(&self, quota: &Quota, id: &str) -> Result<usize> {
         let list = List { tenant: Some(quota.tenant.id), ..List::default() };
         let owners = match quota.of {
-            Of::Gateways => vec![owner::gateways(quota.tenant.id)],
-            Of::Devices => self.lists_of_devices(&list).await?,
+            Limited::Gateways => vec![owner::gateways(quota.tenant.id)],
+            Limited::Devices => self.lists_of_devices(&list).await?,
         };
         let all = self.find(&owners, &list, None).await?.0;
         if all < quota.most as usize {
@@ -72,7 +72,7 @@ impl CqlStore {
             self.listing.take(&self.db, &place.owner, &place.id).await?;
             after_lost_race(tries).await;
         }
-        let things = if quota.of == Of::Gateways { "gateways" } else { "devices" };
+        let things = if quota.of == Limited::Gateways { "gateways" } else { "devices" };
         Err(words::as_many_as_it_may(&quota.tenant, quota.most, things))
     }
 }

@@ -11,7 +11,7 @@ use limpet_shared::Eui64;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{AT_ONCE, Count, Db, LIST_PAGE, Listed, Of, Pending, read_of};
+use super::{AT_ONCE, Count, Db, LIST_PAGE, Listed, Pending, Waiter, read_of};
 use crate::{Backlog, IntegrationId, Result, StoreError, cql::waiting::MOST};
 
 /// How often it is looked for what nobody signed: in the list, and in the table itself, for the list may lack what a writer
@@ -300,7 +300,7 @@ impl Pending {
     }
 
     /// As far as it was signed, or found by a look.
-    pub async fn turns(&self, db: &Db, each: u32, aside: &[IntegrationId]) -> Result<Vec<Of>> {
+    pub async fn turns(&self, db: &Db, each: u32, aside: &[IntegrationId]) -> Result<Vec<Waiter>> {
         self.follow(db).await?;
         self.fill_up(db).await;
         // Whoever asks without sending, as operators do, has nobody else to look.
@@ -348,7 +348,7 @@ impl Pending {
 }
 
 /// A row that cannot be read hides no other.
-fn readable(integration: &str, device: &str) -> Option<Of> {
+fn readable(integration: &str, device: &str) -> Option<Waiter> {
     let of = read_of(integration, device);
     of.inspect_err(|error| tracing::debug!(integration, device, %error, "a device in the list is none")).ok()
 }

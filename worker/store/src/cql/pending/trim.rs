@@ -90,12 +90,12 @@ impl Pending {
 }
 
 /// When it was written, and its device, session start, slot and part.
-type Place = (i64, String, i64, i64, i64);
+type Aged = (i64, String, i64, i64, i64);
 
 /// The oldest events of an integration, by when they were written, with their size and the stamp that deletes them.
 #[derive(Default)]
 struct Oldest {
-    events: BTreeMap<Place, (u64, i64)>,
+    events: BTreeMap<Aged, (u64, i64)>,
     bytes: u64,
 }
 
