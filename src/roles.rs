@@ -99,8 +99,10 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
     };
     let processing = &config.processing;
     let store = wiring::open_store(&processing.store).await?;
-    let mut running =
-        wiring::start_worker(common, processing, store, Some(processing.http), place, stop.clone()).await?;
+    // It waits for a store that does not answer.
+    let starting = wiring::start_worker(common, processing, store, Some(processing.http), place, stop.clone());
+    let Some(running) = until(&stop, starting).await else { return Ok(()) };
+    let mut running = running?;
     let api = running.api.clone();
     let by = wiring::at_the_socket(&running.name);
     let _socket = admin_socket::serve(&admin_socket::path(&common.data), move |request| {

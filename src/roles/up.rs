@@ -41,7 +41,13 @@ pub async fn run(config: Up) -> Result<(), RoleError> {
     let worker_stop = CancellationToken::new();
     let mut workers = Vec::new();
     for number in 1..=config.workers {
-        match start_worker(&config, &authority, store.clone(), (number, &balancer), &worker_stop).await {
+        let starting = start_worker(&config, &authority, store.clone(), (number, &balancer), &worker_stop);
+        let Some(started) = until(&stop, starting).await else {
+            worker_stop.cancel();
+            edge_stop.cancel();
+            return balancer.ended().await;
+        };
+        match started {
             Ok(worker) => {
                 // Only the first one's matters: any worker's API is as good.
                 let _ = balancer.worker.set(worker.api.clone());

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use limpet_api::{Api, ApiState};
 use limpet_shared::{
     UnixMicros,
-    admin::{Role, Server},
+    admin::{RevokedServer, Role, Server},
     link,
     region::Region,
 };
@@ -39,6 +39,9 @@ const READY_EVERY: Duration = Duration::from_millis(500);
 const STRAGGLERS: Duration = Duration::from_millis(300);
 /// A drain ends at the latest after this: what is not done then is redelivered to another worker.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
+/// Pauses between two questions to a store that does not answer at the start, doubled up to the second; and between two lines of that.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+const SAID_EVERY: Duration = Duration::from_secs(60);
 /// A worker counts as started when it has a link, or after this.
 const FIRST_LINK: Duration = Duration::from_secs(3);
 /// Messages of balancers that wait.
@@ -66,22 +69,86 @@ pub enum WorkerError {
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("first start: {0}")]
-    Bootstrap(String),
+    Bootstrap(limpet_api::ApiError),
     #[error(transparent)]
     Stranger(#[from] Stranger),
 }
 
+impl WorkerError {
+    /// The store did not answer, or did not say whether it wrote: to be asked again.
+    fn is_store_away(&self) -> bool {
+        use StoreError::{Unavailable, Unknown};
+        match self {
+            Self::Store(error) | Self::Stranger(Stranger::Store(error)) => matches!(error, Unavailable(_) | Unknown(_)),
+            Self::Bootstrap(error) => {
+                matches!(error, limpet_api::ApiError::Unavailable(_) | limpet_api::ApiError::Unsure(_))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What a worker has to know of its network before it takes anything in.
+struct Opened {
+    regions: Vec<&'static Region>,
+    network: Network,
+    revoked: Vec<RevokedServer>,
+}
+
+/// All of it may be done again.
+async fn open(store: &dyn Store, clusters: &[String], regions: &[&'static Region]) -> Result<Opened, WorkerError> {
+    strangers::look_for(store, clusters).await?;
+    Ok(Opened {
+        regions: network_regions(store, regions).await?,
+        network: Network::open(store, &Machine).await?,
+        revoked: store.revoked_servers().await?,
+    })
+}
+
+/// Asks the store until it has answered, however long that takes, and says so now and then; `None` if this worker is to stop first.
+async fn answered<T, F>(stop: &CancellationToken, ask: impl Fn() -> F) -> Result<Option<T>, WorkerError>
+where
+    F: Future<Output = Result<T, WorkerError>>,
+{
+    let (mut pause, mut said) = (ASK_AGAIN.0, None::<tokio::time::Instant>);
+    loop {
+        match stop.run_until_cancelled(ask()).await {
+            None => return Ok(None),
+            Some(Err(error)) if error.is_store_away() => {
+                if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+                    said = Some(tokio::time::Instant::now());
+                    tracing::warn!(%error, "the store does not answer; this worker starts when it does");
+                }
+            }
+            Some(answer) => {
+                if said.is_some() {
+                    tracing::info!("the store answers");
+                }
+                return answer.map(Some);
+            }
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(None);
+        }
+        pause = (pause * 2).min(ASK_AGAIN.1);
+    }
+}
+
 /// Runs a worker until `stop` is cancelled, then drains: what it holds is finished, what it has to send is out.
 pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), WorkerError> {
-    strangers::look_for(&*config.store, &config.identity.trust().clusters()).await?;
-    let regions = network_regions(&*config.store, &config.regions).await?;
+    let clusters = config.identity.trust().clusters();
+    let opened = answered(&stop, || open(&*config.store, &clusters, &config.regions)).await?;
+    let Some(opened) = opened else { return Ok(()) };
     let listener = listen(config.http).await?;
     let http = listener.as_ref().and_then(|l| l.local_addr().ok());
     let (notices, notice_rx) = mpsc::channel(NOTICES);
-    let around = wire(&config, regions, http, notices).await?;
-    let first = limpet_api::bootstrap(&config.store, config.admin_password.clone())
-        .await
-        .map_err(|e| WorkerError::Bootstrap(e.to_string()))?;
+    let around = wire(&config, opened, http, notices)?;
+    let first_start = limpet_api::FirstStart::default();
+    let first = answered(&stop, || {
+        let run = first_start.run(&config.store, config.admin_password.clone());
+        async { run.await.map_err(WorkerError::Bootstrap) }
+    });
+    let Some(first) = first.await? else { return Ok(()) };
     if first.without_effect {
         tracing::warn!(
             "--admin-password has no effect: the network has its users already, and this is not the password of admin; \
@@ -142,20 +209,19 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
 }
 
 /// Puts the parts together.
-async fn wire(
+fn wire(
     config: &WorkerConfig,
-    regions: Vec<&'static Region>,
+    Opened { regions, network, revoked }: Opened,
     http: Option<SocketAddr>,
     notices: mpsc::Sender<Notice>,
 ) -> Result<Around, WorkerError> {
     let (store, name) = (config.store.clone(), config.identity.name().to_owned());
     let metrics = Metrics::new()?;
     metrics.on_disk_of(config.identity_folder.clone());
-    let network = Network::open(&*store, &Machine).await?;
     let me = introduction(config, http, network);
     let links = Links::new(me, config.identity.clone(), metrics.clone(), notices);
     // Before the first dial.
-    links.revoke(&store.revoked_servers().await?);
+    links.revoke(&revoked);
     let pipeline = Pipeline::new(
         store.clone(),
         config.deliver.clone(),
@@ -369,5 +435,52 @@ fn api_state(config: &WorkerConfig, view: LinkedCluster, regions: &[&'static Reg
         version: env!("CARGO_PKG_VERSION").into(),
         server: config.identity.name().to_owned(),
         gwmp: config.gwmp.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limpet_store::{
+        SqliteStore,
+        fault::{FaultStore, Faults},
+    };
+
+    use super::*;
+
+    /// Its first write is not answered, nor are those that follow for an hour.
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_starts_when_its_store_answers_however_long_that_takes() {
+        let store = FaultStore::new(SqliteStore::in_memory().unwrap(), 1, Faults::default());
+        let (stop, regions) = (CancellationToken::new(), Vec::from_iter(Region::by_name("eu868")));
+        let opening = || answered(&stop, || open(&*store, &[], &regions));
+        for faults in [Faults { lose: 1_000, ..Faults::default() }, Faults { hide: 700, ..Faults::default() }] {
+            store.set_faults(faults);
+            let later = async {
+                tokio::time::sleep(Duration::from_secs(3_600)).await;
+                store.set_faults(Faults::default());
+            };
+            let (opened, ()) = tokio::join!(opening(), later);
+            assert_eq!(opened.unwrap().expect("it has answered").regions, regions);
+        }
+        assert!(store.asked().writes < 2_000, "{:?}", store.asked());
+        store.set_faults(Faults { refuse: 1_000, ..Faults::default() });
+        let asked = store.asked();
+        let stopped = async {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            stop.cancel();
+        };
+        let (opened, ()) = tokio::join!(opening(), stopped);
+        assert!(opened.unwrap().is_none() && store.asked() != asked);
+    }
+
+    /// What no time mends is said at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_store_of_other_regions_is_refused() {
+        let (store, stop) = (SqliteStore::in_memory().unwrap(), CancellationToken::new());
+        let of = |name: &str| Vec::from_iter(Region::by_name(name));
+        let us915 = of("us915");
+        open(&*store, &[], &of("eu868")).await.unwrap();
+        let other = answered(&stop, || open(&*store, &[], &us915)).await;
+        assert!(matches!(other, Err(WorkerError::Regions { .. })));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use limpet_store::{Store, StoreError};
 use limpet_worker_core::model::{Tenant, User};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::{
@@ -37,14 +38,37 @@ pub struct Bootstrap {
 /// Makes the user `admin` and the tenant `Limpet` if the network is new. Any number of workers may do so at once: one
 /// of them makes the user, and only that one returns its password. Without `admin_password` it is a random one.
 pub async fn bootstrap(store: &Arc<dyn Store>, admin_password: Option<String>) -> Result<Bootstrap> {
-    if store.setting(DONE).await?.is_some() {
+    FirstStart::default().run(store, admin_password).await
+}
+
+/// The same for whoever tries until the store has answered everything: the store may have made the user and not have said so, and
+/// the password must be that user's then.
+#[derive(Default)]
+pub struct FirstStart {
+    /// The user that was to be made, with its password.
+    tried: Mutex<Option<(User, String)>>,
+}
+
+impl FirstStart {
+    /// Once more, after an error.
+    pub async fn run(&self, store: &Arc<dyn Store>, admin_password: Option<String>) -> Result<Bootstrap> {
+        start(store, admin_password, &mut *self.tried.lock().await).await
+    }
+}
+
+async fn start(
+    store: &Arc<dyn Store>,
+    admin_password: Option<String>,
+    tried: &mut Option<(User, String)>,
+) -> Result<Bootstrap> {
+    if tried.is_none() && store.setting(DONE).await?.is_some() {
         let without_effect = match admin_password {
             Some(given) => !is_admins(store, &given).await?,
             None => false,
         };
         return Ok(Bootstrap { created: None, without_effect });
     }
-    let created = make_admin(store, admin_password).await?;
+    let created = make_admin(store, admin_password, tried).await?;
     make_tenant(store).await?;
     store.init_setting(DONE, b"yes").await?;
     Ok(Bootstrap { created, without_effect: false })
@@ -57,9 +81,21 @@ async fn is_admins(store: &Arc<dyn Store>, password: &str) -> Result<bool> {
     }
 }
 
-async fn make_admin(store: &Arc<dyn Store>, password: Option<String>) -> Result<Option<String>> {
-    if store.user_by_email(ADMIN).await?.is_some() {
-        return Ok(None);
+/// Whether the store has the user that was tried: of equal passwords no two hashes are equal.
+fn is_made(tried: Option<&(User, String)>, found: &User) -> Option<String> {
+    tried.filter(|(user, _)| user.password_hash == found.password_hash).map(|(_, password)| password.clone())
+}
+
+async fn make_admin(
+    store: &Arc<dyn Store>,
+    password: Option<String>,
+    tried: &mut Option<(User, String)>,
+) -> Result<Option<String>> {
+    if let Some(found) = store.user_by_email(ADMIN).await? {
+        return Ok(is_made(tried.as_ref(), &found));
+    }
+    if let Some((user, password)) = tried.as_ref() {
+        return create_admin(store, user, password).await;
     }
     let password = match password {
         Some(password) => password,
@@ -77,16 +113,22 @@ async fn make_admin(store: &Arc<dyn Store>, password: Option<String>) -> Result<
         note: String::new(),
         password_hash,
     };
-    match store.create_user(&user).await {
-        Ok(()) => Ok(Some(password)),
-        Err(StoreError::AlreadyExists(_)) => {
-            tracing::info!(
-                "another worker has started this network at the same time, and has told the password of admin"
-            );
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
+    let (user, password) = tried.insert((user, password));
+    create_admin(store, user, password).await
+}
+
+async fn create_admin(store: &Arc<dyn Store>, user: &User, password: &str) -> Result<Option<String>> {
+    match store.create_user(user).await {
+        Ok(()) => return Ok(Some(password.to_owned())),
+        Err(StoreError::AlreadyExists(_)) => {}
+        Err(error) => return Err(error.into()),
     }
+    // Perhaps by this very call, before it was told that it is not known whether it was made.
+    if store.user_by_email(ADMIN).await?.is_some_and(|found| found.password_hash == user.password_hash) {
+        return Ok(Some(password.to_owned()));
+    }
+    tracing::info!("another worker has started this network at the same time, and has told the password of admin");
+    Ok(None)
 }
 
 /// The id that holds for all: the first one's.

@@ -30,7 +30,7 @@ use limpet_store::Store;
 
 pub use admin_worker::DeviceKeys;
 pub use auth::{Client, SHORTEST_PASSWORD};
-pub use bootstrap::{ADMIN, Bootstrap, FIRST_TENANT, bootstrap};
+pub use bootstrap::{ADMIN, Bootstrap, FIRST_TENANT, FirstStart, bootstrap};
 pub use clock::now;
 pub use cluster::{ClusterView, NoCluster};
 pub use error::{ApiError, Result};

@@ -1,7 +1,7 @@
 //! Who may do what.
 
 use chirpstack_api::api;
-use limpet_api::{Api, FIRST_TENANT, bootstrap};
+use limpet_api::{Api, FIRST_TENANT, FirstStart, bootstrap};
 use limpet_shared::{UnixMicros, admin};
 use limpet_store::{
     List, SqliteStore, Store,
@@ -52,6 +52,24 @@ async fn the_first_start_makes_one_admin_and_one_tenant_however_many_workers_the
     store.delete_tenant(tenants.items[0].id).await.unwrap();
     assert_eq!(bootstrap(&store, Some("again".into())).await.unwrap().created, None);
     assert_eq!(store.tenants(&List::default()).await.unwrap().total, 0, "what was deleted stays deleted");
+}
+
+/// It makes the user and does not say so.
+#[tokio::test]
+async fn the_password_of_the_first_start_is_told_though_the_store_did_not_answer() {
+    let inner: Arc<dyn Store> = SqliteStore::in_memory().unwrap();
+    let faults = FaultStore::new(inner.clone(), 1, Faults::default());
+    let (store, first): (Arc<dyn Store>, _) = (faults.clone(), FirstStart::default());
+    // Both ids are there, so that the user is what is not answered for.
+    for setting in ["first_admin_id", "first_tenant_id"] {
+        inner.init_setting(setting, Uuid::from_u128(7).as_bytes()).await.unwrap();
+    }
+    faults.set_faults(Faults { hide: 1_000, ..Faults::default() });
+    assert!(first.run(&store, None).await.is_err());
+    faults.set_faults(Faults::default());
+    let password = first.run(&store, None).await.unwrap().created.expect("its password");
+    assert!(!Server::with(inner.clone(), &password).await.token().is_empty());
+    assert_eq!(bootstrap(&store, None).await.unwrap().created, None);
 }
 
 #[tokio::test]
