@@ -202,7 +202,7 @@ fn request(command: CtlCommand) -> Result<Request, CtlError> {
             };
             Request::JoinToken { role, expires_in_secs: expires, uses }
         }
-        CtlCommand::RotateTokenKey { finish } => Request::TokenKey { finish },
+        CtlCommand::RotateTokenKey { finish } => Request::TokenKey { finish, servers: Vec::new() },
         CtlCommand::RotateCa(args) => args.request().map_err(CtlError::Secret)?,
         CtlCommand::Servers => Request::Servers,
         CtlCommand::Remove { name, sure } => meant(Request::remove(name), sure),

@@ -41,6 +41,14 @@ impl AdminHandle {
                 };
                 Request::RotateCa { finish, sure, join, servers }
             }
+            Request::TokenKey { finish, .. } => {
+                // For a word on who has which keys, nothing more.
+                let servers = match self.pass_on(Request::Servers).await {
+                    Reply::Servers { servers } => servers,
+                    _ => Vec::new(),
+                };
+                Request::TokenKey { finish, servers }
+            }
             request => request,
         };
         self.pass_on(request).await

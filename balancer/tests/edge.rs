@@ -380,7 +380,7 @@ async fn a_store_that_was_put_back_hears_of_servers_that_were_removed_since() {
 
 fn roll_call(revoked: Vec<RevokedServer>) -> Request {
     let (tokens, balancers, store_note, token_keys) = Default::default();
-    Request::RollCall { revoked, tokens, balancers, store_note, token_keys }
+    Request::RollCall { revoked, tokens, balancers, store_note, token_keys, more_token_keys: Vec::new() }
 }
 
 #[tokio::test]

@@ -168,6 +168,16 @@ impl Authority {
 
     /// Writes the keys of a cluster (its own, or those that a balancer's token was traded for) and uses them.
     pub fn install(cluster: &Path, keys: ClusterKeys) -> Result<Self, AuthorityError> {
+        Self::install_amid(cluster, keys, None)
+    }
+
+    /// The same with the change of the CA that the cluster is amid of, if it is. `ca.pem` is written last: it says that this server has
+    /// joined, and a change that is not on disk by then would never be known here.
+    pub(crate) fn install_amid(
+        cluster: &Path,
+        keys: ClusterKeys,
+        amid: Option<CaChange>,
+    ) -> Result<Self, AuthorityError> {
         let ca = Ca::new(&keys.ca_key_pem, Trust::first(&keys.ca_pem))?;
         let tokens = TokenKeys::first(token_key(&keys.token_key)?);
         files::private_dir(cluster)?;
@@ -175,8 +185,12 @@ impl Authority {
             files::remove(&cluster.join(left))?;
         }
         files::write(&cluster.join("token.key"), keys.token_key.as_bytes())?;
-        ca.write(cluster)?;
-        Ok(Self::new(ca, tokens, cluster))
+        let Some(change) = amid else {
+            ca.write(cluster)?;
+            return Ok(Self::new(ca, tokens, cluster));
+        };
+        change.write(cluster)?;
+        Self::amid(change, tokens, cluster)
     }
 
     fn new(ca: Ca, tokens: TokenKeys, folder: &Path) -> Self {
@@ -221,6 +235,11 @@ impl Authority {
             keys.finished(time::now())
         })?;
         Ok(finished.then_some(changed_at))
+    }
+
+    /// When the keys of join tokens were changed last (Unix, us), as this balancer has them; 0 if they never were.
+    pub fn token_keys_since(&self) -> u64 {
+        self.token_keys().changed_at().0
     }
 
     /// What other balancers have to know of changed token keys, for workers to pass on; empty if they never were.
@@ -415,6 +434,21 @@ mod tests {
         assert!(authority.rotate_token_key().unwrap());
         assert!(authority.keys().token_key != before && !authority.sealed_token_keys().is_empty());
         assert!(!authority.rotate_token_key().unwrap(), "that change is not finished");
+    }
+
+    /// Whoever starts again after that joins again, and is told of the change.
+    #[test]
+    fn who_joins_amid_a_change_has_not_joined_before_the_change_is_kept() {
+        let (east, west) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let east = Authority::open(east.path()).unwrap();
+        assert!(east.rotate_ca(Default::default(), time::now()).unwrap());
+        let change = east.change().unwrap();
+        let install = |change| Authority::install_amid(west.path(), east.keys(), Some(change)).map(|west| west.trust());
+        assert!(install(change.with_key("broken off")).is_err());
+        assert!(Authority::load(west.path()).unwrap().is_none(), "it has joined, and knows of no change");
+        assert_eq!(install(change).unwrap(), east.trust());
+        let west = Authority::load(west.path()).unwrap().unwrap();
+        assert!(west.trust() == east.trust() && west.token_keys() == east.token_keys());
     }
 
     #[test]

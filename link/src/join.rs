@@ -365,10 +365,9 @@ pub async fn ensure_balancer(
         (None, Some(token)) => {
             let joined = trade(token, &pending::key(data, token)?, name, false, link).await?;
             let missing = || JoinError::Protocol(joined.address.clone(), "it sent no keys".into());
-            let authority = Authority::install(&cluster, joined.keys.clone().ok_or_else(missing)?)?;
-            if let Some(change) = joined.change {
-                authority.joined_amid(change)?;
-            }
+            // First: those that it joins with know it by this key already.
+            joined.identity.save(&identity::folder(data, Role::Balancer))?;
+            let authority = Authority::install_amid(&cluster, joined.keys.clone().ok_or_else(missing)?, joined.change)?;
             pending::done(data)?;
             tracing::info!(balancer = joined.address, "joined the cluster as a balancer");
             Ok(authority)

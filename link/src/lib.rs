@@ -27,7 +27,7 @@ pub use authority::Authority;
 pub use client::{BalancerLink, DialError, dial, dial_unless};
 pub use connection::{Ended, Link};
 pub use identity::Identity;
-pub use join::{JoinError, Membership, ensure_balancer, ensure_worker};
+pub use join::{JoinError, Membership, ensure_balancer, ensure_worker, server::Newcomer};
 pub use name::NameState;
 pub use outgoing::{FrameSender, Outgoing, Queues, outgoing};
 pub use server::{Incoming, LinkServer, Names, ServerConfig, ServerError, WorkerLink};

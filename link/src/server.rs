@@ -26,7 +26,10 @@ use crate::{
     door::{Admission, Door},
     endpoint, files, host,
     identity::{Identity, PeerName},
-    join::{self, JoinError, server::Joins},
+    join::{
+        self, JoinError,
+        server::{Joins, Newcomer},
+    },
     name::NameState,
     outgoing::Queues,
     stream::{AckReceiver, CONTROL_PRIORITY, ControlReceiver, Receiver, write_all, write_one},
@@ -197,11 +200,11 @@ impl LinkServer {
         *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
     }
 
-    /// Balancers that joined here of late, with a link address of each: workers that are there must hear of them. Those
-    /// with a name that is `told` have been heard of, and are forgotten here.
-    pub fn newcomers(&self, told: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    /// Balancers that joined here of late: workers that are there must hear of them. Those with a name that is `told` have been
+    /// heard of, and are forgotten here.
+    pub fn newcomers(&self, told: impl Fn(&str) -> bool) -> Vec<Newcomer> {
         let mut newcomers = self.joins.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
-        newcomers.retain(|(name, _)| !told(name));
+        newcomers.retain(|newcomer| !told(&newcomer.name));
         newcomers.iter().cloned().collect()
     }
 

@@ -274,8 +274,11 @@ async fn a_balancers_token_hands_over_the_cluster_and_a_workers_does_not() {
     let token = balancer.token(Role::Balancer, 1);
     let second = ensure_balancer(data.path(), Some(&token), "edge-2", vec!["192.0.2.2:1701".into()]).await.unwrap();
     assert_eq!(second.fingerprint(), balancer.authority.fingerprint());
+    let own = second.identity(&identity::folder(data.path(), Role::Balancer), "edge-2", Role::Balancer).unwrap();
     let newcomers = balancer.server.newcomers(|_| false);
-    assert_eq!(newcomers, [("edge-2".to_owned(), "192.0.2.2:1701".to_owned())], "workers must hear of it");
+    let [newcomer] = &newcomers[..] else { panic!("workers must hear of it: {newcomers:?}") };
+    assert_eq!((newcomer.name.as_str(), newcomer.address.as_str()), ("edge-2", "192.0.2.2:1701"));
+    assert_eq!(newcomer.key, own.key_id(), "its certificate counts when the CA is changed now");
     // Each admits with tokens of the other.
     let of_second =
         second.token(Role::Worker, time::now() + Duration::from_secs(60), 1, vec![balancer.address.clone()]);

@@ -171,10 +171,16 @@ pub enum Request {
         /// Join tokens' keys as another balancer has sealed them; workers cannot read it. Empty: there is nothing to tell.
         #[serde(default)]
         token_keys: String,
+        /// What other balancers have told besides: the numbers that they begin with are not proven to anybody who cannot read them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more_token_keys: Vec<String>,
     },
     /// Balancer, beside it only: make a new key for join tokens, or (`finish`) give up the one before.
     TokenKey {
         finish: bool,
+        /// The servers that there are, as the balancer's own door finds them.
+        #[serde(default)]
+        servers: Vec<Server>,
     },
     /// Balancer, beside it only: change the cluster's CA, or (`finish`) give up the one before, or (`join`) change it to that of
     /// another balancer, which has made this token.
@@ -416,6 +422,9 @@ pub struct Server {
     /// That of the CA before, while it is being changed.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cluster_before: String,
+    /// A balancer: when the keys of join tokens were changed last that it has (Unix, us); 0 if they never were.
+    #[serde(skip_serializing_if = "is_never")]
+    pub token_keys_since: UnixMicros,
     /// A worker: the integrations that it finds failing, some of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failing: Vec<IntegrationTrouble>,
@@ -436,6 +445,10 @@ impl Server {
     pub fn is_of(&self, clusters: &[String]) -> bool {
         clusters.contains(&self.cluster) || !self.cluster_before.is_empty() && clusters.contains(&self.cluster_before)
     }
+}
+
+fn is_never(at: &UnixMicros) -> bool {
+    at.0 == 0
 }
 
 /// What versions before did not know is left out where there is none of it.

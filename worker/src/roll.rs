@@ -48,6 +48,8 @@ const UNHEARD: Duration = Duration::from_secs(5);
 const BALANCER_LIMIT: Duration = Duration::from_secs(1);
 /// The store has this long for each question.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// Balancers whose keys of join tokens are passed on.
+const MOST_TELLERS: usize = 16;
 /// Sealed keys of join tokens are shorter, in bytes.
 const MOST_KEYS: usize = 1_024;
 /// Every so many calls the store is asked to forget old tokens.
@@ -69,7 +71,7 @@ pub struct Roll {
     store: Arc<dyn Store>,
     links: Arc<Links>,
     usage: Mutex<Usage>,
-    known: Mutex<Known>,
+    known: Mutex<LastCall>,
     bell: Notify,
     /// Addresses that are dialled anyway.
     configured: HashSet<String>,
@@ -81,12 +83,12 @@ pub struct Roll {
 
 /// What the last call has brought.
 #[derive(Default)]
-struct Known {
+struct LastCall {
     servers: Vec<Server>,
     signs: HashMap<(Role, String), Sign>,
     access: AccessList,
-    /// The latest keys of join tokens that a balancer has sealed for the others.
-    token_keys: String,
+    /// The keys of join tokens that each balancer has sealed for the others, by the key of its certificate.
+    token_keys: HashMap<String, String>,
     /// Balancers that were found, by name, with the address and what ends the dialling.
     dialled: HashMap<String, (String, CancellationToken)>,
     /// Balancers of another cluster that were told of.
@@ -100,7 +102,7 @@ struct Sign {
     changed: Option<Instant>,
 }
 
-impl Known {
+impl LastCall {
     fn learn(&mut self, servers: Vec<Server>, access: Option<AccessList>) {
         let now = Instant::now();
         let mut before = std::mem::take(&mut self.signs);
@@ -123,13 +125,26 @@ impl Known {
         }
     }
 
-    /// Keeps the later ones: they begin with a number that grows.
+    /// Each balancer's own word counts for it alone: the number that keys begin with says which are later, but only who can open them
+    /// knows whether it is true.
     fn learn_token_keys(&mut self, teller: Option<&Server>, told: String) {
-        let number = |keys: &str| keys.split_once('.').and_then(|(number, _)| number.parse::<u64>().ok()).unwrap_or(0);
-        let heeded = teller.is_some_and(|balancer| !self.is_revoked(balancer)) && told.len() <= MOST_KEYS;
-        if heeded && number(&told) > number(&self.token_keys) {
-            self.token_keys = told;
+        let Some(teller) = teller.filter(|balancer| !self.is_revoked(balancer) && !balancer.key.is_empty()) else {
+            return;
+        };
+        let has_room = self.token_keys.len() < MOST_TELLERS || self.token_keys.contains_key(&teller.key);
+        if !told.is_empty() && told.len() <= MOST_KEYS && has_room {
+            self.token_keys.insert(teller.key.clone(), told);
         }
+    }
+
+    /// For the balancers: the latest by their number, and all others. What one told that was removed since is not passed on.
+    fn token_keys(&mut self) -> (String, Vec<String>) {
+        let number = |keys: &str| keys.split_once('.').and_then(|(number, _)| number.parse::<u64>().ok()).unwrap_or(0);
+        let revoked: HashSet<&str> = self.access.revoked.iter().map(|revoked| revoked.key.as_str()).collect();
+        self.token_keys.retain(|teller, _| !revoked.contains(teller.as_str()));
+        let mut all: Vec<String> = self.token_keys.values().cloned().collect();
+        all.sort_by_key(|keys| number(keys));
+        (all.pop().unwrap_or_default(), all)
     }
 
     /// How long ago there was a sign of this server; `None` if none was seen since this process started.
@@ -217,14 +232,17 @@ impl Roll {
     async fn call(&self) -> usize {
         self.read().await;
         let request = {
-            let known = self.known.lock();
+            let mut known = self.known.lock();
+            // A balancer that was removed does not get the new ones.
+            let (token_keys, more_token_keys) =
+                if self.links.has_revoked() { Default::default() } else { known.token_keys() };
             Request::RollCall {
                 revoked: known.access.revoked.clone(),
                 tokens: known.access.tokens.clone(),
                 balancers: known.balancers().cloned().collect(),
                 store_note: self.store_note(),
-                // A balancer that was removed does not get the new ones.
-                token_keys: if self.links.has_revoked() { String::new() } else { known.token_keys.clone() },
+                token_keys,
+                more_token_keys,
             }
         };
         let mut reports = Vec::new();
@@ -412,5 +430,33 @@ async fn within<T>(operation: impl Future<Output = limpet_store::Result<T>>) -> 
             None
         }
         Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn balancer(key: &str) -> Server {
+        Server { key: key.into(), role: Role::Balancer.as_str().into(), ..Server::default() }
+    }
+
+    /// What nobody can open begins with any number.
+    #[test]
+    fn no_balancers_keys_of_join_tokens_hide_anothers() {
+        let mut known = LastCall::default();
+        known.learn_token_keys(Some(&balancer("a")), "5.true".into());
+        known.learn_token_keys(Some(&balancer("b")), "99999999999999999999.junk".into());
+        known.learn_token_keys(Some(&balancer("c")), "999.junk".into());
+        assert_eq!(known.token_keys(), ("999.junk".into(), vec!["99999999999999999999.junk".into(), "5.true".into()]));
+        known.learn_token_keys(Some(&balancer("a")), "6.later".into());
+        known.access.revoked.push(RevokedServer { key: "c".into(), ..RevokedServer::default() });
+        assert_eq!(known.token_keys(), ("6.later".into(), vec!["99999999999999999999.junk".into()]));
+        known.learn_token_keys(Some(&balancer("c")), "7.again".into());
+        known.learn_token_keys(None, "7.nobody".into());
+        for n in 0..100 {
+            known.learn_token_keys(Some(&balancer(&n.to_string())), "8.many".into());
+        }
+        assert_eq!(known.token_keys().1.len(), MOST_TELLERS - 1);
     }
 }

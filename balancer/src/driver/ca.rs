@@ -28,6 +28,8 @@ pub(super) struct Wanted {
     pub finish: bool,
     pub sure: bool,
     pub servers: Vec<Server>,
+    /// Those whose certificates nobody knows: they cannot go on counting.
+    pub unknown: Vec<Server>,
     /// This balancer's.
     pub name: String,
 }
@@ -96,10 +98,17 @@ impl Driver {
 
     /// Those whose certificates may count: not of who was removed.
     pub(super) fn change_ca(&self, finish: bool, sure: bool, mut servers: Vec<Server>) -> Work {
-        let removed = |server: &Server| {
-            self.parts.registry.name(&server.name, Some(&server.key)) == NameState::Revoked || server.key.is_empty()
-        };
+        let removed = |server: &Server| self.parts.registry.name(&server.name, Some(&server.key)) == NameState::Revoked;
         servers.retain(|server| !removed(server));
+        // Who joined here a moment ago, before any worker has told of it, or before it has said its key.
+        for newcomer in self.newcomers(&[]) {
+            match servers.iter_mut().find(|server| server.kind() == Role::Balancer && server.name == newcomer.name) {
+                Some(server) if server.key.is_empty() => server.key = newcomer.key,
+                Some(_) => {}
+                None => servers.push(newcomer),
+            }
+        }
+        let (unknown, mut servers): (Vec<_>, Vec<_>) = servers.into_iter().partition(|server| server.key.is_empty());
         // A worker has told of them. It cannot leave out who is linked here.
         for linked in self.workers.values() {
             let mine = Server {
@@ -112,44 +121,72 @@ impl Driver {
                 servers.push(mine);
             }
         }
-        let wanted = Wanted { finish, sure, servers, name: self.parts.core.name().to_owned() };
+        let wanted = Wanted { finish, sure, servers, unknown, name: self.parts.core.name().to_owned() };
         let server = self.parts.server.clone();
         Box::new(move || if wanted.finish { end(&server, &wanted) } else { begin(&server, &wanted) })
     }
 }
 
+/// A change goes on already; perhaps whoever began it has not had the answer, with the token that it ended with.
+fn is_under_way(server: &LinkServer, wanted: &Wanted) -> Reply {
+    let since = time::rfc3339(limpet_shared::UnixMicros(server.authority().trust().since));
+    let missing = missing(server, &wanted.servers);
+    let balancers: Vec<&Server> = missing.iter().copied().filter(|one| is_other_balancer(one, &wanted.name)).collect();
+    let without = names(&missing).unwrap_or_else(|| "none".into());
+    let token = names(&balancers).map(|named| {
+        format!(
+            ". {named} must get it with a token (`limpet ctl rotate-ca --join-file FILE` there); if that was lost, {}",
+            ANOTHER
+        )
+    });
+    failed(
+        ErrorKind::Invalid,
+        format!(
+            "the CA was changed at {since}, and that is not finished. Without a certificate of the new one are: {without}{}. \
+             `limpet ctl rotate-ca --finish` gives up the one before",
+            token.unwrap_or_default()
+        ),
+    )
+}
+
 fn begin(server: &LinkServer, wanted: &Wanted) -> Reply {
     let authority = server.authority();
-    if let Some(since) = authority.trust().former.map(|_| authority.trust().since) {
-        let since = time::rfc3339(limpet_shared::UnixMicros(since));
-        let missing = names(&missing(server, &wanted.servers)).unwrap_or_else(|| "none".into());
-        return failed(
-            ErrorKind::Invalid,
-            format!(
-                "the CA was changed at {since}, and that is not finished. Without a certificate of the new one are: {missing}. \
-                 `limpet ctl rotate-ca --finish` gives up the one before"
-            ),
-        );
+    if authority.trust().former.is_some() {
+        return is_under_way(server, wanted);
     }
+    let unknown = names(&wanted.unknown.iter().collect::<Vec<_>>()).map(|names| {
+        format!(". Of these no certificate is known yet, so they must join anew, unless you wait until it is: {names}")
+    });
+    let unknown = unknown.unwrap_or_default();
     let all = names(&wanted.servers.iter().collect::<Vec<_>>()).unwrap_or_else(|| "none".into());
     if !wanted.sure {
         let message = format!(
             "the cluster gets a new CA and a new key for join tokens; all tokens that were made before end. Certificates of these \
-             servers count until they have new ones, of no others: {all}. Is there one that you do not know, remove it first"
+             servers count until they have new ones, of no others: {all}. Is there one that you do not know, remove it first{unknown}"
         );
         return failed(ErrorKind::Unconfirmed, message);
     }
     let known: BTreeSet<String> = wanted.servers.iter().map(|server| server.key.clone()).collect();
-    let changed = authority.rotate_ca(known, time::now()).map_err(|e| e.to_string());
-    if let Err(error) = changed.and_then(|_| server.follow_authority().map_err(|e| e.to_string())) {
-        return failed(ErrorKind::Internal, error);
+    match authority.rotate_ca(known, time::now()) {
+        Ok(true) => {}
+        // Somebody else was faster, and it is theirs that counts.
+        Ok(false) => return is_under_way(server, wanted),
+        Err(error) => return failed(ErrorKind::Internal, outcome_unknown(&error, "rotate-ca")),
+    }
+    if let Err(error) = server.follow_authority() {
+        return failed(
+            ErrorKind::Internal,
+            format!(
+                "the CA was changed, but this balancer cannot show its own new certificate: {error}; start it again. {ANOTHER}"
+            ),
+        );
     }
     // They would let nobody in; nobody shall think that they do.
     let since = limpet_shared::UnixMicros(authority.trust().since);
     if let Err(error) = server.ledger().revoke_made_before(since, time::now()) {
         tracing::warn!(%error, "join tokens of the CA before are still listed as good");
     }
-    tracing::warn!(known = all, "an operator changes the cluster's CA");
+    tracing::warn!(known = all, without = unknown, "an operator changes the cluster's CA");
     let others: Vec<&Server> = wanted.servers.iter().filter(|one| is_other_balancer(one, &wanted.name)).collect();
     let hours = CHANGE_LASTS.as_secs() / 3600;
     let last = format!(
@@ -167,14 +204,32 @@ fn begin(server: &LinkServer, wanted: &Wanted) -> Reply {
              after that. {last}:\n{}",
             token.as_str()
         )),
-        Err(error) => failed(ErrorKind::Internal, error.to_string()),
+        Err(error) => failed(
+            ErrorKind::Internal,
+            format!(
+                "the cluster has a new CA, but there is no token for the other balancers ({named}): {error}. {ANOTHER}. {last}"
+            ),
+        ),
     }
+}
+
+/// How an operator gets a token of the new CA once more.
+const ANOTHER: &str = "`limpet ctl join-token --role balancer --uses N --expires 1h` beside this balancer makes another token for \
+                       the other balancers";
+
+/// Something failed on the disk after the first of several writes, perhaps.
+pub(super) fn outcome_unknown(error: &dyn std::fmt::Display, command: &str) -> String {
+    format!(
+        "{error}. Whether it counts is not certain: once the disk is well, start this balancer again and run `limpet ctl {command}` \
+         once more, which says how things stand"
+    )
 }
 
 fn end(server: &LinkServer, wanted: &Wanted) -> Reply {
     let missing = names(&missing(server, &wanted.servers));
+    let nothing = || failed(ErrorKind::Invalid, "the CA is not being changed here: nothing to finish".into());
     if server.authority().trust().former.is_none() {
-        return failed(ErrorKind::Invalid, "the CA is not being changed here: nothing to finish".into());
+        return nothing();
     }
     if let (Some(missing), false) = (&missing, wanted.sure) {
         return failed(
@@ -184,9 +239,17 @@ fn end(server: &LinkServer, wanted: &Wanted) -> Reply {
             ),
         );
     }
-    let finished = server.authority().finish_ca(time::now()).map_err(|e| e.to_string());
-    if let Err(error) = finished.and_then(|_| server.follow_authority().map_err(|e| e.to_string())) {
-        return failed(ErrorKind::Internal, error);
+    match server.authority().finish_ca(time::now()) {
+        Ok(true) => {}
+        // It was finished elsewhere a moment ago.
+        Ok(false) => return nothing(),
+        Err(error) => return failed(ErrorKind::Internal, outcome_unknown(&error, "rotate-ca --finish")),
+    }
+    if let Err(error) = server.follow_authority() {
+        return failed(
+            ErrorKind::Internal,
+            format!("the CA before counts no more, but this balancer cannot follow: {error}"),
+        );
     }
     let without = missing.as_deref().unwrap_or("none");
     tracing::warn!(without, "the CA before counts no more; those without a new certificate must join anew");

@@ -3,19 +3,22 @@
 use std::{collections::HashSet, time::Duration};
 
 use limpet_balancer_core::WorkerId;
-use limpet_link::{LinkServer, NameState, host, server::removed, time};
+use limpet_link::{LinkServer, NameState, Newcomer, host, server::removed, time};
 use limpet_shared::{
+    UnixMicros,
     admin::{ErrorKind, Reply, Request, RevokedServer, Role, Server, TokenInfo},
     link::{Admin, AdminReply, Renewed, RevokedKey, to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker},
 };
 use tokio::sync::oneshot;
 
-use super::{Driver, Whom};
+use super::{Driver, Whom, ca::outcome_unknown};
 
 /// The longest life (s) and the most uses of a token that a worker asks for: what the console offers.
 const MOST_FOR_WORKERS: (u64, u32) = (7 * 86_400, 100);
 /// Revoked certificates that one answer gives back to the store.
 const MOST_FORGOTTEN: usize = 1_000;
+/// Keys of join tokens, as other balancers have sealed them, that are looked at in one roll call.
+const MOST_TOLD_KEYS: usize = 16;
 /// Questions that wait for a worker's answer.
 const MAX_ASKED: usize = 1_000;
 
@@ -35,8 +38,9 @@ impl Driver {
                     let _ = control.try_send(ToWorker::AdminReply(AdminReply { id: question, reply }));
                 };
                 match serde_json::from_str(&request) {
-                    Ok(Request::RollCall { revoked, tokens, balancers, store_note, token_keys }) => {
-                        self.learn_token_keys(token_keys);
+                    Ok(Request::RollCall { revoked, tokens, balancers, store_note, token_keys, more_token_keys }) => {
+                        let told = more_token_keys.into_iter().take(MOST_TOLD_KEYS);
+                        self.learn_token_keys(told.chain([token_keys]).filter(|keys| !keys.is_empty()).collect());
                         self.tell_trust_to_all();
                         reply(self.roll_call(&revoked, tokens, &balancers, store_note));
                     }
@@ -183,19 +187,21 @@ impl Driver {
             itself.address = server.advertised().first().cloned().unwrap_or_default();
             itself.key = server.key().to_owned();
             (itself.cluster, itself.cluster_before) = server.authority().trust().names();
+            itself.token_keys_since = UnixMicros(server.authority().token_keys_since());
             self.usage.fill(itself, &self.parts.data);
         }
         servers
     }
 
     /// Balancers that joined here and that no worker has told of yet.
-    fn newcomers(&self, told: &[Server]) -> impl Iterator<Item = Server> {
+    pub(super) fn newcomers(&self, told: &[Server]) -> impl Iterator<Item = Server> {
         let server = &self.parts.server;
         let (cluster, cluster_before) = server.authority().trust().names();
         let newcomers = server.newcomers(|name| told.iter().any(|balancer| balancer.name == name));
-        newcomers.into_iter().map(move |(name, address)| Server {
+        newcomers.into_iter().map(move |Newcomer { name, address, key }| Server {
             name,
             address,
+            key,
             role: Role::Balancer.as_str().into(),
             state: "joining".into(),
             reason: "no worker is linked to it yet".into(),
@@ -252,12 +258,12 @@ impl Driver {
     }
 
     /// Another balancer has changed the key of join tokens.
-    fn learn_token_keys(&self, sealed: String) {
+    fn learn_token_keys(&self, sealed: Vec<String>) {
         if sealed.is_empty() {
             return;
         }
         let server = self.parts.server.clone();
-        host::blocking(move || match server.authority().learn_token_keys(&sealed) {
+        let learn = move |sealed: &String| match server.authority().learn_token_keys(sealed) {
             Ok(true) => {
                 tracing::info!("another balancer has changed the key of join tokens; it counts here too");
                 if let Err(error) = server.follow_authority() {
@@ -266,7 +272,8 @@ impl Driver {
             }
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "cannot keep the new key of join tokens"),
-        });
+        };
+        host::blocking(move || sealed.iter().for_each(learn));
     }
 
     /// What waits for the disk, which the driver must not: to be run elsewhere.
@@ -276,7 +283,10 @@ impl Driver {
             Request::JoinToken { role, expires_in_secs, uses } => {
                 Some(Box::new(move || token(&server, role, expires_in_secs, uses, note)))
             }
-            Request::TokenKey { finish } => Some(Box::new(move || token_key(&server, finish))),
+            Request::TokenKey { finish, servers } => {
+                let name = self.parts.core.name().to_owned();
+                Some(Box::new(move || token_key(&server, &name, finish, &servers)))
+            }
             Request::RotateCa { finish, sure, servers, .. } => Some(self.change_ca(finish, sure, servers)),
             Request::TokenRevoke { id } => Some(Box::new(move || revoke_token(&server, &id))),
             _ => None,
@@ -305,9 +315,24 @@ fn token(server: &LinkServer, role: Role, expires_in_secs: u64, uses: u32, note:
     }
 }
 
-fn token_key(server: &LinkServer, finish: bool) -> Reply {
+/// The other balancers that have older keys than those of that time, in a sentence; empty if all have them, as far as is known.
+fn behind(servers: &[Server], own: &str, since: UnixMicros) -> String {
+    let is_behind =
+        |server: &&Server| server.kind() == Role::Balancer && server.name != own && server.token_keys_since < since;
+    let names: Vec<&str> = servers.iter().filter(is_behind).map(|server| server.name.as_str()).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(
+        ". Not yet everywhere: {} had older keys when last heard of, until a worker links to them",
+        names.join(", ")
+    )
+}
+
+fn token_key(server: &LinkServer, own: &str, finish: bool, servers: &[Server]) -> Reply {
     let authority = server.authority();
     let now = time::now();
+    let behind = behind(servers, own, UnixMicros(authority.token_keys_since()));
     let changed = match finish {
         true => authority.finish_token_key().map(|changed_at| {
             // They would let nobody in; nobody shall think that they do.
@@ -326,19 +351,21 @@ fn token_key(server: &LinkServer, finish: bool) -> Reply {
     match (changed, finish) {
         (Ok(true), false) => done(format!(
             "new join tokens have a new key, at all balancers within seconds. Those that were made before are good until \
-             `limpet ctl rotate-token-key --finish`; {named}"
+             `limpet ctl rotate-token-key --finish`; {named}{behind}"
         )),
         (Ok(true), true) => done(format!(
             "the old key counts no more, at all balancers within seconds: join tokens that were made with it let nobody in. \
-             Of all that are listed {named}"
+             Of all that are listed {named}{behind}"
         )),
         (Ok(false), false) => failed(
             ErrorKind::Invalid,
-            "the last change is not finished, and its old key still counts: first `limpet ctl rotate-token-key --finish`"
-                .into(),
+            format!(
+                "the last change is not finished, and its old key still counts: first `limpet ctl rotate-token-key --finish`{behind}"
+            ),
         ),
         (Ok(false), true) => failed(ErrorKind::Invalid, "there is no old key: nothing to finish".into()),
-        (Err(error), _) => failed(ErrorKind::Internal, error.to_string()),
+        (Err(error), true) => failed(ErrorKind::Internal, outcome_unknown(&error, "rotate-token-key --finish")),
+        (Err(error), false) => failed(ErrorKind::Internal, outcome_unknown(&error, "rotate-token-key")),
     }
 }
 
@@ -366,4 +393,31 @@ fn not_here() -> Reply {
 
 pub(super) fn failed(kind: ErrorKind, message: String) -> Reply {
     Reply::Error { kind, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balancers_that_have_older_keys_of_join_tokens_are_named() {
+        let server = |name: &str, role: Role, since| Server {
+            name: name.into(),
+            role: role.as_str().into(),
+            token_keys_since: UnixMicros(since),
+            ..Server::default()
+        };
+        let servers = [
+            server("own", Role::Balancer, 0),
+            server("behind", Role::Balancer, 6),
+            server("before", Role::Balancer, 0),
+            server("level", Role::Balancer, 7),
+            server("ahead", Role::Balancer, 8),
+            server("worker", Role::Worker, 0),
+        ];
+        let said = behind(&servers, "own", UnixMicros(7));
+        assert!(said.contains("Not yet everywhere: behind, before had"), "{said}");
+        assert_eq!(behind(&servers[3..], "own", UnixMicros(7)), "");
+        assert_eq!(behind(&servers, "own", UnixMicros(0)), "", "they never were changed");
+    }
 }

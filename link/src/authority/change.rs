@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -38,6 +39,17 @@ pub struct CaChange {
 impl CaChange {
     pub(super) fn ca(&self) -> Result<Ca, AuthorityError> {
         Ca::new(&self.ca_key_pem, self.trust.clone())
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<(), AuthorityError> {
+        let text = serde_json::to_vec(self).map_err(|e| AuthorityError::Certificate(e.to_string()))?;
+        self.ca()?;
+        Ok(files::write(&folder.join(CA_CHANGE), &text)?)
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_key(&self, ca_key_pem: &str) -> Self {
+        Self { ca_key_pem: ca_key_pem.into(), ..self.clone() }
     }
 }
 
@@ -85,14 +97,6 @@ impl Authority {
         Ok(true)
     }
 
-    /// For a balancer that has just joined while the CA is being changed.
-    pub(crate) fn joined_amid(&self, change: CaChange) -> Result<(), AuthorityError> {
-        {
-            let _alone = self.change_alone();
-            self.begin(change)
-        }
-    }
-
     /// Whoever changes the CA holds this: readers do not wait for the disk.
     fn change_alone(&self) -> MutexGuard<'_, ()> {
         self.changing_ca.lock().unwrap_or_else(PoisonError::into_inner)
@@ -100,8 +104,7 @@ impl Authority {
 
     fn begin(&self, change: CaChange) -> Result<(), AuthorityError> {
         let next = change.ca()?;
-        let text = serde_json::to_vec(&change).map_err(|e| AuthorityError::Certificate(e.to_string()))?;
-        files::write(&self.folder.join(CA_CHANGE), &text)?;
+        change.write(&self.folder)?;
         self.set_token_keys(change.tokens)?;
         next.write(&self.folder)?;
         *self.ca.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);

@@ -32,6 +32,16 @@ const NEWCOMERS: usize = 16;
 /// would take any name: one that was told its name must have it, also when it lost its folder and joins again.
 const KEPT: Duration = Duration::from_secs(60);
 
+/// A balancer that has joined, and that workers must hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    pub name: String,
+    /// Where workers can dial it.
+    pub address: String,
+    /// The key of its certificate ([`crate::identity::PeerName::key`]).
+    pub key: String,
+}
+
 /// Serves servers that join.
 pub(crate) struct Joins {
     pub authority: Arc<Authority>,
@@ -39,8 +49,8 @@ pub(crate) struct Joins {
     pub names: Names,
     /// The balancer's own name, which nobody else may have.
     pub own: String,
-    /// Balancers that joined here, with where workers can dial them: the last few.
-    pub newcomers: Mutex<VecDeque<(String, String)>>,
+    /// Balancers that joined here: the last few.
+    pub newcomers: Mutex<VecDeque<Newcomer>>,
     /// Names given out of late. Bounded by the joins that tokens allow in that time.
     pub given: Mutex<HashMap<String, Instant>>,
 }
@@ -179,9 +189,10 @@ impl Joins {
         );
         if let (Role::Balancer, Some(link)) = (token.role, request.link.first()) {
             let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
-            newcomers.retain(|(name, _)| *name != request.name);
+            newcomers.retain(|newcomer| newcomer.name != request.name);
             newcomers.truncate(NEWCOMERS - 1);
-            newcomers.push_front((request.name.clone(), link.chars().take(300).collect()));
+            let address = link.chars().take(300).collect();
+            newcomers.push_front(Newcomer { name: request.name.clone(), address, key });
         }
         let keys = self.authority.keys();
         let mut reply = JoinReply { certificate, ca: keys.ca_pem.clone(), ..JoinReply::default() };

@@ -33,6 +33,7 @@ fn server(new: &Samples, role: Role) -> Server {
         cluster: "ff00".into(),
         cluster_before: "0ff0".into(),
         failing: vec![IntegrationTrouble { reason: "dns".into(), since: NOON, ..IntegrationTrouble::default() }],
+        token_keys_since: NOON,
         backlog: Some(vec![IntegrationBacklog { events: 7, oldest: NOON, ..IntegrationBacklog::default() }]),
         seen_at: NOON,
     }
