@@ -46,7 +46,7 @@ pub struct Cli {
 pub enum Command {
     /// Run everything in one process: balancer, worker(s), SQLite store and API. Start here.
     #[command(after_help = ROLE_HELP)]
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Run the edge of a cluster: gateways send to it, workers dial it.
     #[command(after_help = ROLE_HELP)]
     Balancer(BalancerArgs),
@@ -138,6 +138,9 @@ pub struct ProcessingArgs {
     /// How many gateways a worker gets in proportion to the others, 1 to 100 [default: 100]
     #[arg(long, value_name = "N")]
     pub weight: Option<String>,
+    /// How long after its event an uplink is answered, so that an application's answer goes along; 0ms: at once [default: 100ms]
+    #[arg(long, value_name = "TIME")]
+    pub reply_delay: Option<String>,
     /// HTTP address for API, console and metrics [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,

@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use limpet_balancer::AckAt;
@@ -75,6 +76,8 @@ pub struct Processing {
     pub regions: Vec<String>,
     /// 1 to 100.
     pub weight: u32,
+    /// At an RX1 delay of 1 s.
+    pub reply_delay: Duration,
     pub http: SocketAddr,
     pub accept_unknown_gateways: bool,
 }
@@ -296,6 +299,7 @@ fn processing(layers: &mut Layers, data: &Path) -> Processing {
             .unwrap_or_else(|| format!("sqlite:{}", data.join("store").display())),
         regions: layers.read("region", parse::list(parse::region)).unwrap_or_default(),
         weight: layers.read("weight", parse::number(1, 100)).unwrap_or(100),
+        reply_delay: layers.read("reply-delay", parse::short_time).unwrap_or(limpet_worker::DEFAULT_REPLY_DELAY),
         http: layers.read("http", parse::address).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into()),
         accept_unknown_gateways: accept_unknown_gateways(layers),
     }

@@ -43,6 +43,10 @@ pub enum Rule {
     StableId,
     /// Each downlink has a frame counter of its own.
     CountDown,
+    /// An answer is written before it is sent.
+    WriteTheAnswer,
+    /// Who has accepted an uplink answers it after `reply_delay`.
+    AnswerAfterTheEvent,
 }
 
 /// Whether the rule is kept: always, but by some servers of a simulation, in builds with debug assertions.

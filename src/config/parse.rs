@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use limpet_shared::{
@@ -137,6 +138,21 @@ pub fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A span of time of at most 10 s: a number with `ms` or `s`.
+pub fn short_time(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let (number, factor) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, 1),
+        (None, Some(number)) => (number, 1_000),
+        (None, None) => return Err("it has no unit".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "it is no such time".to_owned())?;
+    match number.checked_mul(factor) {
+        Some(millis) if millis <= 10_000 => Ok(Duration::from_millis(millis)),
+        _ => Err("it is longer".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +201,16 @@ mod tests {
         assert!(log_filter("info,limpet_balancer=debug").is_ok());
         for bad in ["", "verbose", "limpet=loud", "info,,"] {
             assert!(log_filter(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn short_times_have_a_unit_and_a_limit() {
+        for (text, millis) in [("0ms", 0), ("100ms", 100), (" 2s ", 2_000), ("10s", 10_000), ("10000ms", 10_000)] {
+            assert_eq!(short_time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "100", "ms", "-1s", "1.5s", "11s", "10001ms", "18446744073709551615s", "1m"] {
+            assert!(short_time(wrong).is_err(), "{wrong}");
         }
     }
 }

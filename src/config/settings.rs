@@ -50,6 +50,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("store-file", "a file whose first line is the URL of a store"),
     setting("region", "eu868, us915, us915_0 to us915_7, several separated by commas"),
     setting("weight", "a number from 1 to 100"),
+    setting("reply-delay", "0ms to 10s: a number with ms or s"),
     setting("http", ADDRESS),
     setting("workers", "a number from 1 to 64"),
     setting("demo", BOOL),

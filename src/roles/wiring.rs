@@ -202,6 +202,7 @@ pub async fn start_worker(
         weight: processing.weight,
         admin_password: common.admin_password.as_ref().map(|secret| secret.0.clone()),
         net_id: 0,
+        reply_delay: processing.reply_delay,
         accept_unknown_gateways: processing.accept_unknown_gateways,
         sweep_at_start: place.with_balancer,
         combined: place.combined,

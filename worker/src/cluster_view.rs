@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use limpet_shared::admin::{ErrorKind, IntegrationBacklog, Reply, Request};
+use limpet_worker_core::model::SessionKey;
 use uuid::Uuid;
 
 use crate::{cluster::Feed, links::Links, pipeline::Pipeline, roll::Roll};
@@ -20,6 +21,11 @@ pub struct LinkedCluster {
 impl limpet_api::ClusterView for LinkedCluster {
     async fn gateways_changed(&self) {
         self.feed.push().await;
+    }
+    async fn item_enqueued(&self, session: SessionKey) {
+        let pipeline = self.pipeline.clone();
+        // Decided bytes go out, also if the caller has gone.
+        let _ = tokio::spawn(async move { pipeline.item_enqueued(&session).await }).await;
     }
     async fn ask(&self, request: Request) -> Reply {
         match request {

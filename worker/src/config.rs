@@ -1,6 +1,6 @@
 //! What a worker is started with: parsed and checked before anything is opened.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use limpet_api::Api;
 use limpet_console::JoinLine;
@@ -10,6 +10,9 @@ use limpet_link::Identity;
 use limpet_shared::region::Region;
 use limpet_store::Store;
 use tokio::sync::oneshot;
+
+/// How long after its event an uplink is answered, at an RX1 delay of 1 s: time for an application to enqueue its answer.
+pub const DEFAULT_REPLY_DELAY: Duration = Duration::from_millis(100);
 
 /// A worker's configuration.
 pub struct WorkerConfig {
@@ -32,6 +35,8 @@ pub struct WorkerConfig {
     pub admin_password: Option<String>,
     /// 24 bits.
     pub net_id: u32,
+    /// What an application has to answer an uplink in its own windows ([`DEFAULT_REPLY_DELAY`]).
+    pub reply_delay: Duration,
     /// Take frames of gateways that the network does not know.
     pub accept_unknown_gateways: bool,
     /// The process holds its own balancer, whose retained frames died with it: sweep at the start.

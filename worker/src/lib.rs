@@ -16,5 +16,5 @@ mod run;
 mod seams;
 mod strangers;
 
-pub use config::{Started, WorkerConfig};
+pub use config::{DEFAULT_REPLY_DELAY, Started, WorkerConfig};
 pub use run::{WorkerError, run};

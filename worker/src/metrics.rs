@@ -50,12 +50,22 @@ pub struct Metrics {
     process: Arc<Process>,
     latency: Histogram,
     in_flight: IntGauge,
+    awaiting_answers: IntGauge,
     links: IntGauge,
     ready: IntGauge,
     weight: IntGauge,
     overloaded: IntGauge,
     load: GaugeVec,
     connections: Counters,
+}
+
+/// While this lives, so many copies wait for their answer.
+pub struct AwaitingAnswers(IntGauge, i64);
+
+impl Drop for AwaitingAnswers {
+    fn drop(&mut self) {
+        self.0.sub(self.1);
+    }
 }
 
 /// Registers a metric. A name or label that is not valid is a mistake in this file, which the tests below would show.
@@ -159,6 +169,10 @@ impl Metrics {
             )?,
             latency: uplink_seconds(&r)?,
             in_flight: gauge("frames_in_flight", "Datagrams in work now.")?,
+            awaiting_answers: gauge(
+                "frames_awaiting_answers",
+                "Copies of uplinks in work whose events are out, and whose answers may still be decided.",
+            )?,
             links: gauge("links", "Balancers connected now.")?,
             ready: gauge("ready", "1 if the worker may receive traffic.")?,
             weight: gauge("weight", "The share of gateways that the worker asks for, 1 to 100.")?,
@@ -294,6 +308,16 @@ impl Metrics {
     }
     pub fn connections(&self) -> Counters {
         self.connections.clone()
+    }
+    /// So many copies cost nothing but time for now.
+    pub fn awaiting_answers(&self, copies: usize) -> AwaitingAnswers {
+        let copies = i64::try_from(copies).unwrap_or(i64::MAX);
+        self.awaiting_answers.add(copies);
+        AwaitingAnswers(self.awaiting_answers.clone(), copies)
+    }
+    /// Datagrams that there is something to do for.
+    pub fn busy_with(&self) -> i64 {
+        (self.in_flight.get() - self.awaiting_answers.get()).max(0)
     }
     pub fn in_flight(&self) -> &IntGauge {
         &self.in_flight

@@ -4,6 +4,7 @@
 //! Everything it calls has one job. What is decided is decided in `limpet_worker_core`; this module and its children do it.
 
 mod act;
+mod answer;
 mod data;
 mod foreign;
 mod intake;
@@ -43,6 +44,7 @@ use crate::{
     regions::Regions,
     seams::{Link, Surroundings},
 };
+use answer::Waiting;
 use lanes::{Lanes, Place};
 use work::{Transmission, WorkId, Works};
 
@@ -80,6 +82,8 @@ enum Flow {
     Again,
     /// Somebody else is at it: look again after this long.
     Wait(Duration),
+    /// Its event is out; its answer is left.
+    Answer(Box<Waiting>),
 }
 
 /// A worker's pipeline.
@@ -94,6 +98,8 @@ pub struct Pipeline {
     pub name: String,
     /// The network's NetID, 24 bits.
     pub net_id: u32,
+    /// What an application has to enqueue an answer, at an RX1 delay of 1 s; zero: uplinks are answered when they are accepted.
+    pub reply_delay: Duration,
     /// Workers need not all ask the store at the same moments: by so much this one's are later.
     phase: Duration,
     works: Works,
@@ -122,6 +128,7 @@ impl Pipeline {
         metrics: Metrics,
         name: String,
         net_id: u32,
+        reply_delay: Duration,
     ) -> Arc<Self> {
         let phase = Duration::from_millis(u64::from(surroundings.random() % 100));
         Arc::new(Self {
@@ -133,6 +140,7 @@ impl Pipeline {
             metrics,
             name,
             net_id,
+            reply_delay,
             phase,
             works: Works::default(),
             lanes: Lanes::default(),
@@ -190,8 +198,9 @@ impl Pipeline {
         if !host::keeps(Rule::DoneWhenOut) {
             report(Stage::Done);
         }
+        let left = frame.attempt > 0;
         let works: Vec<_> =
-            receptions.iter().zip(places).map(|(reception, place)| self.follow(reception, place)).collect();
+            receptions.iter().zip(places).map(|(reception, place)| self.follow(reception, place, left)).collect();
         for done in works {
             // A closed channel means that the task is gone with the process: nothing is reported then.
             if done.await.is_err() {
@@ -202,8 +211,8 @@ impl Pipeline {
     }
 
     /// Joins the work on this transmission, which has a place already, or begins it. The receiver is told when it is done.
-    fn follow(self: &Arc<Self>, reception: &Reception, place: Option<Place>) -> oneshot::Receiver<()> {
-        let (begun, done) = self.works.hold(reception);
+    fn follow(self: &Arc<Self>, reception: &Reception, place: Option<Place>, left: bool) -> oneshot::Receiver<()> {
+        let (begun, done) = self.works.hold(reception, left);
         if let Some(work) = begun {
             let pipeline = self.clone();
             tokio::spawn(async move { pipeline.transmission(work, place).await });
@@ -226,7 +235,13 @@ impl Pipeline {
         if let Some(place) = &mut place {
             place.turn(copies.receptions.first().map(|first| self.age(first)).unwrap_or_default()).await;
         }
-        self.settle(&copies, place).await;
+        let waiting = self.settle(&copies, place).await;
+        drop(copies);
+        // The device's next uplink, and whatever else is behind it, does not wait for this.
+        if let Some(waiting) = waiting {
+            let _idle = self.metrics.awaiting_answers(self.works.waiting(work));
+            self.answer(*waiting).await;
+        }
         begun.finish();
     }
 
@@ -242,10 +257,13 @@ impl Pipeline {
         (at - self.phase).on_grid(grid) + self.phase
     }
 
-    /// Takes a transmission to its end: an event that is out, or a verdict that is counted. Without a place in its device's
-    /// lane it has one beside the line.
-    pub(crate) async fn settle(&self, copies: &Transmission, mut place: Option<Place>) {
-        let Some(first) = copies.receptions.first() else { return self.metrics.dropped("no_reception") };
+    /// Takes a transmission to its end: an event that is out, or a verdict that is counted; and then perhaps an answer that is still
+    /// to be decided. Without a place in its device's lane it has one beside the line.
+    pub(crate) async fn settle(&self, copies: &Transmission, mut place: Option<Place>) -> Option<Box<Waiting>> {
+        let Some(first) = copies.receptions.first() else {
+            self.metrics.dropped("no_reception");
+            return None;
+        };
         let phy = first.phy.clone();
         let mut pause = Pause::default();
         loop {
@@ -261,7 +279,8 @@ impl Pipeline {
                 _ => Ok(Flow::Done),
             };
             match step {
-                Ok(Flow::Done) => return,
+                Ok(Flow::Done) => return None,
+                Ok(Flow::Answer(waiting)) => return Some(waiting),
                 Ok(Flow::Again) => pause.count += 1,
                 Ok(Flow::Wait(time)) => tokio::time::sleep(time).await,
                 // What a write did is read at once; a store that says it of none, such as one with a full disk, gets time.

@@ -231,6 +231,7 @@ fn wire(
         metrics,
         name.clone(),
         config.net_id,
+        config.reply_delay,
     );
     let feed = Arc::new(Feed::new(store.clone(), links.clone(), pipeline.clone()));
     let roll = Roll::new(myself(config, http, &links), config.identity_folder.clone(), store.clone(), links.clone())

@@ -20,6 +20,10 @@ pub enum Violation {
     CounterReused(usize, u32),
     /// An event of an uplink that no device has sent.
     Invented(UplinkKey),
+    /// Promise 2: one uplink was answered under several FCntDowns.
+    TwoAnswers(UplinkKey),
+    /// Promise 9: what an application enqueued in time did not leave in the windows of that uplink though nothing went wrong.
+    Late(UplinkKey),
     /// A confirmed uplink got no ACK though nothing went wrong.
     Unanswered(UplinkKey),
     /// First deliveries of one device are not in the order of acceptance.
@@ -37,6 +41,8 @@ impl fmt::Display for Violation {
             Self::CounterReused(device, fcnt) => {
                 write!(f, "promise 3: device {device} was sent two payloads under FCntDown {fcnt}")
             }
+            Self::TwoAnswers(key) => write!(f, "promise 2: {} was answered twice", uplink(key)),
+            Self::Late(key) => write!(f, "promise 9: the answer to {} was not in its windows", uplink(key)),
             Self::Invented(key) => write!(f, "{} was told and never sent", uplink(key)),
             Self::Unanswered(key) => write!(f, "{} had no ACK though nothing went wrong", uplink(key)),
             Self::OutOfOrder(one, other) => write!(f, "{} was told before {}", uplink(one), uplink(other)),
@@ -44,11 +50,17 @@ impl fmt::Display for Violation {
     }
 }
 
+/// What an application says to an uplink.
+pub fn reply((device, fcnt): UplinkKey) -> Vec<u8> {
+    format!("reply {device} {fcnt}").into_bytes()
+}
+
 /// What was told: device, FCntUp, id; in the order of arrival.
 pub type Told = Vec<(UplinkKey, Uuid)>;
 
 /// Everything that was broken. `calm`: nothing went wrong in this run.
-pub fn check(seen: &Seen, told: &Told, calm: bool) -> Vec<Violation> {
+/// `replied`: uplinks whose answers were enqueued in time.
+pub fn check(seen: &Seen, told: &Told, replied: &BTreeSet<UplinkKey>, calm: bool) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut ids = BTreeMap::<UplinkKey, Uuid>::new();
     for (key, id) in told {
@@ -71,7 +83,11 @@ pub fn check(seen: &Seen, told: &Told, calm: bool) -> Vec<Violation> {
         }
     }
     found.extend(reused.into_iter().map(|(device, fcnt)| Violation::CounterReused(device, fcnt)));
+    let twice = seen.answers.iter().filter(|(_, (counters, _))| counters.len() > 1);
+    found.extend(twice.map(|(key, _)| Violation::TwoAnswers(*key)));
     if calm {
+        let carries = |key: &&UplinkKey| seen.answers.get(*key).is_some_and(|(_, said)| said.contains(&reply(**key)));
+        found.extend(replied.iter().filter(|key| !carries(key)).map(|key| Violation::Late(*key)));
         let missed = seen.asked.difference(&seen.confirmed).filter(|key| seen.acked.contains(key));
         found.extend(missed.map(|key| Violation::Unanswered(*key)));
         found.extend(out_of_order(told));

@@ -47,6 +47,8 @@ pub struct Seen {
     pub acked: BTreeSet<UplinkKey>,
     /// Confirmed uplinks whose ACK the device has heard.
     pub confirmed: BTreeSet<UplinkKey>,
+    /// What the device heard in the windows of an uplink: FCntDowns, and payloads.
+    pub answers: BTreeMap<UplinkKey, (BTreeSet<u32>, Vec<Vec<u8>>)>,
     /// Downlinks on the air: device, FCntDown, bytes.
     pub on_air: Vec<(usize, u32, Vec<u8>)>,
     /// A device has heard two different downlinks under one FCntDown.
@@ -204,8 +206,11 @@ impl Field {
                 continue;
             }
             match device.device.receive(&txpk.data) {
-                Ok(limpet_bench::Received::Data { ack, fcnt, .. }) => {
+                Ok(limpet_bench::Received::Data { ack, fcnt, payload, .. }) => {
                     self.seen.on_air.push((index, fcnt, txpk.data.clone()));
+                    let answers = self.seen.answers.entry(*key).or_default();
+                    answers.0.insert(fcnt);
+                    answers.1.push(payload);
                     if ack {
                         self.seen.confirmed.insert(*key);
                     }

@@ -13,6 +13,7 @@ pub mod field;
 pub mod machine;
 pub mod net;
 pub mod plan;
+mod responder;
 pub mod system;
 pub mod world;
 

@@ -11,21 +11,21 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use limpet_balancer::{BalancerConfig, BoundBalancer};
 use limpet_console::JoinLine;
-use limpet_integration::{Deliver, DeliveryError};
 use limpet_link::{Authority, host};
 use limpet_shared::{AesKey, admin::Role, region::Region};
 use limpet_store::{SqliteStore, Store, fault::FaultStore, fault::Faults};
-use limpet_worker::WorkerConfig;
+use limpet_worker::{DEFAULT_REPLY_DELAY, WorkerConfig};
 use limpet_worker_core::{
     model::*,
     session::{Personalization, personalized},
 };
-use parking_lot::Mutex;
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -35,6 +35,7 @@ use crate::{
     machine::{BEGIN, Machine, Process, TICK},
     net::{Network, Sent},
     plan::{END, Plan, Trouble, UPLINKS_END, bad_store},
+    responder::Responder,
     system,
 };
 
@@ -46,50 +47,18 @@ pub struct Outcome {
     pub violations: Vec<Violation>,
     pub seen: Seen,
     pub told: Told,
+    /// Uplinks whose answers an application enqueued in time.
+    pub replied: usize,
     /// Every datagram that was sent.
     pub wire: Vec<Sent>,
     /// What happened, for people.
     pub trace: Vec<String>,
 }
 
-/// The endpoint that events are told to.
-#[derive(Debug, Default)]
-struct Webhook {
-    told: Mutex<Told>,
-    away: AtomicBool,
-    /// Takes events, and its answers get lost.
-    mute: AtomicBool,
-}
-
-#[async_trait]
-impl Deliver for Webhook {
-    async fn deliver(
-        &self,
-        _: &HttpIntegration,
-        event: &Event,
-        limit: Duration,
-    ) -> std::result::Result<(), DeliveryError> {
-        if self.away.load(Ordering::Relaxed) {
-            tokio::time::sleep(limit).await;
-            return Err(DeliveryError::TimedOut(limit));
-        }
-        if let EventKind::Up(up) = &event.kind
-            && let Some(index) = (0..16).find(|index| Some(dev_eui(*index)) == Some(event.device.dev_eui))
-        {
-            self.told.lock().push(((index, up.fcnt), event.id));
-        }
-        if self.mute.load(Ordering::Relaxed) {
-            tokio::time::sleep(limit).await;
-            return Err(DeliveryError::TimedOut(limit));
-        }
-        Ok(())
-    }
-}
-
 struct World {
     plan: Plan,
     network: Network,
-    webhook: Arc<Webhook>,
+    responder: Arc<Responder>,
     store: Arc<SqliteStore>,
     folder: tempfile::TempDir,
     balancers: Vec<Server>,
@@ -157,9 +126,10 @@ fn run_here(plan: &Plan) -> Result<Outcome> {
         processes.shuffle(&mut order);
         processes.into_iter().for_each(|process| process.tick(&woken));
     }
-    let told = world.webhook.told.lock().clone();
-    let violations = check(&field.seen, &told, plan.troubles.is_empty());
-    Ok(Outcome { violations, seen: field.seen, told, wire: world.network.wire(), trace: world.trace })
+    let (told, replied) = (world.responder.told.lock().clone(), world.responder.replied.lock().clone());
+    let violations = check(&field.seen, &told, &replied, plan.troubles.is_empty());
+    let (replied, wire) = (replied.len(), world.network.wire());
+    Ok(Outcome { violations, seen: field.seen, told, replied, wire, trace: world.trace })
 }
 
 impl World {
@@ -181,9 +151,11 @@ impl World {
         host::simulate(None);
         let store = SqliteStore::in_memory()?;
         provision(&*store, &plan)?;
-        let webhook = Arc::default();
+        // What waits in a queue goes before an answer.
+        let answers = (0..plan.devices).filter(|device| plan.items.iter().all(|(_, of)| of != device)).collect();
+        let responder = Arc::new(Responder::new(network.clone(), answers));
         let authority = Arc::new(authority);
-        Ok(Self { plan, network, webhook, store, folder, balancers, workers, authority, trace: Vec::new() })
+        Ok(Self { plan, network, responder, store, folder, balancers, workers, authority, trace: Vec::new() })
     }
 
     fn data(&self, name: &str) -> PathBuf {
@@ -227,26 +199,30 @@ impl World {
         server.view = Some(view.clone());
         let ended = Arc::new(AtomicBool::new(false));
         server.ended = ended.clone();
+        let (starts, started) = oneshot::channel();
         let config = WorkerConfig {
             identity,
             identity_folder: data.clone(),
             balancers,
             store: view,
-            deliver: self.webhook.clone(),
+            deliver: self.responder.clone(),
             http: None,
             regions: Region::by_name("eu868").into_iter().collect(),
             weight: 100,
             admin_password: None,
             net_id: 0,
+            reply_delay: DEFAULT_REPLY_DELAY,
             accept_unknown_gateways: false,
             sweep_at_start: false,
             combined: false,
             gwmp: None,
             trusted_proxies: Default::default(),
             join: JoinLine::new("sqlite:simulated", &data)?,
-            started: None,
+            started: Some(starts),
         };
+        let client = self.responder.clone().client(started);
         server.process = Some(Process::start(server.machine.clone(), async move {
+            tokio::spawn(client);
             if limpet_worker::run(config, CancellationToken::new()).await.is_err() {
                 ended.store(true, Ordering::Relaxed);
             }
@@ -305,8 +281,8 @@ impl World {
                     server.view.iter().for_each(|view| view.set_faults(faults));
                 }
             }
-            Trouble::WebhookAway(away) => self.webhook.away.store(away, Ordering::Relaxed),
-            Trouble::WebhookMute(mute) => self.webhook.mute.store(mute, Ordering::Relaxed),
+            Trouble::WebhookAway(away) => self.responder.away.store(away, Ordering::Relaxed),
+            Trouble::WebhookMute(mute) => self.responder.mute.store(mute, Ordering::Relaxed),
             Trouble::StepClock(index, millis) => {
                 if let Some(server) = self.workers.iter().chain(&self.balancers).nth(index) {
                     server.machine.step_clock(millis * 1_000);
@@ -379,6 +355,8 @@ fn provision(store: &dyn Store, plan: &Plan) -> Result<()> {
             let mut session = personalized(&abp, &profile, region, 1, BEGIN - Duration::from_secs(60));
             session.mac.channels_set = true;
             store.create_session(&session).await?;
+            let current = Some(CurrentSession { key: session.key, since: session.since, dev_nonce: None });
+            store.commit_join(&DeviceState { rev: 1, current, ..DeviceState::new(dev_eui(index)) }, None).await?;
         }
         for index in 0..plan.gateways {
             let gateway = Gateway {

@@ -28,13 +28,14 @@ fn broken(seed: u64) -> Option<String> {
     let outcome = run(&plan).unwrap();
     let (seen, told) = (&outcome.seen, &outcome.told);
     println!(
-        "seed {seed}: {} balancers, {} workers, {} troubles: sent {} acked {} told {} confirmed {} of {}, {:?}",
+        "seed {seed}: {} balancers, {} workers, {} troubles: sent {} acked {} told {} replied {} confirmed {} of {}, {:?}",
         plan.balancers,
         plan.workers,
         plan.troubles.len(),
         seen.sent.len(),
         seen.acked.len(),
         told.len(),
+        outcome.replied,
         seen.confirmed.len(),
         seen.asked.len(),
         began.elapsed()
@@ -46,8 +47,16 @@ fn broken(seed: u64) -> Option<String> {
 /// Each rule that is taken out of the code is missed within so many seeds.
 #[test]
 fn every_broken_rule_is_noticed() {
-    let rules =
-        [Rule::DoneWhenOut, Rule::RetainUntilDone, Rule::Redeliver, Rule::KeepWaiting, Rule::StableId, Rule::CountDown];
+    let rules = [
+        Rule::DoneWhenOut,
+        Rule::RetainUntilDone,
+        Rule::Redeliver,
+        Rule::KeepWaiting,
+        Rule::StableId,
+        Rule::CountDown,
+        Rule::WriteTheAnswer,
+        Rule::AnswerAfterTheEvent,
+    ];
     for rule in rules {
         let noticed = (0..WITHIN).find(|seed| !run(&Plan::of(*seed).breaking(rule)).unwrap().violations.is_empty());
         println!("{rule:?} is missed with seed {noticed:?}");

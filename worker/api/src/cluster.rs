@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use limpet_shared::admin::{ErrorKind, IntegrationBacklog, Reply, Request};
+use limpet_worker_core::model::SessionKey;
 
 /// How long a change of gateways waits for the balancers before it is answered anyway.
 pub(crate) const GATEWAYS_WAIT: Duration = Duration::from_millis(500);
@@ -14,6 +15,9 @@ pub trait ClusterView: Send + Sync + 'static {
     /// Gateways were created, changed or deleted in the store: tells the connected balancers, and returns once they
     /// have it. The API waits at most 500 ms.
     async fn gateways_changed(&self);
+    /// An item is in the queue of the device that is in this session: it goes out at once if an answer is open. Returns once that
+    /// is done, or there is nothing to do.
+    async fn item_enqueued(&self, _session: SessionKey) {}
     /// Asks the roll of servers that this worker keeps, or a balancer.
     async fn ask(&self, request: Request) -> Reply;
     /// What waits, as another worker, which sends it, has counted it; `None` if what this worker's store says is at least as good.

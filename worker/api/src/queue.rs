@@ -4,7 +4,11 @@ use limpet_shared::Eui64;
 use limpet_store::Store;
 use limpet_worker_core::model::{ItemInFlight, QueueItem, SessionRow};
 
-use crate::error::{ApiError, Result};
+use crate::{
+    Api,
+    activation::current,
+    error::{ApiError, Result},
+};
 
 /// Items that may wait for one device.
 pub(crate) const LONGEST: u32 = 1000;
@@ -37,12 +41,20 @@ pub(crate) async fn waiting(store: &dyn Store, dev_eui: Eui64, progress: Progres
     Ok(store.queue(dev_eui, progress.done, LONGEST).await?)
 }
 
-/// Appends, unless the queue is full.
-pub(crate) async fn enqueue(store: &dyn Store, item: QueueItem, progress: Progress) -> Result<QueueItem> {
-    if waiting(store, item.dev_eui, progress).await?.len() >= LONGEST as usize {
-        return Err(ApiError::Exhausted(format!("{LONGEST} downlinks wait for device {} already", item.dev_eui)));
+impl Api {
+    /// Appends to the device's queue, unless that is full. Where the last uplink's answer is open the item goes out at once.
+    pub async fn enqueue(&self, item: QueueItem) -> Result<QueueItem> {
+        let (store, dev_eui) = (self.store.as_ref(), item.dev_eui);
+        let session = current(store, dev_eui).await?;
+        if waiting(store, dev_eui, progress(session.as_ref())).await?.len() >= LONGEST as usize {
+            return Err(ApiError::Exhausted(format!("{LONGEST} downlinks wait for device {dev_eui} already")));
+        }
+        let item = store.enqueue(item).await?;
+        if let Some(row) = session {
+            self.cluster.item_enqueued(row.session.key).await;
+        }
+        Ok(item)
     }
-    Ok(store.enqueue(item).await?)
 }
 
 /// Deletes what is done. A session that ends takes with it how far the queue was.

@@ -23,6 +23,18 @@ pub struct Way {
     pub now: UnixMicros,
 }
 
+/// What time it is at each balancer that has received a copy; at others it is `otherwise`.
+pub fn clock<'a>(
+    receptions: &'a [Reception],
+    ways: &'a [Way],
+    otherwise: UnixMicros,
+) -> impl Fn(u64) -> UnixMicros + 'a {
+    move |balancer| {
+        let way = receptions.iter().zip(ways).find(|(r, _)| r.balancer == balancer);
+        way.map_or(otherwise, |(_, way)| way.now)
+    }
+}
+
 /// Receive windows of a Class A device, and where they fall for one uplink.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -50,17 +62,19 @@ impl Timing {
     }
 }
 
-/// The gateways that can answer, the best first, each with the windows that it can still meet. Only gateways that ask for
+/// The gateways that can answer, the best first, each with all windows of this uplink. Only gateways that ask for
 /// downlinks are chosen, if any is known to. `ways` are those of the receptions, in their order.
 pub fn plan(receptions: &[Reception], ways: &[Way], timing: Timing, region: &Region) -> Vec<PlannedGateway> {
     let mut able: Vec<(&Reception, &Way)> = receptions.iter().zip(ways).filter(|(r, _)| r.rx.tmst.is_some()).collect();
     if able.iter().any(|(_, way)| way.asks) {
         able.retain(|(_, way)| way.asks);
     }
-    able.sort_by(|(a, _), (b, _)| better(a, b));
+    // One whose windows are over comes last.
+    let is_late = |(r, way): &(&Reception, &Way)| windows(r, timing, region).iter().all(|w| w.at < way.now + LEAD);
+    able.sort_by(|a, b| is_late(a).cmp(&is_late(b)).then(better(a.0, b.0)));
     let mut plan: Vec<PlannedGateway> = Vec::new();
-    for (sender, way) in able {
-        let windows = windows(sender, timing, region, way.now);
+    for (sender, _) in able {
+        let windows = windows(sender, timing, region);
         let known = plan.iter().any(|planned| planned.gateway == sender.gateway);
         if !known && !windows.is_empty() && plan.len() < MOST_GATEWAYS {
             plan.push(PlannedGateway { gateway: sender.gateway, balancer: sender.balancer, windows });
@@ -69,15 +83,23 @@ pub fn plan(receptions: &[Reception], ways: &[Way], timing: Timing, region: &Reg
     plan
 }
 
-/// What of the plan can carry a MACPayload of `length` bytes.
-pub fn fitting_plan(plan: &[PlannedGateway], length: usize, region: &Region) -> Vec<PlannedGateway> {
-    let fit = plan.iter().map(|p| PlannedGateway { windows: fitting(&p.windows, length, region), ..p.clone() });
-    fit.filter(|planned| !planned.windows.is_empty()).collect()
+/// What of the plan can still be met; `now_at` says what time it is at a balancer.
+pub fn in_time(plan: &[PlannedGateway], now_at: impl Fn(u64) -> UnixMicros) -> Vec<PlannedGateway> {
+    narrowed(plan, |planned, window| window.at >= now_at(planned.balancer) + LEAD)
 }
 
-/// Whether a window of this uplink, be it over or not, could carry a MACPayload of `length` bytes.
-pub fn could_carry(receptions: &[Reception], timing: Timing, region: &Region, length: usize) -> bool {
-    receptions.iter().any(|r| !fitting(&windows(r, timing, region, UnixMicros(0)), length, region).is_empty())
+/// What of the plan can carry a MACPayload of `length` bytes.
+pub fn fitting(plan: &[PlannedGateway], length: usize, region: &Region) -> Vec<PlannedGateway> {
+    narrowed(plan, |_, window| region.max_mac_payload(window.data_rate).is_some_and(|max| length <= max))
+}
+
+/// The windows that are wanted, and the gateways that have any.
+fn narrowed(plan: &[PlannedGateway], wants: impl Fn(&PlannedGateway, &PlannedWindow) -> bool) -> Vec<PlannedGateway> {
+    let narrowed = plan.iter().map(|planned| {
+        let windows = planned.windows.iter().filter(|window| wants(planned, window)).cloned().collect();
+        PlannedGateway { windows, ..*planned }
+    });
+    narrowed.filter(|planned| !planned.windows.is_empty()).collect()
 }
 
 /// Orders receptions best first.
@@ -85,8 +107,8 @@ pub fn better(a: &Reception, b: &Reception) -> core::cmp::Ordering {
     b.rx.snr.total_cmp(&a.rx.snr).then(b.rx.rssi.cmp(&a.rx.rssi)).then(a.gateway.cmp(&b.gateway))
 }
 
-/// The windows that the gateway of this reception can still meet at `now`, RX1 first.
-fn windows(sender: &Reception, timing: Timing, region: &Region, now: UnixMicros) -> Vec<PlannedWindow> {
+/// The windows that follow this reception, RX1 first.
+fn windows(sender: &Reception, timing: Timing, region: &Region) -> Vec<PlannedWindow> {
     let Some(tmst) = sender.rx.tmst else { return Vec::new() };
     let rx1 = region.rx1(sender.frequency, sender.data_rate, timing.rx1_dr_offset);
     let rx2 = Some((timing.rx2_frequency, timing.rx2_data_rate));
@@ -95,10 +117,9 @@ fn windows(sender: &Reception, timing: Timing, region: &Region, now: UnixMicros)
         .into_iter()
         .filter_map(|(number, delay, channel)| {
             let (frequency, data_rate) = channel?;
-            let at = sender.received_at + delay;
-            (at >= now + LEAD).then(|| PlannedWindow {
+            Some(PlannedWindow {
                 number,
-                at,
+                at: sender.received_at + delay,
                 tmst: tmst.wrapping_add(delay.as_micros() as u32),
                 frequency,
                 data_rate,
@@ -108,10 +129,4 @@ fn windows(sender: &Reception, timing: Timing, region: &Region, now: UnixMicros)
             })
         })
         .collect()
-}
-
-/// Keeps the windows whose data rate can carry a MACPayload of `length` bytes.
-fn fitting(windows: &[PlannedWindow], length: usize, region: &Region) -> Vec<PlannedWindow> {
-    let fits = |w: &&PlannedWindow| region.max_mac_payload(w.data_rate).is_some_and(|max| length <= max);
-    windows.iter().filter(fits).cloned().collect()
 }

@@ -87,7 +87,8 @@ pub fn accept(join: &Join<'_>) -> Result<(DeviceState, JoinRow), JoinDrop> {
     if state.next_join_nonce >= 1 << 24 {
         return Err(JoinDrop::JoinNoncesUsedUp);
     }
-    let mut plan = downlink::plan(join.receptions, join.ways, Timing::of_join(join.region), join.region).into_iter();
+    let plan = downlink::plan(join.receptions, join.ways, Timing::of_join(join.region), join.region);
+    let mut plan = downlink::in_time(&plan, downlink::clock(join.receptions, join.ways, join.now)).into_iter();
     let first = plan.next().ok_or(JoinDrop::TooLate)?;
     let mut session = new_session(join, received_at);
     let accept = PlannedDownlink {
@@ -100,7 +101,8 @@ pub fn accept(join: &Join<'_>) -> Result<(DeviceState, JoinRow), JoinDrop> {
         item: None,
         others: plan.collect(),
     };
-    session.slot = first_slot(join, &session, accept.clone(), received_at);
+    session.slot = first_slot(join, &session, received_at);
+    session.answer = Answer::decided(FIRST_SLOT, accept.clone());
     let current = CurrentSession { key: session.key, since: received_at, dev_nonce: Some(join.request.dev_nonce) };
     let mut next = DeviceState {
         dev_eui: state.dev_eui,
@@ -206,7 +208,7 @@ fn unacknowledged(join: &Join<'_>, session: &Session, at: UnixMicros) -> Option<
     })
 }
 
-fn first_slot(join: &Join<'_>, session: &Session, accept: PlannedDownlink, received_at: UnixMicros) -> Slot {
+fn first_slot(join: &Join<'_>, session: &Session, received_at: UnixMicros) -> Slot {
     let event = Event {
         id: ident::event_id("join", &session.key, 0, 0),
         at: received_at,
@@ -220,8 +222,6 @@ fn first_slot(join: &Join<'_>, session: &Session, accept: PlannedDownlink, recei
         worker: join.worker.into(),
         accepted_at: join.now,
         events: core::iter::once(event).chain(unacknowledged(join, session, received_at)).collect(),
-        downlink: Some(accept),
-        behind_pending: false,
-        mic: None,
+        ..Slot::empty()
     }
 }

@@ -1,11 +1,13 @@
 //! The words of the domain, as they are stored and passed around.
 
+mod answer;
 mod directory;
 mod event;
 mod join;
 mod reception;
 mod session;
 
+pub use answer::*;
 pub use directory::*;
 pub use event::*;
 pub use join::*;

@@ -1,33 +1,16 @@
 //! How sessions begin.
 
-use alloc::{string::String, vec::Vec};
+use alloc::vec::Vec;
 
 use limpet_shared::{DevAddr, Eui64, UnixMicros, region::Region};
 
 use crate::{
     ident,
-    model::{DeviceProfile, MacState, Seen, Session, SessionId, SessionKey, SessionKeys, SessionRow, Slot, SlotKind},
+    model::{Answer, DeviceProfile, MacState, Seen, Session, SessionId, SessionKey, SessionKeys, SessionRow, Slot},
 };
 
 /// RX1 delay that the network tells devices in the JoinAccept, in seconds; also what ABP devices have from the factory.
 pub const RX1_DELAY: u8 = 1;
-
-impl Slot {
-    /// Before anything was accepted.
-    pub fn empty() -> Self {
-        Self {
-            number: 0,
-            kind: SlotKind::Empty,
-            received_at: UnixMicros(0),
-            worker: String::new(),
-            accepted_at: UnixMicros(0),
-            events: Vec::new(),
-            downlink: None,
-            behind_pending: false,
-            mic: None,
-        }
-    }
-}
 
 /// The receive windows as the region has them at the start of a session.
 pub fn initial_mac(region: &Region) -> MacState {
@@ -60,6 +43,7 @@ pub fn begin(key: SessionKey, since: UnixMicros, joined: bool, region: &Region, 
         next_fcnt_down: 0,
         mac: initial_mac(region),
         slot: Slot::empty(),
+        answer: Answer::Closed,
         item: None,
         queue_done: 0,
         awaiting_ack: None,

@@ -1,9 +1,11 @@
 //! A data uplink: what it is to its session (step 4 of the protocol), and what accepting it changes (step 5).
 
 mod accept;
-mod answers;
+mod answer;
+mod commands;
 
 pub use accept::{Uplink, accept};
+pub use answer::{Next, Reply, decide, next};
 
 use core::time::Duration;
 

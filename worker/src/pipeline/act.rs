@@ -39,29 +39,32 @@ pub(crate) struct TxContext {
 impl Pipeline {
     /// After the compare-and-set: downlink first, for its window does not wait; then the event; then the mark.
     pub(super) async fn act(&self, session: &Session, context: &DeviceContext, region: &Region) {
-        if let Some(planned) = &session.slot.downlink {
-            self.send_downlink(session, planned, region);
+        if let Some(decided) = session.answer.as_decided().filter(|decided| decided.slot == session.slot.number) {
+            self.send_downlink(session, decided, region);
         }
         self.emit_slot(session, context).await;
         self.note(session).await;
     }
 
-    /// Sends the slot's bytes unless they are known to be on air. The balancer forwards each window once.
-    pub(super) fn send_again(&self, row: &SessionRow, region: &Region) {
-        let Some(planned) = &row.session.slot.downlink else { return };
+    /// Sends the decided bytes unless they are known to be on air. The balancer forwards each window once.
+    pub(super) fn send_again(&self, row: &SessionRow) {
+        let Some(decided) = row.session.answer.as_decided() else { return };
+        let Some(region) = self.regions.by_name(&row.session.region) else { return };
+        let planned = &decided.downlink;
         let now = self.now_at(planned.balancer);
         let in_time = planned.windows.iter().any(|w| w.at > now);
         if in_time && row.marks.sent <= u64::from(planned.fcnt_down) {
-            self.send_downlink(&row.session, planned, region);
+            self.send_downlink(&row.session, decided, region);
         }
     }
 
-    fn send_downlink(&self, session: &Session, planned: &PlannedDownlink, region: &Region) {
+    pub(super) fn send_downlink(&self, session: &Session, decided: &DecidedAnswer, region: &Region) {
+        let DecidedAnswer { slot, downlink: planned } = decided;
         let others = planned.others.clone();
         let context = TxContext {
             session: session.key,
             since: session.since,
-            slot: session.slot.number,
+            slot: *slot,
             resets: session.resets,
             fcnt_down: planned.fcnt_down,
             item: planned.item.clone(),

@@ -11,14 +11,16 @@ use limpet_worker_core::{
     uplink::{self, Acceptance, Uplink, Verdict, VerifiedFrame},
 };
 
+use tokio::time::Instant;
+
 use super::{EMIT_LIMIT, Flow, Pipeline, TAKE_OVER_AFTER, lanes::Place, owners::Word, work::Transmission};
 
 /// A worker that only seems silent has its event out by then: taken over sooner, it would be delivered twice.
-const SUSPECT_AFTER: Duration = EMIT_LIMIT.saturating_add(Duration::from_millis(50));
+pub(super) const SUSPECT_AFTER: Duration = EMIT_LIMIT.saturating_add(Duration::from_millis(50));
 /// How often a slot that another worker is finishing is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Queue items read for one downlink: the one that goes, and whether more wait.
-const QUEUE_GLANCE: u32 = 16;
+pub(super) const QUEUE_GLANCE: u32 = 16;
 
 impl Pipeline {
     /// One pass over steps 4 and 5. `again`: an earlier pass was refused or got no answer, so read what is settled.
@@ -44,7 +46,10 @@ impl Pipeline {
         let judge = |relaxed| uplink::judge(&row, &verified, relaxed);
         // Nearly all copies end here, so their device is not read; what it allows makes no difference to these.
         match judge(false) {
-            Verdict::AlreadyOut => return Ok(self.verdict("duplicate", &row)),
+            Verdict::AlreadyOut => {
+                self.verdict("duplicate", &row);
+                return Ok(self.finish_answer(copies, &row, fcnt));
+            }
             Verdict::Finish => {
                 place.decided();
                 return self.finish_slot(&row, copies, place).await;
@@ -168,21 +173,25 @@ impl Pipeline {
         let worker = &self.name;
         let home = self.regions.by_name(&row.session.region).filter(|home| home.band() == region.band());
         let (home, ways, queue) = (home.unwrap_or(region), &ways, &queue);
-        let uplink = Uplink { row, context, region, home, frame, fcnt, receptions, ways, queue, worker, now };
+        let reply_later = !self.reply_delay.is_zero();
+        let uplink =
+            Uplink { row, context, region, home, frame, fcnt, receptions, ways, queue, worker, now, reply_later };
         let mut next = uplink::accept(&uplink, how);
         if !host::keeps(Rule::CountDown) {
             next.next_fcnt_down = row.session.next_fcnt_down;
         }
         place.act(&next.key, next.slot.number);
+        let asked = Instant::now();
         let committed = self.store.commit_session(&next).await;
+        let took = asked.elapsed();
         // What follows may take an integration's time, which the device's next uplink need not wait for.
         place.decided();
         match committed {
             Ok(Commit::Applied) => {
                 self.metrics.accepted(how);
-                tracing::debug!(dev_eui = %next.key.dev_eui, fcnt, ?how, downlink = next.slot.downlink.is_some(), "uplink accepted");
+                tracing::debug!(dev_eui = %next.key.dev_eui, fcnt, ?how, answered = next.slot_answer().is_some(), "uplink accepted");
                 self.act(&next, context, region).await;
-                Ok(Flow::Done)
+                Ok(if how == Acceptance::Overtaken { Flow::Done } else { self.await_reply(&next, took) })
             }
             Ok(Commit::Refused) => {
                 self.metrics.lost_race();
@@ -199,9 +208,8 @@ impl Pipeline {
         if self.lanes.is_acting(&row.session.key, slot.number) {
             return Ok(Flow::Wait(LOOK_AGAIN / 4));
         }
-        // Its event goes out all the same.
-        if let Some(region) = self.regions.by_name(&row.session.region) {
-            self.send_again(row, region);
+        if row.session.slot_answer().is_some() {
+            self.send_again(row);
         }
         let now = self.now_of_first(copies);
         // By a clock that is ahead it would never get old.
@@ -216,7 +224,9 @@ impl Pipeline {
         }
         self.metrics.taken_over();
         self.emit_slot(&row.session, &context).await;
-        Ok(Flow::Again)
+        // Told just now: its answer has the time that it would have had.
+        let opened = row.session.answer.as_open().is_some_and(|open| open.slot == slot.number);
+        Ok(if opened { self.await_reply(&row.session, Duration::ZERO) } else { Flow::Again })
     }
 }
 

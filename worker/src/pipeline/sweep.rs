@@ -165,7 +165,7 @@ impl Pipeline {
         Ok(Some(picked_up))
     }
 
-    async fn sweep_keys(&self, keys: &[DedupKey], swept: &mut Swept) -> Result<u64, StoreError> {
+    async fn sweep_keys(self: &Arc<Self>, keys: &[DedupKey], swept: &mut Swept) -> Result<u64, StoreError> {
         let (mut unresolved, mut found) = (Unresolved::new(), 0);
         for page in keys.chunks(PAGE as usize) {
             self.has_sweep_lease(LEASE_FOR).await?;
@@ -178,7 +178,7 @@ impl Pipeline {
     }
 
     /// Tries again what could not be read. What cannot be read by a store that is there is left.
-    async fn sweep_aside(&self, swept: &mut Swept, stop: &CancellationToken) -> Result<u64, StoreError> {
+    async fn sweep_aside(self: &Arc<Self>, swept: &mut Swept, stop: &CancellationToken) -> Result<u64, StoreError> {
         let mut found = 0;
         for _ in 0..TRIES {
             if swept.aside.is_empty() || stop.is_cancelled() {
@@ -245,11 +245,15 @@ impl Pipeline {
     }
 
     /// Devices side by side, each device's frames in the order received.
-    async fn settle_all(&self, unresolved: Unresolved) {
+    async fn settle_all(self: &Arc<Self>, unresolved: Unresolved) {
         let devices = unresolved.into_values().map(|mut frames| async move {
             frames.sort_by_key(Transmission::received_at);
             for frame in &frames {
-                self.settle(frame, None).await;
+                // What comes after it need not wait for the device's windows.
+                if let Some(waiting) = self.settle(frame, None).await {
+                    let pipeline = self.clone();
+                    tokio::spawn(async move { pipeline.answer(*waiting).await });
+                }
             }
         });
         futures_util::stream::iter(devices).for_each_concurrent(DEVICES, |device| device).await;
@@ -292,7 +296,8 @@ impl Pipeline {
                     let verified = VerifiedFrame { fcnt, confirmed: false, mic, received_at, now, swept: true };
                     // Whether its owner allows it to be a restart is judged when it is settled.
                     let verdict = uplink::judge(row, &verified, true);
-                    !matches!(verdict, Verdict::Finish | Verdict::Accept(_))
+                    let is_new = matches!(verdict, Verdict::Finish | Verdict::Accept(_));
+                    !is_new && !self.is_unanswered(&row.session, fcnt)
                 });
                 if resolved {
                     return Ok(None);

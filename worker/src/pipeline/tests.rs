@@ -1,5 +1,6 @@
 //! The pipeline in paused time over the in-memory store: several workers, copies, races, crashes, repetitions.
 
+mod answers;
 mod clocks;
 mod copies;
 mod counters;
@@ -40,6 +41,7 @@ use uuid::Uuid;
 
 use super::{Pipeline, Stage, run_pending, sweep};
 use crate::{
+    DEFAULT_REPLY_DELAY,
     metrics::Metrics,
     regions::Regions,
     seams::{Link, Surroundings},
@@ -124,6 +126,7 @@ pub(super) struct Net {
     region: &'static Region,
     /// Regions that are configured too.
     besides: Vec<&'static Region>,
+    reply_delay: Duration,
     seq: AtomicU32,
 }
 
@@ -139,6 +142,7 @@ impl Net {
             workers: Vec::new(),
             region,
             besides: Vec::new(),
+            reply_delay: DEFAULT_REPLY_DELAY,
             seq: AtomicU32::new(0),
         };
         net.workers = (0..workers).map(|i| net.worker(&format!("w{i}"))).collect();
@@ -161,6 +165,7 @@ impl Net {
             Metrics::new().unwrap(),
             name.into(),
             0,
+            self.reply_delay,
         )
     }
 

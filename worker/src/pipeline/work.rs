@@ -26,6 +26,8 @@ pub(crate) struct Held {
     /// Receive time of the latest copy, and the balancer whose clock it is on.
     pub latest: UnixMicros,
     pub balancer: u64,
+    /// One of them was at another worker before, or at an earlier life of this one, which fell silent.
+    pub left: bool,
     gateways: HashSet<Eui64>,
     copies: Vec<Reception>,
 }
@@ -46,7 +48,8 @@ struct Work {
 }
 
 impl Held {
-    fn add(&mut self, reception: &Reception) {
+    fn add(&mut self, reception: &Reception, left: bool) {
+        self.left |= left;
         self.gateways.insert(reception.gateway);
         // Of more copies than are kept the latest is.
         if self.copies.len() >= KEPT_COPIES && reception.received_at > self.latest {
@@ -66,19 +69,19 @@ pub(crate) struct Works(Mutex<HashMap<DedupKey, Vec<Work>>>);
 
 impl Works {
     /// Adds a copy. If it is the first of its transmission the caller begins the work.
-    pub fn hold(&self, reception: &Reception) -> (Option<WorkId>, oneshot::Receiver<()>) {
+    pub fn hold(&self, reception: &Reception, left: bool) -> (Option<WorkId>, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         let (key, at) = (reception.key, reception.received_at);
         let mut works = self.0.lock();
         let works = works.entry(key).or_default();
         let is_copy = |work: &&mut Work| at.since(work.began_with) < APART && work.began_with.since(at) < APART;
         if let Some(work) = works.iter_mut().find(is_copy) {
-            work.held.add(reception);
+            work.held.add(reception, left);
             work.waiting.push(sender);
             return (None, receiver);
         }
         let mut held = Held::default();
-        held.add(reception);
+        held.add(reception, left);
         works.push(Work { began_with: at, held, waiting: vec![sender] });
         (Some(WorkId { key, began_with: at }), receiver)
     }
@@ -87,6 +90,13 @@ impl Works {
         let works = self.0.lock();
         let work = works.get(&id.key).and_then(|works| works.iter().find(|work| work.began_with == id.began_with));
         work.map(|work| work.held.clone()).unwrap_or_default()
+    }
+
+    /// How many copies wait for its end.
+    pub fn waiting(&self, id: WorkId) -> usize {
+        let works = self.0.lock();
+        let work = works.get(&id.key).and_then(|works| works.iter().find(|work| work.began_with == id.began_with));
+        work.map_or(0, |work| work.waiting.len())
     }
 
     /// For the task that works on it.
@@ -137,6 +147,8 @@ pub(crate) struct Transmission {
     pub receptions: Vec<Reception>,
     /// Found by the sweep, and not handed over by a balancer.
     pub swept: bool,
+    /// Handed over again by a balancer.
+    left: bool,
 }
 
 impl Transmission {
@@ -148,7 +160,7 @@ impl Transmission {
             }
         }
         stored.retain(|r| r.received_at.since(held.latest) < APART && held.latest.since(r.received_at) < APART);
-        Self::sorted(stored, false)
+        Self { left: held.left, ..Self::sorted(stored, false) }
     }
 
     /// All transmissions among the stored receptions of a key, in order: equal bytes may have been sent in another session too.
@@ -165,7 +177,12 @@ impl Transmission {
     fn sorted(receptions: Vec<Reception>, swept: bool) -> Self {
         let mut receptions = copies::on_one_channel(receptions);
         receptions.sort_by_key(|r| (r.received_at, r.gateway));
-        Self { receptions, swept }
+        Self { receptions, swept, left: false }
+    }
+
+    /// Whether somebody has had it before, and may have died at it.
+    pub fn is_left(&self) -> bool {
+        self.swept || self.left
     }
 
     /// When the last copy was received.
@@ -207,15 +224,15 @@ mod tests {
             rx: RxInfo::default(),
             phy: Vec::new(),
         };
-        let (begun, mut first) = works.hold(&copy(1));
-        let (joined, mut second) = works.hold(&copy(2));
+        let (begun, mut first) = works.hold(&copy(1), false);
+        let (joined, mut second) = works.hold(&copy(2), false);
         assert!(joined.is_none());
         drop(works.begun(begun.unwrap()));
         for told in [&mut first, &mut second] {
             assert_eq!(told.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         }
         assert!(!works.contains(DedupKey(1)));
-        let (again, mut third) = works.hold(&copy(1));
+        let (again, mut third) = works.hold(&copy(1), false);
         works.begun(again.unwrap()).finish();
         assert_eq!(third.try_recv(), Ok(()));
     }

@@ -38,6 +38,8 @@ pub struct Faults {
 pub struct Asked {
     pub reads: u64,
     pub writes: u64,
+    /// The writes among them that compare: of sessions and joins.
+    pub conditional: u64,
 }
 
 /// See the module. One of it is one worker's view of the store: a crash is of this view alone.
@@ -147,6 +149,11 @@ impl FaultStore {
             if refused { Err(StoreError::Unavailable("refused by the fault plan".into())) } else { operation.await };
         self.delay().await;
         answer
+    }
+
+    async fn write_if<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        self.asked.lock().conditional += 1;
+        self.write(operation).await
     }
 
     async fn write<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {

@@ -1,11 +1,11 @@
 //! A device's session: one row that changes by compare-and-set only, and the marks beside it.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
-use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros};
+use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros, lorawan::Keys};
 use serde::{Deserialize, Serialize};
 
-use super::Event;
+use super::{Answer, Event};
 
 /// Identity of a session: a hash of the device and of the join (or activation) that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -19,8 +19,9 @@ pub struct SessionKey {
     pub id: SessionId,
 }
 
-/// The row. `rev` is the revision that a compare-and-set expects.
+/// The row. `rev` is the revision that a compare-and-set expects. Its stored form: [`super::answer`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Session {
     pub key: SessionKey,
     /// Counted up by each accepted write; the first row has 1.
@@ -44,6 +45,9 @@ pub struct Session {
     pub mac: MacState,
     /// The uplink accepted last.
     pub slot: Slot,
+    /// What the highest uplink is answered, or the join.
+    #[serde(default, skip_serializing_if = "Answer::is_closed")]
+    pub answer: Answer,
     /// A queue item that was sent but not confirmed sent: offered again, under a new FCntDown, until it is.
     pub item: Option<ItemInFlight>,
     /// Items of the downlink queue up to this number need nothing more.
@@ -57,6 +61,12 @@ pub struct Session {
 pub struct SessionKeys {
     pub nwk_s_key: AesKey,
     pub app_s_key: AesKey,
+}
+
+impl From<SessionKeys> for Keys {
+    fn from(SessionKeys { nwk_s_key, app_s_key }: SessionKeys) -> Self {
+        Self { nwk_s_key, app_s_key }
+    }
 }
 
 /// Which FCntUp were accepted: the highest, and a bitmap of the 512 up to it.
@@ -171,7 +181,9 @@ pub struct Slot {
     pub accepted_at: UnixMicros,
     /// Its events, in order. Empty for a repeated ACK.
     pub events: Vec<Event>,
-    pub downlink: Option<PlannedDownlink>,
+    /// Only in the stored form: its answer, once decided.
+    #[serde(rename = "downlink")]
+    pub(crate) stored: Option<Box<PlannedDownlink>>,
     /// The event before this one may be in the pending table (`p` in the model).
     pub behind_pending: bool,
     /// The uplink's MIC, by which another frame under its FCntUp is known. `None` after a join, and in rows of versions
@@ -269,6 +281,23 @@ pub struct Marks {
 pub struct SessionRow {
     pub session: Session,
     pub marks: Marks,
+}
+
+impl Slot {
+    /// Before anything was accepted.
+    pub fn empty() -> Self {
+        Self {
+            number: 0,
+            kind: SlotKind::Empty,
+            received_at: UnixMicros(0),
+            worker: String::new(),
+            accepted_at: UnixMicros(0),
+            events: Vec::new(),
+            stored: None,
+            behind_pending: false,
+            mic: None,
+        }
+    }
 }
 
 impl SessionRow {

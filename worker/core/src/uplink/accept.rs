@@ -1,28 +1,19 @@
-//! Accepting an uplink: the session's next row, with the uplink's events and its downlink in the slot.
+//! Accepting an uplink: the session's next row, with the uplink's events in the slot, and its answer beside it.
 
-use alloc::{format, string::String, string::ToString, vec, vec::Vec};
+use alloc::{boxed::Box, format, string::String, string::ToString, vec::Vec};
 
 use limpet_shared::{
     UnixMicros,
-    lorawan::{DataFrame, DataSpec, Direction, FCtrl, Keys, build_data, mac},
+    lorawan::{DataFrame, Keys, mac},
     region::Region,
 };
 
-use super::{Acceptance, answers, behind_pending};
+use super::{Acceptance, Reply, answer, behind_pending, commands};
 use crate::{
     downlink::{self, Timing, Way},
     ident,
     model::*,
 };
-
-/// MACPayload without FOpts, FPort and FRMPayload: DevAddr, FCtrl, FCnt.
-const FHDR: usize = 7;
-
-/// An item is sent so often without a sign of what became of it.
-const MOST_OFFERS: u8 = 3;
-/// Downlinks with it that no gateway has transmitted. More than what is busy for a while causes, and not without end: a gateway
-/// that can never send it would hold up all that waits behind it.
-const MOST_REFUSALS: u8 = 10;
 
 /// An uplink and all that deciding about it needs.
 #[derive(Clone, Debug)]
@@ -45,6 +36,8 @@ pub struct Uplink<'a> {
     pub worker: &'a str,
     /// On the clock of the balancer that received it first.
     pub now: UnixMicros,
+    /// The answer is a decision of its own, unless an item waits already.
+    pub reply_later: bool,
 }
 
 /// Step 5: the row that the compare-and-set writes. It holds all that is needed to finish the uplink: nothing that was
@@ -59,10 +52,9 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
         received_at: uplink.received_at(),
         worker: uplink.worker.into(),
         accepted_at: uplink.now,
-        events: Vec::new(),
-        downlink: None,
         behind_pending: behind_pending(uplink.row),
         mic: Some(uplink.frame.mic),
+        ..Slot::empty()
     };
     match how {
         Acceptance::Overtaken => {
@@ -71,7 +63,8 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
         }
         Acceptance::AckAgain => {
             next.slot.kind = SlotKind::AckAgain(uplink.fcnt);
-            answer(uplink, &mut next, Vec::new());
+            // It promises nothing about the queue: its item, if it had one, is offered with the next new uplink.
+            uplink.answer_at_once(&mut next, &[], &[]);
         }
         Acceptance::New | Acceptance::Restarted => {
             if how == Acceptance::Restarted {
@@ -81,8 +74,12 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
             next.seen = next.seen.accept(uplink.fcnt, next.slot.received_at, uplink.frame.mic);
             next.slot.events.push(uplink.up_event(next.resets));
             uplink.settle_queue(&mut next);
-            let answers = uplink.take_commands(&mut next.mac);
-            answer(uplink, &mut next, answers);
+            let commands = uplink.take_commands(&mut next.mac);
+            if uplink.reply_later && uplink.queue.iter().all(|item| item.seq <= next.queue_done) {
+                next.answer = uplink.open_later(&next, &commands);
+            } else {
+                uplink.answer_at_once(&mut next, &commands, uplink.queue);
+            }
         }
     }
     next
@@ -95,8 +92,57 @@ impl Uplink<'_> {
     }
 
     fn keys(&self) -> Keys {
-        let SessionKeys { nwk_s_key, app_s_key } = self.row.session.keys;
-        Keys { nwk_s_key, app_s_key }
+        self.row.session.keys.into()
+    }
+
+    /// What its answer has to say, and by which gateways it can go.
+    fn open(&self, next: &Session, commands: &[mac::DownlinkCommand]) -> OpenAnswer {
+        OpenAnswer {
+            slot: next.slot.number,
+            opened_at: self.now,
+            ack: self.frame.confirmed,
+            adr: self.frame.fctrl.adr,
+            asked: self.frame.fctrl.adr_ack_req,
+            fopts: commands::encode(commands),
+            tells_channels: commands::tell_channels(commands),
+            gateways: downlink::plan(self.receptions, self.ways, Timing::of(&next.mac), self.region),
+            region: self.region.name().into(),
+        }
+    }
+
+    /// Without a window that is left the answer is closed from the start.
+    fn open_later(&self, next: &Session, commands: &[mac::DownlinkCommand]) -> Answer {
+        let open = self.open(next, commands);
+        let now_at = downlink::clock(self.receptions, self.ways, self.now);
+        if downlink::in_time(&open.gateways, now_at).is_empty() { Answer::Closed } else { Answer::Open(Box::new(open)) }
+    }
+
+    fn answer_at_once(&self, next: &mut Session, commands: &[mac::DownlinkCommand], queue: &[QueueItem]) {
+        let open = self.open(next, commands);
+        let now_at = downlink::clock(self.receptions, self.ways, self.now);
+        next.answer = Answer::Closed;
+        if !downlink::in_time(&open.gateways, &now_at).is_empty() && next.next_fcnt_down < u32::MAX {
+            self.drop_unsendable(next, &open, queue);
+            let (marks, now) = (self.row.marks, self.now);
+            let reply = Reply { open: &open, region: self.region, queue, marks, now, now_at: &now_at };
+            answer::decide(&reply, next);
+        }
+    }
+
+    /// An item that no window of this data rate can carry even alone, were there time for it, is dropped with a word to the
+    /// application: waiting for a better data rate would hold up all behind it. So is one that is [`answer::hopeless`].
+    fn drop_unsendable(&self, next: &mut Session, open: &OpenAnswer, queue: &[QueueItem]) {
+        while let Some(item) = queue.iter().find(|i| i.seq > next.queue_done) {
+            if let Some(description) = next.item.filter(|sent| sent.seq == item.seq).and_then(answer::hopeless) {
+                self.give_up(next, item, description);
+            } else if downlink::fitting(&open.gateways, answer::length(item), self.region).is_empty() {
+                let length = item.data.len();
+                let description = format!("{length} bytes do not fit the device's receive windows at this data rate");
+                self.drop_item(next, item, "DOWNLINK_PAYLOAD_SIZE", description);
+            } else {
+                break;
+            }
+        }
     }
 
     fn event(&self, what: &str, resets: u32, number: u32, kind: EventKind) -> Event {
@@ -143,8 +189,8 @@ impl Uplink<'_> {
             Some(0) => mac::parse_uplink(&self.frame.decrypt(&self.keys(), self.fcnt)).commands,
             _ => mac::parse_uplink(self.frame.fopts).commands,
         };
-        let mut answers = answers::take(&commands, state, self.receptions, self.received_at(), self.region);
-        answers::add_channels(&mut answers, state, self.home);
+        let mut answers = commands::take(&commands, state, self.receptions, self.received_at(), self.region);
+        commands::add_channels(&mut answers, state, self.home);
         answers
     }
 
@@ -194,110 +240,6 @@ impl Uplink<'_> {
         let kind = EventKind::Log(LogEvent { error: true, code: code.into(), description, context });
         next.slot.events.push(self.event(&format!("log {code}"), next.resets, item.seq as u32, kind));
     }
-}
-
-/// Decides the downlink: an ACK, answers, a queue item, or nothing. FCntDown moves on only if there is one.
-fn answer(uplink: &Uplink<'_>, next: &mut Session, answers: Vec<mac::DownlinkCommand>) {
-    let plan = downlink::plan(uplink.receptions, uplink.ways, Timing::of(&next.mac), uplink.region);
-    if plan.is_empty() || next.next_fcnt_down == u32::MAX {
-        return;
-    }
-    let fopts = answers::encode(&answers);
-    let (item, fopts) = choose_item(uplink, next, &plan, fopts);
-    let must = uplink.frame.confirmed || uplink.frame.fctrl.adr_ack_req || !fopts.is_empty();
-    if item.is_none() && !must {
-        return;
-    }
-    let length = FHDR + fopts.len() + item.map_or(0, |i| 1 + i.data.len());
-    let mut plan = downlink::fitting_plan(&plan, length, uplink.region).into_iter();
-    let Some(first) = plan.next() else { return };
-    let more = uplink.queue.iter().any(|i| i.seq > item.map_or(next.queue_done, |item| item.seq));
-    let fcnt_down = next.next_fcnt_down;
-    let spec = DataSpec {
-        direction: Direction::Down,
-        confirmed: item.is_some_and(|i| i.confirmed),
-        dev_addr: next.key.dev_addr,
-        fctrl: FCtrl { adr: uplink.frame.fctrl.adr, ack: uplink.frame.confirmed, f_pending: more, ..FCtrl::default() },
-        fcnt: fcnt_down,
-        fopts: &fopts,
-        fport: item.map(|i| i.fport),
-        payload: item.map_or(&[], |i| &i.data),
-    };
-    let Ok(phy) = build_data(&spec, &uplink.keys()) else { return };
-    if !fopts.is_empty() && answers::tell_channels(&answers) {
-        next.mac.channels_tried += 1;
-    }
-    next.next_fcnt_down += 1;
-    next.slot.downlink = Some(PlannedDownlink {
-        key: ident::downlink_key(&next.key, fcnt_down),
-        gateway: first.gateway,
-        fcnt_down,
-        phy,
-        windows: first.windows,
-        balancer: first.balancer,
-        item: item.map(|i| SentItem { seq: i.seq, id: i.id.clone() }),
-        others: plan.collect(),
-    });
-    if let Some(item) = item {
-        note_item(next, item, fcnt_down);
-    }
-}
-
-/// Remembers that the item is on its way. An item offered again keeps the FCntDown it was first sent under: a TX_ACK
-/// for any of its downlinks settles it.
-fn note_item(next: &mut Session, item: &QueueItem, fcnt_down: u32) {
-    let again = next.item.filter(|i| i.seq == item.seq);
-    let offered = again.map(|item| ItemInFlight { offers: item.offers.saturating_add(1), ..item });
-    next.item = Some(offered.unwrap_or(ItemInFlight::new(item.seq, fcnt_down)));
-    if item.confirmed {
-        next.awaiting_ack = Some(AwaitingAck { queue_item: item.id.clone(), fcnt_down });
-    }
-}
-
-/// Why an item is offered no more: it was sent often enough, and nobody knows whether it was transmitted; or nobody did.
-fn hopeless(sent: ItemInFlight) -> Option<String> {
-    if sent.refusals >= MOST_REFUSALS {
-        return Some(format!("gateways did not transmit it {MOST_REFUSALS} times: it is given up"));
-    }
-    let unknown = sent.offers >= MOST_OFFERS;
-    unknown.then(|| format!("sent {MOST_OFFERS} times, and no gateway has said whether it was transmitted"))
-}
-
-/// The queue item that goes along, and the FOpts that leave room for it. An item that no window of this data rate can carry
-/// even alone, were there time for it, is dropped with a word to the application: waiting for a better data rate would hold up
-/// all behind it. So is a [`hopeless`] one.
-fn choose_item<'a>(
-    uplink: &Uplink<'a>,
-    next: &mut Session,
-    plan: &[PlannedGateway],
-    fopts: Vec<u8>,
-) -> (Option<&'a QueueItem>, Vec<u8>) {
-    let fits = |length| !downlink::fitting_plan(plan, length, uplink.region).is_empty();
-    // A repeated ACK promises nothing about the queue: its item, if it had one, is offered with the next new uplink.
-    if matches!(next.slot.kind, SlotKind::AckAgain(_)) {
-        return (None, fopts);
-    }
-    while let Some(item) = uplink.queue.iter().find(|i| i.seq > next.queue_done) {
-        if let Some(description) = next.item.filter(|sent| sent.seq == item.seq).and_then(hopeless) {
-            uplink.give_up(next, item, description);
-            continue;
-        }
-        let alone = FHDR + 1 + item.data.len();
-        if fits(alone + fopts.len()) {
-            return (Some(item), fopts);
-        }
-        if fits(alone) {
-            return (Some(item), vec![]);
-        }
-        if downlink::could_carry(uplink.receptions, Timing::of(&next.mac), uplink.region, alone) {
-            // Only the windows that are left are too slow for it.
-            return (None, fopts);
-        }
-        let description =
-            format!("{} bytes do not fit the device's receive windows at this data rate", item.data.len());
-        uplink.drop_item(next, item, "DOWNLINK_PAYLOAD_SIZE", description);
-    }
-    (None, fopts)
 }
 
 impl DeviceContext {

@@ -23,6 +23,7 @@ async fn a_store_that_does_not_answer_makes_no_region_ambiguous() {
         Metrics::new().unwrap(),
         "w0".into(),
         0,
+        DEFAULT_REPLY_DELAY,
     );
     let given = give(worker.clone(), net.frame(1, 903_900_000, &uplink(0, false), 5));
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -70,7 +71,7 @@ async fn a_foreign_frame_costs_one_read_and_ours_no_more_than_without_it() {
             given.await.unwrap();
         }
         let now = store.asked();
-        spent.push(Asked { reads: now.reads - asked.reads, writes: now.writes - asked.writes });
+        spent.push(Asked { reads: now.reads - asked.reads, writes: now.writes - asked.writes, ..Asked::default() });
         asked = now;
     }
     println!("20 own uplinks: {:?}; with 180 foreign frames, each heard twice: {:?}", spent[1], spent[2]);

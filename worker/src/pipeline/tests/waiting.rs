@@ -89,6 +89,7 @@ fn worker(net: &Net, endpoints: Arc<Endpoints>) -> Arc<Pipeline> {
         Metrics::new().unwrap(),
         "w0".into(),
         0,
+        DEFAULT_REPLY_DELAY,
     )
 }
 

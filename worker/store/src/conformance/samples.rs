@@ -159,21 +159,36 @@ impl Samples {
             resets: 2,
             next_fcnt_down: 70_002,
             mac: self.mac(),
-            slot: Slot {
-                number: 9,
-                kind: SlotKind::Up(70_000),
-                received_at: NOON,
-                worker: "worker-a".into(),
-                accepted_at: NOON,
-                events: vec![self.event(key.dev_eui)],
-                downlink: Some(self.downlink()),
-                behind_pending: true,
-                mic: Some([1, 2, 3, 4]),
-            },
+            slot: self.slot(key.dev_eui),
+            answer: Answer::decided(9, self.downlink()),
             item: Some(ItemInFlight { seq: 3, first_fcnt_down: 70_000, offers: 2, refused: Some(70_001), refusals: 1 }),
             queue_done: 2,
             awaiting_ack: Some(AwaitingAck { queue_item: self.uuid().to_string(), fcnt_down: 69_999 }),
         }
+    }
+
+    fn slot(&self, dev_eui: Eui64) -> Slot {
+        let mut slot = Slot::empty();
+        (slot.number, slot.kind, slot.mic) = (9, SlotKind::Up(70_000), Some([1, 2, 3, 4]));
+        (slot.received_at, slot.accepted_at, slot.worker) = (NOON, NOON, "worker-a".into());
+        (slot.events, slot.behind_pending) = (vec![self.event(dev_eui)], true);
+        slot
+    }
+
+    /// An answer that is not decided.
+    pub fn open_answer(&self, slot: u64) -> Answer {
+        let windows = self.downlink().windows;
+        Answer::Open(Box::new(OpenAnswer {
+            slot,
+            opened_at: NOON,
+            ack: true,
+            adr: true,
+            asked: true,
+            fopts: vec![2, 10, 1],
+            tells_channels: true,
+            gateways: vec![PlannedGateway { gateway: self.eui(), balancer: u64::MAX, windows }],
+            region: "us915_1".into(),
+        }))
     }
 
     fn mac(&self) -> MacState {

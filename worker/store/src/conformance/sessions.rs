@@ -1,5 +1,5 @@
 use limpet_shared::UnixMicros;
-use limpet_worker_core::model::{Marks, SessionId, SessionKey, SessionRow};
+use limpet_worker_core::model::{Answer, Marks, Session, SessionId, SessionKey, SessionRow};
 
 use super::{Bench, race, samples::NOON};
 use crate::{Commit, Freshness, Result};
@@ -10,7 +10,16 @@ pub(super) async fn a_session_comes_back_as_it_was_written(Bench { store, new }:
     assert_eq!(store.create_session(&session).await?, Commit::Applied);
     let row = SessionRow { session, marks: Marks::default() };
     assert_eq!(store.session(&row.session.key, Freshness::Quorum).await?.as_ref(), Some(&row));
-    assert_eq!(store.session(&row.session.key, Freshness::Serial).await?, Some(row));
+    assert_eq!(store.session(&row.session.key, Freshness::Serial).await?.as_ref(), Some(&row));
+    let slot = row.session.slot.number;
+    let answers =
+        [new.open_answer(slot), new.open_answer(slot - 1), Answer::Closed, Answer::decided(slot - 1, new.downlink())];
+    for (rev, answer) in (2..).zip(answers) {
+        let next = Session { rev, answer, ..row.session.clone() };
+        assert_eq!(store.commit_session(&next).await?, Commit::Applied);
+        let stored = store.sessions_by_addr(next.key.dev_addr, Freshness::Serial).await?;
+        assert_eq!(stored, [SessionRow { session: next, marks: Marks::default() }]);
+    }
     Ok(())
 }
 

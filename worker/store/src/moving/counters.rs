@@ -5,7 +5,7 @@
 //! used up, and devices would ignore them. So an import skips ahead. Where a network only moves, with its servers stopped,
 //! nothing was sent meanwhile and the numbers are kept.
 
-use limpet_worker_core::model::{DeviceState, Session};
+use limpet_worker_core::model::{Answer, DeviceState, Session};
 
 use super::{NETWORK_BEGAN, record::Record};
 
@@ -45,9 +45,9 @@ impl Counters {
     }
 }
 
-/// The slot's downlink goes: its time is over, and what the old network sent after the backup is not known.
+/// The answer goes: its time is over, and what the old network sent after the backup is not known.
 fn skip_session(session: &mut Session, by: u32) -> bool {
-    session.slot.downlink = None;
+    session.answer = Answer::Closed;
     session.next_fcnt_down = session.next_fcnt_down.saturating_add(by);
     session.next_fcnt_down == u32::MAX
 }
@@ -64,7 +64,7 @@ fn skip_joins(state: &mut DeviceState, by: u32) -> bool {
 pub(super) fn content(record: &Record) -> Option<Record> {
     let without = |session: &Session| {
         let mut session = session.clone();
-        session.slot.downlink = None;
+        session.answer = Answer::Closed;
         session.next_fcnt_down = 0;
         session
     };
@@ -150,7 +150,7 @@ mod tests {
         let mut record = Record::Join(Box::new(join));
         Counters::Skip(1_000).apply(&mut record, 7);
         assert_eq!(next(&record), 1_000);
-        assert!(matches!(&record, Record::Join(row) if row.session.slot.downlink.is_none()));
+        assert!(matches!(&record, Record::Join(row) if row.session.answer.is_closed()));
     }
 
     #[test]

@@ -70,8 +70,7 @@ impl Grpc {
         if request.flush_queue {
             self.0.store.flush_queue(dev_eui, u64::MAX).await?;
         }
-        let progress = self.progress(dev_eui).await?;
-        let item = queue::enqueue(self.0.store.as_ref(), item, progress).await?;
+        let item = self.0.enqueue(item).await?;
         Ok(api::EnqueueDeviceQueueItemResponse { id: item.id })
     }
 
