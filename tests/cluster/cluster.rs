@@ -232,6 +232,11 @@ impl Cluster {
         process.kill();
     }
 
+    /// Where a worker serves its API.
+    pub fn http(&self, index: usize) -> SocketAddr {
+        self.workers[index].http
+    }
+
     /// What a worker says of its readiness.
     pub async fn is_ready(&self, index: usize) -> bool {
         let url = format!("http://{}/readyz", self.workers[index].http);

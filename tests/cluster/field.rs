@@ -81,12 +81,22 @@ impl Field {
         Self::placed(cluster, gateways, &each, Devices::first(devices, webhook)).await
     }
 
+    /// The same with gateways that transmit everything at once: what is looked at is the server and not the air.
+    pub async fn in_wide_air(cluster: &Cluster, gateways: Vec<Eui64>, devices: u32, webhook: &str) -> Self {
+        let everywhere = (0..gateways.len()).collect();
+        let devices = Devices { collisions: false, ..Devices::first(devices, webhook) };
+        Self::placed(cluster, gateways, &[everywhere], devices).await
+    }
+
     /// Devices take turns at the places, each of which is a list of gateways.
     async fn placed(cluster: &Cluster, gateways: Vec<Eui64>, places: &[Vec<usize>], devices: Devices<'_>) -> Self {
         let (mut started, mut counters) = (Vec::new(), Counters::default());
         for &eui in &gateways {
             cluster.done(&Request::GatewayAdd(GatewayAdd { eui, ..GatewayAdd::default() })).await;
-            let gateway = VirtualGateway::start(GatewayConfig::new(eui, cluster.edges[0].gwmp)).await.unwrap();
+            let config = GatewayConfig::new(eui, cluster.edges[0].gwmp);
+            let queue = if devices.collisions { config.queue } else { 1_000 };
+            let config = GatewayConfig { collisions: devices.collisions, queue, ..config };
+            let gateway = VirtualGateway::start(config).await.unwrap();
             counters.listen(&gateway);
             started.push(Arc::new(gateway));
         }
@@ -97,6 +107,38 @@ impl Field {
         }
         let counters = Mutex::new(counters);
         Self { gateways, air: Arc::new(Air::new(started)), devices: made, coverage, counters }
+    }
+
+    /// How many devices there are.
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// For tests that set up a device in another way.
+    pub fn device(&self, which: usize) -> MutexGuard<'_, VirtualDevice> {
+        self.devices[which].lock().unwrap()
+    }
+
+    /// One uplink of that device, told whose it is before it is sent, and what the device heard in its windows: whether it was
+    /// acknowledged, and each payload.
+    pub async fn exchange(&self, which: usize, confirmed: bool, sends: impl FnOnce(UplinkId)) -> (bool, Vec<Vec<u8>>) {
+        let (packet, uplink) = {
+            let mut device = self.device(which);
+            let f_cnt = device.session().unwrap().fcnt_up;
+            let payload = f_cnt.to_be_bytes().to_vec();
+            let uplink = Uplink { confirmed, fport: Some(10), payload, ..Uplink::default() };
+            (device.uplink(&uplink).unwrap(), (device.dev_eui(), f_cnt))
+        };
+        sends(uplink);
+        let mut flight = self.air.transmit(&packet, &self.coverage[which]).await.unwrap();
+        let (mut acknowledged, mut payloads) = (false, Vec::new());
+        while let Some(caught) = flight.next().await {
+            if let Ok(Received::Data { ack, payload, .. }) = self.device(which).receive(&caught.phy) {
+                acknowledged |= ack;
+                payloads.extend(Some(payload).filter(|payload| !payload.is_empty()));
+            }
+        }
+        (acknowledged, payloads)
     }
 
     /// Waits until every gateway can get downlinks and has been heard.
@@ -167,11 +209,13 @@ pub struct Devices<'a> {
     /// The network's own, or one of this name.
     pub application: Option<&'a str>,
     pub webhook: &'a str,
+    /// Their gateways transmit one downlink at a time, and keep a few.
+    pub collisions: bool,
 }
 
 impl<'a> Devices<'a> {
     fn first(count: u32, webhook: &'a str) -> Self {
-        Self { numbers: 1..count + 1, application: None, webhook }
+        Self { numbers: 1..count + 1, application: None, webhook, collisions: true }
     }
 }
 

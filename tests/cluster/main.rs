@@ -8,6 +8,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod account;
+#[path = "../protocol/api.rs"]
+#[allow(dead_code, reason = "the other target uses more of it")]
+mod api;
 mod balancer;
 mod cluster;
 mod collector;
@@ -18,6 +21,7 @@ mod next_version;
 mod support;
 mod watch;
 
+mod answers;
 mod any_balancer;
 mod balancer_restart;
 mod ca;

@@ -28,7 +28,7 @@ fn within(promised: Duration) -> Duration {
 
 async fn application(cluster: &Cluster, name: &str, numbers: Range<u32>, endpoint: &Collector) -> Arc<Field> {
     let gateway = Eui64(0x024c_5000_0000_0000 + u64::from(numbers.start));
-    let devices = Devices { numbers, application: Some(name), webhook: &endpoint.url() };
+    let devices = Devices { numbers, application: Some(name), webhook: &endpoint.url(), collisions: true };
     let field = Field::of_application(cluster, vec![gateway], devices).await;
     field.linked().await;
     Arc::new(field)

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use chirpstack_api::api::{
     ActivateDeviceRequest, DeviceActivation, DeviceQueueItem, EnqueueDeviceQueueItemRequest,
-    GetDeviceActivationRequest, GetDeviceQueueItemsRequest, GetGatewayRequest, LoginRequest, UpdateGatewayRequest,
-    device_service_client::DeviceServiceClient, gateway_service_client::GatewayServiceClient,
-    internal_service_client::InternalServiceClient,
+    GetDeviceActivationRequest, GetDeviceProfileRequest, GetDeviceQueueItemsRequest, GetDeviceRequest,
+    GetGatewayRequest, LoginRequest, UpdateDeviceProfileRequest, UpdateGatewayRequest,
+    device_profile_service_client::DeviceProfileServiceClient, device_service_client::DeviceServiceClient,
+    gateway_service_client::GatewayServiceClient, internal_service_client::InternalServiceClient,
 };
-use limpet_bench::VirtualDevice;
+use limpet_bench::{Session, VirtualDevice};
 use limpet_shared::Eui64;
 use tonic::{
     Request,
@@ -28,8 +29,12 @@ pub struct Api {
 
 impl Api {
     pub async fn log_in(http: SocketAddr) -> Self {
+        Self::log_in_with(http, PASSWORD).await
+    }
+
+    pub async fn log_in_with(http: SocketAddr, password: &str) -> Self {
         let channel = Endpoint::from_shared(format!("http://{http}")).unwrap().connect().await.unwrap();
-        let login = LoginRequest { email: "admin".into(), password: PASSWORD.into() };
+        let login = LoginRequest { email: "admin".into(), password: password.into() };
         let token = InternalServiceClient::new(channel.clone()).login(login).await.unwrap().into_inner().jwt;
         Self { channel, authorization: format!("Bearer {token}").parse().unwrap() }
     }
@@ -70,6 +75,29 @@ impl Api {
         self.devices().enqueue(self.request(enqueue)).await.unwrap().into_inner().id
     }
 
+    /// The same under an id of the caller's, for one who does not know whether it was taken before.
+    pub async fn enqueue_as(&self, id: &str, dev_eui: Eui64, data: &[u8]) -> Result<(), tonic::Status> {
+        let (id, dev_eui, data) = (id.to_owned(), dev_eui.to_string(), data.to_vec());
+        let item = DeviceQueueItem { id, dev_eui, f_port: 10, data, ..Default::default() };
+        let enqueue = EnqueueDeviceQueueItemRequest { queue_item: Some(item), flush_queue: false };
+        match self.devices().enqueue(self.request(enqueue)).await {
+            Err(status) if status.code() != tonic::Code::AlreadyExists => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the device's profile, which others may have too, another RX1 delay; it counts from the next activation on.
+    pub async fn set_rx1_delay(&self, dev_eui: Eui64, seconds: u32) {
+        let get = GetDeviceRequest { dev_eui: dev_eui.to_string() };
+        let device = self.devices().get(self.request(get)).await.unwrap().into_inner().device.unwrap();
+        let mut profiles = DeviceProfileServiceClient::new(self.channel.clone());
+        let get = GetDeviceProfileRequest { id: device.device_profile_id };
+        let mut profile = profiles.get(self.request(get)).await.unwrap().into_inner().device_profile.unwrap();
+        profile.abp_rx1_delay = seconds;
+        let update = UpdateDeviceProfileRequest { device_profile: Some(profile) };
+        profiles.update(self.request(update)).await.unwrap();
+    }
+
     /// How many items wait in the device's queue.
     pub async fn queue_length(&self, dev_eui: Eui64) -> u32 {
         let get = GetDeviceQueueItemsRequest { dev_eui: dev_eui.to_string(), count_only: true };
@@ -84,10 +112,14 @@ impl Api {
 
     /// Activates an ABP device anew, with the counters that it has.
     pub async fn activate(&self, device: &VirtualDevice) {
-        let session = device.session().unwrap();
+        self.activate_as(device.dev_eui(), device.session().unwrap()).await;
+    }
+
+    /// The same, as this session has it.
+    pub async fn activate_as(&self, dev_eui: Eui64, session: &Session) {
         let nwk_s_key = session.keys.nwk_s_key.to_hex();
         let activation = DeviceActivation {
-            dev_eui: device.dev_eui().to_string(),
+            dev_eui: dev_eui.to_string(),
             dev_addr: session.dev_addr.to_string(),
             app_s_key: session.keys.app_s_key.to_hex(),
             nwk_s_enc_key: nwk_s_key.clone(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod addresses;
+#[allow(dead_code, reason = "shared with tests that use more of it")]
 mod api;
 mod balancers;
 mod copies;

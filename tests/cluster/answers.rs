@@ -1,0 +1,238 @@
+//! An application that answers each event: its answer leaves in the windows of that very uplink, once.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use limpet_shared::Eui64;
+use rand::{Rng, rngs::SmallRng};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::Api,
+    balancer::PASSWORD,
+    cluster::Cluster,
+    collector::{Collector, UplinkId},
+    field::Field,
+    millis, moments,
+    on_cql::engine,
+    sized, turn,
+};
+
+/// Uplinks a second of all devices together.
+const RATE: u32 = 20;
+/// How long the application thinks.
+const THINKS: Duration = Duration::from_millis(60);
+/// A device sends again so long after its RX1, when its windows are over.
+const REST: u32 = 3;
+/// A store that takes an answer within this time is warm.
+const WARM: Duration = Duration::from_millis(30);
+
+/// An uplink, and what its device heard in its windows.
+struct Exchange {
+    uplink: UplinkId,
+    confirmed: bool,
+    acknowledged: bool,
+    payloads: Vec<Vec<u8>>,
+}
+
+/// What an application says to that uplink.
+fn answer((dev_eui, f_cnt): UplinkId) -> Vec<u8> {
+    format!("{dev_eui} {f_cnt}").into_bytes()
+}
+
+/// Devices, and an application at all workers.
+#[derive(Clone)]
+struct Scene {
+    collector: Arc<Collector>,
+    field: Arc<Field>,
+    apis: Vec<Api>,
+    /// Uplinks that the application has seen to.
+    answered: Arc<Mutex<BTreeSet<UplinkId>>>,
+    /// How long the API took to take each answer.
+    took: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Scene {
+    /// Two workers, both of which hear each uplink, and devices whose RX1 opens after so many seconds.
+    async fn new(cluster: &Cluster, rx1_delay: u32) -> Self {
+        let collector = Arc::new(Collector::start().await);
+        let gateways = cluster.gateways_of_each(1).await.concat();
+        let devices = RATE * (rx1_delay + REST);
+        let field = Arc::new(Field::in_wide_air(cluster, gateways, devices, &collector.url()).await);
+        field.linked().await;
+        let mut apis = Vec::new();
+        for index in 0..cluster.workers.len() {
+            apis.push(Api::log_in_with(cluster.http(index), PASSWORD).await);
+        }
+        let first = field.device(0).dev_eui();
+        apis[0].set_rx1_delay(first, rx1_delay).await;
+        for which in 0..field.devices() {
+            let (dev_eui, session) = {
+                let mut device = field.device(which);
+                let session = device.session_mut().unwrap();
+                session.rx1_delay = Duration::from_secs(rx1_delay.into());
+                let session = session.clone();
+                (device.dev_eui(), session)
+            };
+            apis[0].activate_as(dev_eui, &session).await;
+        }
+        Self { collector, field, apis, answered: Arc::default(), took: Arc::default() }
+    }
+
+    /// Plays until the store is as fast as it gets: an engine that has just started is slow at first.
+    async fn warm_up(&self) {
+        for _ in 0..10 {
+            self.took.lock().unwrap().clear();
+            self.play(100).await;
+            if self.median() < WARM {
+                break;
+            }
+        }
+        self.took.lock().unwrap().clear();
+    }
+
+    /// How long the API took to take an answer.
+    fn median(&self) -> Duration {
+        let mut took = self.took.lock().unwrap().clone();
+        took.sort();
+        took.get(took.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// So many uplinks, each device one after the other; every other one is confirmed. The application answers all meanwhile.
+    async fn play(&self, uplinks: usize) -> Vec<Exchange> {
+        let stop = CancellationToken::new();
+        let application = tokio::spawn(self.clone().respond(stop.clone()));
+        let (mut flights, mut played) = (JoinSet::new(), Vec::new());
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
+        for number in 0..uplinks {
+            ticks.tick().await;
+            let (field, confirmed) = (self.field.clone(), number % 2 == 0);
+            flights.spawn(async move {
+                let sent = Mutex::new(None);
+                let which = number % field.devices();
+                let (acknowledged, payloads) =
+                    field.exchange(which, confirmed, |uplink| *sent.lock().unwrap() = Some(uplink)).await;
+                let uplink = sent.into_inner().unwrap().unwrap();
+                Exchange { uplink, confirmed, acknowledged, payloads }
+            });
+        }
+        while let Some(flight) = flights.join_next().await {
+            played.push(flight.unwrap());
+        }
+        stop.cancel();
+        application.await.unwrap();
+        played.sort_by_key(|exchange| exchange.uplink);
+        played
+    }
+
+    /// The application: it enqueues its answer some time after each event, at one worker after the other, until one has taken it.
+    async fn respond(self, stop: CancellationToken) {
+        let mut answers = JoinSet::new();
+        while !stop.is_cancelled() {
+            for told in self.collector.ups() {
+                if !self.answered.lock().unwrap().insert(told.uplink) {
+                    continue;
+                }
+                let (apis, took, at) = (self.apis.clone(), self.took.clone(), told.at + THINKS);
+                answers.spawn(async move {
+                    tokio::time::sleep_until(at.into()).await;
+                    let (dev_eui, f_cnt) = told.uplink;
+                    let mut choices = apis.iter().cycle().skip(f_cnt as usize);
+                    while choices.next().unwrap().enqueue_as(&told.id, dev_eui, &answer(told.uplink)).await.is_err() {
+                        tokio::time::sleep(millis(20)).await;
+                    }
+                    took.lock().unwrap().push(at.elapsed());
+                });
+            }
+            tokio::time::sleep(millis(2)).await;
+        }
+        while answers.join_next().await.is_some() {}
+    }
+}
+
+async fn all_leave_in_time(cluster: Cluster, rx1_delay: u32) {
+    let scene = Scene::new(&cluster, rx1_delay).await;
+    scene.warm_up().await;
+    let before = scene.field.assert_counters_used_once();
+    let played = scene.play(sized(1_000, 100)).await;
+    let in_time = |e: &&Exchange| e.payloads == [answer(e.uplink)] && e.acknowledged == e.confirmed;
+    let missed: Vec<_> = played.iter().filter(|e| !in_time(e)).map(|e| (e.uplink, &e.payloads)).collect();
+    println!("RX1 after {rx1_delay} s: {} of {} answers left in time", played.len() - missed.len(), played.len());
+    let slowest = scene.took.lock().unwrap().iter().max().copied().unwrap_or_default();
+    println!("  taken by the API after {:?}, the slowest after {slowest:?}", scene.median());
+    assert!(missed.is_empty(), "not answered in their windows, or otherwise: {missed:?}");
+    assert_eq!(scene.field.assert_counters_used_once() - before, played.len(), "ACK and answer in one downlink");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_leaves_in_the_windows_of_its_uplink() {
+    let _turn = turn().await;
+    for rx1_delay in [1, 5] {
+        all_leave_in_time(Cluster::apart(&["alpha", "beta"]).await, rx1_delay).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_leaves_in_the_windows_of_its_uplink_on_a_database() {
+    let _turn = turn().await;
+    let Some(engine) = engine(1, "127.0.28") else { return };
+    for (rx1_delay, keyspace) in [(1, "answers"), (5, "answers_after_5")] {
+        let cluster = Cluster::apart_on(&["alpha", "beta"], engine.store(keyspace)).await;
+        all_leave_in_time(cluster, rx1_delay).await;
+    }
+}
+
+/// Whatever dies between event, decision and air: each answer goes out with its own uplink, or with the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_leaves_with_its_uplink_or_the_next_though_workers_are_killed() {
+    let _turn = turn().await;
+    let (mut dice, _) = moments();
+    let mut cluster = Cluster::apart(&["alpha", "beta"]).await;
+    let scene = Scene::new(&cluster, 1).await;
+    let (uplinks, playing) = (sized(2_000, 400), scene.clone());
+    let playing = tokio::spawn(async move {
+        let played = playing.play(uplinks).await;
+        // What was answered last goes out with one more uplink.
+        let rest = playing.play(playing.field.devices()).await;
+        (played, rest)
+    });
+    while !playing.is_finished() {
+        kill(&mut cluster, &mut dice).await;
+    }
+    let (played, rest) = playing.await.unwrap();
+    let mut by_device: std::collections::BTreeMap<Eui64, Vec<&Exchange>> = Default::default();
+    for exchange in played.iter().chain(&rest) {
+        by_device.entry(exchange.uplink.0).or_default().push(exchange);
+    }
+    let (mut missed, mut own, mut next, mut again) = (Vec::new(), 0, 0, 0);
+    for exchanges in by_device.values() {
+        for (number, exchange) in exchanges.iter().enumerate().take(exchanges.len() - 1) {
+            let carries = |e: &&&Exchange| e.payloads.contains(&answer(exchange.uplink));
+            match exchanges.iter().position(|e| carries(&e)) {
+                Some(at) if at == number => own += 1,
+                Some(at) if at == number + 1 => next += 1,
+                _ => missed.push(exchange.uplink),
+            }
+            again += exchanges.iter().filter(carries).count().saturating_sub(1);
+        }
+    }
+    println!("workers killed: {own} answers left with their uplink, {next} with the next, {again} once more");
+    let told: BTreeSet<UplinkId> = scene.collector.ups().into_iter().map(|told| told.uplink).collect();
+    missed.retain(|uplink| told.contains(uplink));
+    assert!(missed.is_empty(), "of {uplinks}: {missed:?}");
+    assert!(played.iter().chain(&rest).all(|e| e.payloads.len() <= 1), "two answers to one uplink");
+    scene.field.assert_counters_used_once();
+}
+
+async fn kill(cluster: &mut Cluster, dice: &mut SmallRng) {
+    tokio::time::sleep(millis(dice.random_range(0..2_000))).await;
+    let victim = dice.random_range(0..2);
+    cluster.kill_worker(victim);
+    tokio::time::sleep(millis(dice.random_range(0..500))).await;
+    cluster.start_worker(victim);
+    cluster.ready(victim).await;
+}
