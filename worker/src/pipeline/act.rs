@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use limpet_integration::DeliveryError;
 use limpet_link::host::{self, Rule};
 use limpet_shared::{
     Eui64,
@@ -124,7 +125,10 @@ impl Pipeline {
             }
             Err(error) => {
                 self.metrics.delivery_failed();
-                self.troubles.failed(&event.device, &error);
+                // Whether it takes events, and only slowly, is seen when there is more time for it.
+                if !matches!(error, DeliveryError::TimedOut(_)) {
+                    self.troubles.failed(&event.device, &error);
+                }
                 tracing::debug!(dev_eui = %event.device.dev_eui, %error, "an event waits: its integration did not take it");
                 Err(())
             }

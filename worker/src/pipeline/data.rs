@@ -58,7 +58,14 @@ impl Pipeline {
         }
         let Some(context) = self.device(&row).await? else { return Ok(Flow::Done) };
         match judge(context.device.skip_fcnt_check) {
-            Verdict::Accept(how) => self.accept(copies, frame, (&row, fcnt), &context, how, place).await,
+            Verdict::Accept(how) => {
+                let flow = self.accept(copies, frame, (&row, fcnt), &context, how, place).await?;
+                // The ACK first. Whoever has to begin anew tells of it then.
+                if how == Acceptance::AckAgain && !matches!(flow, Flow::Again | Flow::Wait(_)) {
+                    self.tell_owner(copies, &context, retransmitted(fcnt)).await;
+                }
+                Ok(flow)
+            }
             Verdict::Retransmission => {
                 place.decided();
                 self.tell_owner(copies, &context, retransmitted(fcnt)).await;

@@ -45,8 +45,15 @@ async fn a_lost_counter_and_a_retransmission_are_told_to_the_owner() {
         net.give(0, net.frame(1, CHANNEL, &uplink(fcnt, false), 5)).await.unwrap();
         tokio::time::sleep(Duration::from_secs(4)).await;
     }
-    let codes: Vec<_> = net.pending_logs().await.into_iter().map(|log| log.0).collect();
-    assert_eq!(codes, ["UPLINK_F_CNT_RETRANSMISSION", "UPLINK_F_CNT_RESET"]);
+    let codes = async || net.pending_logs().await.into_iter().map(|log| log.0).collect::<Vec<_>>();
+    assert_eq!(codes().await, ["UPLINK_F_CNT_RETRANSMISSION", "UPLINK_F_CNT_RESET"]);
+    // One that is acknowledged again is told of too.
+    for _ in 0..2 {
+        net.give(0, net.frame(1, CHANNEL, &uplink(7, true), 5)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    let told = codes().await.iter().filter(|code| *code == "UPLINK_F_CNT_RETRANSMISSION").count();
+    assert_eq!((told, net.downlinks().len()), (2, 2));
 }
 
 #[tokio::test(start_paused = true)]
