@@ -113,7 +113,7 @@ pub struct Ack {
     /// Frames whose every rxpk is in the store, or was judged worthless and counted.
     #[prost(uint64, repeated, tag = "2")]
     pub stored: Vec<u64>,
-    /// Frames that need nothing more (step 7 in docs/ARCHITECTURE.md).
+    /// Frames that need nothing more (step 8 in docs/ARCHITECTURE.md).
     #[prost(uint64, repeated, tag = "3")]
     pub done: Vec<u64>,
     // Tag 4 was a list that no worker has ever filled.

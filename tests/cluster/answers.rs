@@ -93,6 +93,9 @@ impl Scene {
             }
         }
         self.took.lock().unwrap().clear();
+        // What came too late is in the queues, and would go before everything else.
+        while self.fly(self.field.devices()).await.iter().any(|exchange| !exchange.payloads.is_empty()) {}
+        self.answered.lock().unwrap().extend(self.collector.ups().into_iter().map(|told| told.uplink));
     }
 
     /// How long the API took to take an answer.
@@ -106,6 +109,14 @@ impl Scene {
     async fn play(&self, uplinks: usize) -> Vec<Exchange> {
         let stop = CancellationToken::new();
         let application = tokio::spawn(self.clone().respond(stop.clone()));
+        let played = self.fly(uplinks).await;
+        stop.cancel();
+        application.await.unwrap();
+        played
+    }
+
+    /// The same, and nobody answers.
+    async fn fly(&self, uplinks: usize) -> Vec<Exchange> {
         let (mut flights, mut played) = (JoinSet::new(), Vec::new());
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
         for number in 0..uplinks {
@@ -123,8 +134,6 @@ impl Scene {
         while let Some(flight) = flights.join_next().await {
             played.push(flight.unwrap());
         }
-        stop.cancel();
-        application.await.unwrap();
         played.sort_by_key(|exchange| exchange.uplink);
         played
     }

@@ -1,4 +1,4 @@
-//! The answer's own decision: after `reply_delay`, or as soon as an item is enqueued.
+//! The answer as a decision of its own (step 7): after `reply_delay`, or as soon as an item is enqueued.
 
 use std::time::Duration;
 

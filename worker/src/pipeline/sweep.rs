@@ -1,4 +1,4 @@
-//! The sweep (step 8): when a balancer is gone, what it retained is picked up from the stored receptions.
+//! The sweep (step 9): when a balancer is gone, what it retained is picked up from the stored receptions.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
