@@ -82,7 +82,13 @@ pub fn usage_document(line: &[std::ffi::OsString], error: &clap::Error) -> Strin
         return String::new();
     }
     let text = error.render().to_string();
-    document(ErrorKind::Invalid, text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+    // What is missing stands below the first line; help follows an empty one.
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    let message = match error.kind() {
+        clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => String::from("a subcommand is missing"),
+        _ => lines.join(" "),
+    };
+    document(ErrorKind::Invalid, message.trim_start_matches("error: "))
 }
 
 /// Asks, and returns what is to be printed.

@@ -1,6 +1,6 @@
 //! The cluster as the API of this worker sees it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use limpet_shared::admin::{ErrorKind, IntegrationBacklog, Reply, Request};
@@ -8,6 +8,9 @@ use limpet_worker_core::model::SessionKey;
 use uuid::Uuid;
 
 use crate::{cluster::Feed, links::Links, pipeline::Pipeline, roll::Roll};
+
+/// An enqueuer is answered by then, whether its item is decided or not.
+const ENQUEUER_WAITS: Duration = Duration::from_millis(200);
 
 /// The balancers behind the links, and what they must be told.
 pub struct LinkedCluster {
@@ -24,8 +27,9 @@ impl limpet_api::ClusterView for LinkedCluster {
     }
     async fn item_enqueued(&self, session: SessionKey) {
         let pipeline = self.pipeline.clone();
-        // Decided bytes go out, also if the caller has gone.
-        let _ = tokio::spawn(async move { pipeline.item_enqueued(&session).await }).await;
+        // Decided bytes go out, also if the caller has gone; and who enqueues need not wait for a store that is slow.
+        let decided = tokio::spawn(async move { pipeline.item_enqueued(&session).await });
+        let _ = tokio::time::timeout(ENQUEUER_WAITS, decided).await;
     }
     async fn ask(&self, request: Request) -> Reply {
         match request {

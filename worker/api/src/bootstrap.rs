@@ -61,7 +61,11 @@ async fn start(
     admin_password: Option<String>,
     tried: &mut Option<(User, String)>,
 ) -> Result<Bootstrap> {
-    if tried.is_none() && store.setting(DONE).await?.is_some() {
+    if store.setting(DONE).await?.is_some() {
+        // Its own try may have been the one; nobody is made by a second.
+        if let (Some(_), Some(found)) = (&tried, store.user_by_email(ADMIN).await?) {
+            return Ok(Bootstrap { created: is_made(tried.as_ref(), &found), without_effect: false });
+        }
         let without_effect = match admin_password {
             Some(given) => !is_admins(store, &given).await?,
             None => false,

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, State, rejection::BytesRejection},
+    body::{Body, to_bytes},
+    extract::{FromRequestParts, State},
     http::{HeaderMap, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::post,
@@ -21,6 +21,8 @@ use crate::{
 
 /// How long a balancer may take to answer.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// How long a question may take to come.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a question.
 const QUESTION: usize = 64 * 1024;
 
@@ -28,9 +30,7 @@ impl Api {
     /// The routes: gRPC services, `POST /api/cluster/ctl`. What is at none of them is answered in the caller's
     /// own protocol, so this takes the router's fallback.
     pub fn router(self: &Arc<Self>) -> Router {
-        let own = Router::new()
-            .route("/api/cluster/ctl", post(ctl).layer(DefaultBodyLimit::max(QUESTION)))
-            .with_state(self.clone());
+        let own = Router::new().route("/api/cluster/ctl", post(ctl)).with_state(self.clone());
         Grpc::new(self.clone()).routes().reset_fallback().merge(own).fallback(nothing_here)
     }
 
@@ -69,11 +69,18 @@ impl FromRequestParts<Arc<Api>> for Asker {
 }
 
 /// A question in JSON, and its answer.
-async fn ctl(State(api): State<Arc<Api>>, asker: Asker, body: Result<Bytes, BytesRejection>) -> Response {
+async fn ctl(State(api): State<Arc<Api>>, asker: Asker, body: Body) -> Response {
     let Asker(caller) = asker;
-    let body = match body {
-        Ok(body) => body,
-        Err(error) => return answer(error.status(), ErrorKind::Invalid, format!("no question: {error}")),
+    let body = match tokio::time::timeout(PATIENCE, to_bytes(body, QUESTION)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => {
+            let what = format!("no question of at most {QUESTION} bytes: {error}");
+            return answer(StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::Invalid, what);
+        }
+        Err(_) => {
+            let what = format!("no question within {} s", PATIENCE.as_secs());
+            return answer(StatusCode::REQUEST_TIMEOUT, ErrorKind::Invalid, what);
+        }
     };
     let request: Request = match serde_json::from_slice(&body) {
         Ok(request) => request,

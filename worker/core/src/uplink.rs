@@ -120,7 +120,7 @@ pub fn judge(row: &SessionRow, frame: &VerifiedFrame, relaxed: bool) -> Verdict 
     if frame.is_before(session) {
         return Verdict::Outdated;
     }
-    if session.seen.is_highest(fcnt) && frame.received_at >= session.seen.high_at + REPEAT_AFTER {
+    if session.seen.is_highest(fcnt) && frame.received_at >= session.seen.high_at + repeat_after(session) {
         return judge_again(session.seen.high_mic, session, frame, relaxed);
     }
     let later = frame.received_at > session.seen.high_at + CLOCK_SKEW;
@@ -140,10 +140,15 @@ fn judge_in_slot(row: &SessionRow, frame: &VerifiedFrame, relaxed: bool) -> Verd
     if row.marks.out < slot.number {
         return Verdict::Finish;
     }
-    if frame.received_at < slot.received_at + REPEAT_AFTER {
+    if frame.received_at < slot.received_at + repeat_after(&row.session) {
         return Verdict::AlreadyOut;
     }
     judge_again(slot.mic, &row.session, frame, relaxed)
+}
+
+/// Before that it is no repetition: a device listens first.
+fn repeat_after(session: &Session) -> Duration {
+    REPEAT_AFTER.max(Duration::from_secs(session.mac.rx1_delay.into()))
 }
 
 /// An accepted counter, heard so much later that its device must have sent it again. `mic`: of the frame that was accepted.

@@ -36,25 +36,50 @@ pub(crate) struct Waiting {
     from: Instant,
     /// After that no window is left.
     until: Instant,
+    /// Whether what was decided by another is sent once more: by whom the others rely on, and not by all who have a copy.
+    sends: bool,
     /// The row, if it was just read.
     row: Option<Box<SessionRow>>,
 }
 
+/// Passes over row and queue that follow each other at once.
+const AT_ONCE: u32 = 3;
+/// Between those that follow.
+const BETWEEN: Duration = Duration::from_millis(10);
+
 impl Pipeline {
     /// `None` if no window is left.
-    fn waiting(&self, session: &Session, open: &OpenAnswer, from: Instant) -> Option<Waiting> {
+    fn waiting(&self, session: &Session, open: &OpenAnswer, from: Instant, deciding: Duration) -> Option<Waiting> {
         let left = self.time_left(open, |_| true)?;
         let until = Instant::now() + left;
+        let from = match self.before_rx1(session, open, deciding) {
+            // What is owed is not put off past RX1, however long telling the event took.
+            Some(rx1) if open.owes() => from.min(Instant::now() + rx1),
+            _ => from,
+        };
         Some(Waiting {
             session: session.key,
             slot: open.slot,
             rev: session.rev,
             queue_done: session.queue_done,
             owes: open.owes(),
-            from: from.min(Instant::now() + left.saturating_sub(DECIDING)),
+            from: from.min(Instant::now() + left.saturating_sub(deciding)),
             until,
+            sends: true,
             row: None,
         })
+    }
+
+    /// How long deciding can wait and still meet RX1. `None` if it is over, or if `reply_delay` is longer than its delay by intent.
+    fn before_rx1(&self, session: &Session, open: &OpenAnswer, deciding: Duration) -> Option<Duration> {
+        let delay = Duration::from_secs(u64::from(session.mac.rx1_delay.max(1)));
+        let left = self.time_left(open, |window| window.number == 1)?;
+        (self.reply_delay(session) + downlink::LEAD + deciding <= delay).then(|| left.saturating_sub(deciding))
+    }
+
+    /// How long after its acceptance an answer is decided, at most, if each event is told in time.
+    pub(super) fn replies_after(&self, session: &Session) -> Option<Duration> {
+        (!self.reply_delay.is_zero()).then(|| self.reply_delay(session) + DECIDING)
     }
 
     /// Until the last of these windows can be met no more.
@@ -77,10 +102,12 @@ impl Pipeline {
         }
         let Some(open) = session.answer.as_open() else { return Flow::Done };
         let from = Instant::now() + self.reply_delay(session);
+        // Queue, row, and the row's write.
+        let deciding = DECIDING.max(operation * 3);
         // But not for the price of RX1.
-        let rx1 = self.time_left(open, |window| window.number == 1).unwrap_or_default().saturating_sub(DECIDING);
+        let rx1 = self.time_left(open, |window| window.number == 1).unwrap_or_default().saturating_sub(deciding);
         let with_grace = (from + operation * ENQUEUE_OPERATIONS).min(Instant::now() + rx1);
-        let waiting = self.waiting(session, open, from.max(with_grace));
+        let waiting = self.waiting(session, open, from.max(with_grace), deciding);
         waiting.map_or(Flow::Done, |waiting| Flow::Answer(Box::new(waiting)))
     }
 
@@ -96,8 +123,14 @@ impl Pipeline {
                 // When it was told is not known: at the latest when its worker would be taken for dead.
                 let now = self.now_of_first(copies);
                 let opened = if open.opened_at > now + CLOCK_SKEW { Duration::MAX } else { now.since(open.opened_at) };
-                let rest = (SUSPECT_AFTER + self.reply_delay(session)).saturating_sub(opened);
-                self.waiting(session, open, Instant::now() + rest).map_or(Flow::Done, |w| Flow::Answer(Box::new(w)))
+                let whole = SUSPECT_AFTER + self.reply_delay(session);
+                // Whose worker lives decides by itself: others come later than it.
+                let rest = if copies.is_left() { whole.saturating_sub(opened) } else { whole };
+                let waiting = self.waiting(session, open, Instant::now() + rest, DECIDING);
+                waiting.map_or(Flow::Done, |mut waiting| {
+                    waiting.sends = copies.is_left();
+                    Flow::Answer(Box::new(waiting))
+                })
             }
             Answer::Decided(_) if copies.is_left() => {
                 self.send_again(row);
@@ -133,7 +166,9 @@ impl Pipeline {
             Err(error) => return self.metrics.store_error("item_enqueued", &error),
         };
         let open = row.session.answer.as_open();
-        let Some(mut waiting) = open.and_then(|open| self.waiting(&row.session, open, Instant::now())) else { return };
+        let Some(mut waiting) = open.and_then(|open| self.waiting(&row.session, open, Instant::now(), DECIDING)) else {
+            return;
+        };
         waiting.row = Some(Box::new(row));
         self.answer(waiting).await;
     }
@@ -141,14 +176,20 @@ impl Pipeline {
     /// Waits, and takes the answer to its end: decided and sent, or nothing to say, or no window left.
     pub(super) async fn answer(&self, mut waiting: Waiting) {
         tokio::time::sleep_until(waiting.from).await;
-        let (mut freshness, mut pause) = (Freshness::Quorum, Pause::default());
+        let (mut freshness, mut pause, mut passes) = (Freshness::Quorum, Pause::default(), 0);
         while Instant::now() < waiting.until {
+            passes += 1;
+            if passes > AT_ONCE {
+                tokio::time::sleep(BETWEEN).await;
+            }
             match self.decide(&mut waiting, freshness).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error @ StoreError::Unknown(_)) if pause.count == 0 => {
                     self.metrics.store_error("answer", &error);
                     pause.count += 1;
+                    // What is decided now may be its own.
+                    waiting.sends = true;
                 }
                 Err(error) => self.store_failed("answer", &error, &mut pause).await,
             }
@@ -171,7 +212,9 @@ impl Pipeline {
             Next::Stale => return Ok(false),
             Next::Ended => return Ok(true),
             Next::Send => {
-                self.send_again(&row);
+                if waiting.sends {
+                    self.send_again(&row);
+                }
                 return Ok(true);
             }
             Next::Open(open) => open,

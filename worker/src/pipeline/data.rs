@@ -180,9 +180,22 @@ impl Pipeline {
         let worker = &self.name;
         let home = self.regions.by_name(&row.session.region).filter(|home| home.band() == region.band());
         let (home, ways, queue) = (home.unwrap_or(region), &ways, &queue);
-        let reply_later = !self.reply_delay.is_zero();
-        let uplink =
-            Uplink { row, context, region, home, frame, fcnt, receptions, ways, queue, worker, now, reply_later };
+        let (reply_after, telling) = (self.replies_after(&row.session), EMIT_LIMIT);
+        let uplink = Uplink {
+            row,
+            context,
+            region,
+            home,
+            frame,
+            fcnt,
+            receptions,
+            ways,
+            queue,
+            worker,
+            now,
+            reply_after,
+            telling,
+        };
         let mut next = uplink::accept(&uplink, how);
         if !host::keeps(Rule::CountDown) {
             next.next_fcnt_down = row.session.next_fcnt_down;

@@ -1,6 +1,7 @@
 //! Accepting an uplink: the session's next row, with the uplink's events in the slot, and its answer beside it.
 
 use alloc::{boxed::Box, format, string::String, string::ToString, vec::Vec};
+use core::time::Duration;
 
 use limpet_shared::{
     UnixMicros,
@@ -36,8 +37,11 @@ pub struct Uplink<'a> {
     pub worker: &'a str,
     /// On the clock of the balancer that received it first.
     pub now: UnixMicros,
-    /// The answer is a decision of its own, unless an item waits already.
-    pub reply_later: bool,
+    /// The answer is a decision of its own, taken so long after the events are told; unless an item waits already, or there is
+    /// not that much time for what is owed.
+    pub reply_after: Option<Duration>,
+    /// Telling an event takes so long at most.
+    pub telling: Duration,
 }
 
 /// Step 5: the row that the compare-and-set writes. It holds all that is needed to finish the uplink: nothing that was
@@ -64,7 +68,8 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
         Acceptance::AckAgain => {
             next.slot.kind = SlotKind::AckAgain(uplink.fcnt);
             // It promises nothing about the queue: its item, if it had one, is offered with the next new uplink.
-            uplink.answer_at_once(&mut next, &[], &[]);
+            let open = uplink.open(&next, &[]);
+            uplink.answer_at_once(&mut next, open, &[]);
         }
         Acceptance::New | Acceptance::Restarted => {
             if how == Acceptance::Restarted {
@@ -75,10 +80,13 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
             next.slot.events.push(uplink.up_event(next.resets));
             uplink.settle_queue(&mut next);
             let commands = uplink.take_commands(&mut next.mac);
-            if uplink.reply_later && uplink.queue.iter().all(|item| item.seq <= next.queue_done) {
-                next.answer = uplink.open_later(&next, &commands);
+            let open = uplink.open(&next, &commands);
+            // Before it is asked whether an item waits.
+            uplink.drop_unsendable(&mut next, &open, uplink.queue);
+            if uplink.queue.iter().all(|item| item.seq <= next.queue_done) && uplink.has_time(&next, &open) {
+                next.answer = uplink.open_later(open);
             } else {
-                uplink.answer_at_once(&mut next, &commands, uplink.queue);
+                uplink.answer_at_once(&mut next, open, uplink.queue);
             }
         }
     }
@@ -111,14 +119,23 @@ impl Uplink<'_> {
     }
 
     /// Without a window that is left the answer is closed from the start.
-    fn open_later(&self, next: &Session, commands: &[mac::DownlinkCommand]) -> Answer {
-        let open = self.open(next, commands);
+    fn open_later(&self, open: OpenAnswer) -> Answer {
         let now_at = downlink::clock(self.receptions, self.ways, self.now);
         if downlink::in_time(&open.gateways, now_at).is_empty() { Answer::Closed } else { Answer::Open(Box::new(open)) }
     }
 
-    fn answer_at_once(&self, next: &mut Session, commands: &[mac::DownlinkCommand], queue: &[QueueItem]) {
-        let open = self.open(next, commands);
+    /// Whether the answer can wait until the events are told and an application has had its time. One that owes the device something
+    /// must not lose the next window by it.
+    fn has_time(&self, next: &Session, open: &OpenAnswer) -> bool {
+        let Some(after) = self.reply_after else { return false };
+        let now_at = downlink::clock(self.receptions, self.ways, self.now);
+        let first = downlink::in_time(&open.gateways, &now_at).into_iter().next();
+        let needs = downlink::LEAD + after + self.telling * u32::try_from(next.slot.events.len()).unwrap_or(u32::MAX);
+        let can_wait = |to: PlannedGateway| to.windows.first().is_some_and(|w| w.at >= now_at(to.balancer) + needs);
+        !open.owes() || first.is_none_or(can_wait)
+    }
+
+    fn answer_at_once(&self, next: &mut Session, open: OpenAnswer, queue: &[QueueItem]) {
         let now_at = downlink::clock(self.receptions, self.ways, self.now);
         next.answer = Answer::Closed;
         if !downlink::in_time(&open.gateways, &now_at).is_empty() && next.next_fcnt_down < u32::MAX {
