@@ -7,9 +7,13 @@ use std::{
     time::Duration,
 };
 
-use limpet_balancer_core::{Balancer, Config};
+use limpet_balancer_core::{AckAt, Balancer, Config};
 use limpet_http::{Limits, Proxies, Service};
-use limpet_link::{Authority, LinkServer, ServerConfig, ServerError, files, files::FileError, host};
+use limpet_link::{
+    Authority, LinkServer, ServerConfig, ServerError, files,
+    files::FileError,
+    host::{self, Rule},
+};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -214,7 +218,8 @@ fn core_config(config: &BalancerConfig, clock: Clock, admin: String) -> Result<C
         admin,
         started_at: clock.now().unix,
         ring_key,
-        ack: config.ack,
+        ack: if host::keeps(Rule::AckWhenStored) { config.ack } else { AckAt::Received },
+        keeps: host::keeps,
         accept_unknown_gateways: config.accept_unknown_gateways,
         retained_bytes: config.retained_bytes,
         gateway_rate: config.gateway_rate,

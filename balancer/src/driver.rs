@@ -233,7 +233,14 @@ impl Driver {
                 self.workers.insert(id, Linked { name, key, outbox, certified, counted, told: None });
                 self.parts.core.on_worker_connected(now, id, address, hello);
             }
-            Input::Control { id, message } => self.control(id, *message),
+            Input::Control { id, mut message } => {
+                if let (false, to_balancer::Kind::Downlink(downlink)) =
+                    (host::keeps(Rule::OncePerWindow), &mut *message)
+                {
+                    downlink.key = host::random().unwrap_or_default();
+                }
+                self.control(id, *message);
+            }
             Input::Acks { id, mut acks } => {
                 if !host::keeps(Rule::RetainUntilDone) {
                     acks.iter_mut().for_each(|ack| ack.done.clone_from(&ack.stored));

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+pub use limpet_shared::Rule;
 use limpet_shared::UnixMicros;
 use quinn::{AsyncUdpSocket, default_runtime};
 use tokio::task::JoinHandle;
@@ -26,27 +27,6 @@ pub trait Host: fmt::Debug {
     fn broken(&self) -> Option<Rule>;
     /// A bound UDP socket.
     fn udp(&self, address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>>;
-}
-
-/// Rules that the promises stand on, each in one place of the code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
-    /// A worker says *done* only when the event is out, or a verdict was reached.
-    DoneWhenOut,
-    /// A balancer retains a frame until it is done.
-    RetainUntilDone,
-    /// What a worker did not finish goes to another.
-    Redeliver,
-    /// An event that its integration does not take waits in the store.
-    KeepWaiting,
-    /// An event has the same id whenever it is told.
-    StableId,
-    /// Each downlink has a frame counter of its own.
-    CountDown,
-    /// An answer is written before it is sent.
-    WriteTheAnswer,
-    /// Who has accepted an uplink answers it after `reply_delay`.
-    AnswerAfterTheEvent,
 }
 
 /// Whether the rule is kept: always, but by some servers of a simulation, in builds with debug assertions.

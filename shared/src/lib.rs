@@ -16,8 +16,10 @@ pub mod lorawan;
 pub mod policy;
 pub mod region;
 pub mod ring;
+pub mod rule;
 pub mod time;
 
 pub use id::{AesKey, DevAddr, Eui64};
 pub use log_limit::LogLimit;
+pub use rule::Rule;
 pub use time::{Now, UnixMicros};

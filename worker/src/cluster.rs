@@ -5,7 +5,10 @@ mod known;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use limpet_link::{host, token::Fingerprint};
+use limpet_link::{
+    host::{self, Rule},
+    token::Fingerprint,
+};
 use limpet_shared::{Eui64, policy};
 use limpet_store::{GatewayChanges, Result, Store, StoreError, moving::NETWORK_BEGAN};
 use limpet_worker_core::model::Gateway;
@@ -105,6 +108,7 @@ impl Feed {
             self.pipeline.regions.forget_all();
             return Ok(known);
         };
+        let changed = if host::keeps(Rule::TellOfGateways) { changed } else { Vec::new() };
         let euis: BTreeSet<Eui64> = changed.iter().map(|(_, eui)| *eui).collect();
         let reads = euis.clone().into_iter().map(|eui| async move {
             let gateway = self.store.gateway(eui).await?;

@@ -9,6 +9,7 @@ mod links;
 mod load;
 mod metrics;
 mod notices;
+mod outage;
 pub mod pipeline;
 mod regions;
 mod roll;

@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use limpet_link::{ControlSender, DialError, Identity};
+use limpet_link::{
+    ControlSender, DialError, Identity,
+    host::{self, Rule},
+};
 use limpet_shared::{
     Eui64, UnixMicros,
     admin::{ErrorKind, Reply, Request, RevokedServer},
@@ -265,7 +268,9 @@ impl Links {
     /// whether that is news.
     fn drained_by_operator(&self, drain: &Drain) -> bool {
         let (weight, news) = self.advertised.lock().drained(drain);
-        self.tell(Some(weight));
+        if host::keeps(Rule::TellOfDrains) {
+            self.tell(Some(weight));
+        }
         news
     }
 

@@ -160,7 +160,8 @@ impl Pipeline {
 
     /// What time it is at that balancer; by this machine's clock if no link says. A balancer of 0 is any.
     fn now_at(&self, balancer: u64) -> UnixMicros {
-        self.link.now_at(balancer).unwrap_or_else(|| self.surroundings.now())
+        let known = self.link.now_at(balancer).filter(|_| host::keeps(Rule::BalancersTime));
+        known.unwrap_or_else(|| self.surroundings.now())
     }
 
     /// What time it is on the clock that the reception's time is of. This machine's own may be another.
@@ -175,7 +176,8 @@ impl Pipeline {
 
     /// The way back of each copy.
     fn ways(&self, copies: &Transmission) -> Vec<Way> {
-        copies.receptions.iter().map(|r| Way { asks: self.link.asks(r.gateway), now: self.now_of(r) }).collect()
+        let asks = |gateway| self.link.asks(gateway) || !host::keeps(Rule::OnlyWhoAsks);
+        copies.receptions.iter().map(|r| Way { asks: asks(r.gateway), now: self.now_of(r) }).collect()
     }
 
     /// How long ago it was received.
@@ -190,6 +192,9 @@ impl Pipeline {
         let ours = futures_util::future::join_all(parsed.iter().map(|(r, _)| self.may_be_ours(r))).await;
         let mine = parsed.into_iter().zip(ours).filter_map(|(both, ours)| ours.then_some(both));
         let (receptions, places): (Vec<_>, Vec<_>) = mine.unzip();
+        if !host::keeps(Rule::SayStoredWhenStored) {
+            report(Stage::Stored);
+        }
         let puts = receptions
             .iter()
             .map(|reception| self.until_stored("put_reception", move || self.store.put_reception(reception.clone())));
@@ -224,7 +229,8 @@ impl Pipeline {
     async fn transmission(&self, work: WorkId, mut place: Option<Place>) {
         let begun = self.works.begun(work);
         let held = self.works.held(work);
-        let window_ends = self.on_grid(held.latest + WINDOW, WINDOW_GRID);
+        let window = if host::keeps(Rule::WaitForCopies) { WINDOW } else { Duration::ZERO };
+        let window_ends = self.on_grid(held.latest + window, WINDOW_GRID);
         tokio::time::sleep(window_ends.since(self.now_at(held.balancer)).min(WINDOW + WINDOW_GRID)).await;
         let held = self.works.held(work);
         let asked = tokio::time::Instant::now();

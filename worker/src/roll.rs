@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Between two calls.
-const EVERY: Duration = Duration::from_millis(2_500);
+pub const EVERY: Duration = Duration::from_millis(2_500);
 /// Whose line has not changed for so long is gone.
 const GONE_AFTER: Duration = Duration::from_secs(10);
 /// A balancer's line that another worker wrote so lately need not be written again.

@@ -26,6 +26,7 @@ use crate::{
     load,
     metrics::Metrics,
     notices::{self, Around},
+    outage,
     pipeline::{Pipeline, Sweep, run_pending},
     regions::Regions,
     roll::{Found, Roll},
@@ -266,9 +267,14 @@ fn helpers(
         let end = end.clone();
         async move { feed.run(end).await }
     };
+    let looked_back = {
+        let (end, look) = (end.clone(), outage::look_back(store.clone(), links.instance(), sweep.clone()));
+        async move { end.run_until_cancelled(look).await.unwrap_or_default() }
+    };
     vec![
         tokio::spawn(fed),
-        tokio::spawn(sweep.run(pipeline.clone(), end.clone())),
+        tokio::spawn(sweep.clone().run(pipeline.clone(), end.clone())),
+        tokio::spawn(looked_back),
         tokio::spawn(run_pending(pipeline, links.instance(), end.clone())),
         tokio::spawn(readiness(store, links.clone(), stop.clone())),
         tokio::spawn(renewal(links, end.clone())),

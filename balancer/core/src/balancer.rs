@@ -10,7 +10,7 @@ use core::{
     time::Duration,
 };
 
-use limpet_shared::{Eui64, Now, link::Cluster};
+use limpet_shared::{Eui64, Now, Rule, link::Cluster};
 
 use crate::{
     action::{Action, DropReason, Event, WorkerId},
@@ -197,7 +197,7 @@ impl Balancer {
     }
 
     fn live(&self, now: Now) -> Duration {
-        self.clock.live(now.mono)
+        if self.config.keeps(Rule::OwnStalls) { self.clock.live(now.mono) } else { now.mono }
     }
 
     fn push(&mut self, action: Action) {

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::time::Duration;
 
-use limpet_shared::UnixMicros;
+use limpet_shared::{Rule, UnixMicros};
 
 /// Settings of one balancer; they never change while it runs.
 #[derive(Clone, Debug)]
@@ -41,6 +41,15 @@ pub struct Config {
     pub suspect_after_stored: Duration,
     /// A worker that is silent for so long leaves the ring.
     pub eject_after: Duration,
+    /// Which rules are kept: all, unless a simulation says otherwise.
+    pub keeps: fn(Rule) -> bool,
+}
+
+impl Config {
+    /// Asked in builds with debug assertions only.
+    pub(crate) fn keeps(&self, rule: Rule) -> bool {
+        !cfg!(debug_assertions) || (self.keeps)(rule)
+    }
 }
 
 /// What a PUSH_ACK means.
@@ -72,6 +81,7 @@ impl Default for Config {
             suspect_after: Duration::from_millis(30),
             suspect_after_stored: Duration::from_millis(150),
             eject_after: Duration::from_millis(500),
+            keeps: |_| true,
         }
     }
 }

@@ -108,6 +108,12 @@ impl Vitals {
         self.busy_since = None;
     }
 
+    /// Whether it has said nothing for half as long as makes it leave the ring. Those that stop together had their last words at
+    /// different moments: who was heard last must not speak for them all.
+    pub fn is_quiet(&self, live: Duration, config: &Config) -> bool {
+        live >= self.heard + config.eject_after / 2
+    }
+
     /// A message came that shows nothing about its frames.
     pub fn heard(&mut self, live: Duration) {
         self.heard = self.heard.max(live);
@@ -157,21 +163,29 @@ impl Vitals {
 #[derive(Clone, Debug, Default)]
 pub struct MassGuard {
     since: Option<Duration>,
+    /// When they began to be heard again.
+    lifted: Option<Duration>,
 }
 
 impl MassGuard {
     /// Whether verdicts may pass, `silent` of `of` workers being silent.
     pub fn passes(&mut self, silent: usize, of: usize, live: Duration) -> bool {
-        if silent * 2 <= of {
-            self.since = None;
-            return true;
+        if silent * 2 > of {
+            self.lifted = None;
+            return live >= *self.since.get_or_insert(live) + HOLD_BACK;
         }
-        live >= *self.since.get_or_insert(live) + HOLD_BACK
+        if let Some(since) = self.since.take()
+            && live < since + HOLD_BACK
+        {
+            self.lifted = Some(live);
+        }
+        // Of those that come back together one is heard first.
+        self.lifted.is_none_or(|lifted| silent == 0 || live >= lifted + GRACE)
     }
 
     /// When verdicts that are held back now pass.
     pub fn until(&self) -> Option<Duration> {
-        self.since.map(|since| since + HOLD_BACK)
+        self.since.map(|since| since + HOLD_BACK).or(self.lifted.map(|lifted| lifted + GRACE))
     }
 }
 
@@ -222,6 +236,17 @@ mod tests {
         assert!(guard.passes(2, 3, MS * 1_002));
         assert!(guard.passes(1, 3, MS * 1_003));
         assert!(!guard.passes(2, 3, MS * 1_004), "a new case starts anew");
+    }
+
+    #[test]
+    fn who_comes_back_after_the_others_is_given_a_moment() {
+        let mut guard = MassGuard::default();
+        assert!(!guard.passes(3, 3, MS));
+        assert!(!guard.passes(1, 3, MS * 900), "two of three are heard again");
+        assert_eq!(guard.until(), Some(MS * 900 + GRACE));
+        assert!(guard.passes(0, 3, MS * 901));
+        assert!(!guard.passes(1, 3, MS * 910));
+        assert!(guard.passes(1, 3, MS * 900 + GRACE), "it does not come back");
     }
 
     #[test]

@@ -1,82 +1,41 @@
-//! Gateways and devices, and what is seen of the network server from outside.
+//! Gateways and devices: what is outside of the servers, and what is seen of them from there.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+mod device;
+mod gateway;
 
-use limpet_bench::{DeviceConfig, ReceiveError, Transmission, Uplink, VirtualDevice};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use limpet_bench::{ReceiveError, Received, Transmission};
 use limpet_shared::{
     AesKey, DevAddr, Eui64,
-    gwmp::{self, DownKind, Downstream, Rxpk},
-    lorawan::Keys,
-    region::Region,
+    gwmp::Txpk,
+    lorawan::{self, Frame, JoinAccept, Keys},
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-use crate::net::{Network, SimSocket};
+use crate::{
+    net::Network,
+    plan::{Plan, Trouble, UPLINKS_END},
+    seen::{Accept, Asked, Seen, Sent, Serial, Trace},
+};
+pub use device::ITEM;
+use device::{Intent, SimDevice};
+use gateway::{Pushed, SimGateway};
 
-/// Between two PULL_DATA.
-const PULL_EVERY: Duration = Duration::from_secs(5);
-/// A downlink that comes later than this before its time is refused.
-const LEAD: Duration = Duration::from_millis(30);
+/// Most gateways hear most devices: so many in ten.
+const HEARD: u32 = 8;
+/// A device listens from so long before a window opens to so long after.
+const WINDOW: Duration = Duration::from_millis(2);
 
-/// A packet forwarder.
-#[derive(Debug)]
-pub struct SimGateway {
-    pub eui: Eui64,
-    socket: SimSocket,
-    server: SocketAddr,
-    token: u16,
-    next_pull: Duration,
-    /// The uplinks in each datagram that is not acknowledged yet.
-    waiting: BTreeMap<u16, UplinkKey>,
-    queue: Vec<(Duration, gwmp::Txpk)>,
-}
-
-/// An uplink of a device: its index, the number of its session, FCntUp.
-pub type UplinkKey = (usize, u32);
-
-/// What happened, as anybody could see it.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// Uplinks that were transmitted, with the time.
-    pub sent: BTreeMap<UplinkKey, Duration>,
-    /// Uplinks for which a gateway has a PUSH_ACK.
-    pub acked: BTreeSet<UplinkKey>,
-    /// Confirmed uplinks whose ACK the device has heard.
-    pub confirmed: BTreeSet<UplinkKey>,
-    /// What the device heard in the windows of an uplink: FCntDowns, and payloads.
-    pub answers: BTreeMap<UplinkKey, (BTreeSet<u32>, Vec<Vec<u8>>)>,
-    /// Downlinks on the air: device, FCntDown, bytes.
-    pub on_air: Vec<(usize, u32, Vec<u8>)>,
-    /// A device has heard two different downlinks under one FCntDown.
-    pub reused: Vec<usize>,
-    /// Confirmed uplinks, for the share that is answered.
-    pub asked: BTreeSet<UplinkKey>,
-    /// PUSH_ACKs, and the slowest.
-    pub acks: u64,
-    pub refused: u64,
-}
-
-/// A device on the air.
-#[derive(Debug)]
-pub struct SimDevice {
-    pub eui: Eui64,
-    device: VirtualDevice,
-    next: Duration,
-    every: Duration,
-    /// The last uplink: when it ended, and what it listens for.
-    last: Option<(Duration, Transmission, UplinkKey)>,
-    confirmed: bool,
-}
-
-/// The keys of a device by activation by personalisation.
+/// The keys of a device that is activated by hand.
 pub fn keys(index: usize) -> (DevAddr, Keys) {
     let byte = u8::try_from(index % 200).unwrap_or_default();
     let keys = Keys { nwk_s_key: AesKey([byte + 1; 16]), app_s_key: AesKey([byte + 2; 16]) };
     (DevAddr(0x0100_0000 + u32::from(byte)), keys)
+}
+
+pub fn app_key(index: usize) -> AesKey {
+    AesKey([u8::try_from(index % 200).unwrap_or_default() + 50; 16])
 }
 
 pub fn dev_eui(index: usize) -> Eui64 {
@@ -90,198 +49,216 @@ pub fn gateway_eui(index: usize) -> Eui64 {
 /// Everything that is not a server.
 #[derive(Debug)]
 pub struct Field {
-    pub gateways: Vec<SimGateway>,
-    pub devices: Vec<SimDevice>,
+    gateways: Vec<SimGateway>,
+    devices: Vec<SimDevice>,
     pub seen: Seen,
     chance: SmallRng,
-    /// No more uplinks from here on.
-    pub until: Duration,
+    serial: Serial,
+    network: Network,
+    servers: Vec<SocketAddr>,
+    trace: Trace,
 }
 
 impl Field {
-    pub fn new(
-        network: &Network,
-        seed: u64,
-        (gateways, devices): (usize, usize),
-        servers: &[SocketAddr],
-        until: Duration,
-    ) -> std::io::Result<Self> {
-        let mut chance = SmallRng::seed_from_u64(seed);
-        let gateway = |index: usize| {
-            let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 9, u8::try_from(index + 1).unwrap_or(255)));
-            let server = servers.get(index % servers.len().max(1)).copied();
-            let server = server.ok_or(std::io::ErrorKind::InvalidInput)?;
-            Ok(SimGateway {
-                eui: gateway_eui(index),
-                socket: network.bind(SocketAddr::new(ip, 0))?,
-                server,
-                token: 0,
-                next_pull: Duration::from_millis(400),
-                waiting: BTreeMap::new(),
-                queue: Vec::new(),
-            })
-        };
-        let region = Region::by_name("eu868").ok_or(std::io::ErrorKind::InvalidInput)?;
-        let mut device = |index: usize| {
-            let config = DeviceConfig {
-                dev_eui: dev_eui(index),
-                join_eui: Eui64(1),
-                app_key: AesKey([9; 16]),
-                region,
-                dev_nonce: 1,
-                data_rate: None,
-                adr: false,
-                seed: chance.random(),
-            };
-            let (addr, keys) = keys(index);
-            SimDevice {
-                eui: config.dev_eui,
-                device: VirtualDevice::abp(config, addr, keys),
-                next: Duration::from_millis(1_200 + chance.random_range(0..1_000)),
-                every: Duration::from_millis(chance.random_range(1_100..2_000)),
-                last: None,
-                confirmed: index.is_multiple_of(2),
-            }
-        };
+    pub fn new(network: &Network, plan: &Plan, servers: &[SocketAddr], trace: Trace) -> std::io::Result<Self> {
+        let mut chance = SmallRng::seed_from_u64(plan.seed ^ 0xf1e1d);
+        let gateways = plan.gateways.iter().enumerate();
+        let gateways = gateways.map(|(index, plan)| SimGateway::new(index, plan, network, servers));
+        let devices = plan.devices.iter().enumerate();
+        let devices: Option<Vec<_>> = devices.map(|(index, plan)| SimDevice::new(index, plan, &mut chance)).collect();
+        let devices = devices.ok_or(std::io::ErrorKind::InvalidInput)?;
+        let mut seen = Seen::default();
+        seen.sessions.extend(devices.iter().enumerate().filter_map(|(index, d)| Some((index, d.dev_addr()?))));
         Ok(Self {
-            gateways: (0..gateways).map(gateway).collect::<std::io::Result<_>>()?,
-            devices: (0..devices).map(&mut device).collect(),
-            seen: Seen::default(),
+            gateways: gateways.collect::<std::io::Result<_>>()?,
+            devices,
+            seen,
             chance,
-            until,
+            serial: 0,
+            network: network.clone(),
+            servers: servers.to_vec(),
+            trace,
         })
     }
 
     /// Lets gateways talk to the server, and devices to gateways.
     pub fn tick(&mut self, now: Duration) {
-        self.transmit(now);
+        if now < UPLINKS_END {
+            (0..self.devices.len()).for_each(|index| self.transmit(now, index));
+        }
         let mut air = Vec::new();
         for gateway in &mut self.gateways {
             gateway.pull(now);
-            gateway.listen(now, &mut self.seen);
+            gateway.listen(now, &mut self.seen, &self.trace);
             air.extend(gateway.due(now));
         }
-        for (at, txpk) in air {
-            self.hear(at, &txpk);
+        for (at, gateway, txpk) in air {
+            self.note_on_air(now, gateway, &txpk);
+            (0..self.devices.len()).for_each(|index| self.hear(now, at, index, &txpk));
         }
     }
 
-    fn transmit(&mut self, now: Duration) {
-        if now >= self.until {
-            return;
-        }
-        for index in 0..self.devices.len() {
-            let Some(device) = self.devices.get_mut(index).filter(|device| device.next <= now) else { continue };
-            device.next = now + device.every;
-            let Some(fcnt) = device.device.session().map(|session| session.fcnt_up) else { continue };
-            let uplink =
-                Uplink { confirmed: device.confirmed, fport: Some(1), payload: vec![1, 2, 3], commands: Vec::new() };
-            let Ok(transmission) = device.device.uplink(&uplink) else { continue };
-            let key = (index, fcnt);
-            device.last = Some((now, transmission.clone(), key));
-            self.seen.sent.insert(key, now);
-            if uplink.confirmed {
-                self.seen.asked.insert(key);
+    fn transmit(&mut self, now: Duration, index: usize) {
+        let Some(device) = self.devices.get_mut(index) else { return };
+        let Some(intent) = device.next(now, &self.seen.answered) else { return };
+        let serial = match intent {
+            Intent::Uplink => {
+                self.serial += 1;
+                self.serial
             }
-            for gateway in &mut self.gateways {
-                // Most gateways hear most devices.
-                if self.chance.random_range(0..10) < 8 {
-                    gateway.push(now, &transmission, key, self.chance.random_range(-110..-50));
+            Intent::Again(serial) => serial,
+            Intent::Join => 0,
+        };
+        let Some((transmission, sent)) = device.transmit(now, &intent, serial) else { return };
+        let (mut heard, mut late) = (BTreeSet::new(), BTreeSet::new());
+        for gateway in &mut self.gateways {
+            if self.chance.random_range(0..10) < HEARD {
+                let pushed = if let Intent::Join = intent {
+                    Pushed::Join(self.seen.joins.len())
+                } else {
+                    Pushed::Uplink(serial)
+                };
+                gateway.push(now, &transmission, pushed, self.chance.random_range(-110..-50));
+                heard.insert(gateway.index);
+                late.extend(gateway.is_late().then_some(gateway.index));
+            }
+        }
+        let can_be_answered = self.gateways.iter().any(|g| heard.contains(&g.index) && g.can_answer(now));
+        self.trace
+            .say(now, format!("device {index} {}, heard by gateways {heard:?}", what(&intent, serial, sent.as_ref())));
+        match (intent, sent) {
+            (Intent::Join, _) => {
+                let dev_nonce = device.dev_nonce();
+                let asked = Asked { device: index, dev_nonce, at: now, can_be_answered, acked: false, accepted: false };
+                self.seen.joins.push(asked);
+            }
+            (Intent::Uplink, Some(sent)) => {
+                if device.listens() {
+                    self.seen.listened.insert(serial);
+                }
+                self.seen.sent.insert(serial, Sent { heard, late, can_be_answered, ..sent });
+            }
+            (_, _) => {
+                self.seen.listened.insert(serial);
+                if let Some(sent) = self.seen.sent.get_mut(&serial) {
+                    sent.heard.extend(heard);
+                    sent.late.extend(late);
+                    sent.can_be_answered = can_be_answered;
                 }
             }
         }
     }
 
     /// A downlink on the air: who listens at this moment, on this channel, hears it.
-    fn hear(&mut self, at: Duration, txpk: &gwmp::Txpk) {
-        for (index, device) in self.devices.iter_mut().enumerate() {
-            let Some((sent, transmission, key)) = &device.last else { continue };
-            let listens = transmission.windows.iter().any(|window| {
-                let opens = *sent + window.delay;
-                window.frequency == txpk.freq
-                    && window.datr == txpk.datr
-                    && opens.abs_diff(at) < Duration::from_millis(2)
-            });
-            if !listens {
-                continue;
+    fn hear(&mut self, now: Duration, at: Duration, index: usize, txpk: &Txpk) {
+        let Some(device) = self.devices.get_mut(index) else { return };
+        if !device.listens() || !device.last.as_ref().is_some_and(|(sent, last, _)| is_open(*sent, last, at, txpk)) {
+            return;
+        }
+        let serial = device.last.as_ref().map(|(.., serial)| *serial);
+        match device.receive(&txpk.data) {
+            Ok(Received::Joined) => {
+                let dev_addr = device.dev_addr().unwrap_or_default();
+                self.trace.say(now, format!("device {index} has joined as {dev_addr:08x}"));
+                self.seen.sessions.insert((index, dev_addr));
+                let asked = self.seen.joins.iter_mut().rev().find(|asked| asked.device == index);
+                asked.into_iter().for_each(|asked| asked.accepted = true);
             }
-            match device.device.receive(&txpk.data) {
-                Ok(limpet_bench::Received::Data { ack, fcnt, payload, .. }) => {
-                    self.seen.on_air.push((index, fcnt, txpk.data.clone()));
-                    let answers = self.seen.answers.entry(*key).or_default();
-                    answers.0.insert(fcnt);
-                    answers.1.push(payload);
-                    if ack {
-                        self.seen.confirmed.insert(*key);
+            Ok(Received::Data { ack, fcnt, payload, .. }) => {
+                self.trace
+                    .say(now, format!("device {index} hears FCntDown {fcnt}{}", if ack { ", an ACK" } else { "" }));
+                self.seen.answered.extend(serial.filter(|_| ack));
+                let heard = self.seen.heard.entry(serial.unwrap_or_default()).or_default();
+                heard.0.insert(fcnt);
+                heard.1.insert(payload);
+            }
+            Err(ReceiveError::CounterReused) => drop(self.seen.reused.insert(index)),
+            Err(_) => {}
+        }
+    }
+
+    /// What a gateway transmits, whether its device hears it or not.
+    fn note_on_air(&mut self, now: Duration, gateway: usize, txpk: &Txpk) {
+        match lorawan::parse(&txpk.data) {
+            Ok(Frame::Data(frame)) => {
+                let key = (frame.dev_addr.0, frame.fcnt);
+                self.trace.say(now, format!("gateway {gateway} transmits to {:08x} under FCntDown {}", key.0, key.1));
+                self.seen.downlinks.entry(key).or_default().insert(txpk.data.clone());
+                let owner = self.devices.iter().find(|device| device.dev_addr() == Some(key.0));
+                self.seen.items_on_air.extend(owner.and_then(|device| device.item_in(&frame)));
+            }
+            Ok(Frame::JoinAccept(_)) => {
+                for device in 0..self.devices.len() {
+                    if let Ok(accept) = JoinAccept::open(&txpk.data, &app_key(device)) {
+                        let join_nonce = accept.join_nonce;
+                        self.trace.say(
+                            now,
+                            format!("gateway {gateway} transmits JoinAccept {join_nonce} to device {device}"),
+                        );
+                        self.seen.accepts.push(Accept { device, join_nonce, phy: txpk.data.clone() });
                     }
                 }
-                Err(ReceiveError::CounterReused) => self.seen.reused.push(index),
-                _ => {}
             }
+            _ => {}
         }
+    }
+
+    /// A gateway's trouble.
+    pub fn happen(&mut self, now: Duration, trouble: Trouble) -> std::io::Result<()> {
+        let (Trouble::MoveGateway(index, _)
+        | Trouble::RestartGateway(index)
+        | Trouble::Backhaul(index, _)
+        | Trouble::Replay(index)
+        | Trouble::Junk(index)) = trouble
+        else {
+            return Ok(());
+        };
+        let Some(gateway) = self.gateways.get_mut(index) else { return Ok(()) };
+        match trouble {
+            Trouble::MoveGateway(_, balancer) => {
+                self.servers.get(balancer).into_iter().for_each(|server| gateway.move_to(now, *server));
+            }
+            Trouble::RestartGateway(_) => gateway.restart(now, &self.network)?,
+            Trouble::Backhaul(_, off) => gateway.cut_off(off),
+            Trouble::Replay(_) => gateway.replay(&mut self.chance),
+            _ => gateway.junk(&mut self.chance),
+        }
+        Ok(())
+    }
+
+    /// A balancer is new, and knows nothing of what it sent before.
+    pub fn balancer_started(&mut self, balancer: usize) {
+        let server = self.servers.get(balancer).copied();
+        self.gateways.iter_mut().filter(|g| Some(g.server) == server).for_each(SimGateway::forget);
+    }
+
+    /// A balancer stops, or goes on.
+    pub fn balancer_paused(&mut self, balancer: usize, paused: bool) {
+        let server = self.servers.get(balancer).copied();
+        self.gateways.iter_mut().filter(|g| Some(g.server) == server).for_each(|g| g.is_unread = paused);
+    }
+
+    /// The DevAddr that a device has now.
+    pub fn dev_addr(&self, device: usize) -> Option<u32> {
+        self.devices.get(device)?.dev_addr()
     }
 }
 
-impl SimGateway {
-    /// The concentrator's counter.
-    fn counter(now: Duration) -> u32 {
-        // It wraps after 71 minutes.
-        (now.as_micros() & u128::from(u32::MAX)) as u32
-    }
-
-    fn pull(&mut self, now: Duration) {
-        if now < self.next_pull {
-            return;
+fn what(intent: &Intent, serial: Serial, sent: Option<&Sent>) -> String {
+    match (intent, sent) {
+        (Intent::Join, _) => "asks to join".into(),
+        (Intent::Again(_), _) => format!("sends uplink {serial} again"),
+        (_, Some(sent)) => {
+            let confirmed = if sent.confirmed { ", confirmed" } else { "" };
+            format!("sends uplink {serial} (FCntUp {}{confirmed})", sent.fcnt)
         }
-        self.next_pull = now + PULL_EVERY;
-        self.token = self.token.wrapping_add(1);
-        self.socket.send_to(self.server, &gwmp::pull_data(2, self.token, self.eui));
+        (_, None) => "sends nothing".into(),
     }
+}
 
-    fn push(&mut self, now: Duration, transmission: &Transmission, key: UplinkKey, rssi: i32) {
-        let mut rxpk = Rxpk::new(transmission.frequency, transmission.datr, transmission.phy.clone());
-        rxpk.tmst = Some(Self::counter(now));
-        rxpk.rssi = Some(rssi);
-        self.token = self.token.wrapping_add(1);
-        self.waiting.insert(self.token, key);
-        let json = gwmp::push_data_json(&[rxpk], None);
-        self.socket.send_to(self.server, &gwmp::push_data(2, self.token, self.eui, &json));
-    }
-
-    fn listen(&mut self, now: Duration, seen: &mut Seen) {
-        while let Some((from, bytes)) = self.socket.take() {
-            match gwmp::parse_downstream(&bytes) {
-                Ok(Downstream { kind: DownKind::PushAck, token, .. }) => {
-                    if let Some(key) = self.waiting.remove(&token) {
-                        seen.acked.insert(key);
-                        seen.acks += 1;
-                    }
-                }
-                Ok(Downstream { kind: DownKind::PullResp, token, json, .. }) => {
-                    let Ok(txpk) = gwmp::parse_pull_resp(json) else { continue };
-                    let lead = txpk.tmst.unwrap_or_default().wrapping_sub(Self::counter(now)).cast_signed();
-                    let in_time = u64::try_from(lead).ok().map(Duration::from_micros).filter(|lead| *lead >= LEAD);
-                    let answer: &[u8] = match in_time {
-                        Some(lead) => {
-                            self.queue.push((now + lead, txpk));
-                            br#"{"txpk_ack":{"error":"NONE"}}"#
-                        }
-                        None => {
-                            seen.refused += 1;
-                            br#"{"txpk_ack":{"error":"TOO_LATE"}}"#
-                        }
-                    };
-                    self.socket.send_to(from, &gwmp::tx_ack(2, token, self.eui, answer));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// What goes on the air now.
-    fn due(&mut self, now: Duration) -> Vec<(Duration, gwmp::Txpk)> {
-        let (due, later) = std::mem::take(&mut self.queue).into_iter().partition(|(at, _)| *at <= now);
-        self.queue = later;
-        due
-    }
+fn is_open(sent: Duration, last: &Transmission, at: Duration, txpk: &Txpk) -> bool {
+    last.windows.iter().any(|window| {
+        let opens = sent + window.delay;
+        window.frequency == txpk.freq && window.datr == txpk.datr && opens.abs_diff(at) < WINDOW
+    })
 }

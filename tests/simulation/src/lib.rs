@@ -13,10 +13,12 @@ pub mod field;
 pub mod machine;
 pub mod net;
 pub mod plan;
-mod responder;
+pub mod seen;
+pub mod shrink;
 pub mod system;
 pub mod world;
 
 pub use check::Violation;
 pub use plan::Plan;
+pub use shrink::shrink;
 pub use world::run;

@@ -107,6 +107,13 @@ impl Process {
         Ok(Self { machine, runtime: Some(runtime), behind: Duration::ZERO, paused: false })
     }
 
+    /// Something more for it to do.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(task);
+        }
+    }
+
     /// One [`TICK`] has passed. A paused process wakes up later, and finds that time has passed.
     pub fn tick(&mut self, woken: &BTreeSet<IpAddr>) {
         self.behind += TICK;

@@ -42,7 +42,7 @@ struct Inner {
     now: Duration,
     chance: SmallRng,
     weather: Weather,
-    /// Between these nothing passes, either way.
+    /// From the one to the other nothing passes.
     cut: BTreeSet<(IpAddr, IpAddr)>,
     sockets: BTreeMap<SocketAddr, Weak<Mailbox>>,
     /// By when they arrive, and the order in which they left.
@@ -108,16 +108,13 @@ impl Network {
         self.0.lock().weather = weather;
     }
 
-    /// Cuts the ways between two machines, or mends them.
-    pub fn cut(&self, one: IpAddr, other: IpAddr, cut: bool) {
-        let ways = [(one, other), (other, one)];
+    /// Cuts the way from one machine to another, or mends it.
+    pub fn cut(&self, from: IpAddr, to: IpAddr, cut: bool) {
         let mut inner = self.0.lock();
-        for way in ways {
-            if cut {
-                inner.cut.insert(way);
-            } else {
-                inner.cut.remove(&way);
-            }
+        if cut {
+            inner.cut.insert((from, to));
+        } else {
+            inner.cut.remove(&(from, to));
         }
     }
 

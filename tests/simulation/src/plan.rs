@@ -1,81 +1,130 @@
-//! What a seed decides: how large the network is, what goes wrong, and when.
+//! What a seed decides: how large the network is, who is in it, what goes wrong, and when.
 
-use std::time::Duration;
+mod troubles;
+
+use std::{collections::BTreeSet, time::Duration};
 
 use limpet_link::host::Rule;
-use limpet_store::fault::Faults;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-use crate::net::Weather;
+pub use troubles::{Mood, Trouble, Ways, Weathers};
 
 /// When the last trouble is over. From then on everything works, so that what was promised can be asked for.
-pub const TROUBLE_ENDS: Duration = Duration::from_secs(9);
+pub const TROUBLE_ENDS: Duration = Duration::from_secs(10);
 /// When devices send no more.
-pub const UPLINKS_END: Duration = Duration::from_secs(13);
-/// When it is over.
-pub const END: Duration = Duration::from_secs(22);
-/// Until then everything links up.
-const TROUBLE_BEGINS: Duration = Duration::from_secs(2);
+pub const UPLINKS_END: Duration = Duration::from_secs(16);
+/// When it is over, at the latest; [`ENOUGH`] after the last uplink if everything was told by then.
+pub const END: Duration = Duration::from_secs(28);
+/// What is told a second time, or on air a second time, would be so by then.
+pub const ENOUGH: Duration = Duration::from_millis(2_700);
 
-/// One thing that goes wrong, or ends.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Trouble {
-    KillWorker(usize),
-    StartWorker(usize),
-    KillBalancer(usize),
-    StartBalancer(usize),
-    PauseWorker(usize),
-    ResumeWorker(usize),
-    PauseBalancer(usize),
-    ResumeBalancer(usize),
-    /// Nothing passes between a balancer and a worker.
-    Cut(usize, usize),
-    Mend(usize, usize),
-    Storm(Weathers),
-    /// The store of one worker misbehaves, or does so no more.
-    Store(usize, bool),
-    WebhookAway(bool),
-    /// The endpoint takes events, and its answers get lost.
-    WebhookMute(bool),
-    /// A server's clock is set forward or back (ms): a worker's, or beyond them a balancer's.
-    StepClock(usize, i64),
-}
-
-/// Weather by name, to be readable in a trace.
+/// What kind of things go wrong. The narrower it is, the more can be asked of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weathers {
-    Fair,
-    Lossy,
-    Wild,
+pub enum Theme {
+    /// Nothing goes wrong: everything that is promised holds to the letter.
+    Calm,
+    /// Endpoints are away, or take events without saying so.
+    Endpoints,
+    /// Workers die, and others are there.
+    Kills,
+    /// Machines stop for a moment, all workers at once or a balancer.
+    Stalls,
+    /// An operator adds servers, drains them, stops them and takes them out.
+    Operators,
+    /// Gateways move, start again, keep frames while they are cut off; somebody replays frames or sends junk.
+    Gateways,
+    /// Anything, several at once.
+    Everything,
 }
 
-impl Weathers {
-    pub fn weather(self) -> Weather {
+/// What a network with only such troubles owes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owed {
+    /// An ACK for each confirmed uplink, a JoinAccept for each JoinRequest.
+    pub answers: bool,
+    /// Each device's events in order.
+    pub order: bool,
+    /// Each event once.
+    pub once: bool,
+    /// In each event all gateways that have heard the uplink; a PUSH_ACK for each.
+    pub copies: bool,
+    /// Every gateway stays where it is.
+    pub steady: bool,
+    /// An event within a second, if its endpoint was there.
+    pub prompt: bool,
+}
+
+impl Theme {
+    pub fn owes(self) -> Owed {
+        let all = Owed { answers: true, order: true, once: true, copies: true, steady: true, prompt: true };
         match self {
-            Self::Fair => Weather::FAIR,
-            Self::Lossy => Weather { delay: Duration::from_millis(2), lost: 20, doubled: 10, late: 20 },
-            Self::Wild => Weather { delay: Duration::from_millis(5), lost: 80, doubled: 50, late: 100 },
+            Self::Calm => all,
+            Self::Endpoints => Owed { once: false, ..all },
+            Self::Kills => Owed { answers: true, ..Owed::default() },
+            Self::Stalls => Owed { steady: true, ..Owed::default() },
+            Self::Operators => Owed { answers: true, once: true, ..Owed::default() },
+            Self::Gateways => Owed { once: true, steady: true, ..Owed::default() },
+            Self::Everything => Owed::default(),
         }
     }
 }
 
-/// How a misbehaving store misbehaves.
-pub fn bad_store() -> Faults {
-    Faults { delay: Duration::from_millis(20), refuse: 60, lose: 20, hide: 40, crash: 0 }
+/// How a gateway treats downlinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    Honest,
+    /// It never asks for downlinks.
+    ReceivesOnly,
+    /// Its radio is always busy in RX1.
+    RefusesRx1,
+    RefusesAll,
+    /// It sends no TX_ACK.
+    Silent,
+    /// Its TX_ACKs bear no token of ours.
+    ForgetsTokens,
+}
+
+#[derive(Clone, Debug)]
+pub struct GatewayPlan {
+    pub balancer: usize,
+    pub habit: Habit,
+    /// When an operator adds it; from the beginning if absent.
+    pub added_at: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct DevicePlan {
+    /// By OTAA; else it is activated by hand.
+    pub joins: bool,
+    /// LoRaWAN 1.0.4, whose DevNonces count; else 1.0.3.
+    pub counts_nonces: bool,
+    pub confirmed: bool,
+    pub every: Duration,
+    /// It hears no downlink of each third uplink, and repeats that if it was confirmed.
+    pub is_deaf: bool,
+    /// It joins again, or, activated by hand, loses its counters (which its owner allows).
+    pub starts_again_at: Option<Duration>,
+    /// Its application, and so its endpoint.
+    pub application: usize,
 }
 
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
+    pub theme: Theme,
     pub balancers: usize,
     pub workers: usize,
-    pub gateways: usize,
-    pub devices: usize,
-    /// Microseconds that each server's clock is ahead at the start, and gains each second: workers, then balancers.
+    /// Machines on which a worker may be started later.
+    pub spares: usize,
+    pub gateways: Vec<GatewayPlan>,
+    pub devices: Vec<DevicePlan>,
+    /// Microseconds that each server's clock is ahead at the start, and gains each second: workers and spares, then balancers.
     pub clocks: Vec<(i64, i64)>,
-    /// In the order of time.
-    pub troubles: Vec<(Duration, Trouble)>,
+    /// Each operation of the store takes up to twice so long.
+    pub store_delay: Duration,
+    /// Each with its end.
+    pub troubles: Vec<[(Duration, Trouble); 2]>,
     /// When an application enqueues a downlink, and for which device.
     pub items: Vec<(Duration, usize)>,
     /// A rule that all servers break.
@@ -88,60 +137,117 @@ impl Plan {
         Self { broken: Some(rule), ..self }
     }
 
+    /// Whether this application's endpoint is away, or seems to be, at some time.
+    pub fn troubles_of_endpoint(&self, application: usize) -> bool {
+        self.troubles.iter().flatten().any(|(_, trouble)| {
+            matches!(trouble, Trouble::WebhookAway(of, true) | Trouble::WebhookMute(of, true) if *of == application)
+        })
+    }
+
+    /// Devices to whose uplinks their application replies: those that wait for both windows, and have nothing else in their queue; where
+    /// every gateway transmits what it is asked for.
+    pub fn replied_to(&self) -> BTreeSet<usize> {
+        let able = self.gateways.iter().all(|gateway| gateway.habit == Habit::Honest && gateway.added_at.is_none());
+        let waits = |index: &usize| {
+            let device = self.devices.get(*index).filter(|device| device.confirmed && !device.is_deaf);
+            device.is_some() && self.items.iter().all(|(_, of)| of != index)
+        };
+        (0..self.devices.len()).filter(|index| able && waits(index)).collect()
+    }
+
+    /// What goes wrong and ends, in the order of time.
+    pub fn in_order(&self) -> Vec<(Duration, Trouble)> {
+        let mut all: Vec<_> = self.troubles.iter().flatten().copied().collect();
+        all.sort_by_key(|(at, _)| *at);
+        all
+    }
+
     pub fn of(seed: u64) -> Self {
-        let mut chance = SmallRng::seed_from_u64(seed);
+        let chance = &mut SmallRng::seed_from_u64(seed);
+        let theme = match chance.random_range(0..20) {
+            0..3 => Theme::Calm,
+            3..5 => Theme::Endpoints,
+            5..8 => Theme::Kills,
+            8 => Theme::Stalls,
+            9..11 => Theme::Operators,
+            11..13 => Theme::Gateways,
+            _ => Theme::Everything,
+        };
         let (balancers, workers) = (chance.random_range(1..=2), chance.random_range(2..=3));
-        let clocks = (0..balancers + workers)
-            .map(|_| (chance.random_range(-300_000..=300_000), chance.random_range(-100..=100)))
-            .collect();
-        let mut troubles = Vec::new();
-        for _ in 0..chance.random_range(0..6) {
-            trouble(&mut chance, (balancers, workers), &mut troubles);
-        }
-        troubles.sort_by_key(|(at, _)| *at);
-        let devices = chance.random_range(3..=6);
-        let at = |chance: &mut SmallRng| Duration::from_millis(chance.random_range(1_500..11_000));
-        let mut items: Vec<_> =
-            (0..chance.random_range(0..6)).map(|_| (at(&mut chance), chance.random_range(0..devices))).collect();
-        items.sort_unstable();
-        Self {
+        let spares = usize::from(matches!(theme, Theme::Operators | Theme::Everything));
+        let mut plan = Self {
             seed,
+            theme,
             balancers,
             workers,
-            gateways: chance.random_range(2..=4),
-            devices,
-            clocks,
-            troubles,
-            items,
+            spares,
+            gateways: gateways(chance, balancers, theme),
+            devices: devices(chance),
+            clocks: clocks(chance, workers + spares, balancers),
+            store_delay: Duration::from_millis([0, 0, 2, 6][chance.random_range(0..4)]),
+            troubles: Vec::new(),
+            items: Vec::new(),
             broken: None,
-        }
+        };
+        plan.troubles = troubles::draw(chance, &plan);
+        let at = |chance: &mut SmallRng| Duration::from_millis(chance.random_range(1_500..12_000));
+        let of = plan.devices.len();
+        plan.items = (0..chance.random_range(0..7)).map(|_| (at(chance), chance.random_range(0..of))).collect();
+        plan.items.sort_unstable();
+        plan
     }
 }
 
-/// One trouble and its end.
-fn trouble(chance: &mut SmallRng, (balancers, workers): (usize, usize), all: &mut Vec<(Duration, Trouble)>) {
-    let latest = TROUBLE_ENDS.as_millis() as u64;
-    let begins = chance.random_range(TROUBLE_BEGINS.as_millis() as u64..latest);
-    let ends = (begins + chance.random_range(30..4_000)).min(latest);
-    let (worker, balancer) = (chance.random_range(0..workers), chance.random_range(0..balancers));
-    let (one, other) = match chance.random_range(0..10) {
-        0 | 1 => (Trouble::KillWorker(worker), Trouble::StartWorker(worker)),
-        2 => (Trouble::PauseWorker(worker), Trouble::ResumeWorker(worker)),
-        3 => (Trouble::KillBalancer(balancer), Trouble::StartBalancer(balancer)),
-        4 => (Trouble::PauseBalancer(balancer), Trouble::ResumeBalancer(balancer)),
-        5 => (Trouble::Cut(balancer, worker), Trouble::Mend(balancer, worker)),
-        6 => {
-            let how = if chance.random() { Weathers::Lossy } else { Weathers::Wild };
-            (Trouble::Storm(how), Trouble::Storm(Weathers::Fair))
-        }
-        7 => (Trouble::Store(worker, true), Trouble::Store(worker, false)),
-        8 => (Trouble::WebhookMute(true), Trouble::WebhookMute(false)),
-        _ => (Trouble::WebhookAway(true), Trouble::WebhookAway(false)),
+fn gateways(chance: &mut SmallRng, balancers: usize, theme: Theme) -> Vec<GatewayPlan> {
+    let all_honest = chance.random_range(0..3) == 0;
+    let mut habit = |index: usize| match chance.random_range(0..12) {
+        _ if index == 0 || all_honest => Habit::Honest,
+        0 => Habit::ReceivesOnly,
+        1 => Habit::RefusesRx1,
+        2 => Habit::RefusesAll,
+        3 => Habit::Silent,
+        4 => Habit::ForgetsTokens,
+        _ => Habit::Honest,
     };
-    all.push((Duration::from_millis(begins), one));
-    all.push((Duration::from_millis(ends), other));
-    if chance.random_range(0..4) == 0 {
-        let step = Trouble::StepClock(chance.random_range(0..workers + balancers), chance.random_range(-400..400));
-        all.push((Duration::from_millis(begins), step));
+    let mut all: Vec<GatewayPlan> =
+        (0..4).map(|index| GatewayPlan { balancer: index % balancers, habit: habit(index), added_at: None }).collect();
+    all.truncate(chance.random_range(2..=4));
+    let may_add = matches!(theme, Theme::Calm | Theme::Endpoints | Theme::Everything);
+    if may_add && chance.random_range(0..3) == 0 {
+        let at = Duration::from_millis(chance.random_range(3_000..8_000));
+        all.iter_mut().skip(1).last().into_iter().for_each(|gateway| gateway.added_at = Some(at));
     }
+    all
+}
+
+fn devices(chance: &mut SmallRng) -> Vec<DevicePlan> {
+    let count = chance.random_range(3..=6);
+    (0..count)
+        .map(|index| {
+            let (joins, confirmed) = (chance.random_range(0..3) == 0, index % 2 == 0);
+            // A device waits for its windows before it sends again, but for those that want no answer.
+            let every = if confirmed { 2_300..3_600 } else { 500..2_000 };
+            let starts_again = chance.random_range(0..3) == 0;
+            DevicePlan {
+                joins,
+                counts_nonces: chance.random(),
+                confirmed,
+                every: Duration::from_millis(chance.random_range(every)),
+                is_deaf: confirmed && chance.random_range(0..3) == 0,
+                starts_again_at: starts_again.then(|| {
+                    Duration::from_millis(chance.random_range(if joins { 7_500..9_000 } else { 5_000..11_000 }))
+                }),
+                application: index / 2 % 2,
+            }
+        })
+        .collect()
+}
+
+/// Balancers' clocks differ by less than is borne between them; a worker's own decides nothing, so it may show anything.
+fn clocks(chance: &mut SmallRng, workers: usize, balancers: usize) -> Vec<(i64, i64)> {
+    let wild = chance.random_range(0..4) == 0;
+    let most = |index: usize| if wild && index < workers { 8_000_000 } else { 300_000 };
+    (0..workers + balancers)
+        .map(|index| (chance.random_range(-most(index)..=most(index)), chance.random_range(-100..=100)))
+        .collect()
 }

@@ -1,54 +1,47 @@
 //! One run: servers are started, live, die and come back as the plan says.
 
+mod endpoint;
+mod panics;
+mod provision;
+mod servers;
+
 use std::{
+    collections::BTreeSet,
     error::Error,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    sync::{
-        Arc, Once,
-        atomic::{AtomicBool, Ordering},
-    },
+    net::SocketAddr,
+    sync::{Arc, Once},
     time::Duration,
 };
 
-use limpet_balancer::{BalancerConfig, BoundBalancer};
-use limpet_console::JoinLine;
-use limpet_link::{Authority, host};
-use limpet_shared::{AesKey, admin::Role, region::Region};
-use limpet_store::{SqliteStore, Store, fault::FaultStore, fault::Faults};
-use limpet_worker::{DEFAULT_REPLY_DELAY, WorkerConfig};
-use limpet_worker_core::{
-    model::*,
-    session::{Personalization, personalized},
-};
+use limpet_shared::DevAddr;
+use limpet_store::{FrameStore, Freshness, SqliteStore};
+use parking_lot::Mutex;
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::oneshot,
-};
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
-    check::{Told, Violation, check},
-    field::{Field, Seen, dev_eui, gateway_eui, keys},
-    machine::{BEGIN, Machine, Process, TICK},
+    check::{Facts, Violation, check},
+    field::{Field, dev_eui},
+    machine::{Process, TICK},
     net::{Network, Sent},
-    plan::{END, Plan, Trouble, UPLINKS_END, bad_store},
-    responder::Responder,
+    plan::{END, ENOUGH, Plan, Trouble, UPLINKS_END, Ways},
+    seen::{Look, Trace},
     system,
 };
+use endpoint::Endpoints;
+use servers::{Drains, Server};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// How often balancers are asked for their ring.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A worker that has died by itself is started again after this.
+const RESTART_AFTER: Duration = Duration::from_millis(700);
 
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {
     pub violations: Vec<Violation>,
-    pub seen: Seen,
-    pub told: Told,
-    /// Uplinks whose answers an application enqueued in time.
-    pub replied: usize,
+    pub facts: Facts,
     /// Every datagram that was sent.
     pub wire: Vec<Sent>,
     /// What happened, for people.
@@ -58,24 +51,17 @@ pub struct Outcome {
 struct World {
     plan: Plan,
     network: Network,
-    responder: Arc<Responder>,
+    endpoints: Arc<Endpoints>,
     store: Arc<SqliteStore>,
     folder: tempfile::TempDir,
     balancers: Vec<Server>,
     workers: Vec<Server>,
-    authority: Arc<Authority>,
-    trace: Vec<String>,
-}
-
-/// A machine, and its process if it runs.
-struct Server {
-    machine: Arc<Machine>,
-    process: Option<Process>,
-    /// A worker's view of the store, of its last start.
-    view: Option<Arc<FaultStore>>,
-    bad_store: bool,
-    /// It has ended by itself: whoever supervises it starts it again.
-    ended: Arc<AtomicBool>,
+    authority: Arc<limpet_link::Authority>,
+    looks: Arc<Mutex<Vec<Look>>>,
+    drains: Drains,
+    disk_full: bool,
+    items: BTreeSet<usize>,
+    trace: Trace,
 }
 
 /// Runs the plan to its end.
@@ -92,281 +78,154 @@ fn run_apart(plan: &Plan) -> std::result::Result<Outcome, String> {
         let seed = plan.seed;
         let run = move || {
             system::simulate(seed);
+            panics::note();
             run_here(plan).map_err(|error| error.to_string())
         };
         let thread = std::thread::Builder::new().name(format!("seed {seed}")).spawn_scoped(scope, run);
         let ended = thread.map_err(|error| error.to_string())?.join();
-        ended.unwrap_or_else(|_| Err(format!("seed {seed}: a panic")))
+        ended.unwrap_or_else(|_| Err(format!("seed {seed}: the simulation itself has panicked")))
     })
 }
 
 fn run_here(plan: &Plan) -> Result<Outcome> {
     let mut world = World::new(plan.clone())?;
     let edges: Vec<SocketAddr> = world.balancers.iter().map(|b| SocketAddr::new(b.machine.ip, 1700)).collect();
-    let mut field = Field::new(&world.network, plan.seed, (plan.gateways, plan.devices), &edges, UPLINKS_END)?;
+    let mut field = Field::new(&world.network, plan, &edges, world.trace.clone())?;
     (0..plan.balancers).try_for_each(|index| world.start_balancer(index))?;
     (0..plan.workers).try_for_each(|index| world.start_worker(index))?;
     let mut order = SmallRng::seed_from_u64(plan.seed ^ 0x5eed);
-    let mut troubles = plan.troubles.iter().peekable();
+    let mut troubles = plan.in_order().into_iter().peekable();
     let mut items = plan.items.iter().enumerate().peekable();
     let mut now = Duration::ZERO;
-    while now < END {
+    while now < END && !(now >= UPLINKS_END + ENOUGH && world.is_all_told(&field)) {
         now += TICK;
         let woken = world.network.advance(now);
         while let Some((_, trouble)) = troubles.next_if(|(at, _)| *at <= now) {
-            world.happen(now, *trouble)?;
+            world.trace.say(now, format!("{trouble:?}"));
+            world.happen(now, trouble, &mut field)?;
+            field.happen(now, trouble)?;
         }
         while let Some((number, (_, device))) = items.next_if(|(_, (at, _))| *at <= now) {
-            enqueue(&*world.store, number, *device)?;
+            world.trace.say(now, format!("queue item {number} for device {device}"));
+            world.enqueue(number, *device)?;
         }
+        world.add_gateways(now)?;
         world.supervise(now)?;
+        if now.as_millis().is_multiple_of(LOOK_EVERY.as_millis()) {
+            world.look(now);
+        }
         field.tick(now);
         let mut processes: Vec<&mut Process> =
             world.balancers.iter_mut().chain(&mut world.workers).filter_map(|s| s.process.as_mut()).collect();
         processes.shuffle(&mut order);
         processes.into_iter().for_each(|process| process.tick(&woken));
     }
-    let (told, replied) = (world.responder.told.lock().clone(), world.responder.replied.lock().clone());
-    let violations = check(&field.seen, &told, &replied, plan.troubles.is_empty());
-    let (replied, wire) = (replied.len(), world.network.wire());
-    Ok(Outcome { violations, seen: field.seen, told, replied, wire, trace: world.trace })
+    let facts = world.facts(field)?;
+    let violations = check(plan, &facts);
+    Ok(Outcome { violations, facts, wire: world.network.wire(), trace: world.trace.lines() })
 }
 
 impl World {
-    fn new(plan: Plan) -> Result<Self> {
-        let network = Network::new(plan.seed);
-        let folder = tempfile::tempdir()?;
-        let machine = |net: u8, index: usize, clock: usize| {
-            let ip = IpAddr::V4(Ipv4Addr::new(10, 0, net, u8::try_from(index + 1).unwrap_or(255)));
-            let clock = plan.clocks.get(clock).copied().unwrap_or_default();
-            let seed = plan.seed.wrapping_mul(31) ^ u64::from(net) << 32 ^ index as u64;
-            let machine = Machine::new(ip, network.clone(), seed, clock, plan.broken);
-            Server { machine, process: None, view: None, bad_store: false, ended: Arc::default() }
-        };
-        let workers: Vec<Server> = (0..plan.workers).map(|index| machine(2, index, index)).collect();
-        let balancers: Vec<Server> = (0..plan.balancers).map(|index| machine(1, index, plan.workers + index)).collect();
-        let first = balancers.first().ok_or("a balancer at least")?;
-        first.machine.enter();
-        let authority = Authority::open(&folder.path().join("balancer-0").join("cluster"))?;
-        host::simulate(None);
-        let store = SqliteStore::in_memory()?;
-        provision(&*store, &plan)?;
-        // What waits in a queue goes before an answer.
-        let answers = (0..plan.devices).filter(|device| plan.items.iter().all(|(_, of)| of != device)).collect();
-        let responder = Arc::new(Responder::new(network.clone(), answers));
-        let authority = Arc::new(authority);
-        Ok(Self { plan, network, responder, store, folder, balancers, workers, authority, trace: Vec::new() })
+    /// Looked at once in a while only: it costs.
+    fn is_all_told(&self, field: &Field) -> bool {
+        let often = self.network.now().as_millis().is_multiple_of(100);
+        often && self.endpoints.has_all(field.seen.acked.keys().copied())
     }
 
-    fn data(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn start_balancer(&mut self, index: usize) -> Result<()> {
-        let name = format!("balancer-{index}");
-        let data = self.data(&name);
-        let Some(server) = self.balancers.get_mut(index) else { return Ok(()) };
-        server.machine.enter();
-        let cluster = data.join("cluster");
-        let authority = match Authority::load(&cluster)? {
-            Some(authority) => authority,
-            None => Authority::install(&cluster, self.authority.keys())?,
-        };
-        host::simulate(None);
-        let mut config = BalancerConfig::new(name, data);
-        config.gwmp = SocketAddr::new(server.machine.ip, 1700);
-        config.link = SocketAddr::new(server.machine.ip, 1701);
-        config.admin = None;
-        server.process = Some(Process::start(server.machine.clone(), async move {
-            match BoundBalancer::bind(config, Arc::new(authority)).await {
-                Ok(balancer) => balancer.run(CancellationToken::new()).await,
-                Err(error) => eprintln!("a balancer did not start: {error}"),
+    fn facts(&self, field: Field) -> Result<Facts> {
+        let mut queued = BTreeSet::new();
+        provision::apart()?.block_on(async {
+            for device in 0..self.plan.devices.len() {
+                let mut done = 0;
+                if let Some(addr) = field.dev_addr(device) {
+                    let rows = self.store.sessions_by_addr(DevAddr(addr), Freshness::Serial).await?;
+                    let own = rows.iter().filter(|row| row.session.key.dev_eui == dev_eui(device));
+                    done = own.map(|row| row.session.queue_done).max().unwrap_or_default();
+                }
+                let items = self.store.queue(dev_eui(device), done, 100).await?;
+                queued.extend(items.iter().filter_map(|item| endpoint::item_number(&item.id)));
             }
-        })?);
-        Ok(())
+            limpet_store::Result::Ok(())
+        })?;
+        Ok(Facts {
+            told: self.endpoints.told(),
+            looks: self.looks.lock().clone(),
+            drains: self.drains.lock().clone(),
+            items: self.items.clone(),
+            panics: panics::noted(),
+            replied: self.endpoints.replied(),
+            queued,
+            seen: field.seen,
+        })
     }
 
-    fn start_worker(&mut self, index: usize) -> Result<()> {
-        let name = format!("worker-{index}");
-        let data = self.data(&name);
-        let balancers = self.balancers.iter().map(|b| SocketAddr::new(b.machine.ip, 1701).to_string()).collect();
-        let Some(server) = self.workers.get_mut(index) else { return Ok(()) };
-        server.machine.enter();
-        let identity = self.authority.identity(&data, &name, Role::Worker)?;
-        host::simulate(None);
-        let faults = if server.bad_store { bad_store() } else { Faults::default() };
-        let view = FaultStore::new(self.store.clone(), self.plan.seed ^ index as u64, faults);
-        server.view = Some(view.clone());
-        let ended = Arc::new(AtomicBool::new(false));
-        server.ended = ended.clone();
-        let (starts, started) = oneshot::channel();
-        let config = WorkerConfig {
-            identity,
-            identity_folder: data.clone(),
-            balancers,
-            store: view,
-            deliver: self.responder.clone(),
-            http: None,
-            regions: Region::by_name("eu868").into_iter().collect(),
-            weight: 100,
-            admin_password: None,
-            net_id: 0,
-            reply_delay: DEFAULT_REPLY_DELAY,
-            accept_unknown_gateways: false,
-            sweep_at_start: false,
-            combined: false,
-            gwmp: None,
-            trusted_proxies: Default::default(),
-            join: JoinLine::new("sqlite:simulated", &data)?,
-            started: Some(starts),
-        };
-        let client = self.responder.clone().client(started);
-        server.process = Some(Process::start(server.machine.clone(), async move {
-            tokio::spawn(client);
-            if limpet_worker::run(config, CancellationToken::new()).await.is_err() {
-                ended.store(true, Ordering::Relaxed);
-            }
-        })?);
-        Ok(())
-    }
-
-    /// Starts workers again that have ended by themselves, as their service manager does.
-    fn supervise(&mut self, now: Duration) -> Result<()> {
-        let ended = |server: &Server| server.process.is_some() && server.ended.swap(false, Ordering::Relaxed);
-        let ended: Vec<usize> =
-            self.workers.iter().enumerate().filter_map(|(index, server)| ended(server).then_some(index)).collect();
-        for index in ended {
-            self.trace.push(format!(
-                "{:>9.3} s  worker {index} has ended by itself, and is started again",
-                now.as_secs_f64()
-            ));
-            kill(&mut self.workers, index);
-            self.start_worker(index)?;
-        }
-        Ok(())
-    }
-
-    fn happen(&mut self, now: Duration, trouble: Trouble) -> Result<()> {
-        self.trace.push(format!("{:>9.3} s  {trouble:?}", now.as_secs_f64()));
-        let process = |servers: &mut Vec<Server>, index: usize, paused: bool| {
-            if let Some(process) = servers.get_mut(index).and_then(|server| server.process.as_mut()) {
-                process.paused = paused;
-            }
-        };
+    fn happen(&mut self, now: Duration, trouble: Trouble, field: &mut Field) -> Result<()> {
         match trouble {
-            Trouble::KillWorker(index) => kill(&mut self.workers, index),
-            Trouble::KillBalancer(index) => kill(&mut self.balancers, index),
-            Trouble::StartWorker(index) if self.workers.get(index).is_some_and(|s| s.process.is_none()) => {
-                self.start_worker(index)?;
-            }
-            Trouble::StartBalancer(index) if self.balancers.get(index).is_some_and(|s| s.process.is_none()) => {
+            Trouble::KillWorker(index) => servers::kill(&mut self.workers, index),
+            Trouble::StopWorker(index) => self.stop_worker(index),
+            Trouble::StartWorker(index) => self.start_worker(index)?,
+            Trouble::KillBalancer(index) => servers::kill(&mut self.balancers, index),
+            Trouble::StartBalancer(index) => {
                 self.start_balancer(index)?;
+                field.balancer_started(index);
             }
-            Trouble::StartWorker(_) | Trouble::StartBalancer(_) => {}
-            Trouble::PauseWorker(index) => process(&mut self.workers, index, true),
-            Trouble::ResumeWorker(index) => process(&mut self.workers, index, false),
-            Trouble::PauseBalancer(index) => process(&mut self.balancers, index, true),
-            Trouble::ResumeBalancer(index) => process(&mut self.balancers, index, false),
-            Trouble::Cut(balancer, worker) | Trouble::Mend(balancer, worker) => {
-                let cut = matches!(trouble, Trouble::Cut(..));
-                if let (Some(one), Some(other)) = (self.balancers.get(balancer), self.workers.get(worker)) {
-                    self.network.cut(one.machine.ip, other.machine.ip, cut);
+            Trouble::PauseWorker(index) => servers::pause(&mut self.workers, index, true),
+            Trouble::ResumeWorker(index) => servers::pause(&mut self.workers, index, false),
+            Trouble::PauseWorkers(on) => {
+                (0..self.workers.len()).for_each(|index| servers::pause(&mut self.workers, index, on));
+            }
+            Trouble::PauseBalancer(index) | Trouble::ResumeBalancer(index) => {
+                let paused = matches!(trouble, Trouble::PauseBalancer(_));
+                servers::pause(&mut self.balancers, index, paused);
+                field.balancer_paused(index, paused);
+            }
+            Trouble::PowerCut => {
+                (0..self.workers.len()).for_each(|index| servers::kill(&mut self.workers, index));
+                (0..self.balancers.len()).for_each(|index| servers::kill(&mut self.balancers, index));
+            }
+            Trouble::PowerBack => {
+                for index in 0..self.balancers.len() {
+                    self.start_balancer(index)?;
+                    field.balancer_started(index);
                 }
+                (0..self.plan.workers).try_for_each(|index| self.start_worker(index))?;
             }
+            Trouble::Cut(balancer, worker, ways) => self.cut((balancer, worker), ways, true),
+            Trouble::Mend(balancer, worker) => self.cut((balancer, worker), Ways::Both, false),
             Trouble::Storm(weathers) => self.network.set_weather(weathers.weather()),
-            Trouble::Store(index, bad) => {
-                if let Some(server) = self.workers.get_mut(index) {
-                    server.bad_store = bad;
-                    let faults = if bad { bad_store() } else { Faults::default() };
-                    server.view.iter().for_each(|view| view.set_faults(faults));
-                }
+            Trouble::Store(index, mood) => {
+                self.workers.get_mut(index).into_iter().for_each(|server| server.mood = mood);
+                self.set_faults();
             }
-            Trouble::WebhookAway(away) => self.responder.away.store(away, Ordering::Relaxed),
-            Trouble::WebhookMute(mute) => self.responder.mute.store(mute, Ordering::Relaxed),
+            Trouble::DiskFull(full) => {
+                self.disk_full = full;
+                self.set_faults();
+            }
+            Trouble::WebhookAway(application, away) => self.endpoints.set_away(application, away),
+            Trouble::WebhookMute(application, mute) => self.endpoints.set_mute(application, mute),
             Trouble::StepClock(index, millis) => {
-                if let Some(server) = self.workers.iter().chain(&self.balancers).nth(index) {
-                    server.machine.step_clock(millis * 1_000);
-                }
+                let server = self.workers.iter().chain(&self.balancers).nth(index);
+                server.into_iter().for_each(|server| server.machine.step_clock(millis * 1_000));
             }
+            Trouble::Drain(index, on) => self.drain(now, index, on),
+            Trouble::RemoveWorker(index) => self.remove_worker(index),
+            Trouble::MoveGateway(..)
+            | Trouble::RestartGateway(_)
+            | Trouble::Backhaul(..)
+            | Trouble::Replay(_)
+            | Trouble::Junk(_) => {}
         }
         Ok(())
     }
-}
 
-fn kill(servers: &mut [Server], index: usize) {
-    if let Some(server) = servers.get_mut(index) {
-        server.process = None;
+    fn cut(&self, (balancer, worker): (usize, usize), ways: Ways, cut: bool) {
+        let (Some(balancer), Some(worker)) = (self.balancers.get(balancer), self.workers.get(worker)) else { return };
+        let (balancer, worker) = (balancer.machine.ip, worker.machine.ip);
+        if ways != Ways::ToBalancer {
+            self.network.cut(balancer, worker, cut);
+        }
+        if ways != Ways::ToWorker {
+            self.network.cut(worker, balancer, cut);
+        }
     }
-}
-
-/// What an application asks the API for.
-fn enqueue(store: &dyn Store, number: usize, device: usize) -> Result<()> {
-    let data = format!("item {number}").into_bytes();
-    let item =
-        QueueItem { dev_eui: dev_eui(device), id: format!("item-{number}"), fport: 5, data, ..QueueItem::default() };
-    apart()?.block_on(store.enqueue(item))?;
-    Ok(())
-}
-
-/// For what is done from outside.
-fn apart() -> std::io::Result<Runtime> {
-    Builder::new_current_thread().enable_time().start_paused(true).build()
-}
-
-/// A network with gateways and devices, activated by personalisation.
-fn provision(store: &dyn Store, plan: &Plan) -> Result<()> {
-    apart()?.block_on(async {
-        // Somebody has set it up: hashing a password takes longer than all the rest of a start.
-        store.init_setting("first_start_done", b"yes").await?;
-        let (tenant, application, profile) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
-        store.create_tenant(&Tenant { id: tenant, name: "t".into(), ..Tenant::default() }).await?;
-        let http = Some(HttpIntegration { json: true, url: "http://[::1]:1/".into(), ..HttpIntegration::default() });
-        let application =
-            Application { id: application, tenant_id: tenant, name: "a".into(), http, ..Application::default() };
-        store.create_application(&application).await?;
-        let profile = DeviceProfile {
-            id: profile,
-            tenant_id: tenant,
-            name: "p".into(),
-            region: "EU868".into(),
-            ..Default::default()
-        };
-        store.create_device_profile(&profile).await?;
-        for index in 0..plan.devices {
-            let device = Device {
-                dev_eui: dev_eui(index),
-                application_id: application.id,
-                device_profile_id: profile.id,
-                name: format!("device {index}"),
-                app_key: Some(AesKey([9; 16])),
-                ..Device::default()
-            };
-            store.create_device(&device).await?;
-            let (dev_addr, keys) = keys(index);
-            let abp = Personalization {
-                dev_eui: dev_eui(index),
-                dev_addr,
-                keys: SessionKeys { nwk_s_key: keys.nwk_s_key, app_s_key: keys.app_s_key },
-                fcnt_up: 0,
-                fcnt_down: 0,
-                queue_done: 0,
-            };
-            let region = Region::by_name("eu868").ok_or("a region")?;
-            let mut session = personalized(&abp, &profile, region, 1, BEGIN - Duration::from_secs(60));
-            session.mac.channels_set = true;
-            store.create_session(&session).await?;
-            let current = Some(CurrentSession { key: session.key, since: session.since, dev_nonce: None });
-            store.commit_join(&DeviceState { rev: 1, current, ..DeviceState::new(dev_eui(index)) }, None).await?;
-        }
-        for index in 0..plan.gateways {
-            let gateway = Gateway {
-                eui: gateway_eui(index),
-                tenant_id: tenant,
-                name: format!("gateway {index}"),
-                ..Gateway::default()
-            };
-            store.create_gateway(&gateway).await?;
-        }
-        Ok(())
-    })
 }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use limpet_link::{DialError, dial_unless};
+use limpet_link::{
+    DialError, dial_unless,
+    host::{self, Rule},
+};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +100,9 @@ impl Dialler {
                     tracing::info!(%address, %ended, "the link ended");
                     lost_at = Some(Instant::now());
                     // It may have been the balancer that died, with frames that it retained.
-                    self.sweep.ask();
+                    if host::keeps(Rule::SweepWhenBalancerGone) {
+                        self.sweep.ask();
+                    }
                 }
                 Err(DialError::Linked { balancer, .. }) => {
                     tracing::debug!(%address, "leads to a balancer that is linked already");

@@ -80,7 +80,10 @@ impl Pipeline {
 
     /// Sends the bytes to a gateway, for the windows in the context.
     pub(super) fn transmit(&self, key: u64, gateway: Eui64, phy: &[u8], context: &TxContext, region: &Region) {
-        let windows: Vec<Window> = context.windows.iter().filter_map(|w| window(w, phy, region)).collect();
+        let windows: Vec<Window> = {
+            let most = if host::keeps(Rule::BothWindows) { usize::MAX } else { 1 };
+            context.windows.iter().take(most).filter_map(|w| window(w, phy, region)).collect()
+        };
         let Ok(told) = serde_json::to_vec(context) else { return };
         self.metrics.downlink();
         let downlink = link::Downlink { key, gateway: gateway.0, windows, context: told.into() };
@@ -90,8 +93,12 @@ impl Pipeline {
     /// The slot's events, to every integration or to the pending table, then `out`.
     pub(super) async fn emit_slot(&self, session: &Session, context: &DeviceContext) {
         let mut through_pending = false;
+        if !host::keeps(Rule::MarkAfterEvents) {
+            let mark = || self.store.mark_out(&session.key, session.slot.number, false);
+            self.until_stored("mark_out", mark).await;
+        }
         for (integration, http) in integrations(&context.application) {
-            let mut behind = session.slot.behind_pending && {
+            let mut behind = session.slot.behind_pending && host::keeps(Rule::WaitBehind) && {
                 let (device, slot) = (session.key.dev_eui, session.slot.number);
                 let has = || self.store.has_pending(integration, device, session.since, slot);
                 self.until_stored("has_pending", has).await
@@ -138,7 +145,7 @@ impl Pipeline {
     /// The event in the slot may not be out: it goes to the pending table before the slot is replaced. It is never
     /// waited for here, or a slow integration would hold up the device.
     pub(super) async fn keep_slot(&self, row: &SessionRow, context: &DeviceContext) -> Result<(), StoreError> {
-        if row.slot_is_out() {
+        if row.slot_is_out() || !host::keeps(Rule::KeepBeforeReplacing) {
             return Ok(());
         }
         for (integration, _) in integrations(&context.application) {

@@ -220,7 +220,13 @@ impl Pipeline {
             Next::Open(open) => open,
         };
         let Some(region) = self.regions.by_name(&open.region) else { return Ok(true) };
-        let Some(next) = self.decided(&row, open, region, &queue) else { return Ok(true) };
+        let Some(mut next) = self.decided(&row, open, region, &queue) else { return Ok(true) };
+        if !host::keeps(Rule::CountDown) {
+            next.next_fcnt_down = row.session.next_fcnt_down;
+        }
+        if !host::keeps(Rule::ItemUntilTxAck) {
+            next.queue_done = next.item.take().map_or(next.queue_done, |item| item.seq);
+        }
         let written =
             if host::keeps(Rule::WriteTheAnswer) { self.store.commit_session(&next).await? } else { Commit::Applied };
         match written {

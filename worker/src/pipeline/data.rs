@@ -170,6 +170,9 @@ impl Pipeline {
         let Some(region) = copies.receptions.first().and_then(|r| self.regions.by_name(&r.region)) else {
             return Ok(self.verdict("no_region", row));
         };
+        if how == Acceptance::AckAgain && !host::keeps(Rule::AnswerRepeats) {
+            return Ok(self.verdict("duplicate", row));
+        }
         self.keep_slot(row, context).await?;
         let queue = match how {
             Acceptance::Overtaken | Acceptance::AckAgain => Vec::new(),
@@ -200,9 +203,16 @@ impl Pipeline {
         if !host::keeps(Rule::CountDown) {
             next.next_fcnt_down = row.session.next_fcnt_down;
         }
+        if !host::keeps(Rule::NoteCounters) {
+            next.seen = row.session.seen;
+        }
         place.act(&next.key, next.slot.number);
         let asked = Instant::now();
-        let committed = self.store.commit_session(&next).await;
+        let committed = match self.store.commit_session(&next).await {
+            Ok(Commit::Refused) if !host::keeps(Rule::HeedRefusal) => Ok(Commit::Applied),
+            Err(_) if !host::keeps(Rule::ReadAfterUnknown) => Ok(Commit::Applied),
+            committed => committed,
+        };
         let took = asked.elapsed();
         // What follows may take an integration's time, which the device's next uplink need not wait for.
         place.decided();
@@ -235,6 +245,9 @@ impl Pipeline {
         // By a clock that is ahead it would never get old.
         let age = if slot.accepted_at > now + CLOCK_SKEW { TAKE_OVER_AFTER } else { now.since(slot.accepted_at) };
         let gone = age >= SUSPECT_AFTER && self.link.is_suspect(&slot.worker);
+        if slot.worker != self.name && !host::keeps(Rule::TakeOver) {
+            return Ok(Flow::Done);
+        }
         if !(age >= TAKE_OVER_AFTER || gone || slot.worker == self.name) {
             return Ok(Flow::Wait(LOOK_AGAIN));
         }

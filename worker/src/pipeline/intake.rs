@@ -1,5 +1,6 @@
 //! From a datagram to receptions: parse JSON and PHYPayload once; what is worthless ends here, counted.
 
+use limpet_link::host::{self, Rule};
 use limpet_shared::{
     Eui64,
     gwmp::{self, Rxpk, RxpkError, Stat, UpKind},
@@ -134,6 +135,11 @@ fn to_reception((balancer, frame): (u64, &UplinkFrame), rxpk: Rxpk, matched: Reg
     // The antenna is handed back with a downlink only if the gateway named it.
     let antenna = rxpk.ant.or(rxpk.ants.first().copied()).or(rxpk.rsig.first().map(|_| signal.antenna));
     let antennas = antennas(&rxpk);
+    let key = if host::keeps(Rule::OneKeyForCopies) {
+        ident::dedup_key(&rxpk.data)
+    } else {
+        ident::dedup_key(&[rxpk.data.as_slice(), &frame.gateway.0.to_be_bytes()].concat())
+    };
     let rx = RxInfo {
         tmst: rxpk.tmst,
         time: rxpk.time,
@@ -152,7 +158,7 @@ fn to_reception((balancer, frame): (u64, &UplinkFrame), rxpk: Rxpk, matched: Reg
         metadata: rxpk.meta,
     };
     Reception {
-        key: ident::dedup_key(&rxpk.data),
+        key,
         gateway: frame.gateway,
         context: ident::reception_context(frame.received_at.0, (rxpk.freq, data_rate), &rx),
         received_at: frame.received_at,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::try_join;
+use limpet_link::host::{self, Rule};
 use limpet_shared::{lorawan::JoinRequest, region::Region};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
@@ -67,7 +68,12 @@ impl Pipeline {
         });
         match accepted {
             Err(drop) => Ok(self.refuse_and_tell(drop.reason(), request, copies, &context).await),
-            Ok((next, row)) => self.commit_join(&state, &next, &row, &context, region).await,
+            Ok((mut next, row)) => {
+                if !host::keeps(Rule::CountJoinNonces) {
+                    next.next_join_nonce = state.next_join_nonce;
+                }
+                self.commit_join(&state, &next, &row, &context, region).await
+            }
         }
     }
 
@@ -105,6 +111,7 @@ impl Pipeline {
     ) -> Result<Flow, StoreError> {
         match self.store.commit_join(next, Some(row)).await {
             Ok(Commit::Applied) => {}
+            Ok(Commit::Refused) if !host::keeps(Rule::HeedJoinRefusal) => {}
             Ok(Commit::Refused) => {
                 self.metrics.lost_race();
                 return Ok(Flow::Again);

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use limpet_link::host::{self, Rule};
 use limpet_store::StoreError;
 use parking_lot::Mutex;
 use tokio::{
@@ -49,7 +50,7 @@ struct Lease {
 impl Lease {
     /// By this process's own clock, which runs on while it is stopped.
     async fn is_held(&self, pipeline: &Pipeline) -> Result<bool, StoreError> {
-        if Instant::now() < *self.sure_until.lock() {
+        if Instant::now() < *self.sure_until.lock() || !host::keeps(Rule::OneSender) {
             return Ok(true);
         }
         let _one = self.asking.lock().await;

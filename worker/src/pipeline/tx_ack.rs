@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use limpet_link::host::{self, Rule};
 use limpet_shared::{Eui64, UnixMicros, gwmp::TxError, link::TxAck};
 use limpet_store::{Commit, Freshness, PendingEvent};
 use limpet_worker_core::{
@@ -71,7 +72,7 @@ impl Pipeline {
             Err(error) => return tracing::warn!(%error, "a TX_ACK with a context that is not ours"),
         };
         let refused = !on_air && ack.error != NO_ANSWER;
-        if refused && self.ask_another(&ack, &context) {
+        if refused && host::keeps(Rule::AskAnother) && self.ask_another(&ack, &context) {
             return;
         }
         let Some(item) = &context.item else { return };
@@ -88,12 +89,14 @@ impl Pipeline {
         // The event first. If this worker dies before the item is settled, the item counts as not answered for, and is offered
         // again: the application may hear twice of it, and never nothing.
         let kind = event_kind(&ack, on_air, &context, item.id.clone());
-        self.emit_after(&ack, on_air, &context, kind).await;
+        if host::keeps(Rule::TellOfItems) {
+            self.emit_after(&ack, on_air, &context, kind).await;
+        }
         // A word that nobody has defined says as little as silence: that offer counts.
         if refused && (TxError::is_listed(&ack.error) || ack.error == NO_ROUTE) {
             self.take_back(&context, item.seq).await;
         }
-        if on_air {
+        if on_air || !host::keeps(Rule::OfferAgain) {
             self.until_stored("mark_sent", || self.store.mark_sent(&context.session, context.fcnt_down)).await;
             let dev_eui = context.session.dev_eui;
             self.until_stored("delete_queue_item", || self.store.delete_queue_item(dev_eui, item.seq)).await;

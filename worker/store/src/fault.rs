@@ -8,7 +8,10 @@ mod pass;
 
 use std::{
     future::{Future, pending},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -51,6 +54,8 @@ pub struct FaultStore {
     /// Receptions of this key are never read in time.
     unreadable: Mutex<Option<DedupKey>>,
     crashed: watch::Sender<bool>,
+    /// There is no room.
+    full: AtomicBool,
 }
 
 /// What becomes of a write.
@@ -67,13 +72,18 @@ impl FaultStore {
     /// The same seed over the same order of operations gives the same faults.
     pub fn new(inner: Arc<dyn Store>, seed: u64, faults: Faults) -> Arc<Self> {
         let crashed = watch::Sender::new(false);
-        let (asked, unreadable) = Default::default();
-        Arc::new(Self { inner, faults: Mutex::new(faults), random: Mutex::new(seed), asked, unreadable, crashed })
+        let (asked, unreadable, full) = Default::default();
+        Arc::new(Self { inner, faults: Mutex::new(faults), random: Mutex::new(seed), asked, unreadable, crashed, full })
     }
 
     /// From now on these faults.
     pub fn set_faults(&self, faults: Faults) {
         *self.faults.lock() = faults;
+    }
+
+    /// From now on every write is refused, and reads go on; or no more.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
     }
 
     /// From now on the receptions of this key are too many to be read in time.
@@ -90,6 +100,11 @@ impl FaultStore {
     pub async fn crashed(&self) {
         // The sender lives in `self`, so waiting cannot fail.
         let _ = self.crashed.subscribe().wait_for(|crashed| *crashed).await;
+    }
+
+    /// Whether a write has crashed its caller.
+    pub fn has_crashed(&self) -> bool {
+        *self.crashed.borrow()
     }
 
     /// A crash now, from outside.
@@ -125,6 +140,9 @@ impl FaultStore {
 
     fn fate(&self) -> Fate {
         let faults = *self.faults.lock();
+        if self.full.load(Ordering::Relaxed) {
+            return Fate::Refused;
+        }
         let mut roll = self.roll(1000);
         let shares = [
             (faults.refuse, Fate::Refused),

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use limpet_shared::Now;
+use limpet_shared::{Now, Rule};
 
 use super::Balancer;
 use crate::{
@@ -74,12 +74,14 @@ impl Balancer {
             .filter(|(_, w)| w.vitals.verdict != Verdict::Ejected)
             .map(|(id, w)| (id, w.vitals.verdict, w.vitals.due(live, &self.config)))
             .collect();
-        let silent = on_trial.iter().filter(|(_, _, due)| *due != Verdict::Well).count();
-        if !self.guard.passes(silent, on_trial.len(), live) {
-            if !self.held_back {
+        let is_quiet = |id| self.workers.get(id).is_some_and(|w| w.vitals.is_quiet(live, &self.config));
+        let silent = on_trial.iter().filter(|(id, _, due)| *due != Verdict::Well || is_quiet(*id)).count();
+        if self.config.keeps(Rule::HoldVerdicts) && !self.guard.passes(silent, on_trial.len(), live) {
+            let is_needed = on_trial.iter().any(|(_, is, due)| is != due);
+            if is_needed && !self.held_back {
                 self.event(Event::VerdictsHeld { silent, of: on_trial.len() });
             }
-            self.held_back = true;
+            self.held_back = is_needed;
             return;
         }
         self.held_back = false;

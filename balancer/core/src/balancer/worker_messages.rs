@@ -4,7 +4,7 @@ use alloc::{format, string::String, vec::Vec};
 use core::{net::SocketAddr, time::Duration};
 
 use limpet_shared::{
-    Now,
+    Now, Rule,
     link::{
         Clock, ClusterHave, Hello, Refused, Remove, RevokedKey, Spare, Suspects, VERSION, Weight, Welcome,
         to_balancer::Kind as ToBalancer, to_worker::Kind as ToWorker,
@@ -270,7 +270,8 @@ impl Balancer {
     pub(super) fn rebuild_ring(&mut self, now: Now) {
         self.ring_built = now.mono;
         let young = now.mono < self.started.unwrap_or_default() + START_UP;
-        let full_at = if young { now.mono } else { now.mono + SLOW_START };
+        let at_once = young || !self.config.keeps(Rule::SlowStart);
+        let full_at = if at_once { now.mono } else { now.mono + SLOW_START };
         for (_, worker) in self.workers.iter_mut() {
             worker.settle_weight(now.mono);
             if !worker.eligible() {
@@ -286,7 +287,11 @@ impl Balancer {
             .filter(|(_, weight, _)| *weight > 0)
             .collect();
         members.sort();
-        let key = self.knowledge.ring_key().unwrap_or(self.config.ring_key);
+        let known = self.knowledge.ring_key().filter(|_| self.config.keeps(Rule::ClustersRing));
+        let mut key = known.unwrap_or(self.config.ring_key);
+        if !self.config.keeps(Rule::StickyRing) {
+            key[0] ^= members.len() as u8;
+        }
         if self.routing.update(key, members) {
             self.event(Event::RingChanged { epoch: self.routing.epoch() });
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
+use limpet_link::host::{self, Rule};
 use limpet_shared::Eui64;
 use limpet_store::{IntegrationId, StoreError};
 use limpet_worker_core::shares::{Asking, Health, Shares};
@@ -264,6 +265,9 @@ impl DeviceTurn {
             // Asked before each event: a pause of this process must not make two senders for longer than one event.
             if self.stop.is_cancelled() || !self.lease.is_held(pipeline).await? {
                 break;
+            }
+            if !host::keeps(Rule::DeleteWhenTaken) {
+                pipeline.store.delete_pending(&waiting).await?;
             }
             match pipeline.deliver.deliver(http, &waiting.event, LIMIT).await {
                 Ok(()) => {
