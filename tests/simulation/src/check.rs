@@ -211,7 +211,7 @@ fn identities(facts: &Facts) -> Vec<Violation> {
     for told in &facts.told {
         let What::Up { serial, dev_addr, fcnt, .. } = told.what else { continue };
         let sent = facts.seen.sent.get(&serial);
-        if !sent.is_some_and(|sent| (sent.device, sent.dev_addr, sent.fcnt) == (told.device, dev_addr, fcnt)) {
+        if sent.is_none_or(|sent| (sent.device, sent.dev_addr, sent.fcnt) != (told.device, dev_addr, fcnt)) {
             found.push(Violation::Invented(serial));
         }
         let id = *ids.entry(serial).or_insert(told.id);
