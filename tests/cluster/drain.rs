@@ -9,7 +9,7 @@ use crate::{
     cluster::Cluster,
     collector::Collector,
     field::{Field, Load},
-    millis, rate, sized, turn,
+    millis, rate, sized, turn_alone,
 };
 
 /// Every so many uplinks one is confirmed: 20 a second are what the queues of six gateways hold with ease.
@@ -17,7 +17,7 @@ const CONFIRMED: u32 = 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminated_worker_finishes_what_it_holds_and_ends_well() {
-    let _turn = turn().await;
+    let _turn = turn_alone().await;
     let collector = Collector::start().await;
     let mut cluster = Cluster::apart(&["alpha", "beta"]).await;
     let gateways = cluster.gateways_of_each(3).await;
@@ -44,7 +44,7 @@ async fn a_terminated_worker_finishes_what_it_holds_and_ends_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminated_limpet_up_answers_what_it_took_and_ends_well() {
-    let _turn = turn().await;
+    let _turn = turn_alone().await;
     let collector = Collector::start().await;
     let mut cluster = Cluster::up().await;
     let halves: Vec<Vec<Eui64>> = [1, 4].map(|from| (from..from + 3).map(Eui64).collect()).to_vec();

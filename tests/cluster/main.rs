@@ -81,7 +81,7 @@ pub async fn turn() -> SemaphorePermit<'static> {
     TURNS.acquire_many(if full() { AT_ONCE } else { 1 }).await.unwrap()
 }
 
-/// For a test of what must happen within a part of a second: it has the machine.
+/// For a test of what must happen within a part of a second, such as an answer in its window: it has the machine.
 pub async fn turn_alone() -> SemaphorePermit<'static> {
     TURNS.acquire_many(AT_ONCE).await.unwrap()
 }

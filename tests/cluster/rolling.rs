@@ -13,7 +13,7 @@ use crate::{
     field::{Field, Load, Sent},
     millis, next_version, sized,
     support::{Limpet, eventually, free_address},
-    turn,
+    turn_alone,
 };
 
 const WORKERS: [&str; 3] = ["alpha", "beta", "gamma"];
@@ -27,7 +27,7 @@ struct Upgrade {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_upgrade_loses_nothing() {
-    let _turn = turn().await;
+    let _turn = turn_alone().await;
     let collector = Collector::start().await;
     let cluster = Cluster::apart_with_two_balancers(&WORKERS).await;
     let gateways: Vec<Eui64> = cluster.gateways_of_each(1).await.concat();

@@ -15,7 +15,7 @@ use crate::{
     field::{Field, Load},
     full, millis, moments, rate, sized,
     support::eventually,
-    turn,
+    turn_alone,
     watch::Watch,
 };
 
@@ -37,7 +37,7 @@ struct Round<'a> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_workers_lose_nothing_and_their_gateways_are_served_and_come_back() {
-    let _turn = turn().await;
+    let _turn = turn_alone().await;
     let (mut dice, _) = moments();
     let collector = Collector::start().await;
     let mut cluster = Cluster::apart(&["alpha", "beta"]).await;
