@@ -19,7 +19,7 @@ pub struct SessionKey {
     pub id: SessionId,
 }
 
-/// The row. `rev` is the revision that a compare-and-set expects. Its stored form: [`super::answer`].
+/// The row. `rev` is the revision that a compare-and-set expects. Its stored form: `model/answer.rs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Session {
