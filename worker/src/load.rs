@@ -100,7 +100,7 @@ impl Meter {
         let (elapsed, used) = (at.duration_since(self.at), cpu.saturating_sub(self.cpu));
         (self.at, self.cpu) = (at, cpu);
         Sample {
-            in_flight: metrics.busy_with() as f64,
+            in_flight: metrics.busy_with(),
             stored_after: links.stored_after.take(),
             late: late / NAPS,
             cpu: used.as_secs_f64() / elapsed.as_secs_f64().max(0.001) / self.processors,

@@ -9,8 +9,8 @@ use limpet_http::Counters;
 use limpet_store::StoreError;
 use limpet_worker_core::{load::Advice, model::EventKind, uplink::Acceptance};
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 use self::process::Process;
@@ -50,7 +50,7 @@ pub struct Metrics {
     process: Arc<Process>,
     latency: Histogram,
     in_flight: IntGauge,
-    awaiting_answers: IntGauge,
+    awaiting_answers: Gauge,
     links: IntGauge,
     ready: IntGauge,
     weight: IntGauge,
@@ -59,8 +59,8 @@ pub struct Metrics {
     connections: Counters,
 }
 
-/// While this lives, so many copies wait for their answer.
-pub struct AwaitingAnswers(IntGauge, i64);
+/// While this lives, so many datagrams wait for answers only.
+pub struct AwaitingAnswers(Gauge, f64);
 
 impl Drop for AwaitingAnswers {
     fn drop(&mut self) {
@@ -169,9 +169,12 @@ impl Metrics {
             )?,
             latency: uplink_seconds(&r)?,
             in_flight: gauge("frames_in_flight", "Datagrams in work now.")?,
-            awaiting_answers: gauge(
-                "frames_awaiting_answers",
-                "Copies of uplinks in work whose events are out, and whose answers may still be decided.",
+            awaiting_answers: register(
+                &r,
+                Gauge::new(
+                    "limpet_worker_frames_awaiting_answers",
+                    "Datagrams in work of which all events are out, and only answers may still be decided; in part, those of which some are.",
+                ),
             )?,
             links: gauge("links", "Balancers connected now.")?,
             ready: gauge("ready", "1 if the worker may receive traffic.")?,
@@ -309,15 +312,14 @@ impl Metrics {
     pub fn connections(&self) -> Counters {
         self.connections.clone()
     }
-    /// So many copies cost nothing but time for now.
-    pub fn awaiting_answers(&self, copies: usize) -> AwaitingAnswers {
-        let copies = i64::try_from(copies).unwrap_or(i64::MAX);
-        self.awaiting_answers.add(copies);
-        AwaitingAnswers(self.awaiting_answers.clone(), copies)
+    /// So many datagrams cost nothing but time for now.
+    pub fn awaiting_answers(&self, datagrams: f64) -> AwaitingAnswers {
+        self.awaiting_answers.add(datagrams);
+        AwaitingAnswers(self.awaiting_answers.clone(), datagrams)
     }
     /// Datagrams that there is something to do for.
-    pub fn busy_with(&self) -> i64 {
-        (self.in_flight.get() - self.awaiting_answers.get()).max(0)
+    pub fn busy_with(&self) -> f64 {
+        (self.in_flight.get() as f64 - self.awaiting_answers.get()).max(0.0)
     }
     pub fn in_flight(&self) -> &IntGauge {
         &self.in_flight

@@ -203,9 +203,9 @@ impl Pipeline {
         if !host::keeps(Rule::DoneWhenOut) {
             report(Stage::Done);
         }
-        let left = frame.attempt > 0;
-        let works: Vec<_> =
-            receptions.iter().zip(places).map(|(reception, place)| self.follow(reception, place, left)).collect();
+        let (left, share) = (frame.attempt > 0, 1.0 / receptions.len().max(1) as f64);
+        let follow = |(reception, place)| self.follow(reception, place, left, share);
+        let works: Vec<_> = receptions.iter().zip(places).map(follow).collect();
         for done in works {
             // A closed channel means that the task is gone with the process: nothing is reported then.
             if done.await.is_err() {
@@ -216,8 +216,14 @@ impl Pipeline {
     }
 
     /// Joins the work on this transmission, which has a place already, or begins it. The receiver is told when it is done.
-    fn follow(self: &Arc<Self>, reception: &Reception, place: Option<Place>, left: bool) -> oneshot::Receiver<()> {
-        let (begun, done) = self.works.hold(reception, left);
+    fn follow(
+        self: &Arc<Self>,
+        reception: &Reception,
+        place: Option<Place>,
+        left: bool,
+        share: f64,
+    ) -> oneshot::Receiver<()> {
+        let (begun, done) = self.works.hold(reception, left, share);
         if let Some(work) = begun {
             let pipeline = self.clone();
             tokio::spawn(async move { pipeline.transmission(work, place).await });
@@ -245,7 +251,7 @@ impl Pipeline {
         drop(copies);
         // The device's next uplink, and whatever else is behind it, does not wait for this.
         if let Some(waiting) = waiting {
-            let _idle = self.metrics.awaiting_answers(self.works.waiting(work));
+            let _idle = self.metrics.awaiting_answers(self.works.datagrams(work));
             self.answer(*waiting).await;
         }
         begun.finish();

@@ -40,7 +40,7 @@ pub(crate) struct TxContext {
 impl Pipeline {
     /// After the compare-and-set: downlink first, for its window does not wait; then the event; then the mark.
     pub(super) async fn act(&self, session: &Session, context: &DeviceContext, region: &Region) {
-        if let Some(decided) = session.answer.as_decided().filter(|decided| decided.slot == session.slot.number) {
+        if let Some(decided) = session.slot_answer() {
             self.send_downlink(session, decided, region);
         }
         self.emit_slot(session, context).await;

@@ -45,6 +45,8 @@ struct Work {
     began_with: UnixMicros,
     held: Held,
     waiting: Vec<oneshot::Sender<()>>,
+    /// How many datagrams these are.
+    datagrams: f64,
 }
 
 impl Held {
@@ -69,7 +71,8 @@ pub(crate) struct Works(Mutex<HashMap<DedupKey, Vec<Work>>>);
 
 impl Works {
     /// Adds a copy. If it is the first of its transmission the caller begins the work.
-    pub fn hold(&self, reception: &Reception, left: bool) -> (Option<WorkId>, oneshot::Receiver<()>) {
+    /// `share`: the part that it is of its datagram.
+    pub fn hold(&self, reception: &Reception, left: bool, share: f64) -> (Option<WorkId>, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         let (key, at) = (reception.key, reception.received_at);
         let mut works = self.0.lock();
@@ -78,11 +81,12 @@ impl Works {
         if let Some(work) = works.iter_mut().find(is_copy) {
             work.held.add(reception, left);
             work.waiting.push(sender);
+            work.datagrams += share;
             return (None, receiver);
         }
         let mut held = Held::default();
         held.add(reception, left);
-        works.push(Work { began_with: at, held, waiting: vec![sender] });
+        works.push(Work { began_with: at, held, waiting: vec![sender], datagrams: share });
         (Some(WorkId { key, began_with: at }), receiver)
     }
 
@@ -92,11 +96,11 @@ impl Works {
         work.map(|work| work.held.clone()).unwrap_or_default()
     }
 
-    /// How many copies wait for its end.
-    pub fn waiting(&self, id: WorkId) -> usize {
+    /// How many datagrams wait for its end, those in part that carry other packets too.
+    pub fn datagrams(&self, id: WorkId) -> f64 {
         let works = self.0.lock();
         let work = works.get(&id.key).and_then(|works| works.iter().find(|work| work.began_with == id.began_with));
-        work.map_or(0, |work| work.waiting.len())
+        work.map_or(0.0, |work| work.datagrams)
     }
 
     /// For the task that works on it.
@@ -224,15 +228,17 @@ mod tests {
             rx: RxInfo::default(),
             phy: Vec::new(),
         };
-        let (begun, mut first) = works.hold(&copy(1), false);
-        let (joined, mut second) = works.hold(&copy(2), false);
+        let (begun, mut first) = works.hold(&copy(1), false, 1.0);
+        let (joined, mut second) = works.hold(&copy(2), false, 0.5);
         assert!(joined.is_none());
-        drop(works.begun(begun.unwrap()));
+        let begun = begun.unwrap();
+        assert_eq!(works.datagrams(begun), 1.5);
+        drop(works.begun(begun));
         for told in [&mut first, &mut second] {
             assert_eq!(told.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         }
         assert!(!works.contains(DedupKey(1)));
-        let (again, mut third) = works.hold(&copy(1), false);
+        let (again, mut third) = works.hold(&copy(1), false, 1.0);
         works.begun(again.unwrap()).finish();
         assert_eq!(third.try_recv(), Ok(()));
     }

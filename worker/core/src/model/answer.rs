@@ -82,8 +82,8 @@ impl Answer {
 
 impl Session {
     /// What the slot's own uplink (or join) was answered.
-    pub fn slot_answer(&self) -> Option<&PlannedDownlink> {
-        self.answer.as_decided().filter(|decided| decided.slot == self.slot.number).map(|decided| &decided.downlink)
+    pub fn slot_answer(&self) -> Option<&DecidedAnswer> {
+        self.answer.as_decided().filter(|decided| decided.slot == self.slot.number)
     }
 }
 
@@ -91,7 +91,7 @@ impl Serialize for Session {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Some(own) = self.slot_answer() else { return Self::serialize(self, serializer) };
         let mut stored = self.clone();
-        stored.slot.stored = Some(Box::new(own.clone()));
+        stored.slot.stored = Some(Box::new(own.downlink.clone()));
         stored.answer = Answer::Closed;
         Self::serialize(&stored, serializer)
     }
@@ -159,7 +159,8 @@ mod tests {
         assert_eq!(stored["slot"]["downlink"]["fcnt_down"], 3);
         assert_eq!(stored.get("answer"), None);
         let read: Session = serde_json::from_value(stored.clone()).unwrap();
-        assert_eq!((read.slot_answer(), &read.slot.stored), (Some(&downlink()), &None));
+        let answer = read.slot_answer().map(|decided| &decided.downlink);
+        assert_eq!((answer, &read.slot.stored), (Some(&downlink()), &None));
         assert_eq!(serde_json::to_value(read).unwrap(), stored, "an export of it comes back as it was");
         let silent = serde_json::to_value(session(7, Answer::Closed)).unwrap();
         assert_eq!((&silent["slot"]["downlink"], silent.get("answer")), (&Value::Null, None));

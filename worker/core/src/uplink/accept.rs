@@ -69,7 +69,8 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
             next.slot.kind = SlotKind::AckAgain(uplink.fcnt);
             // It promises nothing about the queue: its item, if it had one, is offered with the next new uplink.
             let open = uplink.open(&next, &[]);
-            uplink.answer_at_once(&mut next, open, &[]);
+            next.answer = Answer::Closed;
+            uplink.answer_at_once(&mut next, &open, &[]);
         }
         Acceptance::New | Acceptance::Restarted => {
             if how == Acceptance::Restarted {
@@ -81,12 +82,17 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
             uplink.settle_queue(&mut next);
             let commands = uplink.take_commands(&mut next.mac);
             let open = uplink.open(&next, &commands);
-            // Before it is asked whether an item waits.
-            uplink.drop_unsendable(&mut next, &open, uplink.queue);
-            if uplink.queue.iter().all(|item| item.seq <= next.queue_done) && uplink.has_time(&next, &open) {
-                next.answer = uplink.open_later(open);
-            } else {
-                uplink.answer_at_once(&mut next, open, uplink.queue);
+            next.answer = Answer::Closed;
+            // Where no window is left nothing is known of what could go in one.
+            if let Some(first) = uplink.first_in_time(&open) {
+                // Before it is asked whether an item waits.
+                uplink.drop_unsendable(&mut next, &open);
+                let none_waits = uplink.queue.iter().all(|item| item.seq <= next.queue_done);
+                if none_waits && uplink.has_time(&next, &open, &first) {
+                    next.answer = Answer::Open(Box::new(open));
+                } else {
+                    uplink.answer_at_once(&mut next, &open, uplink.queue);
+                }
             }
         }
     }
@@ -118,38 +124,34 @@ impl Uplink<'_> {
         }
     }
 
-    /// Without a window that is left the answer is closed from the start.
-    fn open_later(&self, open: OpenAnswer) -> Answer {
-        let now_at = downlink::clock(self.receptions, self.ways, self.now);
-        if downlink::in_time(&open.gateways, now_at).is_empty() { Answer::Closed } else { Answer::Open(Box::new(open)) }
+    fn now_at(&self) -> impl Fn(u64) -> UnixMicros {
+        downlink::clock(self.receptions, self.ways, self.now)
+    }
+
+    /// The best gateway that can still answer, and what it can.
+    fn first_in_time(&self, open: &OpenAnswer) -> Option<PlannedGateway> {
+        downlink::in_time(&open.gateways, self.now_at()).into_iter().next()
     }
 
     /// Whether the answer can wait until the events are told and an application has had its time. One that owes the device something
     /// must not lose the next window by it.
-    fn has_time(&self, next: &Session, open: &OpenAnswer) -> bool {
+    fn has_time(&self, next: &Session, open: &OpenAnswer, first: &PlannedGateway) -> bool {
         let Some(after) = self.reply_after else { return false };
-        let now_at = downlink::clock(self.receptions, self.ways, self.now);
-        let first = downlink::in_time(&open.gateways, &now_at).into_iter().next();
         let needs = downlink::LEAD + after + self.telling * u32::try_from(next.slot.events.len()).unwrap_or(u32::MAX);
-        let can_wait = |to: PlannedGateway| to.windows.first().is_some_and(|w| w.at >= now_at(to.balancer) + needs);
-        !open.owes() || first.is_none_or(can_wait)
+        let now = self.now_at()(first.balancer);
+        !open.owes() || first.windows.first().is_some_and(|window| window.at >= now + needs)
     }
 
-    fn answer_at_once(&self, next: &mut Session, open: OpenAnswer, queue: &[QueueItem]) {
-        let now_at = downlink::clock(self.receptions, self.ways, self.now);
-        next.answer = Answer::Closed;
-        if !downlink::in_time(&open.gateways, &now_at).is_empty() && next.next_fcnt_down < u32::MAX {
-            self.drop_unsendable(next, &open, queue);
-            let (marks, now) = (self.row.marks, self.now);
-            let reply = Reply { open: &open, region: self.region, queue, marks, now, now_at: &now_at };
-            answer::decide(&reply, next);
-        }
+    fn answer_at_once(&self, next: &mut Session, open: &OpenAnswer, queue: &[QueueItem]) {
+        let (marks, now) = (self.row.marks, self.now);
+        let reply = Reply { open, region: self.region, queue, marks, now, now_at: &self.now_at() };
+        answer::decide(&reply, next);
     }
 
     /// An item that no window of this data rate can carry even alone, were there time for it, is dropped with a word to the
     /// application: waiting for a better data rate would hold up all behind it. So is one that is [`answer::hopeless`].
-    fn drop_unsendable(&self, next: &mut Session, open: &OpenAnswer, queue: &[QueueItem]) {
-        while let Some(item) = queue.iter().find(|i| i.seq > next.queue_done) {
+    fn drop_unsendable(&self, next: &mut Session, open: &OpenAnswer) {
+        while let Some(item) = self.queue.iter().find(|i| i.seq > next.queue_done) {
             if let Some(description) = next.item.filter(|sent| sent.seq == item.seq).and_then(answer::hopeless) {
                 self.give_up(next, item, description);
             } else if downlink::fitting(&open.gateways, answer::length(item), self.region).is_empty() {

@@ -61,6 +61,26 @@ async fn what_is_enqueued_after_an_event_leaves_in_the_windows_of_its_uplink() {
     }
 }
 
+/// A gateway that tells no counter can transmit nothing in a window; that says nothing of what waits.
+#[tokio::test(start_paused = true)]
+async fn where_no_gateway_can_answer_the_queue_is_left_alone() {
+    for reply_delay in [Duration::ZERO, DEFAULT_REPLY_DELAY] {
+        let mut net = Net::new("eu868", 1).await;
+        net.reply_delay = reply_delay;
+        net.personalize().await;
+        net.enqueue("one", b"one").await;
+        let worker = net.worker("w0");
+        let frame = net.frame(1, CHANNEL, &uplink(0, true), 5);
+        let json = String::from_utf8(frame.datagram[12..].to_vec()).unwrap().replacen("\"tmst\":5,", "", 1);
+        assert!(!json.contains("tmst"), "{json}");
+        let datagram = gwmp::push_data(2, 1, Eui64(1), json.as_bytes()).into();
+        give(worker.clone(), UplinkFrame { datagram, ..frame }).await.unwrap();
+        assert_eq!((net.webhook.ups().len(), net.downlinks().len()), (1, 0));
+        give(worker, net.frame(1, CHANNEL, &uplink(1, false), 5)).await.unwrap();
+        assert_eq!(net.said(0, 0), (false, b"one".to_vec()));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_uplink_with_nothing_to_say_costs_one_conditional_write() {
     for reply_delay in [Duration::ZERO, DEFAULT_REPLY_DELAY] {

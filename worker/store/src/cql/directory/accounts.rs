@@ -20,6 +20,10 @@ use crate::{Directory, Result, StoreError, words};
 /// How often an address is claimed whose claim is given up each time it is looked at.
 const TRIES: u32 = 10;
 
+fn contested(key: &str) -> StoreError {
+    StoreError::Unknown(format!("the address {key} was given up by others {TRIES} times in a row"))
+}
+
 impl CqlStore {
     async fn account(&self, id: Uuid) -> Result<Option<User>> {
         self.entities.get_settled(&self.db, Kind::Account, &id.to_string()).await
@@ -42,7 +46,7 @@ impl CqlStore {
                 return Ok(());
             }
         }
-        Err(StoreError::Unknown(format!("the address {key} was given up by others {TRIES} times in a row")))
+        Err(contested(&key))
     }
 
     /// Whether who claims the address is not there, or has another one for good.
@@ -62,7 +66,7 @@ impl CqlStore {
                 None => {}
             }
         }
-        Err(StoreError::Unknown(format!("the address {key} was given up by others {TRIES} times in a row")))
+        Err(contested(key))
     }
 
     pub(super) async fn create_account(&self, user: &User) -> Result<()> {
