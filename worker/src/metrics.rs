@@ -86,6 +86,11 @@ fn store_seconds(registry: &Registry) -> prometheus::Result<HistogramVec> {
     register(registry, HistogramVec::new(opts.buckets(STORE_BUCKETS.to_vec()), &["operation"]))
 }
 
+fn awaiting_answers(registry: &Registry) -> prometheus::Result<Gauge> {
+    let help = "Datagrams in work of which all events are out, and only answers may still be decided; in part, those of which some are.";
+    register(registry, Gauge::new("limpet_worker_frames_awaiting_answers", help))
+}
+
 fn connections(registry: &Registry) -> prometheus::Result<Counters> {
     let refused = Opts::new(
         "limpet_worker_http_connections_refused_total",
@@ -169,13 +174,7 @@ impl Metrics {
             )?,
             latency: uplink_seconds(&r)?,
             in_flight: gauge("frames_in_flight", "Datagrams in work now.")?,
-            awaiting_answers: register(
-                &r,
-                Gauge::new(
-                    "limpet_worker_frames_awaiting_answers",
-                    "Datagrams in work of which all events are out, and only answers may still be decided; in part, those of which some are.",
-                ),
-            )?,
+            awaiting_answers: awaiting_answers(&r)?,
             links: gauge("links", "Balancers connected now.")?,
             ready: gauge("ready", "1 if the worker may receive traffic.")?,
             weight: gauge("weight", "The share of gateways that the worker asks for, 1 to 100.")?,

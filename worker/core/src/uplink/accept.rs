@@ -82,18 +82,7 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
             uplink.settle_queue(&mut next);
             let commands = uplink.take_commands(&mut next.mac);
             let open = uplink.open(&next, &commands);
-            next.answer = Answer::Closed;
-            // Where no window is left nothing is known of what could go in one.
-            if let Some(first) = uplink.first_in_time(&open) {
-                // Before it is asked whether an item waits.
-                uplink.drop_unsendable(&mut next, &open);
-                let none_waits = uplink.queue.iter().all(|item| item.seq <= next.queue_done);
-                if none_waits && uplink.has_time(&next, &open, &first) {
-                    next.answer = Answer::Open(Box::new(open));
-                } else {
-                    uplink.answer_at_once(&mut next, &open, uplink.queue);
-                }
-            }
+            uplink.answer(&mut next, open);
         }
     }
     next
@@ -126,6 +115,21 @@ impl Uplink<'_> {
 
     fn now_at(&self) -> impl Fn(u64) -> UnixMicros {
         downlink::clock(self.receptions, self.ways, self.now)
+    }
+
+    /// The answer of a new uplink: left open, decided, or nothing.
+    fn answer(&self, next: &mut Session, open: OpenAnswer) {
+        next.answer = Answer::Closed;
+        // Where no window is left nothing is known of what could go in one.
+        let Some(first) = self.first_in_time(&open) else { return };
+        // Before it is asked whether an item waits.
+        self.drop_unsendable(next, &open);
+        let none_waits = self.queue.iter().all(|item| item.seq <= next.queue_done);
+        if none_waits && self.has_time(next, &open, &first) {
+            next.answer = Answer::Open(Box::new(open));
+        } else {
+            self.answer_at_once(next, &open, self.queue);
+        }
     }
 
     /// The best gateway that can still answer, and what it can.
