@@ -2,6 +2,7 @@
 
 mod browser;
 mod cluster;
+mod listener;
 mod ports;
 mod process;
 mod tools;

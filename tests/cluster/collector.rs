@@ -18,9 +18,9 @@ use axum::{
     routing::post,
 };
 use limpet_shared::Eui64;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle};
 
-use crate::support::free_address;
+use crate::support::{free_address, listen};
 
 /// (DevEUI, FCntUp).
 pub type UplinkId = (Eui64, u32);
@@ -83,7 +83,7 @@ impl Collector {
 
     /// Listens again, on the same port.
     pub async fn listen(&mut self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
+        let listener = listen(self.address).await;
         let router = Router::new().route("/events", post(take)).with_state(self.seen.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = axum::serve(listener, router).with_graceful_shutdown(async move { drop(stopped.await) });

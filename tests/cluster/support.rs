@@ -1,5 +1,7 @@
 //! Processes and ports: the black-box tests' own files.
 
+#[path = "../blackbox/support/listener.rs"]
+mod listener;
 #[path = "../blackbox/support/ports.rs"]
 mod ports;
 #[path = "../blackbox/support/process.rs"]
@@ -9,6 +11,7 @@ mod process;
 #[path = "../blackbox/support/tools.rs"]
 mod tools;
 
+pub use listener::listen;
 pub use ports::{free_address, free_addresses};
 pub use process::{Limpet, Stopped, ctl};
 pub use tools::faketime;

@@ -1,5 +1,7 @@
 //! Processes, ports and the webhook: the black-box tests' own files.
 
+#[path = "../blackbox/support/listener.rs"]
+mod listener;
 #[path = "../blackbox/support/ports.rs"]
 mod ports;
 #[path = "../blackbox/support/process.rs"]

@@ -2,6 +2,8 @@
 
 #[path = "../blackbox/support/cluster.rs"]
 mod cluster;
+#[path = "../blackbox/support/listener.rs"]
+mod listener;
 #[path = "../blackbox/support/ports.rs"]
 mod ports;
 #[path = "../blackbox/support/process.rs"]

@@ -188,7 +188,9 @@ impl Roll {
     /// What waits, as the worker that sends it has written it down.
     pub(crate) fn backlog(&self) -> Option<Vec<IntegrationBacklog>> {
         let known = self.known.lock();
-        let sends = known.servers.iter().find(|server| server.backlog.is_some() && known.is_alive(server));
+        let tells = known.servers.iter().filter(|server| server.backlog.is_some() && known.is_alive(server));
+        // One that has just given the lease back may still be heard: it is the later one that sends.
+        let sends = tells.max_by_key(|server| server.seen_at);
         sends.and_then(|server| server.backlog.clone())
     }
 

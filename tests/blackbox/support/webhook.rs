@@ -17,9 +17,9 @@ use axum::{
     routing::post,
 };
 use serde_json::Value;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::{PATIENCE, free_address};
+use super::{PATIENCE, free_address, listener::listen};
 
 /// One event as it was received.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl Webhook {
 
     /// Listens again, on the same port.
     pub async fn listen(&mut self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
+        let listener = listen(self.address).await;
         let router = Router::new().route("/events", post(take)).with_state(self.seen.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = axum::serve(listener, router).with_graceful_shutdown(async move { drop(stopped.await) });

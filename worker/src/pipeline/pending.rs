@@ -175,7 +175,8 @@ impl Rounds {
         }
     }
 
-    async fn end(self) {
+    async fn end(mut self) {
+        self.forget_the_backlog();
         self.sending.end().await;
         self.lease.give_back(&self.pipeline).await;
     }

@@ -122,11 +122,11 @@ impl CqlStore {
     /// Takes the account's claim on an address back, unless the account has that address now: somebody may have changed it the
     /// same way meanwhile, by the same claim.
     async fn give_up_email(&self, id: Uuid, email: &str) -> Result<()> {
-        let key = words::email_key(email);
+        let key = &words::email_key(email);
         let given_up = |holder: Uuid| async move {
             let account = if holder == id { self.account(id).await? } else { None };
-            Ok(holder == id && account.is_none_or(|user| words::email_key(&user.email) != words::email_key(email)))
+            Ok(holder == id && account.is_none_or(|user| words::email_key(&user.email) != *key))
         };
-        self.entities.remove_after(&self.db, Kind::AccountEmail, &key, given_up).await
+        self.entities.remove_after(&self.db, Kind::AccountEmail, key, given_up).await
     }
 }
