@@ -110,6 +110,20 @@ fn every_broken_rule_is_noticed() {
     assert!(unnoticed.is_empty(), "{}", unnoticed.join("\n"));
 }
 
+/// For whoever adds a rule: the first of `SEEDS` with which the absence of each that is not in the table is noticed.
+#[test]
+#[ignore = "says what there is to write into the table, and takes long"]
+fn who_notices() {
+    let all = seeds(0..WITHIN);
+    let open: Vec<_> = Rule::ALL.iter().filter(|rule| NOTICED.iter().all(|(known, _)| known != *rule)).collect();
+    each(&open, |rule| {
+        let began = Instant::now();
+        let first = all.iter().find(|seed| notices(**rule, **seed));
+        println!("{rule:?}: {first:?}, {:?}", began.elapsed());
+        None::<()>
+    });
+}
+
 /// A seed decides everything: whatever else runs, and however often.
 #[test]
 fn a_seed_says_what_happens_to_the_last_byte() {
