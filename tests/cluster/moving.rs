@@ -8,7 +8,7 @@ use std::{
 };
 
 use limpet_bench::engine::Engine;
-use limpet_store::conformance::Samples;
+use limpet_store_testing::conformance::Samples;
 use serde_json::Value;
 
 use crate::{full, sized, support::Limpet, support::free_addresses, turn};

@@ -447,10 +447,8 @@ fn api_state(config: &WorkerConfig, view: LinkedCluster, regions: &[&'static Reg
 
 #[cfg(test)]
 mod tests {
-    use limpet_store::{
-        SqliteStore,
-        fault::{FaultStore, Faults},
-    };
+    use limpet_store::SqliteStore;
+    use limpet_store_testing::fault::{FaultStore, Faults};
 
     use super::*;
 

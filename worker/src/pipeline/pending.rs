@@ -185,8 +185,8 @@ impl Rounds {
 #[cfg(test)]
 mod tests {
     use limpet_shared::Eui64;
-    use limpet_store::{
-        FrameStore, IntegrationId, SqliteStore,
+    use limpet_store::{FrameStore, IntegrationId, SqliteStore};
+    use limpet_store_testing::{
         conformance::Samples,
         fault::{FaultStore, Faults},
     };

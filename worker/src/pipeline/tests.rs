@@ -547,7 +547,7 @@ async fn the_sweep_picks_up_what_died_with_its_balancer() {
     net.personalize().await;
     let frame = net.frame(1, CHANNEL, &uplink(0, false), 5);
     // Its worker dies with its view of the store, right after the reception was written.
-    let view = limpet_store::fault::FaultStore::new(net.store.clone(), 1, Default::default());
+    let view = limpet_store_testing::fault::FaultStore::new(net.store.clone(), 1, Default::default());
     let dying = give(net.worker_over("w0", view.clone()), frame);
     tokio::time::sleep(Duration::from_millis(100)).await;
     view.crash();
@@ -563,8 +563,8 @@ async fn a_devices_uplinks_are_accepted_in_the_order_received_by_a_slow_store() 
     let net = Net::new("eu868", 0).await;
     net.personalize().await;
     // A look at the store takes longer than the pause between two uplinks.
-    let slow = limpet_store::fault::Faults { delay: Duration::from_millis(40), ..Default::default() };
-    let worker = net.worker_over("w0", limpet_store::fault::FaultStore::new(net.store.clone(), 5, slow));
+    let slow = limpet_store_testing::fault::Faults { delay: Duration::from_millis(40), ..Default::default() };
+    let worker = net.worker_over("w0", limpet_store_testing::fault::FaultStore::new(net.store.clone(), 5, slow));
     let mut frames = Vec::new();
     for burst in 0..10 {
         for fcnt in [2 * burst, 2 * burst + 1] {

@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use limpet_store::{List, Store, conformance::Samples, open};
+use limpet_store::{List, Store, open};
+use limpet_store_testing::conformance::Samples;
 use limpet_worker_core::model::Device;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

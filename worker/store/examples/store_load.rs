@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use limpet_store::{Commit, Freshness, Store, conformance::Samples, open};
+use limpet_store::{Commit, Freshness, Store, open};
+use limpet_store_testing::conformance::Samples;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

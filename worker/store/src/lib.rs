@@ -4,11 +4,9 @@
 //! suite holds both to the promises written at its methods.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod conformance;
 mod counted;
 mod cql;
 mod error;
-pub mod fault;
 mod lease_ends;
 mod lists;
 pub mod moving;

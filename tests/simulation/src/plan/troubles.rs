@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use limpet_store::fault::Faults;
+use limpet_store_testing::fault::Faults;
 use rand::{Rng, rngs::SmallRng};
 
 use super::{Plan, TROUBLE_ENDS, Theme};

@@ -15,7 +15,8 @@ use limpet_shared::{
     admin::{Reply, Request, Role},
     region::Region,
 };
-use limpet_store::{SqliteStore, fault::FaultStore};
+use limpet_store::SqliteStore;
+use limpet_store_testing::fault::FaultStore;
 use limpet_worker::{DEFAULT_REPLY_DELAY, WorkerConfig};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;

@@ -3,10 +3,8 @@
 use chirpstack_api::api;
 use limpet_api::{Api, FIRST_TENANT, FirstStart, bootstrap};
 use limpet_shared::{UnixMicros, admin};
-use limpet_store::{
-    List, SqliteStore, Store,
-    fault::{FaultStore, Faults},
-};
+use limpet_store::{List, SqliteStore, Store};
+use limpet_store_testing::fault::{FaultStore, Faults};
 use limpet_worker_core::model::User;
 use std::{sync::Arc, time::Duration};
 use tonic::{Code, Request, metadata::MetadataValue};

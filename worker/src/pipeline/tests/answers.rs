@@ -1,6 +1,6 @@
 //! The answer as a decision of its own: in the windows of its uplink, once, whoever dies between the two.
 
-use limpet_store::fault::{FaultStore, Faults};
+use limpet_store_testing::fault::{FaultStore, Faults};
 
 use super::*;
 

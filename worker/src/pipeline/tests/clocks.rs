@@ -95,9 +95,9 @@ async fn a_slot_that_was_accepted_by_a_clock_ahead_is_finished_for_a_dead_worker
     net.personalize().await;
     let ahead = net.ahead(DAY);
     *net.edge.clock.lock() = Some(ahead.clone());
-    let view = limpet_store::fault::FaultStore::new(net.store.clone(), 1, Default::default());
+    let view = limpet_store_testing::fault::FaultStore::new(net.store.clone(), 1, Default::default());
     net.webhook.down.store(true, Ordering::Relaxed);
-    let slow = limpet_store::fault::Faults { delay: Duration::from_millis(20), ..Default::default() };
+    let slow = limpet_store_testing::fault::Faults { delay: Duration::from_millis(20), ..Default::default() };
     view.set_faults(slow);
     let frame = UplinkFrame { received_at: ahead.now(), ..net.frame(1, CHANNEL, &uplink(0, false), 5) };
     let dying = give(net.worker_over("dead", view.clone()), frame.clone());

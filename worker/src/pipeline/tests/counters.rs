@@ -71,7 +71,7 @@ async fn a_sweep_finds_an_uplink_whose_bytes_were_sent_before_the_activation_too
     net.hear(&uplink(0, false)).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     net.activate_again(&key).await;
-    let view = limpet_store::fault::FaultStore::new(net.store.clone(), 1, Default::default());
+    let view = limpet_store_testing::fault::FaultStore::new(net.store.clone(), 1, Default::default());
     let dying = give(net.worker_over("w0", view.clone()), net.frame(1, CHANNEL, &uplink(0, false), 5));
     tokio::time::sleep(Duration::from_millis(100)).await;
     view.crash();
@@ -87,7 +87,7 @@ async fn a_frame_heard_before_the_first_activation_stays_unheard() {
     let row = net.session(&key).await;
     net.store.delete_session(&key).await.unwrap();
     // Its session is only looked for; the reception may be kept.
-    let view = limpet_store::fault::FaultStore::new(net.store.clone(), 1, Default::default());
+    let view = limpet_store_testing::fault::FaultStore::new(net.store.clone(), 1, Default::default());
     let dying = give(net.worker_over("w0", view.clone()), net.frame(1, CHANNEL, &uplink(59, false), 5));
     tokio::time::sleep(Duration::from_millis(100)).await;
     view.crash();

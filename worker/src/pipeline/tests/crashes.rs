@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use limpet_store::fault::{FaultStore, Faults};
+use limpet_store_testing::fault::{FaultStore, Faults};
 
 use super::*;
 

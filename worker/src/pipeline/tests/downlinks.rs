@@ -1,6 +1,6 @@
 //! Downlinks: by a gateway that can send, on the balancer's clock, and a bounded number of times.
 
-use limpet_store::fault::{FaultStore, Faults};
+use limpet_store_testing::fault::{FaultStore, Faults};
 
 use super::*;
 

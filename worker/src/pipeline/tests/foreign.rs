@@ -1,6 +1,6 @@
 //! Frames that are nobody's here, and gateways that the store cannot be asked about.
 
-use limpet_store::fault::{Asked, FaultStore, Faults};
+use limpet_store_testing::fault::{Asked, FaultStore, Faults};
 
 use super::*;
 

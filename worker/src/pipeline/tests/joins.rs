@@ -1,9 +1,7 @@
 //! Joins: what they flush, what they leave behind, and who finishes them.
 
-use limpet_store::{
-    Freshness,
-    fault::{FaultStore, Faults},
-};
+use limpet_store::Freshness;
+use limpet_store_testing::fault::{FaultStore, Faults};
 
 use super::*;
 

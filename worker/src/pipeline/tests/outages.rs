@@ -1,6 +1,6 @@
 //! The store is away, and comes back with much to do at once.
 
-use limpet_store::fault::{FaultStore, Faults};
+use limpet_store_testing::fault::{FaultStore, Faults};
 
 use super::*;
 

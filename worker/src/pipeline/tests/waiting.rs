@@ -2,10 +2,8 @@
 
 use super::*;
 use limpet_shared::admin::Reply;
-use limpet_store::{
-    IntegrationId, PendingEvent,
-    fault::{FaultStore, Faults},
-};
+use limpet_store::{IntegrationId, PendingEvent};
+use limpet_store_testing::fault::{FaultStore, Faults};
 use limpet_worker_core::model::{Application, DeviceInfo, JoinEvent, LogEvent};
 
 const FIRST: u128 = 2;

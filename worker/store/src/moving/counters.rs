@@ -98,7 +98,7 @@ mod tests {
     use limpet_worker_core::model::{Marks, SessionRow};
 
     use super::*;
-    use crate::conformance::Samples;
+    use limpet_store_testing::conformance::Samples;
 
     fn session(next_fcnt_down: u32) -> Record {
         let new = Samples::new();

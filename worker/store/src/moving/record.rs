@@ -279,7 +279,7 @@ mod hexadecimal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::Samples;
+    use limpet_store_testing::conformance::Samples;
 
     fn round(record: &Record) -> Record {
         let mut line = Vec::new();

@@ -6,11 +6,13 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use limpet_bench::engine::{self, Engine};
 use limpet_shared::{Eui64, UnixMicros};
 use limpet_store::{
-    Backlog, CqlStore, IntegrationId, MOST_COPIES, Migrated, OpenError, PendingBounds, Store, StoreError, conformance,
-    fault::{FaultStore, Faults},
-    migrate,
+    Backlog, CqlStore, IntegrationId, MOST_COPIES, Migrated, OpenError, PendingBounds, Store, StoreError, migrate,
     moving::{self, Counters},
     open,
+};
+use limpet_store_testing::{
+    conformance,
+    fault::{FaultStore, Faults},
 };
 use limpet_worker_core::model::{Reception, Tenant};
 use scylla::client::{session::Session, session_builder::SessionBuilder};

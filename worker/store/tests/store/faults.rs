@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use limpet_store::{
-    Commit, FrameStore, Freshness, SqliteStore, Store, StoreError,
+use limpet_store::{Commit, FrameStore, Freshness, SqliteStore, Store, StoreError};
+use limpet_store_testing::{
     conformance::Samples,
     fault::{FaultStore, Faults},
 };

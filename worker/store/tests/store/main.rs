@@ -10,7 +10,8 @@ mod tls;
 
 use std::sync::Arc;
 
-use limpet_store::{SqliteStore, Store, conformance, fault};
+use limpet_store::{SqliteStore, Store};
+use limpet_store_testing::{conformance, fault};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_conforms() {

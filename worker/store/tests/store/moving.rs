@@ -13,9 +13,11 @@ use std::{
 use limpet_shared::{UnixMicros, admin::Server};
 use limpet_store::{
     FrameStore, Freshness, SqliteStore, Store,
+    moving::{self, Counters, DEFAULT_SKIP, MovingError, Report, check, export},
+};
+use limpet_store_testing::{
     conformance::Samples,
     fault::{FaultStore, Faults},
-    moving::{self, Counters, DEFAULT_SKIP, MovingError, Report, check, export},
 };
 
 /// What an operator does.

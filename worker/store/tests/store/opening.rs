@@ -2,7 +2,8 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use limpet_store::{Directory, FrameStore, List, OpenError, SqliteStore, Store, conformance::Samples, open};
+use limpet_store::{Directory, FrameStore, List, OpenError, SqliteStore, Store, open};
+use limpet_store_testing::conformance::Samples;
 use rusqlite::Connection;
 
 fn schema(dir: &Path, version: i64, name: &str) {

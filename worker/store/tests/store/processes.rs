@@ -11,7 +11,8 @@ use std::{
 };
 
 use limpet_shared::{DevAddr, Eui64};
-use limpet_store::{Commit, FrameStore, Freshness, SqliteStore, Store, conformance::Samples};
+use limpet_store::{Commit, FrameStore, Freshness, SqliteStore, Store};
+use limpet_store_testing::conformance::Samples;
 use limpet_worker_core::model::{DedupKey, Session, SessionId, SessionKey};
 
 const KEY: SessionKey = SessionKey { dev_addr: DevAddr(0x2601_0001), dev_eui: Eui64(7), id: SessionId(1) };

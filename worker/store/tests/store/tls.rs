@@ -16,7 +16,8 @@ mod with_the_feature {
     };
 
     use limpet_bench::engine::Engine;
-    use limpet_store::{CqlStore, Store, conformance};
+    use limpet_store::{CqlStore, Store};
+    use limpet_store_testing::conformance;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
     const NET: &str = "127.0.14";

@@ -1,7 +1,7 @@
 use limpet_worker_core::model::{CurrentSession, DeviceState};
 
 use super::{Bench, race, samples::NOON};
-use crate::{Commit, Freshness, Result};
+use limpet_store::{Commit, Freshness, Result};
 
 pub(super) async fn a_device_that_never_joined_has_a_fresh_state(Bench { store, new }: Bench) -> Result<()> {
     let dev_eui = new.eui();

@@ -7,7 +7,7 @@ use super::{
     Bench, assert_exists, assert_missing, broken_off, race,
     samples::{House, NOON},
 };
-use crate::{Commit, Freshness, List, Result, Store, StoreError};
+use limpet_store::{Commit, Freshness, List, Result, Store, StoreError};
 
 pub(super) async fn tenants_come_and_go(Bench { store, new }: Bench) -> Result<()> {
     let mut tenant = new.tenant();

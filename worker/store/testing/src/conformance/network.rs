@@ -8,7 +8,7 @@ use limpet_shared::{
 use limpet_worker_core::model::{CurrentSession, Device, DeviceSeen, DeviceState, GatewaySeen, SessionKey};
 
 use super::samples::{House, NOON, Samples};
-use crate::{
+use limpet_store::{
     IntegrationId, Result, Store,
     moving::{DeviceRecord, NETWORK_BEGAN, Record},
 };

@@ -12,13 +12,17 @@ use super::{
     Bench,
     samples::{House, NOON},
 };
-use crate::{
+use limpet_store::{
     Commit, Freshness, List, Result, StoreError,
     moving::{DeviceRecord, DeviceRecords, GatewayRecord, GatewaySet, Identified, Record, Setting},
 };
 
-impl DeviceRecords {
+trait InAFile {
     /// As they stand in a file.
+    fn records(&self) -> Vec<Record>;
+}
+
+impl InAFile for DeviceRecords {
     fn records(&self) -> Vec<Record> {
         let DeviceRecords { device, seen, queue_last, state, joins, sessions, queue } = self.clone();
         let mut records = vec![Record::Device(Box::new(DeviceRecord { device, seen, queue_last }))];
@@ -249,7 +253,7 @@ pub(super) async fn pending_events_are_restored(Bench { store, new }: Bench) -> 
     assert_eq!(store.pending(integration, device, 10).await?, events);
     let mut walked = Vec::new();
     loop {
-        let after = walked.last().map(|e: &crate::PendingEvent| (e.session_since, e.slot, e.part));
+        let after = walked.last().map(|e: &limpet_store::PendingEvent| (e.session_since, e.slot, e.part));
         let page = store.pending_after(integration, device, after, 2).await?;
         if page.is_empty() {
             break;

@@ -9,7 +9,7 @@ use limpet_worker_core::model::*;
 use uuid::Uuid;
 
 use super::FaultStore;
-use crate::{
+use limpet_store::{
     Backlog, Commit, Directory, FrameStore, Freshness, GatewayChanges, GatewayTags, IntegrationId, List, Membership,
     Page, PendingBounds, PendingEvent, Result, Store, StoreError, Totals, Trimmed,
     moving::{DeviceRecords, Identified, Moving, PendingAfter, Record},

@@ -3,7 +3,7 @@
 use limpet_worker_core::model::*;
 
 use super::{Bench, race, samples::House};
-use crate::{List, Result, StoreError};
+use limpet_store::{List, Result, StoreError};
 
 /// More than this want one of the last places at once.
 const AT_ONCE: u64 = 8;

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use limpet_worker_core::model::QueueItem;
 
 use super::{Bench, assert_exists, race};
-use crate::Result;
+use limpet_store::Result;
 
 pub(super) async fn numbers_count_up_and_are_never_given_twice(Bench { store, new }: Bench) -> Result<()> {
     let dev_eui = new.eui();

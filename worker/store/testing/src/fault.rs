@@ -19,7 +19,7 @@ use limpet_worker_core::model::DedupKey;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::{Result, Store, StoreError};
+use limpet_store::{Result, Store, StoreError};
 
 /// How often what happens, in thousandths of the operations.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,7 +1,7 @@
 use limpet_shared::{Eui64, UnixMicros};
 
 use super::{Bench, race, samples::NOON};
-use crate::{Backlog, IntegrationId, PendingBounds, PendingEvent, Result, Store, StoreError, Trimmed};
+use limpet_store::{Backlog, IntegrationId, PendingBounds, PendingEvent, Result, Store, StoreError, Trimmed};
 
 const ALL: PendingBounds = PendingBounds { events: u64::MAX, bytes: u64::MAX, since: UnixMicros(0) };
 

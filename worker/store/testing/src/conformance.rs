@@ -20,7 +20,7 @@ use std::{future::Future, pin::Pin, sync::Arc, task::Poll};
 
 pub use samples::Samples;
 
-use crate::{Result, Store, StoreError};
+use limpet_store::{Result, Store, StoreError};
 
 /// One promise, checked.
 pub struct Property {

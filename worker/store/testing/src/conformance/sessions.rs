@@ -2,7 +2,7 @@ use limpet_shared::UnixMicros;
 use limpet_worker_core::model::{Answer, Marks, Session, SessionId, SessionKey, SessionRow};
 
 use super::{Bench, race, samples::NOON};
-use crate::{Commit, Freshness, Result};
+use limpet_store::{Commit, Freshness, Result};
 
 pub(super) async fn a_session_comes_back_as_it_was_written(Bench { store, new }: Bench) -> Result<()> {
     let session = new.session(new.session_key());

@@ -6,7 +6,7 @@ use super::{
     Bench, broken_off,
     samples::{House, NOON},
 };
-use crate::{List, Page, Result, Store, StoreError, Totals};
+use limpet_store::{List, Page, Result, Store, StoreError, Totals};
 
 fn named<T>(page: Page<T>, name: impl Fn(&T) -> &str) -> (u32, Vec<String>) {
     (page.total, page.items.iter().map(|item| name(item).to_owned()).collect())

@@ -9,7 +9,7 @@ use super::{
     Bench, assert_missing, race,
     samples::{NOON, Samples},
 };
-use crate::{Result, Store, moving::Record};
+use limpet_store::{Result, Store, moving::Record};
 
 fn server(new: &Samples, role: Role) -> Server {
     Server {

@@ -9,7 +9,7 @@ use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
-use crate::{IntegrationId, PendingEvent, Result, Store};
+use limpet_store::{IntegrationId, PendingEvent, Result, Store};
 
 /// A time that no expiry of another property touches.
 pub(super) const NOON: UnixMicros = UnixMicros(1_790_000_000_000_000);

@@ -4,7 +4,7 @@ use limpet_shared::UnixMicros;
 use limpet_worker_core::model::DedupKey;
 
 use super::{Bench, race, samples::NOON};
-use crate::{MOST_COPIES, Result};
+use limpet_store::{MOST_COPIES, Result};
 
 pub(super) async fn the_same_reception_again_changes_nothing(Bench { store, new }: Bench) -> Result<()> {
     let reception = new.reception(new.dedup_key());
