@@ -352,7 +352,7 @@ pub enum CtlCommand {
     Integrations {
         #[command(subcommand)]
         task: Option<IntegrationCommand>,
-        /// An application's name or id: list the events that wait
+        /// An application's name or id, or the id of one of its endpoints: list the events that wait
         #[arg(value_name = "APPLICATION")]
         id: Option<String>,
     },
@@ -363,12 +363,12 @@ pub enum CtlCommand {
 pub enum IntegrationCommand {
     /// Offer what has waited longest now, and say what came of it; the rest follows by itself
     Retry {
-        /// Its application's name or id
+        /// Its application's name or id, for all of its endpoints, or the id of one of them
         id: String,
     },
     /// Give up all events that wait for it
     Drop {
-        /// Its application's name or id
+        /// Its application's name or id, for all of its endpoints, or the id of one of them
         id: String,
         #[command(flatten)]
         sure: SureArg,

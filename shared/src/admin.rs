@@ -431,6 +431,9 @@ pub struct Server {
     /// The worker that sends the events that wait: how much that is, some of the integrations. No other worker tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Vec<IntegrationBacklog>>,
+    /// A worker: each URL of an application is an integration of its own for it.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub urls_apart: bool,
     /// When this was written down, by the clock of who did.
     pub seen_at: UnixMicros,
 }

@@ -267,13 +267,17 @@ fn integrations_table(integrations: &[Integration], now: UnixMicros) -> String {
         return "No application has an integration yet. `limpet ctl device add --webhook URL` gives one.\n".into();
     }
     let rows = integrations.iter().map(|one| {
-        let Integration { id, application, tenant, kind, endpoint, state, waiting, oldest, trouble, .. } = one;
+        let Integration { id, application, tenant, kind, endpoint, number, state, waiting, oldest, trouble, .. } = one;
         let waiting = if *waiting == 0 { String::new() } else { waiting.to_string() };
         let (since, why) = trouble.as_ref().map_or_else(Default::default, |trouble| {
             (ago(Some(trouble.since), now), format!("{}: {}", trouble.reason, trouble.error))
         });
-        let (application, kind) = if kind.is_empty() { ("(removed)", "") } else { (&**application, &**kind) };
-        let named = [application, tenant, kind, endpoint, state].map(str::to_owned);
+        let endpoint = match (kind.is_empty(), number) {
+            (true, _) => "(removed)".into(),
+            (false, 0) => endpoint.clone(),
+            (false, number) => format!("{endpoint} (URL {number})"),
+        };
+        let named = [application.clone(), tenant.clone(), kind.clone(), endpoint, state.clone()];
         named.into_iter().chain([waiting, ago(*oldest, now), since, why, id.clone()]).collect()
     });
     let heads = ["APPLICATION", "TENANT", "KIND", "ENDPOINT", "STATE", "WAITING", "OLDEST", "FAILING FOR", "WHY", "ID"];
@@ -507,6 +511,8 @@ mod tests {
             id: "1".into(),
             application: "meters".into(),
             kind: "http".into(),
+            endpoint: "http://a".into(),
+            number: 2,
             state: "failing".into(),
             waiting: 20,
             oldest: Some(UnixMicros(NOW.0 - 60_000_000)),
@@ -520,8 +526,8 @@ mod tests {
         );
         assert_eq!(
             text,
-            "APPLICATION  KIND  STATE    WAITING  OLDEST  FAILING FOR  WHY                              ID\n\
-             meters       http  failing  20       60 s    4 min        dns: http://a cannot be reached  1\n"
+            "APPLICATION  KIND  ENDPOINT          STATE    WAITING  OLDEST  FAILING FOR  WHY                              ID\n\
+             meters       http  http://a (URL 2)  failing  20       60 s    4 min        dns: http://a cannot be reached  1\n"
         );
     }
 }

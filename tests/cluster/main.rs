@@ -41,6 +41,7 @@ mod rolling;
 mod side_by_side;
 mod site;
 mod up_kills;
+mod urls;
 mod webhook_away;
 mod worker_kills;
 

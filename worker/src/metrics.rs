@@ -3,7 +3,7 @@
 mod process;
 mod reasons;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use limpet_http::Counters;
 use limpet_store::StoreError;
@@ -118,8 +118,8 @@ impl Metrics {
         let by = |name: &str, help: &str, label: &str| {
             register(&r, IntCounterVec::new(Opts::new(format!("limpet_worker_{name}"), help), &[label]))
         };
-        let gauges = |name: &str, help: &str, label: &str| {
-            register(&r, GaugeVec::new(Opts::new(format!("limpet_worker_{name}"), help), &[label]))
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(&r, GaugeVec::new(Opts::new(format!("limpet_worker_{name}"), help), labels))
         };
         let metrics = Self {
             frames: counter("frames_total", "Datagrams received from balancers, redeliveries included.")?,
@@ -159,13 +159,17 @@ impl Metrics {
             pending_dropped: by("pending_dropped_total", "Waiting events given up, by reason.", "reason")?,
             pending_events: gauges(
                 "pending_events",
-                "Events that wait for an application's integration; from the worker that sends them.",
-                "application",
+                "Events that wait for an endpoint of an application; from the worker that sends them.",
+                &["application", "endpoint"],
             )?,
-            pending_oldest: gauges("pending_oldest_seconds", "How long the oldest of them has waited.", "application")?,
+            pending_oldest: gauges(
+                "pending_oldest_seconds",
+                "How long the oldest of them has waited.",
+                &["application", "endpoint"],
+            )?,
             integrations_failing: gauge(
                 "integrations_failing",
-                "Integrations that this worker has found not to take events, and not to take them again since.",
+                "Endpoints of applications that this worker has found not to take events, and not to take them again since.",
             )?,
             store_errors: by(
                 "store_errors_total",
@@ -179,7 +183,7 @@ impl Metrics {
             ready: gauge("ready", "1 if the worker may receive traffic.")?,
             weight: gauge("weight", "The share of gateways that the worker asks for, 1 to 100.")?,
             overloaded: gauge("overloaded", "1 if the worker has more work than it can do well.")?,
-            load: gauges("load_ratio", "Work by signal, smoothed; 1 is the limit.", "signal")?,
+            load: gauges("load_ratio", "Work by signal, smoothed; 1 is the limit.", &["signal"])?,
             store_seconds: store_seconds(&r)?,
             connections: connections(&r)?,
             process: Arc::new(Process::new(&r)?),
@@ -277,22 +281,30 @@ impl Metrics {
     pub fn pending_dropped(&self, reason: &str, count: u64) {
         self.pending_dropped.with_label_values(&[reason]).inc_by(count);
     }
-    /// What waits: (application, events, seconds that the oldest has waited). The hundred applications
+    /// What waits: ((application, endpoint), events, seconds that the oldest has waited). The hundred endpoints
     /// that most waits for have series of their own, all others one together.
-    pub fn waiting(&self, mut backlog: Vec<(String, u64, f64)>) {
+    pub fn waiting(&self, backlog: Vec<((String, String), u64, f64)>) {
         const SERIES: usize = 100;
+        // Two URLs may differ in what is not told of them.
+        let mut by_label: BTreeMap<(String, String), (u64, f64)> = BTreeMap::new();
+        for (label, events, oldest) in backlog {
+            let sum = by_label.entry(label).or_default();
+            *sum = (sum.0 + events, f64::max(sum.1, oldest));
+        }
+        let mut backlog: Vec<_> =
+            by_label.into_iter().map(|(label, (events, oldest))| (label, events, oldest)).collect();
         backlog.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let rest = backlog.split_off(backlog.len().min(SERIES));
         if !rest.is_empty() {
             let (events, oldest) =
                 rest.iter().fold((0, 0.0), |(events, oldest), of| (events + of.1, f64::max(oldest, of.2)));
-            backlog.push(("other".into(), events, oldest));
+            backlog.push((("other".into(), String::new()), events, oldest));
         }
         self.pending_events.reset();
         self.pending_oldest.reset();
-        for (application, events, oldest) in backlog {
-            self.pending_events.with_label_values(&[&application]).set(events as f64);
-            self.pending_oldest.with_label_values(&[&application]).set(oldest);
+        for ((application, endpoint), events, oldest) in backlog {
+            self.pending_events.with_label_values(&[&application, &endpoint]).set(events as f64);
+            self.pending_oldest.with_label_values(&[&application, &endpoint]).set(oldest);
         }
     }
     pub fn integrations_failing(&self, count: usize) {
@@ -346,13 +358,16 @@ mod tests {
     #[test]
     fn what_waits_has_a_hundred_series_and_one_for_the_rest() {
         let metrics = Metrics::new().unwrap();
-        metrics.waiting((0..150).map(|n| (format!("app-{n}"), n, n as f64)).collect());
+        metrics.waiting((0..150).map(|n| ((format!("app-{n}"), "http://a".into()), n, n as f64)).collect());
         let text = metrics.text();
         let series = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
         assert_eq!(series("limpet_worker_pending_events{"), 101);
-        assert!(text.contains("limpet_worker_pending_events{application=\"app-149\"} 149\n"));
-        assert!(text.contains("limpet_worker_pending_events{application=\"other\"} 1225\n"), "0 to 49");
-        assert!(text.contains("limpet_worker_pending_oldest_seconds{application=\"other\"} 49\n"));
+        assert!(text.contains("limpet_worker_pending_events{application=\"app-149\",endpoint=\"http://a\"} 149\n"));
+        assert!(text.contains("limpet_worker_pending_events{application=\"other\",endpoint=\"\"} 1225\n"), "0 to 49");
+        assert!(text.contains("limpet_worker_pending_oldest_seconds{application=\"other\",endpoint=\"\"} 49\n"));
+        // Two URLs of one host.
+        metrics.waiting([3, 5].map(|n| (("app".into(), "http://a".into()), n, n as f64)).into());
+        assert!(metrics.text().contains("limpet_worker_pending_events{application=\"app\",endpoint=\"http://a\"} 8\n"));
         metrics.waiting(Vec::new());
         assert!(!metrics.text().contains("application="), "nothing waits, or another worker tells");
     }

@@ -26,7 +26,10 @@ pub(crate) use pending::Counted;
 pub use pending::run as run_pending;
 pub use sweep::Sweep;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use limpet_integration::Deliver;
 use limpet_link::host::{self, Rule};
@@ -110,9 +113,13 @@ pub struct Pipeline {
     accepted_joins: log_limit::LineLimit,
     refused_joins: log_limit::LineLimit,
     refused_events: log_limit::LineLimit,
+    removed_endpoints: log_limit::LineLimit,
     pub(crate) outcomes: tx_ack::Outcomes,
     pub(crate) troubles: Arc<troubles::Troubles>,
     pub(crate) counted: Arc<pending::Counted>,
+    /// Every worker that is there takes each URL of an application for an integration of its own.
+    pub(crate) urls_apart: Arc<AtomicBool>,
+    addresses: pending::Addresses,
     store_errors: log_limit::LineLimit,
     clocks_apart: log_limit::LineLimit,
 }
@@ -150,9 +157,12 @@ impl Pipeline {
             accepted_joins: log_limit::LineLimit::default(),
             refused_joins: log_limit::LineLimit::default(),
             refused_events: log_limit::LineLimit::default(),
+            removed_endpoints: log_limit::LineLimit::default(),
             outcomes: tx_ack::Outcomes::default(),
             troubles: Arc::default(),
             counted: Arc::default(),
+            urls_apart: Arc::default(),
+            addresses: pending::Addresses::default(),
             store_errors: log_limit::LineLimit::of(STORE_ERRORS_TOLD),
             clocks_apart: log_limit::LineLimit::default(),
         })

@@ -9,7 +9,10 @@ mod operators;
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -79,6 +82,8 @@ pub struct Roll {
     troubles: Arc<Troubles>,
     /// What waits, if this worker sends it.
     counted: Arc<Counted>,
+    /// Whether all workers take each URL of an application for an integration of its own.
+    urls_apart: Arc<AtomicBool>,
 }
 
 /// What the last call has brought.
@@ -166,6 +171,12 @@ impl LastCall {
         self.is_revoked(server) || server.key.is_empty() && self.access.revoked.iter().any(same)
     }
 
+    /// Whether the other workers that are there take each URL of an application for an integration of its own.
+    fn others_take_urls_apart(&self, me: &str) -> bool {
+        let workers = self.servers.iter().filter(|server| server.kind() == Role::Worker && server.name != me);
+        workers.into_iter().all(|worker| worker.urls_apart || !self.is_alive(worker))
+    }
+
     /// The balancers that are there.
     fn balancers(&self) -> impl Iterator<Item = &Server> {
         let balancers = self.servers.iter().filter(|server| server.kind() == Role::Balancer);
@@ -175,13 +186,19 @@ impl LastCall {
 
 impl Roll {
     pub fn new(me: Server, folder: PathBuf, store: Arc<dyn Store>, links: Arc<Links>) -> Self {
-        let (usage, known, bell, configured, troubles, counted) = Default::default();
-        Self { me, folder, store, links, usage, known, bell, configured, troubles, counted }
+        let (usage, known, bell, configured, troubles, counted, urls_apart) = Default::default();
+        Self { me, folder, store, links, usage, known, bell, configured, troubles, counted, urls_apart }
     }
 
     /// Whose integrations that fail, and what waits for them, are written down too.
     pub(crate) fn telling(mut self, troubles: Arc<Troubles>, counted: Arc<Counted>) -> Self {
         (self.troubles, self.counted) = (troubles, counted);
+        self
+    }
+
+    /// What the others take for an integration is written there.
+    pub(crate) fn setting(mut self, urls_apart: Arc<AtomicBool>) -> Self {
+        self.urls_apart = urls_apart;
         self
     }
 
@@ -268,7 +285,9 @@ impl Roll {
                 if let Some(access) = &access {
                     self.links.revoke(&access.revoked);
                 }
-                self.known.lock().learn(servers, access);
+                let mut known = self.known.lock();
+                known.learn(servers, access);
+                self.urls_apart.store(known.others_take_urls_apart(&self.me.name), Ordering::Relaxed);
             }
             None => tracing::debug!("the store does not tell of the other servers now"),
         }
@@ -438,6 +457,24 @@ async fn within<T>(operation: impl Future<Output = limpet_store::Result<T>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_that_is_there_and_takes_all_urls_for_one_holds_the_others_to_that() {
+        let worker = |name: &str, urls_apart| {
+            let (role, seen_at) = (Role::Worker.as_str().into(), time::now());
+            Server { name: name.into(), role, urls_apart, seen_at, ..Server::default() }
+        };
+        let apart = |servers: &[Server]| {
+            let mut known = LastCall::default();
+            known.learn(servers.to_vec(), None);
+            known.others_take_urls_apart("me")
+        };
+        assert!(apart(&[]) && apart(&[worker("me", false), worker("a", true)]));
+        assert!(!apart(&[worker("a", true), worker("b", false)]));
+        let gone = Server { state: "gone".into(), ..worker("b", false) };
+        let long_ago = Server { seen_at: UnixMicros(1), ..worker("c", false) };
+        assert!(apart(&[worker("a", true), gone, long_ago, balancer("d")]));
+    }
 
     fn balancer(key: &str) -> Server {
         Server { key: key.into(), role: Role::Balancer.as_str().into(), ..Server::default() }

@@ -237,7 +237,8 @@ fn wire(
     let feed = Arc::new(Feed::new(store.clone(), links.clone(), pipeline.clone()));
     let roll = Roll::new(myself(config, http, &links), config.identity_folder.clone(), store.clone(), links.clone())
         .besides(&config.balancers)
-        .telling(pipeline.troubles.clone(), pipeline.counted.clone());
+        .telling(pipeline.troubles.clone(), pipeline.counted.clone())
+        .setting(pipeline.urls_apart.clone());
     let roll = Arc::new(roll);
     let view =
         LinkedCluster { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone(), roll: roll.clone() };
@@ -328,6 +329,7 @@ fn myself(config: &WorkerConfig, http: Option<SocketAddr>, links: &Links) -> Ser
         instance: me.instance,
         key: config.identity.key_id().to_owned(),
         combined: config.combined,
+        urls_apart: true,
         cluster: config.identity.ca_fingerprint().to_string(),
         ..Server::default()
     }

@@ -7,19 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Eui64, UnixMicros};
 
-/// An integration of an application.
+/// Where events of an application go: a URL of its HTTP integration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Integration {
-    /// Its application's id, a UUID: an application has one integration at most.
+    /// A UUID: the application's, unless that has several URLs. What waits under an application's for several of them, waits for
+    /// each.
     pub id: String,
+    pub application_id: String,
     /// Names of what it belongs to; empty if the application is gone.
     pub application: String,
     pub tenant: String,
     /// `http`; empty if it was removed.
     pub kind: String,
-    /// Where events go, with commas between several, without path and query: these may hold secrets.
+    /// Where events go, without path and query: these may hold secrets.
     pub endpoint: String,
+    /// Which of the application's URLs it is, from 1 on; 0 if it has only this one.
+    pub number: u32,
     /// `ok`, `waiting` (something waits) or `failing` (within a minute an event was offered in vain and waits, or was refused).
     pub state: String,
     /// Events that wait, and their size in bytes.
@@ -37,6 +41,8 @@ pub struct Integration {
 pub struct IntegrationTrouble {
     /// [`Integration::id`].
     pub integration: String,
+    /// [`Integration::application_id`].
+    pub application: String,
     /// `connection_refused`, `dns`, `tls`, `unreachable`, `timed_out`, `not_now` (an HTTP status), `url` or `header`; of an
     /// event itself `refused` (an HTTP status) or `render` (it cannot be written as the integration wants it).
     pub reason: String,

@@ -202,6 +202,7 @@ async fn keep_events(store: &dyn Store, context: &DeviceContext, row: &SessionRo
             slot: row.session.slot.number,
             part,
             event: event.clone(),
+            refusals: 0,
         };
         store.put_pending(pending).await?;
     }

@@ -8,8 +8,8 @@ use limpet_shared::{
         ErrorKind, Integration, IntegrationBacklog, IntegrationTrouble, PAGE, Reply, Request, Server, WaitingEvent,
     },
 };
-use limpet_store::{Backlog, IntegrationId, List, Store};
-use limpet_worker_core::model::Application;
+use limpet_store::{Backlog, IntegrationId, List, PendingEvent, Store, application_of};
+use limpet_worker_core::model::{Application, Event};
 use uuid::Uuid;
 
 use crate::{Api, ApiError, ClusterView, clock, error::Result, lists};
@@ -69,11 +69,30 @@ pub(crate) async fn not_well(store: &dyn Store, cluster: &dyn ClusterView) -> Re
     found.sort_by(|(_, a), (_, b)| (rank(a), b.waiting, &a.id).cmp(&(rank(b), a.waiting, &b.id)));
     let mut tenants = HashMap::new();
     for (id, one) in found.iter_mut().take(PAGE as usize) {
-        if let Some(application) = store.application(*id).await? {
-            describe(store, one, &application, &mut tenants).await?;
+        let told = troubles.get(id).and_then(|trouble| Uuid::parse_str(&trouble.application).ok());
+        match whose(store, *id, told).await? {
+            (Some(application), _) => describe(store, one, &application, &mut tenants).await?,
+            (None, Some(PendingEvent { event: Event { device, .. }, .. })) => {
+                (one.application, one.tenant) = (device.application_name, device.tenant_name);
+                one.application_id = device.application_id.to_string();
+            }
+            (None, None) => {}
         }
     }
     Ok(found.into_iter().map(|(_, one)| one).collect())
+}
+
+/// The application that an integration is of; if that is not known any more, an event that waits for it. `told`: what a worker says
+/// that finds it failing, also if nothing waits.
+async fn whose(store: &dyn Store, id: Uuid, told: Option<Uuid>) -> Result<(Option<Application>, Option<PendingEvent>)> {
+    let found = application_of(store, IntegrationId(id)).await?;
+    if found.0.is_none()
+        && let Some(told) = told
+        && let Some(application) = store.application(told).await?.filter(|known| known.endpoint(id).is_some())
+    {
+        return Ok((Some(application), None));
+    }
+    Ok(found)
 }
 
 /// What people call it, and where its events go.
@@ -87,11 +106,15 @@ async fn describe(
         let found = store.tenant(application.tenant_id).await?;
         unnamed.insert(found.map(|tenant| tenant.name).unwrap_or_default());
     }
-    let http = application.http.as_ref();
     one.application.clone_from(&application.name);
+    one.application_id = application.id.to_string();
     one.tenant = tenants.get(&application.tenant_id).cloned().unwrap_or_default();
-    one.kind = http.map_or("", |_| "http").into();
-    one.endpoint = http.map_or_else(String::new, |http| origins(&http.url));
+    let endpoint = Uuid::parse_str(&one.id).ok().and_then(|id| application.endpoint(id));
+    one.kind = endpoint.as_ref().map_or("", |_| "http").into();
+    one.endpoint = endpoint.as_ref().map_or_else(String::new, |endpoint| endpoint.http.origins());
+    let place = application.endpoints().iter().position(|known| known.id.to_string() == one.id);
+    let is_one_of_several = one.id != one.application_id;
+    one.number = place.filter(|_| is_one_of_several).map_or(0, |place| place as u32 + 1);
     Ok(())
 }
 
@@ -99,10 +122,10 @@ impl Api {
     pub(crate) async fn answer_about_integrations(&self, request: Request) -> Result<Reply> {
         match request {
             Request::Integrations { offset } => self.integrations(offset).await,
-            Request::IntegrationEvents { id } => self.waiting_events(self.integration_called(&id).await?.0).await,
+            Request::IntegrationEvents { id } => self.waiting_events(&self.integrations_called(&id).await?).await,
             Request::IntegrationRetry { id } => {
-                let id = self.integration_called(&id).await?.0.to_string();
-                Ok(self.cluster.ask(Request::IntegrationRetry { id }).await)
+                let retry = |id: &Uuid| Request::IntegrationRetry { id: id.to_string() };
+                Ok(self.ask_each(self.integrations_called(&id).await?.ids.iter().map(retry)).await)
             }
             Request::IntegrationDrop { id, by, sure } => self.drop_waiting(&id, by, sure).await,
             _ => Err(ApiError::invalid("ask", "this is not about integrations")),
@@ -117,77 +140,103 @@ impl Api {
         let shown = offset.saturating_add(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
         let (mut others, mut tenants) = (Vec::new(), HashMap::new());
         for application in page.items {
-            let id = application.id.to_string();
-            if waiting.iter().any(|one| one.id == id) {
-                continue;
+            for id in application.endpoints().into_iter().map(|endpoint| endpoint.id.to_string()) {
+                if waiting.iter().any(|one| one.id == id) {
+                    continue;
+                }
+                let mut one = match rest.iter().position(|one| one.id == id) {
+                    Some(at) => rest.swap_remove(at),
+                    None => Integration { id, state: "ok".into(), ..Integration::default() },
+                };
+                describe(self.store.as_ref(), &mut one, &application, &mut tenants).await?;
+                others.push(one);
             }
-            let mut one = match rest.iter().position(|one| one.id == id) {
-                Some(at) => rest.swap_remove(at),
-                None if application.http.is_none() => continue,
-                None => Integration { id, state: "ok".into(), ..Integration::default() },
-            };
-            describe(self.store.as_ref(), &mut one, &application, &mut tenants).await?;
-            others.push(one);
         }
         let mut integrations = if offset == 0 { waiting } else { Vec::new() };
         integrations.extend(others);
         Ok(Reply::Integrations { integrations, next: (shown < page.total).then_some(shown) })
     }
 
-    async fn waiting_events(&self, integration: Uuid) -> Result<Reply> {
-        let id = IntegrationId(integration);
-        let total = self.store.pending_size(id).await?.0;
-        let mut events = Vec::new();
-        for device in self.store.pending_devices(id, EVENTS as u32).await? {
-            if events.len() >= EVENTS {
-                break;
+    async fn waiting_events(&self, called: &Called) -> Result<Reply> {
+        let (mut events, mut total) = (Vec::new(), 0);
+        for id in called.ids.iter().map(|id| IntegrationId(*id)) {
+            total += self.store.pending_size(id).await?.0;
+            for device in self.store.pending_devices(id, EVENTS as u32).await? {
+                if events.len() >= EVENTS {
+                    break;
+                }
+                let waiting = self.store.pending(id, device, EVENTS_OF_ONE).await?.into_iter();
+                events.extend(waiting.map(|waiting| WaitingEvent {
+                    id: waiting.event.id.to_string(),
+                    event: waiting.event.kind.name().into(),
+                    dev_eui: device,
+                    device: waiting.event.device.device_name,
+                    at: waiting.event.at,
+                }));
             }
-            let waiting = self.store.pending(id, device, EVENTS_OF_ONE).await?.into_iter();
-            events.extend(waiting.map(|waiting| WaitingEvent {
-                id: waiting.event.id.to_string(),
-                event: waiting.event.kind.name().into(),
-                dev_eui: device,
-                device: waiting.event.device.device_name,
-                at: waiting.event.at,
-            }));
         }
         events.truncate(EVENTS);
         Ok(Reply::IntegrationEvents { total, events })
     }
 
     async fn drop_waiting(&self, called: &str, by: String, sure: bool) -> Result<Reply> {
-        let (id, name) = self.integration_called(called).await?;
+        let called = self.integrations_called(called).await?;
         if !sure {
-            let waiting = self.waiting_for(id).await?;
+            let waiting = called.waiting;
             if waiting == 0 {
                 return Ok(Reply::Done { message: "nothing waits for this integration".into() });
             }
             let events = if waiting == 1 { "1 event that waits".into() } else { format!("{waiting} events that wait") };
-            let message = format!("{events} for {name} would be lost for good");
+            let message = format!("{events} for {} would be lost for good", called.name);
             return Ok(Reply::Error { kind: ErrorKind::Unconfirmed, message });
         }
-        Ok(self.cluster.ask(Request::IntegrationDrop { id: id.to_string(), by, sure }).await)
+        let drop = |id: &Uuid| Request::IntegrationDrop { id: id.to_string(), by: by.clone(), sure };
+        Ok(self.ask_each(called.ids.iter().map(drop)).await)
     }
 
-    /// How many events wait, as they were counted last: it is counted anew, which takes long where many do, only if that says none.
-    async fn waiting_for(&self, integration: Uuid) -> Result<u64> {
-        match backlog(self.store.as_ref(), self.cluster.as_ref()).await?.remove(&integration) {
-            Some(waits) => Ok(waits.events),
-            None => Ok(self.store.pending_size(IntegrationId(integration)).await?.0),
+    /// Asks for all of it, and gives what was said as one: an error if there was one.
+    async fn ask_each(&self, requests: impl Iterator<Item = Request>) -> Reply {
+        let mut said: Option<Reply> = None;
+        for request in requests {
+            let reply = self.cluster.ask(request).await;
+            said = Some(match (said, reply) {
+                (None, reply) => reply,
+                (Some(Reply::Done { message: one }), Reply::Done { message: other }) => {
+                    Reply::Done { message: format!("{one}; {other}") }
+                }
+                (
+                    Some(Reply::Error { kind, message: one }),
+                    Reply::Error { message: other, .. } | Reply::Done { message: other },
+                )
+                | (Some(Reply::Done { message: one }), Reply::Error { kind, message: other }) => {
+                    Reply::Error { kind, message: format!("{one}; {other}") }
+                }
+                (Some(_), reply) => reply,
+            });
         }
+        said.unwrap_or_else(|| Reply::Done { message: "nothing waits for this integration".into() })
     }
 
-    /// By id, which may be that of an application that is gone, or by an application's name; with what to call it.
-    async fn integration_called(&self, called: &str) -> Result<(Uuid, String)> {
+    /// By an application's name or id, for all of its endpoints; or by the id of one of them, which may be that of something that is
+    /// gone.
+    async fn integrations_called(&self, called: &str) -> Result<Called> {
         if let Ok(id) = Uuid::parse_str(called) {
-            let application = self.store.application(id).await?;
-            return Ok((id, application.map_or_else(|| id.to_string(), |application| application.name)));
+            if let Some(application) = self.store.application(id).await? {
+                return self.all_of(&application).await;
+            }
+            let application = whose(self.store.as_ref(), id, None).await?.0;
+            let endpoint = application.as_ref().and_then(|application| application.endpoint(id));
+            let name = match (&application, &endpoint) {
+                (Some(application), Some(endpoint)) => format!("{} at {}", application.name, endpoint.http.origins()),
+                _ => id.to_string(),
+            };
+            return Ok(Called { ids: vec![id], name, waiting: self.waiting_for(&[id]).await?[0] });
         }
         let list = List { limit: lists::MOST, search: called.to_owned(), ..List::default() };
         let mut found = self.store.applications(&list).await?.items;
         found.retain(|application| application.name == called);
         match found.as_slice() {
-            [one] => Ok((one.id, one.name.clone())),
+            [one] => self.all_of(one).await,
             [] => Err(ApiError::NotFound(format!("an application called {called}"))),
             several => {
                 let ids: Vec<String> = several.iter().map(|application| application.id.to_string()).collect();
@@ -195,6 +244,39 @@ impl Api {
             }
         }
     }
+
+    async fn all_of(&self, application: &Application) -> Result<Called> {
+        let all = application.waiting_ids();
+        let waiting = self.waiting_for(&all).await?;
+        let mut ids: Vec<Uuid> =
+            all.into_iter().zip(&waiting).filter(|(_, events)| **events > 0).map(|(id, _)| id).collect();
+        if ids.is_empty() {
+            ids.push(application.id);
+        }
+        Ok(Called { ids, name: application.name.clone(), waiting: waiting.iter().sum() })
+    }
+
+    /// How many events wait for each, as they were counted last: they are counted anew, which takes long where many wait, only
+    /// where that says none.
+    async fn waiting_for(&self, integrations: &[Uuid]) -> Result<Vec<u64>> {
+        let counted = backlog(self.store.as_ref(), self.cluster.as_ref()).await?;
+        let mut waiting = Vec::new();
+        for id in integrations {
+            waiting.push(match counted.get(id) {
+                Some(waits) => waits.events,
+                None => self.store.pending_size(IntegrationId(*id)).await?.0,
+            });
+        }
+        Ok(waiting)
+    }
+}
+
+/// What somebody means by a name or an id.
+struct Called {
+    /// Of the endpoints for which something waits; at least one.
+    ids: Vec<Uuid>,
+    name: String,
+    waiting: u64,
 }
 
 const STATES: [&str; 2] = ["failing", "waiting"];
@@ -218,26 +300,9 @@ fn is_of_late(trouble: &IntegrationTrouble, now: UnixMicros) -> bool {
     now.since(trouble.last).as_secs() < LATELY
 }
 
-/// Of each URL scheme, host and port: user, path and query may hold secrets.
-fn origins(urls: &str) -> String {
-    let origin = |url: &str| {
-        let (scheme, rest) = url.split_once("://")?;
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        Some(format!("{scheme}://{host}"))
-    };
-    urls.split(',').filter_map(|url| origin(url.trim())).collect::<Vec<_>>().join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn of_an_endpoint_only_what_is_no_secret_is_told() {
-        let urls = "https://user:hunter2@example.org:8443/hook/hunter3?token=hunter4, http://[::1]:9000?x=/@hunter5";
-        assert_eq!(origins(urls), "https://example.org:8443,http://[::1]:9000");
-    }
 
     #[test]
     fn the_last_failure_holds_and_the_first_ones_beginning() {

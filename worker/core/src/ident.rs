@@ -83,6 +83,11 @@ pub fn log_id(dev_eui: Eui64, cause: &str, frame: DedupKey, received_at: UnixMic
     Builder::from_custom_bytes(first(digest)).into_uuid()
 }
 
+/// One of several URLs that an application's events go to.
+pub fn endpoint(application: Uuid, url: &str) -> Uuid {
+    Builder::from_custom_bytes(first(hash(&[b"endpoint", application.as_bytes(), url.as_bytes()]))).into_uuid()
+}
+
 /// Identity of a downlink's bytes: one FCntDown of one session has one (promise 3).
 pub fn downlink_key(key: &SessionKey, fcnt_down: u32) -> u64 {
     u64::from_be_bytes(first(hash(&[b"down", &session_bytes(key), &fcnt_down.to_be_bytes()])))

@@ -2,6 +2,7 @@
 
 mod answer;
 mod directory;
+mod endpoint;
 mod event;
 mod join;
 mod reception;
@@ -9,6 +10,7 @@ mod session;
 
 pub use answer::*;
 pub use directory::*;
+pub use endpoint::*;
 pub use event::*;
 pub use join::*;
 pub use reception::*;

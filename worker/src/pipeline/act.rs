@@ -1,7 +1,8 @@
 //! Acting on a slot: its downlink, its events, the mark (step 6).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::atomic::Ordering};
 
+use futures_util::future::join_all;
 use limpet_integration::DeliveryError;
 use limpet_link::host::{self, Rule};
 use limpet_shared::{
@@ -90,54 +91,68 @@ impl Pipeline {
         self.link.send(downlink, context.balancer);
     }
 
-    /// The slot's events, to every integration or to the pending table, then `out`.
+    /// The slot's events, to every endpoint or to the pending table, then `out`. No endpoint waits for another.
     pub(super) async fn emit_slot(&self, session: &Session, context: &DeviceContext) {
-        let mut through_pending = false;
         if !host::keeps(Rule::MarkAfterEvents) {
             let mark = || self.store.mark_out(&session.key, session.slot.number, false);
             self.until_stored("mark_out", mark).await;
         }
-        for (integration, http) in integrations(&context.application) {
-            let mut behind = session.slot.behind_pending && host::keeps(Rule::WaitBehind) && {
-                let (device, slot) = (session.key.dev_eui, session.slot.number);
-                let has = || self.store.has_pending(integration, device, session.since, slot);
-                self.until_stored("has_pending", has).await
-            };
-            for (part, event) in session.slot.events.iter().enumerate() {
-                behind = behind || self.deliver(http, event).await.is_err();
-                if behind && host::keeps(Rule::KeepWaiting) {
-                    let pending = waiting(session, integration, part, event);
-                    self.until_stored("put_pending", || self.store.put_pending(pending.clone())).await;
-                    self.metrics.pending();
-                }
-            }
-            through_pending |= behind;
-        }
+        let application = &context.application;
+        let endpoints = application.endpoints();
+        let told = endpoints.iter().map(|endpoint| self.emit_to(endpoint, session, application));
+        let through_pending = join_all(told).await.contains(&true);
         let (key, number) = (&session.key, session.slot.number);
         self.until_stored("mark_out", || self.store.mark_out(key, number, through_pending)).await;
         self.metrics.out(self.now_at(0).since(session.slot.received_at));
     }
 
-    async fn deliver(&self, http: &HttpIntegration, event: &Event) -> Result<(), ()> {
+    /// Whether any of them waits.
+    async fn emit_to(&self, endpoint: &Endpoint<'_>, session: &Session, application: &Application) -> bool {
+        let own = self.waits_under(endpoint, application);
+        let mut behind = session.slot.behind_pending && host::keeps(Rule::WaitBehind) && {
+            let (device, slot) = (session.key.dev_eui, session.slot.number);
+            let has = |of| self.store.has_pending(of, device, session.since, slot);
+            let together = IntegrationId(application.id);
+            self.until_stored("has_pending", || has(own)).await
+                || own != together && self.until_stored("has_pending", || has(together)).await
+        };
+        for (part, event) in session.slot.events.iter().enumerate() {
+            let mut pending = None;
+            if behind {
+                pending = Some(waiting(session, own, part, event));
+            } else if let Err(error) = self.deliver(endpoint, event).await {
+                let refusals = u32::from(error.is_verdict());
+                pending = Some(PendingEvent { refusals, ..waiting(session, own, part, event) });
+            }
+            behind |= pending.is_some();
+            if let Some(pending) = pending.filter(|_| host::keeps(Rule::KeepWaiting)) {
+                self.until_stored("put_pending", || self.store.put_pending(pending.clone())).await;
+                self.metrics.pending();
+            }
+        }
+        behind
+    }
+
+    async fn deliver(&self, endpoint: &Endpoint<'_>, event: &Event) -> Result<(), DeliveryError> {
         let mut event = Cow::Borrowed(event);
         if !host::keeps(Rule::StableId) {
             event.to_mut().id = uuid::Uuid::new_v4();
         }
         let event = &*event;
-        match self.deliver.deliver(http, event, EMIT_LIMIT).await {
+        match self.deliver.deliver(&endpoint.http, event, EMIT_LIMIT).await {
             Ok(()) => {
                 self.metrics.delivered(&event.kind);
-                self.troubles.took(&event.device);
+                self.troubles.took(&event.device, endpoint);
                 Ok(())
             }
             Err(error) => {
                 self.metrics.delivery_failed();
                 // Whether it takes events, and only slowly, is seen when there is more time for it.
                 if !matches!(error, DeliveryError::TimedOut(_)) {
-                    self.troubles.failed(&event.device, &error);
+                    self.troubles.failed(&event.device, endpoint, &error);
                 }
                 tracing::debug!(dev_eui = %event.device.dev_eui, %error, "an event waits: its integration did not take it");
-                Err(())
+                Err(error)
             }
         }
     }
@@ -148,13 +163,28 @@ impl Pipeline {
         if row.slot_is_out() || !host::keeps(Rule::KeepBeforeReplacing) {
             return Ok(());
         }
-        for (integration, _) in integrations(&context.application) {
+        for integration in self.waiting_under(&context.application) {
             for (part, event) in row.session.slot.events.iter().enumerate() {
                 self.store.put_pending(waiting(&row.session, integration, part, event)).await?;
                 self.metrics.pending();
             }
         }
         Ok(())
+    }
+
+    /// What the events that wait for one of its endpoints wait under. While there is a worker that takes all URLs of an application
+    /// for one integration, they wait for all together: it would take another id for that of an application that was removed.
+    fn waits_under(&self, endpoint: &Endpoint<'_>, application: &Application) -> IntegrationId {
+        let apart = self.urls_apart.load(Ordering::Relaxed);
+        IntegrationId(if apart { endpoint.id } else { application.id })
+    }
+
+    /// What an event for all of its endpoints waits under.
+    pub(super) fn waiting_under(&self, application: &Application) -> Vec<IntegrationId> {
+        let endpoints = application.endpoints();
+        let mut all: Vec<_> = endpoints.iter().map(|endpoint| self.waits_under(endpoint, application)).collect();
+        all.dedup();
+        all
     }
 
     /// For people: when the device was heard. Nothing depends on it.
@@ -171,11 +201,6 @@ impl Pipeline {
     }
 }
 
-/// The application's integrations. An application has one of each kind, so its id names its HTTP integration.
-pub(super) fn integrations(application: &Application) -> impl Iterator<Item = (IntegrationId, &HttpIntegration)> {
-    application.http.iter().map(|http| (IntegrationId(application.id), http))
-}
-
 fn waiting(session: &Session, integration: IntegrationId, part: usize, event: &Event) -> PendingEvent {
     PendingEvent {
         integration,
@@ -184,6 +209,7 @@ fn waiting(session: &Session, integration: IntegrationId, part: usize, event: &E
         slot: session.slot.number,
         part: u32::try_from(part).unwrap_or(u32::MAX),
         event: event.clone(),
+        refusals: 0,
     }
 }
 

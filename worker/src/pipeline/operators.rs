@@ -6,7 +6,7 @@ use limpet_shared::{
     UnixMicros,
     admin::{ErrorKind, Reply},
 };
-use limpet_store::{IntegrationId, PendingBounds, PendingEvent, StoreError};
+use limpet_store::{IntegrationId, PendingBounds, PendingEvent, StoreError, application_of, application_waited_for};
 use uuid::Uuid;
 
 use super::Pipeline;
@@ -21,18 +21,14 @@ const DROPS: u32 = 1_000;
 impl Pipeline {
     /// Offers the event that has waited longest, whoever is about to send it: in the worst case it goes out twice, with the same
     /// id. The others follow by themselves.
-    pub async fn retry_waiting(&self, application: Uuid) -> Reply {
-        match self.offer_first(IntegrationId(application)).await {
+    pub async fn retry_waiting(&self, integration: Uuid) -> Reply {
+        match self.offer_first(IntegrationId(integration)).await {
             Ok(message) => Reply::Done { message },
             Err(reply) => reply,
         }
     }
 
     async fn offer_first(&self, integration: IntegrationId) -> Result<String, Reply> {
-        let application = self.store.application(integration.0).await.map_err(store_away)?;
-        let Some(http) = application.and_then(|application| application.http) else {
-            return Err(refused("this integration was removed: what waits for it is dropped when its turn comes"));
-        };
         let Some(first) = self.first_waiting(integration).await.map_err(store_away)? else {
             return match self.store.pending_size(integration).await.map_err(store_away)? {
                 (0, _) => Ok("nothing waits for this integration".into()),
@@ -40,18 +36,22 @@ impl Pipeline {
                 (events, _) => Ok(format!("what waits for this integration ({events}) is being sent now")),
             };
         };
+        let application = application_waited_for(&*self.store, &first).await.map_err(store_away)?;
+        let Some(endpoint) = application.as_ref().and_then(|application| application.endpoint(integration.0)) else {
+            return Err(refused("this integration was removed: what waits for it is dropped when its turn comes"));
+        };
         let device = first.device;
         let what = format!("the event {} of device {device}", first.event.kind.name());
-        match self.deliver.deliver(&http, &first.event, LIMIT).await {
+        match self.deliver.deliver(&endpoint.http, &first.event, LIMIT).await {
             Ok(()) => {
                 self.metrics.delivered(&first.event.kind);
-                self.troubles.took(&first.event.device);
+                self.troubles.took(&first.event.device, &endpoint);
                 self.store.delete_pending(&first).await.map_err(store_away)?;
                 Ok(format!("{what} was taken; what else waits follows within seconds"))
             }
             Err(error) => {
                 self.metrics.delivery_failed();
-                self.troubles.failed(&first.event.device, &error);
+                self.troubles.failed(&first.event.device, &endpoint, &error);
                 Err(Reply::Error { kind: ErrorKind::Unavailable, message: format!("{what} was not taken: {error}") })
             }
         }
@@ -67,23 +67,28 @@ impl Pipeline {
     }
 
     /// Gives up all that waits for an integration, to the end: also if whoever asked for it waits no longer.
-    pub async fn drop_waiting(self: &Arc<Self>, application: Uuid, by: &str) -> Reply {
+    pub async fn drop_waiting(self: &Arc<Self>, integration: Uuid, by: &str) -> Reply {
         let (pipeline, by) = (self.clone(), by.to_owned());
-        let dropping = tokio::spawn(async move { pipeline.drop_all(application, &by).await });
+        let dropping = tokio::spawn(async move { pipeline.drop_all(IntegrationId(integration), &by).await });
         dropping.await.unwrap_or_else(|error| Reply::Error { kind: ErrorKind::Internal, message: error.to_string() })
     }
 
     /// A store drops so much in one go, and more may be put meanwhile.
-    async fn drop_all(&self, application: Uuid, by: &str) -> Reply {
+    async fn drop_all(&self, integration: IntegrationId, by: &str) -> Reply {
+        // For their names alone.
+        let (application, _) = application_of(&*self.store, integration).await.unwrap_or_default();
+        let endpoint = application.as_ref().and_then(|application| application.endpoint(integration.0));
+        let endpoint = endpoint.map(|endpoint| endpoint.http.origins()).unwrap_or_default();
+        let name = application.map(|application| application.name).unwrap_or_default();
         let none = PendingBounds { events: 0, bytes: 0, since: UnixMicros(0) };
         let mut all = 0;
         for _ in 0..DROPS {
-            match self.store.trim_pending(IntegrationId(application), &none).await.map(|trimmed| trimmed.events()) {
+            match self.store.trim_pending(integration, &none).await.map(|trimmed| trimmed.events()) {
                 Ok(0) => break,
                 Ok(dropped) => {
                     all += dropped;
                     self.metrics.pending_dropped("operator", dropped);
-                    tracing::warn!(%application, dropped, by, "waiting events were dropped at an operator's wish");
+                    tracing::warn!(application = name, endpoint, integration = %integration.0, dropped, by, "waiting events were dropped at an operator's wish");
                 }
                 Err(error) if all == 0 => return store_away(error),
                 Err(error) => {

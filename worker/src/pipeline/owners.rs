@@ -12,7 +12,7 @@ use limpet_worker_core::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Pipeline, act::integrations, work::Transmission};
+use super::{Pipeline, work::Transmission};
 
 /// So many events in so much time, for each device and cause.
 const AT_MOST: u32 = 5;
@@ -95,7 +95,7 @@ impl Pipeline {
             device: context.info(),
             kind: EventKind::Log(LogEvent { error, code: code.into(), description, context: tags }),
         };
-        for (integration, _) in integrations(&context.application) {
+        for integration in self.waiting_under(&context.application) {
             let pending = PendingEvent {
                 integration,
                 device,
@@ -103,6 +103,7 @@ impl Pipeline {
                 slot: 0,
                 part: first.key.0 as u32 >> 1,
                 event: event.clone(),
+                refusals: 0,
             };
             self.until_stored("put_pending", || self.store.put_pending(pending.clone())).await;
             self.metrics.pending();

@@ -1,7 +1,9 @@
 //! The pending table: events whose integration was away, sent in order, by one worker at a time.
 
+mod addresses;
 mod bounds;
 mod counted;
+mod parting;
 mod refusal;
 mod sending;
 
@@ -22,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::counted::Counted;
+pub(crate) use self::{addresses::Addresses, counted::Counted};
 use super::Pipeline;
 use sending::Sending;
 

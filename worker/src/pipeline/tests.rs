@@ -11,6 +11,7 @@ mod heard;
 mod joins;
 mod outages;
 mod refusals;
+mod urls;
 mod waiting;
 
 use std::{

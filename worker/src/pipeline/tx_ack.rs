@@ -13,10 +13,7 @@ use limpet_worker_core::{
     model::{Event, EventKind, LogEvent, PlannedGateway, Tags, TxAckEvent},
 };
 
-use super::{
-    Pause, Pipeline,
-    act::{TxContext, integrations},
-};
+use super::{Pause, Pipeline, act::TxContext};
 
 /// Ours for a silent gateway: the bytes may have been on air, and it may still say so.
 const NO_ANSWER: &str = "NO_ANSWER";
@@ -153,7 +150,7 @@ impl Pipeline {
             device: device.info(),
             kind,
         };
-        for (integration, _) in integrations(&device.application) {
+        for integration in self.waiting_under(&device.application) {
             let pending = PendingEvent {
                 integration,
                 device: tx.session.dev_eui,
@@ -161,6 +158,7 @@ impl Pipeline {
                 slot: tx.slot,
                 part,
                 event: event.clone(),
+                refusals: 0,
             };
             // By way of the pending table: it must not overtake the uplink's own event.
             self.until_stored("put_pending", || self.store.put_pending(pending.clone())).await;

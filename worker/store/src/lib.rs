@@ -14,6 +14,8 @@ mod notes;
 mod open;
 mod sqlite;
 mod traits;
+mod waiting_body;
+mod whose;
 mod words;
 
 pub use cql::CqlStore;
@@ -22,4 +24,5 @@ pub use moving::Moving;
 pub use open::{Migrated, OpenError, migrate, open};
 pub use sqlite::SqliteStore;
 pub use traits::*;
+pub use whose::{application_of, application_waited_for};
 pub use words::{MOST_COPIES, MOST_TURNS};

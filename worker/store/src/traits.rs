@@ -66,6 +66,8 @@ pub struct PendingEvent {
     /// Position among the slot's events; what comes after the slot (a txack) counts on from 1000.
     pub part: u32,
     pub event: Event,
+    /// How often the integration had refused it before it came to wait.
+    pub refusals: u32,
 }
 
 /// What has happened to the set of gateways since some version.

@@ -46,6 +46,7 @@ async fn wait(server: &Server, application: Uuid, device: u64, slot: u64) {
         slot,
         part: 0,
         event: Event { id, at: UnixMicros(slot), device: info, kind },
+        refusals: 0,
     };
     server.store.put_pending(event).await.unwrap();
 }

@@ -45,6 +45,8 @@ struct Row {
     name: String,
     tenant: String,
     endpoint: String,
+    /// Of several URLs; 0 if there is one.
+    number: u32,
     state: String,
     tone: Tone,
     why: String,
@@ -177,9 +179,10 @@ fn row(one: Integration, now: UnixMicros) -> Row {
         if one.waiting == 0 { String::new() } else { format!("{}, {}", count(one.waiting, "event"), bytes(one.bytes)) };
     Row {
         name: if one.application.is_empty() { "(removed)".into() } else { one.application },
+        number: one.number,
         id: one.id,
         tenant: one.tenant,
-        endpoint: one.endpoint,
+        endpoint: if one.kind.is_empty() { "(removed)".into() } else { one.endpoint },
         state: one.state,
         tone,
         why,

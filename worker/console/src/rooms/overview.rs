@@ -165,15 +165,14 @@ fn failing(overview: &Overview) -> Vec<String> {
 fn in_words(one: &Integration, now: UnixMicros) -> String {
     let trouble = one.trouble.clone().unwrap_or_default();
     let (events, span) = (count(one.waiting, "event"), span(now.since(trouble.since)));
+    let one_of_several = if one.number > 0 { format!(" at {}", one.endpoint) } else { String::new() };
+    let who = format!("Application {}{one_of_several}", one.application);
     if trouble.refuses() {
         let given_up = "Each event that is refused three times is given up";
-        return format!(
-            "Application {} has refused events for {span}: {}. {given_up}.",
-            one.application, trouble.error
-        );
+        return format!("{who} has refused events for {span}: {}. {given_up}.", trouble.error);
     }
     let wait = if one.waiting == 1 { "waits" } else { "wait" };
-    format!("Application {} has taken no event for {span}: {}. {events} {wait}.", one.application, trouble.error)
+    format!("{who} has taken no event for {span}: {}. {events} {wait}.", trouble.error)
 }
 
 /// How many are there, and how many were there once.

@@ -10,6 +10,7 @@ use limpet_store::{Backlog, IntegrationId, PendingBounds, StoreError, Trimmed};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::addresses::Address;
 use crate::pipeline::Pipeline;
 
 /// How often the backlog is looked at.
@@ -49,7 +50,10 @@ fn is_beyond(of: &Backlog, bounds: &PendingBounds) -> bool {
 pub(super) async fn hold(pipeline: &Pipeline, seen: &Mutex<Seen>) -> Result<(), StoreError> {
     let (now, steady) = (pipeline.surroundings.now(), Instant::now());
     let backlog = pipeline.store.pending_backlog().await?;
-    let waits = |of: &Backlog| (of.integration.0.to_string(), of.events, now.since(of.oldest).as_secs_f64());
+    let waits = |of: &Backlog| {
+        let Address { application_id, endpoint, .. } = pipeline.addresses.of(of.integration);
+        ((application_id.to_string(), endpoint), of.events, now.since(of.oldest).as_secs_f64())
+    };
     pipeline.metrics.waiting(backlog.iter().map(waits).collect());
     pipeline.counted.set(backlog.clone());
     seen.lock().see(&backlog, steady);
@@ -60,7 +64,7 @@ pub(super) async fn hold(pipeline: &Pipeline, seen: &Mutex<Seen>) -> Result<(), 
             continue;
         }
         match pipeline.store.trim_pending(of.integration, &bounds).await {
-            Ok(dropped) if dropped.events() > 0 => tell(pipeline, of, dropped).await,
+            Ok(dropped) if dropped.events() > 0 => tell(pipeline, of, dropped),
             Ok(_) => {}
             // The others are held to theirs.
             Err(error) => held = Err(error),
@@ -69,15 +73,13 @@ pub(super) async fn hold(pipeline: &Pipeline, seen: &Mutex<Seen>) -> Result<(), 
     held
 }
 
-async fn tell(pipeline: &Pipeline, of: &Backlog, dropped: Trimmed) {
+fn tell(pipeline: &Pipeline, of: &Backlog, dropped: Trimmed) {
     let Trimmed { too_old, overflow } = dropped;
     pipeline.metrics.pending_dropped("too_old", too_old);
     pipeline.metrics.pending_dropped("overflow", overflow);
-    let id = of.integration.0;
-    // For its name alone.
-    let application = pipeline.store.application(id).await.ok().flatten().map(|found| found.name).unwrap_or_default();
+    let Address { application, application_id, endpoint } = pipeline.addresses.of(of.integration);
     tracing::error!(
-        %application, application_id = %id, too_old, overflow, waiting = of.events, bytes = of.bytes,
+        application, %application_id, endpoint, integration = %of.integration.0, too_old, overflow, waiting = of.events, bytes = of.bytes,
         most = EVENTS, most_bytes = BYTES, most_days = AGE.as_secs() / 86_400,
         "too much waits for an integration: the oldest events were dropped"
     );

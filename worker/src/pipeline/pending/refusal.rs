@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::pipeline::Pipeline;
 
-/// How often an event is refused before that is final, and the time between two tries.
+/// How often an event is refused before that is final, as it comes and while it waits, and the time between two tries.
 const TRIES: u32 = 3;
 const BETWEEN: Duration = Duration::from_millis(1_200);
 /// In the `part` of the `log` event that tells of it: behind the event itself, and it tells of no further one.
@@ -33,7 +33,7 @@ pub(super) struct Refusal {
 impl Refusal {
     pub fn again(before: Option<&Self>, event: &PendingEvent) -> Self {
         let key = (event.session_since, event.slot, event.part);
-        let tries = before.filter(|refusal| refusal.event == key).map_or(0, |refusal| refusal.tries) + 1;
+        let tries = before.filter(|refusal| refusal.event == key).map_or(event.refusals, |refusal| refusal.tries) + 1;
         Self { event: key, tries, until: Instant::now() + BETWEEN }
     }
 
@@ -64,7 +64,10 @@ pub(super) async fn set_aside(
             device: device.clone(),
             kind: EventKind::Log(LogEvent { error: true, code: "UNKNOWN".into(), description, context }),
         };
-        pipeline.store.put_pending(PendingEvent { part: refused.part | TOLD, event, ..refused.clone() }).await?;
+        pipeline
+            .store
+            .put_pending(PendingEvent { part: refused.part | TOLD, event, refusals: 0, ..refused.clone() })
+            .await?;
     }
     pipeline.store.delete_pending(refused).await?;
     pipeline.metrics.pending_dropped("refused", 1);

@@ -9,14 +9,19 @@ use std::{
 use futures_util::{StreamExt, stream};
 use limpet_link::host::{self, Rule};
 use limpet_shared::Eui64;
-use limpet_store::{IntegrationId, StoreError};
-use limpet_worker_core::shares::{Asking, Health, Shares};
+use limpet_store::{IntegrationId, PendingEvent, StoreError, application_of, application_waited_for};
+use limpet_worker_core::{
+    model::Application,
+    shares::{Asking, Health, Shares},
+};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     Lease,
+    addresses::Address,
+    parting::part,
     refusal::{Refusal, set_aside, tells_of_one},
 };
 use crate::pipeline::Pipeline;
@@ -125,13 +130,13 @@ impl Sending {
         let store = self.pipeline.store.clone();
         let looks = strange.into_iter().map(|of| {
             let store = store.clone();
-            async move { (of, store.application(of.0).await) }
+            async move { (of, application_of(&*store, of).await) }
         });
         let found: Vec<_> = stream::iter(looks).buffer_unordered(LOOKS).collect().await;
         let now = Instant::now();
         for (of, found) in found {
             // What was removed is nobody's. What cannot be read now is looked up again with the next look.
-            let Ok(found) = found else { continue };
+            let Ok((found, _)) = found else { continue };
             let tenant = found.map(|application| application.tenant_id).unwrap_or_default();
             let known = Standing { tenant, health: Health::Unproven, pause: Duration::ZERO, until: now, last: now };
             self.known.insert(of, known);
@@ -253,35 +258,46 @@ struct DeviceTurn {
 impl DeviceTurn {
     async fn run(self) -> Result<Ended, StoreError> {
         let (pipeline, (integration, device)) = (&self.pipeline, self.device);
-        let mut delivered = false;
-        let http = pipeline.store.application(integration.0).await?.and_then(|a| a.http);
-        for waiting in pipeline.store.next_pending(integration, device, BATCH).await? {
-            let Some(http) = &http else {
-                // The integration was removed: there is nobody to tell.
-                pipeline.metrics.pending_dropped("integration_removed", 1);
-                pipeline.store.delete_pending(&waiting).await?;
-                continue;
-            };
+        let (mut delivered, mut removed) = (false, 0);
+        let mut waiting = pipeline.store.next_pending(integration, device, BATCH).await?;
+        let application = self.application(&waiting).await?;
+        if let Some(application) = &application
+            && self.part(application).await?
+        {
+            if integration.0 == application.id {
+                return Ok(Ended::Well { delivered: true });
+            }
+            waiting = pipeline.store.pending(integration, device, BATCH).await?;
+        }
+        let endpoint = application.as_ref().and_then(|application| application.endpoint(integration.0));
+        for waiting in waiting {
             // Asked before each event: a pause of this process must not make two senders for longer than one event.
             if self.stop.is_cancelled() || !self.lease.is_held(pipeline).await? {
                 break;
             }
+            let Some(endpoint) = &endpoint else {
+                // It was removed: there is nobody to tell.
+                pipeline.metrics.pending_dropped("integration_removed", 1);
+                pipeline.store.delete_pending(&waiting).await?;
+                removed += 1;
+                continue;
+            };
             if !host::keeps(Rule::DeleteWhenTaken) {
                 pipeline.store.delete_pending(&waiting).await?;
             }
-            match pipeline.deliver.deliver(http, &waiting.event, LIMIT).await {
+            match pipeline.deliver.deliver(&endpoint.http, &waiting.event, LIMIT).await {
                 Ok(()) => {
                     pipeline.metrics.delivered(&waiting.event.kind);
                     // That an endpoint takes the word of a refusal does not mean that it takes events again.
                     if !tells_of_one(&waiting) {
-                        pipeline.troubles.took(&waiting.event.device);
+                        pipeline.troubles.took(&waiting.event.device, endpoint);
                     }
                     delivered = true;
                     pipeline.store.delete_pending(&waiting).await?;
                 }
                 Err(error) if error.is_verdict() => {
                     pipeline.metrics.delivery_failed();
-                    pipeline.troubles.failed(&waiting.event.device, &error);
+                    pipeline.troubles.failed(&waiting.event.device, endpoint, &error);
                     let refusal = Refusal::again(self.refused.as_ref(), &waiting);
                     // What only tells of a refusal is not worth the wait of those behind it.
                     if !refusal.is_final() && !tells_of_one(&waiting) {
@@ -293,12 +309,46 @@ impl DeviceTurn {
                 }
                 Err(error) => {
                     pipeline.metrics.delivery_failed();
-                    pipeline.troubles.failed(&waiting.event.device, &error);
+                    pipeline.troubles.failed(&waiting.event.device, endpoint, &error);
                     tracing::debug!(dev_eui = %device, %error, "an event goes on waiting");
                     return Ok(Ended::Failed { delivered });
                 }
             }
         }
+        if removed > 0 {
+            self.tell_removed(removed);
+        }
         Ok(Ended::Well { delivered })
+    }
+
+    /// With the endpoint that the first event waits for; `None` if that was removed, or nothing waits.
+    async fn application(&self, waiting: &[PendingEvent]) -> Result<Option<Application>, StoreError> {
+        let Some(first) = waiting.first() else { return Ok(None) };
+        let application = application_waited_for(&*self.pipeline.store, first).await?;
+        if let Some((application, endpoint)) =
+            application.as_ref().and_then(|a| Some((a, a.endpoint(self.device.0.0)?)))
+        {
+            self.pipeline.addresses.learn(application, &endpoint);
+        }
+        Ok(application)
+    }
+
+    /// Whether something of this device waited for all URLs of the application together. It does not now.
+    async fn part(&self, application: &Application) -> Result<bool, StoreError> {
+        if self.stop.is_cancelled() || !self.lease.is_held(&self.pipeline).await? {
+            return Ok(false);
+        }
+        part(&self.pipeline, application, self.device.1).await
+    }
+
+    fn tell_removed(&self, dropped: u64) {
+        let (pipeline, (integration, device)) = (&self.pipeline, self.device);
+        if let Some(unsaid) = pipeline.removed_endpoints.admit(pipeline.surroundings.now()) {
+            let Address { application, application_id, endpoint } = pipeline.addresses.of(integration);
+            tracing::warn!(
+                application, %application_id, endpoint, integration = %integration.0, dev_eui = %device, dropped, unsaid,
+                "events were dropped that waited for an integration, or a URL of one, that was removed"
+            );
+        }
     }
 }

@@ -68,6 +68,7 @@ fn waiting(application: u128, device: u64, id: u128, slot: u64) -> PendingEvent 
         slot,
         part: 0,
         event: Event { id, at: UnixMicros(1), device: device_info, kind },
+        refusals: 0,
     }
 }
 
@@ -194,6 +195,26 @@ async fn an_event_that_is_refused_gives_way_to_those_behind_it_and_is_told_of() 
     let taken: Vec<_> = endpoints.taken.lock().iter().map(|(_, event)| (told(event), event.id)).collect();
     assert_eq!(taken[0].0, Some(unwanted.to_string()), "in the place of the refused one");
     assert_eq!(taken[1..].iter().map(|(_, id)| id.as_u128()).collect::<Vec<_>>(), [UNWANTED + 1, UNWANTED + 2]);
+    assert!(!net.store.may_have_pending().await.unwrap());
+    stop.cancel();
+}
+
+/// Also where another worker tries it the second time.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_refused_as_it_comes_is_offered_three_times_in_all() {
+    let net = Net::new("eu868", 0).await;
+    net.personalize().await;
+    let endpoints = Arc::new(Endpoints::default());
+    endpoints.first_refuses.store(true, Ordering::Relaxed);
+    let (hears, sends) = (worker(&net, endpoints.clone()), worker(&net, endpoints.clone()));
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(run_pending(sends, 1, stop.clone()));
+    give(hears, net.frame(1, CHANNEL, &uplink(1, false), 5)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let tries = endpoints.tries.lock().clone();
+    let refused = tries[0];
+    assert_eq!(tries.iter().filter(|id| **id == refused).count(), 3);
+    assert_eq!(tries.len(), 4, "and what tells of it once");
     assert!(!net.store.may_have_pending().await.unwrap());
     stop.cancel();
 }

@@ -20,7 +20,7 @@ use super::{
     signs::Signs,
     waiting::{Count, Note, Waiter, Waiting},
 };
-use crate::{IntegrationId, OpenError, PendingEvent, Result};
+use crate::{IntegrationId, OpenError, PendingEvent, Result, waiting_body::WaitingBody};
 
 /// From here timestamps count down with the time of writing, so that the first writer of an event wins.
 const FIRST_WINS: i64 = 2_500_000_000_000_000;
@@ -124,7 +124,7 @@ impl Pending {
     /// Who waits for the turn to sign asks the database for nothing, so it takes no place in the gate.
     pub async fn put(&self, db: &Db, gate: &Gate, event: &PendingEvent) -> Result<()> {
         let (integration, device, since, slot, part) = key_of(event);
-        let (body, at) = (encode(&event.event)?, now());
+        let (body, at) = (encode(&WaitingBody::from(event))?, now());
         let bytes = body.len() as u64;
         let values = (&integration, &device, since, slot, part, at, bytes.cast_signed(), &body, FIRST_WINS - at);
         // The event first: one that nobody signed is found by a look, one that is not there by nothing.
@@ -206,7 +206,7 @@ impl Pending {
         }
         if deleted.is_ok() {
             // Its size as it was written: only totals follow from it, which are counted anew now and then.
-            let bytes = encode(&event.event)?.len() as u64;
+            let bytes = encode(&WaitingBody::from(event))?.len() as u64;
             self.waiting.lock().deleted((event.integration, event.device), bytes);
         }
         deleted
@@ -246,13 +246,15 @@ pub(super) fn read_events(
     found: Vec<(i64, i64, i64, String)>,
 ) -> Result<Vec<PendingEvent>> {
     let read = |(since, slot, part, body): (i64, i64, i64, String)| {
+        let WaitingBody { event, refusals } = decode(&body)?;
         Ok(PendingEvent {
             integration,
             device,
             session_since: UnixMicros(since.cast_unsigned()),
             slot: slot.cast_unsigned(),
             part: u32::try_from(part).unwrap_or(u32::MAX),
-            event: decode(&body)?,
+            event,
+            refusals,
         })
     };
     found.into_iter().map(read).collect()

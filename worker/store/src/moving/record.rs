@@ -132,6 +132,12 @@ pub struct PendingRecord {
     pub slot: u64,
     pub part: u32,
     pub event: Event,
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub refusals: u32,
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The last line: what all lines before it are.
@@ -146,15 +152,15 @@ pub struct Trailer {
 
 impl From<PendingEvent> for PendingRecord {
     fn from(event: PendingEvent) -> Self {
-        let PendingEvent { integration, device, session_since, slot, part, event } = event;
-        Self { integration: integration.0, device, session_since, slot, part, event }
+        let PendingEvent { integration, device, session_since, slot, part, event, refusals } = event;
+        Self { integration: integration.0, device, session_since, slot, part, event, refusals }
     }
 }
 
 impl From<&PendingRecord> for PendingEvent {
     fn from(record: &PendingRecord) -> Self {
-        let PendingRecord { integration, device, session_since, slot, part, event } = record.clone();
-        Self { integration: IntegrationId(integration), device, session_since, slot, part, event }
+        let PendingRecord { integration, device, session_since, slot, part, event, refusals } = record.clone();
+        Self { integration: IntegrationId(integration), device, session_since, slot, part, event, refusals }
     }
 }
 

@@ -12,7 +12,10 @@ use super::{
     receptions::{self, DELETED_AT_ONCE},
     sessions,
 };
-use crate::{Backlog, Commit, FrameStore, Freshness, IntegrationId, PendingBounds, PendingEvent, Result, Trimmed};
+use crate::{
+    Backlog, Commit, FrameStore, Freshness, IntegrationId, PendingBounds, PendingEvent, Result, Trimmed,
+    waiting_body::WaitingBody,
+};
 
 #[async_trait]
 impl FrameStore for SqliteStore {
@@ -100,7 +103,7 @@ impl FrameStore for SqliteStore {
     }
 
     async fn put_pending(&self, event: PendingEvent) -> Result<()> {
-        let (key, body) = (key_of(&event), encode(&event.event)?);
+        let (key, body) = (key_of(&event), encode(&WaitingBody::from(&event))?);
         self.writer.write(move |conn| pending::put(conn, &key, &body)).await
     }
     async fn has_pending(

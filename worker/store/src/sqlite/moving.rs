@@ -17,6 +17,7 @@ use super::{
 use crate::{
     IntegrationId, PendingEvent, Result, StoreError,
     moving::{DeviceRecords, Identified, Moving, PendingAfter, Record},
+    waiting_body::WaitingBody,
     words,
 };
 
@@ -131,7 +132,7 @@ fn restore(conn: &Connection, record: &Record) -> Result<()> {
         Record::QueueItem(item) => restore_item(conn, item),
         Record::PendingEvent(row) => {
             let event = PendingEvent::from(&**row);
-            pending::put(conn, &pending::key_of(&event), &encode(&event.event)?)
+            pending::put(conn, &pending::key_of(&event), &encode(&WaitingBody::from(&event))?)
         }
         Record::RevokedServer(server) => membership::revoke_server(conn, server),
         Record::JoinToken(token) => membership::put_token(conn, token.clone()),

@@ -5,7 +5,8 @@ use rusqlite::Connection;
 
 use super::error::{all, decode, execute, int, one};
 use crate::{
-    Backlog, IntegrationId, PendingBounds, PendingEvent, Result, StoreError, Trimmed, moving::PendingAfter, words,
+    Backlog, IntegrationId, PendingBounds, PendingEvent, Result, StoreError, Trimmed, moving::PendingAfter,
+    waiting_body::WaitingBody, words,
 };
 
 /// How many events one write drops at most: uplinks wait for it.
@@ -95,13 +96,15 @@ pub(super) fn after(
     // Nothing has a number below zero.
     let (since, slot, part) = after.map_or((-1, -1, -1), |(s, n, part)| (int(s.0), int(n), i64::from(part)));
     all(conn, sql, (integration.0.to_string(), device.to_string(), since, slot, part, limit), |row| {
+        let WaitingBody { event, refusals } = decode(row, 3)?;
         Ok(PendingEvent {
             integration,
             device,
             session_since: UnixMicros(row.get::<_, i64>(0)?.cast_unsigned()),
             slot: row.get::<_, i64>(1)?.cast_unsigned(),
             part: row.get(2)?,
-            event: decode(row, 3)?,
+            event,
+            refusals,
         })
     })
 }

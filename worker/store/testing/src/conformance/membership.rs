@@ -32,6 +32,7 @@ fn server(new: &Samples, role: Role) -> Server {
         combined: true,
         cluster: "ff00".into(),
         cluster_before: "0ff0".into(),
+        urls_apart: true,
         failing: vec![IntegrationTrouble { reason: "dns".into(), since: NOON, ..IntegrationTrouble::default() }],
         token_keys_since: NOON,
         backlog: Some(vec![IntegrationBacklog { events: 7, oldest: NOON, ..IntegrationBacklog::default() }]),

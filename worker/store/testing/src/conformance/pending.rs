@@ -22,11 +22,11 @@ pub(super) async fn the_same_event_again_changes_nothing(Bench { store, new }: B
     let (integration, device) = (new.integration(), new.eui());
     assert!(!has(&*store, integration, device).await?);
     assert_eq!(store.pending_size(integration).await?, (0, 0));
-    let event = new.pending(integration, device, 1);
+    let event = PendingEvent { refusals: 1, ..new.pending(integration, device, 1) };
     store.put_pending(event.clone()).await?;
     let (_, bytes) = store.pending_size(integration).await?;
     assert!(bytes > 0);
-    let another_body = PendingEvent { event: new.event(device), ..event.clone() };
+    let another_body = PendingEvent { event: new.event(device), refusals: 0, ..event.clone() };
     store.put_pending(another_body).await?;
     assert_eq!(store.pending(integration, device, 10).await?, std::slice::from_ref(&event));
     assert_eq!(store.pending_size(integration).await?, (1, bytes));

@@ -232,7 +232,7 @@ impl Samples {
     }
 
     pub fn pending(&self, integration: IntegrationId, device: Eui64, slot: u64) -> PendingEvent {
-        PendingEvent { integration, device, session_since: NOON, slot, part: 0, event: self.event(device) }
+        PendingEvent { integration, device, session_since: NOON, slot, part: 0, event: self.event(device), refusals: 0 }
     }
 
     pub fn tenant(&self) -> Tenant {
