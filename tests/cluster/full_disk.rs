@@ -116,4 +116,7 @@ async fn a_full_disk_is_said_and_nothing_flaps() {
     assert!(!last.ready && !last.why.is_empty(), "{last:?}");
     assert!(flips <= 3 && epochs <= 6, "{flips} {epochs}");
     assert!(lines < 300, "{lines}");
+    let said = cluster.edges[0].process.as_ref().unwrap().lines();
+    let of_log = said.iter().filter(|line| line.contains("write-ahead log")).count();
+    assert!(of_log <= 15, "{of_log} in {LASTS:?}");
 }

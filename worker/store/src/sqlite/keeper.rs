@@ -10,13 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use limpet_shared::LogLimit;
 use rusqlite::Connection;
 
 use super::{
     folder::{WriteLock, try_lock},
     writer::{FlushNotes, Job},
 };
-use crate::{OpenError, notes::Notes};
+use crate::{OpenError, notes::Notes, words::now};
 
 /// How often notes are written.
 const TICK: Duration = Duration::from_millis(250);
@@ -29,6 +30,9 @@ const LONG: i64 = 1000;
 
 /// A log of this many pages is made to start over, which writers wait for. By then little of it is left to move.
 const TOO_LONG: i64 = 8000;
+
+/// What keeps the log from being moved, such as a full disk, may last: it is said a few times in so much time.
+const TOLD: Duration = Duration::from_secs(60);
 
 /// Ends the thread when it is dropped.
 pub(super) struct Keeper {
@@ -58,6 +62,7 @@ impl Tools {
     fn run(self, stopped: &mpsc::Receiver<()>) {
         let mut appointed = false;
         let mut looked = Instant::now();
+        let mut said = LogLimit::of(TOLD);
         while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
             self.ring();
             if looked.elapsed() < CHECKPOINT {
@@ -65,8 +70,11 @@ impl Tools {
             }
             looked = Instant::now();
             appointed = appointed || try_lock(&self.appointment);
-            if appointed && let Err(error) = self.checkpoint() {
-                tracing::warn!(%error, "the write-ahead log could not be moved into the database");
+            if appointed
+                && let Err(error) = self.checkpoint()
+                && let Some(unsaid) = said.admit(now())
+            {
+                tracing::warn!(%error, unsaid, "the write-ahead log could not be moved into the database");
             }
         }
     }
