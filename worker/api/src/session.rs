@@ -30,10 +30,9 @@ impl Api {
     ///
     /// # Errors
     /// Those of [`Self::session`] and [`Self::log_in`]; [`crate::ApiError::Invalid`] for a password that is too short.
-    pub async fn change_own_password(&self, token: &str, old: &str, new: &str) -> Result<String> {
+    pub async fn change_own_password(&self, token: &str, old: &str, new: &str, client: &Client) -> Result<String> {
         let user = self.auth.holder(token).await?.user()?.clone();
-        let client = Client { address: None, token: Some(token.to_owned()) };
-        self.auth.login(&user.email, old, &client).await.map_err(|error| match error {
+        self.auth.login(&user.email, old, client).await.map_err(|error| match error {
             ApiError::Unauthenticated(_) => ApiError::invalid("password", "the old one is not right"),
             error => error,
         })?;

@@ -8,11 +8,14 @@ use askama::Template;
 use axum::{Form, extract::State, response::Response};
 use limpet_shared::{
     AesKey, Eui64, UnixMicros,
-    admin::{Device, DeviceAdd, Reply, Request},
+    admin::{Device, DeviceAdd, ErrorKind, Reply, Request},
 };
 use serde::Deserialize;
 
-use super::{OTHER_VERSION, done, sentence, things::Things};
+use super::{
+    OTHER_VERSION, done, sentence,
+    things::{Missing, Things},
+};
 use crate::{
     Console,
     page::{Listed, Pages, Room, Said, Search, Tone, after, asked},
@@ -47,6 +50,13 @@ impl Things for List {
     }
     fn removal(dev_eui: Eui64) -> Request {
         Request::DeviceRemove { dev_eui }
+    }
+    async fn name_of(console: &Console, dev_eui: Eui64) -> Result<String, Missing> {
+        match console.api.answer_or_ask(Request::Device { dev_eui }, "").await {
+            Reply::Device(detail) => Ok(detail.device.name),
+            Reply::Error { kind: ErrorKind::NotFound, .. } => Err(Missing::one("device", dev_eui)),
+            other => Err(other.into()),
+        }
     }
     async fn part(console: &Console, search: Search) -> Self {
         list(console, search).await

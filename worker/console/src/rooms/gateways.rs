@@ -16,7 +16,10 @@ use limpet_shared::{
 };
 use serde::Deserialize;
 
-use super::{OTHER_VERSION, done, sentence, things::Things};
+use super::{
+    OTHER_VERSION, done, sentence,
+    things::{Missing, Things},
+};
 use crate::{
     Console,
     page::{Listed, Pages, Room, Said, Search, after, asked},
@@ -54,6 +57,16 @@ impl Things for List {
     }
     fn removal(eui: Eui64) -> Request {
         Request::GatewayRemove { eui }
+    }
+    async fn name_of(console: &Console, eui: Eui64) -> Result<String, Missing> {
+        let asked = Request::Gateways { search: eui.to_string(), offset: 0 };
+        match console.api.answer_or_ask(asked, "").await {
+            Reply::Gateways { gateways, .. } => {
+                let found = gateways.into_iter().find(|gateway| gateway.eui == eui);
+                found.map(|gateway| gateway.name).ok_or_else(|| Missing::one("gateway", eui))
+            }
+            other => Err(other.into()),
+        }
     }
     async fn part(console: &Console, search: Search) -> Self {
         list(console, search).await

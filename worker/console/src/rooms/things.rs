@@ -6,15 +6,19 @@ use askama::Template;
 use axum::{
     Form,
     extract::{Query, State},
+    http::StatusCode,
     response::Response,
 };
-use limpet_shared::{Eui64, admin::Request};
+use limpet_shared::{
+    Eui64,
+    admin::{Reply, Request},
+};
 use serde::Deserialize;
 
-use super::done;
+use super::{OTHER_VERSION, done, sentence};
 use crate::{
     Console,
-    page::{Listed, Search, asked, listed, page},
+    page::{Listed, Search, asked, listed, page, problem},
     visitor::{Admin, Visitor},
 };
 
@@ -27,6 +31,8 @@ pub(crate) trait Things: Listed + Send + 'static {
 
     fn renaming(eui: Eui64, name: String) -> Request;
     fn removal(eui: Eui64) -> Request;
+    /// What it is called; an error if there is none with this EUI, or nobody knows.
+    fn name_of(console: &Console, eui: Eui64) -> impl Future<Output = Result<String, Missing>> + Send;
     fn part(console: &Console, search: Search) -> impl Future<Output = Self> + Send;
 }
 
@@ -36,6 +42,28 @@ pub(crate) async fn show<T: Things>(
     Query(search): Query<Search>,
 ) -> Response {
     listed(&console, &visitor, T::part(&console, search).await)
+}
+
+/// Why there is nothing to ask about.
+pub(crate) struct Missing(StatusCode, String);
+
+impl From<Reply> for Missing {
+    fn from(reply: Reply) -> Self {
+        match reply {
+            Reply::Error { kind, message } => Self(limpet_http::status(kind), sentence(&message)),
+            _ => Self(StatusCode::INTERNAL_SERVER_ERROR, OTHER_VERSION.into()),
+        }
+    }
+}
+
+impl Missing {
+    pub fn one(what: &str, eui: Eui64) -> Self {
+        Self(StatusCode::NOT_FOUND, format!("There is no {what} {eui}."))
+    }
+
+    fn page(self, console: &Console, visitor: &Visitor) -> Response {
+        problem(console, Some(&visitor.session), visitor.partial, self.0, &self.1)
+    }
 }
 
 /// Another name for one of them.
@@ -69,8 +97,12 @@ pub(crate) struct Named {
 pub(crate) async fn ask_rename<T: Things>(
     State(console): State<Arc<Console>>,
     Admin(visitor): Admin,
-    Query(Named { eui, name }): Query<Named>,
+    Query(Named { eui, .. }): Query<Named>,
 ) -> Response {
+    let name = match T::name_of(&console, eui).await {
+        Ok(name) => name,
+        Err(missing) => return missing.page(&console, &visitor),
+    };
     let ask = AskRename { path: T::PATH, eui: eui.to_string(), name, refused: None };
     asked(&console, T::ROOM, &visitor, &ask)
 }
@@ -89,6 +121,9 @@ pub(crate) async fn ask_remove<T: Things>(
     Admin(visitor): Admin,
     Query(Named { eui, .. }): Query<Named>,
 ) -> Response {
+    if let Err(missing) = T::name_of(&console, eui).await {
+        return missing.page(&console, &visitor);
+    }
     let ask = AskRemove { path: T::PATH, eui: eui.to_string(), text: T::LOSS, refused: None };
     asked(&console, T::ROOM, &visitor, &ask)
 }

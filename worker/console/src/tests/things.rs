@@ -19,7 +19,15 @@ async fn a_device_is_added_looked_at_renamed_and_removed() {
     let page = browser.get(ONE).await.text;
     assert!(page.contains("cellar &#60;b&#62;") && page.contains("none yet") && !page.contains(KEY), "{page}");
     assert!(browser.get("/devices/keys?eui=70b3d57ed0000001").await.text.contains(KEY));
-    assert_eq!(browser.get("/devices/one?eui=0000000000000009").await.status, StatusCode::NOT_FOUND);
+    for room in ["/devices/one", "/devices/rename", "/devices/remove"] {
+        let missing = browser.get(&format!("{room}?eui=0000000000000009")).await;
+        assert_eq!(missing.status, StatusCode::NOT_FOUND, "{room}");
+        assert!(
+            missing.text.contains("0000000000000009")
+                && !missing.text.contains("<form method=\"post\" action=\"/devices")
+        );
+    }
+    assert!(browser.get("/devices/rename?eui=70b3d57ed0000001").await.text.contains("value=\"cellar &#60;b&#62;\""));
 
     let empty = browser.post("/devices/rename", "eui=70b3d57ed0000001&name=+").await.text;
     assert!(empty.contains("Another name for"), "asked again: {empty}");
@@ -48,6 +56,11 @@ async fn a_gateway_is_renamed_and_removed() {
     assert!(browser.get("/gateways/remove?eui=0016c001ff10a235").await.text.contains("Remove 0016c001ff10a235?"));
     assert!(browser.post("/gateways/remove", "eui=0016c001ff10a235").await.text.contains("was removed"));
     assert!(!browser.get("/gateways").await.text.contains("mast"));
+    for room in ["/gateways/rename", "/gateways/remove"] {
+        let missing = browser.get(&format!("{room}?eui=0016c001ff10a235")).await;
+        assert_eq!(missing.status, StatusCode::NOT_FOUND, "{room}");
+        assert!(missing.text.contains("There is no gateway 0016c001ff10a235"), "{}", missing.text);
+    }
 }
 
 #[tokio::test]

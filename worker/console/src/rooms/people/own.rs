@@ -15,7 +15,7 @@ use crate::{
     Console,
     page::{Room, Said, Tone, asked},
     rooms::sentence,
-    visitor::{Visitor, remember, token},
+    visitor::{Stranger, Visitor, remember, token},
 };
 
 const ROOM: Room = Room::Elsewhere("Your password");
@@ -43,12 +43,13 @@ pub(crate) struct Change {
 pub(crate) async fn change(
     State(console): State<Arc<Console>>,
     visitor: Visitor,
+    Stranger(client): Stranger,
     headers: HeaderMap,
     Form(Change { old, new }): Form<Change>,
 ) -> Response {
     let name = visitor.session.name.clone();
     let mine = token(&headers).unwrap_or_default();
-    match console.api.change_own_password(mine, &old, &new).await {
+    match console.api.change_own_password(mine, &old, &new, &client).await {
         Ok(token) => {
             let text = "You have a new password. Everywhere else you are logged out.".into();
             let cookie = remember(&token, &headers).map(|cookie| [(header::SET_COOKIE, cookie)]);
