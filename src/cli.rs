@@ -12,7 +12,7 @@ use limpet_shared::{AesKey, DevAddr, Eui64, policy::AddressPolicy};
 use limpet_store::moving::{DEFAULT_SKIP, MOST_SKIP};
 
 pub use people::{ApiKeyArgs, ApiKeyTask, PasswordArg, StoreArg, UserArgs, UserTask};
-pub use secrets::StoreUrl;
+pub use secrets::{StoreBefore, StoreUrl};
 
 const ROLE_HELP: &str = "\
 Every flag can also be given in the environment as LIMPET_<FLAG>, such as LIMPET_LOG_LEVEL, and as a key of the
@@ -228,6 +228,8 @@ pub struct CtlArgs {
     /// Print one JSON document
     #[arg(long, global = true)]
     pub json: bool,
+    #[command(flatten)]
+    pub store: StoreBefore,
     #[command(subcommand)]
     pub command: CtlTask,
 }

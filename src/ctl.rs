@@ -9,7 +9,7 @@ use limpet_store::{Migrated, moving::Counters};
 
 use crate::cli::{
     CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, IntegrationCommand, JoinRole, PartArgs,
-    StoreArg, StoreUrl, SureArg, TokenCommand,
+    StoreArg, StoreBefore, StoreUrl, SureArg, TokenCommand,
 };
 use crate::secrets::{self, Line};
 
@@ -39,6 +39,8 @@ pub enum CtlError {
     /// A file with a secret is no good.
     #[error("{0}")]
     Secret(String),
+    #[error("--store has no effect here: a running Limpet is asked, at --data or --server")]
+    NoStoreHere,
     #[error("--server needs an API key: give --token or --token-file")]
     NoKey,
     #[error("{0}; if it is stopped, say --store URL, such as --store sqlite:{data}/store", data = .1.display())]
@@ -56,7 +58,7 @@ impl CtlError {
         match self {
             Self::Refused(kind, _) => *kind,
             Self::Unconfirmed(_) => ErrorKind::Unconfirmed,
-            Self::Secret(_) | Self::NoKey | Self::People(_) => ErrorKind::Invalid,
+            Self::Secret(_) | Self::NoStoreHere | Self::NoKey | Self::People(_) => ErrorKind::Invalid,
             Self::Ask(_) | Self::Remote(_) | Self::NotRunning(..) | Self::Store(_) => ErrorKind::Unavailable,
             Self::Moving(_) | Self::Print(_) => ErrorKind::Internal,
         }
@@ -99,15 +101,17 @@ pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
         (server, token) => server.zip(token),
     };
     let asked = Asked { data: args.data, server, json: args.json };
+    let before = args.store;
     let request = match args.command {
-        CtlTask::Migrate { store } => return migrate(&url(store)?, asked.json).await,
-        CtlTask::Export { file, store } => return Ok(moving::export(&file, &url(store)?, asked.json).await?),
+        CtlTask::Migrate { store } => return migrate(&url(store, before)?, asked.json).await,
+        CtlTask::Export { file, store } => return Ok(moving::export(&file, &url(store, before)?, asked.json).await?),
         CtlTask::Import { file, store, skip_fcnt_down, keep_counters } => {
             let counters = if keep_counters { Counters::Keep } else { Counters::Skip(skip_fcnt_down) };
-            return Ok(moving::import(&file, &url(store)?, counters, asked.json).await?);
+            return Ok(moving::import(&file, &url(store, before)?, counters, asked.json).await?);
         }
-        CtlTask::User(user) => return about_people(&asked, user.at, people::about_users(user.task)?).await,
-        CtlTask::ApiKey(key) => return about_people(&asked, key.at, people::about_keys(key.task)).await,
+        CtlTask::User(user) => return about_people(&asked, (user.at, before), people::about_users(user.task)?).await,
+        CtlTask::ApiKey(key) => return about_people(&asked, (key.at, before), people::about_keys(key.task)).await,
+        CtlTask::Ask(_) if before.is_given() => return Err(CtlError::NoStoreHere),
         CtlTask::Ask(command) => {
             let limit = limit(&command);
             let request = request(command)?;
@@ -146,8 +150,16 @@ impl Asked {
 }
 
 /// At the store, if one is named; else of a running server.
-async fn about_people(asked: &Asked, store: StoreArg, request: Request) -> Result<String, CtlError> {
-    let reply = match store.url().map_err(CtlError::Secret)? {
+async fn about_people(
+    asked: &Asked,
+    (store, before): (StoreArg, StoreBefore),
+    request: Request,
+) -> Result<String, CtlError> {
+    let store = store.url(before).map_err(CtlError::Secret)?;
+    if store.is_some() && asked.server.is_some() {
+        return Err(CtlError::Secret("--store and --server exclude each other".into()));
+    }
+    let reply = match store {
         Some(store) => people::at_store(&store, request.clone()).await?,
         None => asked.ask(&request).await.map_err(|error| match error {
             CtlError::Ask(error @ AskError::NotRunning(_)) => CtlError::NotRunning(error, asked.data.clone()),
@@ -193,8 +205,8 @@ async fn migrate(store: &str, json: bool) -> Result<String, CtlError> {
     })
 }
 
-fn url(store: StoreUrl) -> Result<String, CtlError> {
-    store.url().map_err(CtlError::Secret)
+fn url(store: StoreUrl, before: StoreBefore) -> Result<String, CtlError> {
+    store.url(before).map_err(CtlError::Secret)
 }
 
 fn request(command: CtlCommand) -> Result<Request, CtlError> {

@@ -129,7 +129,7 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // As when piped into `head`: nobody wants the rest.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(e) => fail(&e, 1),
+        Err(e) => fail(&format_args!("what is printed here got lost: {e}"), 1),
     }
 }
 

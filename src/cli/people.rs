@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::StoreBefore;
 use crate::secrets::{Line, of};
 
 const USER_HELP: &str = "\
@@ -37,8 +38,8 @@ pub struct StoreArg {
 impl StoreArg {
     /// # Errors
     /// The file cannot be read.
-    pub fn url(self) -> Result<Option<String>, String> {
-        of(self.store, self.store_file.as_deref(), "--store-file", Line::First)
+    pub fn url(self, before: StoreBefore) -> Result<Option<String>, String> {
+        Ok(before.url()?.or(of(self.store, self.store_file.as_deref(), "--store-file", Line::First)?))
     }
 }
 

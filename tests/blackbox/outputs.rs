@@ -93,3 +93,42 @@ async fn a_balancer_and_a_worker_serve_and_end_whoever_reads() {
         ends_when_told(limpet, (http.parse().unwrap(), "/readyz"), &format!("worker, {reader:?}")).await;
     }
 }
+
+/// A password that nobody got is no success.
+#[tokio::test]
+async fn what_cannot_be_printed_is_an_error_and_flags_stand_before_or_after_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let [gwmp, link, admin, http] = free_addresses().map(|address| address.to_string());
+    let where_to = ["--gwmp", &gwmp, "--link", &link, "--admin", &admin, "--http", &http];
+    let mut up = Limpet::start("up", &[&["up", "--data", &data], &where_to[..]].concat());
+    up.answers(http.parse().unwrap(), "/readyz").await;
+    up.terminate();
+    up.stopped().await;
+    let store = format!("sqlite:{data}/store");
+    let run = |arguments: &[&str], full: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_limpet"));
+        command.arg("ctl").args(arguments);
+        if full {
+            command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        }
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    for line in [
+        ["--store", &store, "user", "list"],
+        ["user", "--store", &store, "list"],
+        ["user", "list", "--store", &store],
+        ["--store", &store, "api-key", "list"],
+    ] {
+        let (code, out, error) = run(&line, false);
+        assert!(code == Some(0) && (out.contains("admin") || out.contains("API key")), "{line:?}: {out} {error}");
+    }
+    let (code, _, error) = run(&["--store", &store, "migrate"], false);
+    assert_eq!(code, Some(0), "{error}");
+    let (code, _, error) = run(&["--store", &store, "servers"], false);
+    assert!(code == Some(1) && error.contains("--store has no effect here"), "{error}");
+    let (code, _, error) = run(&["--store", &store, "user", "password", "admin"], true);
+    assert!(code == Some(1) && error.contains("got lost"), "{code:?}: {error}");
+}
