@@ -189,6 +189,17 @@ fn numbers_in_every_dress() {
 }
 
 #[test]
+fn data_rates_in_either_case() {
+    let datr = |modu: &str, datr: &str| {
+        one(&format!(r#"{{"rxpk":[{{"freq":868.1,"modu":"{modu}","datr":"{datr}","data":"QAE="}}]}}"#)).datr
+    };
+    for text in ["SF7BW125", "sf7bw125", "Sf7bW125"] {
+        assert_eq!(datr("lora", text), Datr::Lora { spreading_factor: 7, bandwidth_khz: 125 }, "{text}");
+    }
+    assert_eq!(datr("lr-fhss", "m0cw137"), Datr::LrFhss { channel_width_khz: 137 });
+}
+
+#[test]
 fn base64_in_every_dress() {
     for text in ["+/8=", "+/8", "-_8=", "-_8", r"+\/8="] {
         let json = format!(r#"{{"rxpk":[{{"freq":868.1,"datr":"SF7BW125","size":2,"data":"{text}"}}]}}"#);

@@ -65,15 +65,26 @@ impl Datr {
 }
 
 fn lora(datr: &Loose<'_>) -> Option<Datr> {
-    let (sf, bw) = datr.str()?.strip_prefix("SF")?.split_once("BW")?;
+    let (sf, bw) = numbers(datr.str()?, "SF", "BW")?;
     let spreading_factor = digits(sf).filter(|sf| (5..=12).contains(sf))? as u8;
     Some(Datr::Lora { spreading_factor, bandwidth_khz: digits(bw)? })
 }
 
 fn lr_fhss(datr: &Loose<'_>) -> Option<Datr> {
-    let (mode, width) = datr.str()?.strip_prefix('M')?.split_once("CW")?;
+    let (mode, width) = numbers(datr.str()?, "M", "CW")?;
     mode.parse::<u8>().ok()?;
     Some(Datr::LrFhss { channel_width_khz: digits(width)? })
+}
+
+/// What follows each of these two, whose case does not matter.
+fn numbers<'a>(text: &'a str, first: &str, second: &str) -> Option<(&'a str, &'a str)> {
+    let after = |text: &'a str, word: &str| {
+        let (begin, rest) = text.split_at_checked(word.len())?;
+        begin.eq_ignore_ascii_case(word).then_some(rest)
+    };
+    let rest = after(text, first)?;
+    let (one, rest) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+    Some((one, after(rest, second)?))
 }
 
 fn fsk(datr: &Loose<'_>) -> Option<Datr> {
