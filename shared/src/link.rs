@@ -366,6 +366,9 @@ pub struct Downlink {
     /// Handed back in [`TxAck`]: all that any worker needs to act on it.
     #[prost(bytes = "bytes", tag = "4")]
     pub context: Bytes,
+    /// Another gateway is asked if this one refuses, while there is time.
+    #[prost(bool, tag = "5")]
+    pub others: bool,
 }
 
 /// One chance to transmit a downlink.

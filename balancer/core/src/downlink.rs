@@ -10,6 +10,9 @@
 //! | Sent, with time for a next one after silence | settled, sent | the next; none: see below | after the gateway's patience: the next |
 //! | Unanswered | settled, sent | the next; none: see below | some time after the window: settled, `NO_ANSWER` |
 //!
+//! If the worker can ask another gateway, the next window is left to that one where a refusal of it, as late as this one came, would leave no time
+//! for asking ([`ASKING`]).
+//!
 //! What is sent is Sent if the gateway's silence means something ([`crate::answers::Answers`]) and would be clear [`SPARE`] before the next
 //! window's last moment; else Unanswered. Nothing left to try: if all that went out was refused, it is settled in the gateway's words.
 //! If any was met with silence, that may be on air: Unanswered until its own time is over, and then `NO_ANSWER`.
@@ -47,6 +50,8 @@ use active::{Active, Sent, State, silence_refuses};
 pub const TOO_LATE: Duration = Duration::from_millis(100);
 /// Silence sends the next window only if that is clear so long before the window's last moment.
 pub const SPARE: Duration = Duration::from_millis(100);
+/// What it takes to ask another gateway: the way to a worker and back, and what workers want ahead of a window.
+pub const ASKING: Duration = Duration::from_millis(200);
 /// A gateway without a queue transmits when told: it is told so long before.
 pub const WITHOUT_QUEUE: Duration = Duration::from_millis(800);
 /// An answer that has not come so long after the window will not come.
@@ -280,7 +285,7 @@ impl Downlinks {
         match (error.is_empty(), self.active.contains_key(&key)) {
             (true, true) => self.finish(now, key, window, "", out),
             (true, false) => self.late(now, key, window, out),
-            (false, true) => self.refused(now, key, token, &error, via, out),
+            (false, true) => self.refused(now, key, (token, time), &error, via, out),
             (false, false) => {}
         }
         Ok(ours.map(|_| time))
@@ -295,13 +300,25 @@ impl Downlinks {
         out.next().filter(|_| out.next().is_none())
     }
 
-    fn refused(&mut self, now: Now, key: Key, token: u16, error: &str, via: Option<Via>, out: &mut Vec<Output>) {
+    /// `took`: how long the gateway needed to say so.
+    fn refused(
+        &mut self,
+        now: Now,
+        key: Key,
+        (token, took): (u16, Duration),
+        error: &str,
+        via: Option<Via>,
+        out: &mut Vec<Output>,
+    ) {
         let Some(active) = self.active.get(&key) else { return };
         let newest = active.sent.last().is_some_and(|sent| sent.token == token);
         if active.state == State::Held {
             return; // The next window waits for its time already.
         }
-        if newest {
+        if newest && active.leaves_the_next(now, took) {
+            let window = active.tried.last().copied().unwrap_or_default();
+            self.conclude(now, key, window, error, out);
+        } else if newest {
             let next = active.current + 1;
             self.advance(now, key, via, next, error, out);
         } else if active.awaited_until().is_none() {

@@ -87,7 +87,8 @@ impl Pipeline {
         };
         let Ok(told) = serde_json::to_vec(context) else { return };
         self.metrics.downlink();
-        let downlink = link::Downlink { key, gateway: gateway.0, windows, context: told.into() };
+        let others = !context.others.is_empty();
+        let downlink = link::Downlink { key, gateway: gateway.0, windows, context: told.into(), others };
         self.link.send(downlink, context.balancer);
     }
 

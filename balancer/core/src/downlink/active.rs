@@ -8,7 +8,7 @@ use limpet_shared::{
     link::{Downlink, Window},
 };
 
-use super::{SETTLE_AFTER, SETTLE_IMMEDIATE, SPARE, TOO_LATE, WITHOUT_QUEUE};
+use super::{ASKING, SETTLE_AFTER, SETTLE_IMMEDIATE, SPARE, TOO_LATE, WITHOUT_QUEUE};
 use crate::{action::WorkerId, answers::Answers, gateways::Via};
 
 #[derive(Clone, Debug)]
@@ -66,6 +66,15 @@ impl Active {
 
     pub fn meets(&self, index: usize, now: UnixMicros) -> bool {
         self.downlink.windows.get(index).is_some_and(|w| w.number == 0 || w.at >= (now + TOO_LATE).0)
+    }
+
+    /// Whether the next window is another gateway's: this one, which needs so long for a refusal, would leave no time to ask that.
+    pub fn leaves_the_next(&self, now: Now, took: Duration) -> bool {
+        let next = self.next_window(self.current + 1, now.unix).and_then(|index| self.downlink.windows.get(index));
+        let Some(at) = next.filter(|_| self.downlink.others).map(|window| mono_of(now, UnixMicros(window.at))) else {
+            return false;
+        };
+        now.mono + ASKING <= at && now.mono + took + ASKING > at
     }
 
     /// Until when the window is kept back; `None` to send it now.

@@ -51,6 +51,30 @@ fn refused_in_rx1_goes_out_in_rx2_and_a_tx_ack_may_come_from_the_push_socket() {
 }
 
 #[test]
+fn a_gateway_that_refuses_late_leaves_the_last_window_to_another() {
+    let late = |others: bool, after_ms: u64| {
+        let (mut w, a) = one_worker();
+        w.pull(2, 1);
+        let windows = two_windows(&w);
+        if others {
+            w.downlink_of_several(a, 42, 1, windows);
+        } else {
+            w.downlink(a, 42, 1, windows);
+        }
+        w.run(after_ms);
+        let token = w.pull_resps()[0].2;
+        w.tx_ack(source(1), 1, token, r#"{"txpk_ack":{"error":"TOO_LATE"}}"#);
+        let told: Vec<_> = w.tx_acks(a).iter().map(|ack| (ack.window, ack.error.clone())).collect();
+        (w.pull_resps().len(), told)
+    };
+    let told = vec![(1, String::from("TOO_LATE"))];
+    assert_eq!(late(true, 1_000), (1, told), "there are 900 ms left, and the next refusal would take a second too");
+    assert_eq!(late(true, 100), (2, vec![]), "it is quick: another can be asked after the next refusal");
+    assert_eq!(late(false, 1_000), (2, vec![]), "there is no other");
+    assert_eq!(late(true, 1_750), (2, vec![]), "no other can be asked any more");
+}
+
+#[test]
 fn refused_in_both_windows_is_told_in_the_gateways_words() {
     let (mut w, a) = one_worker();
     w.pull(2, 1);

@@ -394,7 +394,14 @@ impl World {
 
     pub fn downlink(&mut self, from: WorkerId, key: u64, gateway: u64, windows: Vec<Window>) {
         let context = Bytes::from_static(b"context");
-        let downlink = Downlink { key, gateway: eui(gateway).0, windows, context };
+        let downlink = Downlink { key, gateway: eui(gateway).0, windows, context, others: false };
+        self.control(from, ToBalancer::Downlink(downlink));
+    }
+
+    /// Another gateway can be asked as well.
+    pub fn downlink_of_several(&mut self, from: WorkerId, key: u64, gateway: u64, windows: Vec<Window>) {
+        let gateway = eui(gateway).0;
+        let downlink = Downlink { key, gateway, windows, context: Bytes::new(), others: true };
         self.control(from, ToBalancer::Downlink(downlink));
     }
 

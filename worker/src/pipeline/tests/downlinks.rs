@@ -91,6 +91,7 @@ async fn what_one_gateway_refuses_another_sends_with_the_same_bytes_while_a_wind
     }
     let downlinks = net.downlinks();
     assert_eq!(net.gateways_asked(), [1, 2, 3]);
+    assert_eq!(downlinks.iter().map(|downlink| downlink.others).collect::<Vec<_>>(), [true, true, false]);
     for (downlink, tmst) in downlinks.iter().zip([2_000_000, 3_000_000, 4_000_000]) {
         assert_eq!(downlink.key, downlinks[0].key);
         let (rx1, rx2) = (txpk(downlink, 0), txpk(downlink, 1));
