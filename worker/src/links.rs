@@ -442,6 +442,11 @@ impl Links {
 
     /// Asks every connected balancer, for so long. What has answered by then is returned.
     pub async fn ask_all(&self, request: &Request, limit: Duration) -> Vec<Reply> {
+        self.ask_each(request, limit).await.into_iter().map(|(_, reply)| reply).collect()
+    }
+
+    /// The same, each with the key of its certificate.
+    pub async fn ask_each(&self, request: &Request, limit: Duration) -> Vec<(String, Reply)> {
         let Ok(request) = serde_json::to_string(request) else { return Vec::new() };
         let mut waiting = Vec::new();
         for peer in self.peers.lock().values() {
@@ -451,12 +456,13 @@ impl Links {
             let question = to_balancer::Kind::Admin(Admin { id, request: request.clone() });
             // A queue that is full or closed is of a balancer that does not answer now.
             let _ = peer.control.try_send(ToBalancer::from(question));
-            waiting.push((id, receiver));
+            waiting.push((id, peer.key.clone(), receiver));
         }
         let until = tokio::time::Instant::now() + limit;
         let mut replies = Vec::new();
-        for (id, receiver) in waiting {
-            replies.extend(tokio::time::timeout_at(until, receiver).await.ok().and_then(Result::ok));
+        for (id, key, receiver) in waiting {
+            let reply = tokio::time::timeout_at(until, receiver).await.ok().and_then(Result::ok);
+            replies.extend(reply.map(|reply| (key, reply)));
             self.answers.lock().remove(&id);
         }
         replies

@@ -130,23 +130,23 @@ impl LastCall {
         }
     }
 
-    /// Each balancer's own word counts for it alone: the number that keys begin with says which are later, but only who can open them
-    /// knows whether it is true.
-    fn learn_token_keys(&mut self, teller: Option<&Server>, told: String) {
-        let Some(teller) = teller.filter(|balancer| !self.is_revoked(balancer) && !balancer.key.is_empty()) else {
-            return;
-        };
-        let has_room = self.token_keys.len() < MOST_TELLERS || self.token_keys.contains_key(&teller.key);
-        if !told.is_empty() && told.len() <= MOST_KEYS && has_room {
-            self.token_keys.insert(teller.key.clone(), told);
+    /// Each balancer's own word counts for it alone, by the key of the certificate that it has shown: the number that keys begin with
+    /// says which are later, but only who can open them knows whether it is true.
+    fn learn_token_keys(&mut self, teller: &str, told: String) {
+        let is_revoked = self.access.revoked.iter().any(|revoked| revoked.key == teller);
+        let has_room = self.token_keys.len() < MOST_TELLERS || self.token_keys.contains_key(teller);
+        if !is_revoked && !teller.is_empty() && !told.is_empty() && told.len() <= MOST_KEYS && has_room {
+            self.token_keys.insert(teller.to_owned(), told);
         }
     }
 
-    /// For the balancers: the latest by their number, and all others. What one told that was removed since is not passed on.
+    /// For the balancers: the latest by their number, and all others. What one told that was removed since is not passed on, and what
+    /// one told that is not listed any more is forgotten.
     fn token_keys(&mut self) -> (String, Vec<String>) {
         let number = |keys: &str| keys.split_once('.').and_then(|(number, _)| number.parse::<u64>().ok()).unwrap_or(0);
         let revoked: HashSet<&str> = self.access.revoked.iter().map(|revoked| revoked.key.as_str()).collect();
-        self.token_keys.retain(|teller, _| !revoked.contains(teller.as_str()));
+        let listed: HashSet<&str> = self.servers.iter().map(|server| server.key.as_str()).collect();
+        self.token_keys.retain(|teller, _| !revoked.contains(teller.as_str()) && listed.contains(teller.as_str()));
         let mut all: Vec<String> = self.token_keys.values().cloned().collect();
         all.sort_by_key(|keys| number(keys));
         (all.pop().unwrap_or_default(), all)
@@ -265,10 +265,10 @@ impl Roll {
             }
         };
         let mut reports = Vec::new();
-        for reply in self.links.ask_all(&request, BALANCER_LIMIT).await {
+        for (key, reply) in self.links.ask_each(&request, BALANCER_LIMIT).await {
             if let Reply::RollCall { servers, tokens, token_keys, revoked } = reply {
                 self.put_back(servers.first(), revoked).await;
-                self.known.lock().learn_token_keys(servers.first(), token_keys);
+                self.known.lock().learn_token_keys(&key, token_keys);
                 self.note_tokens(tokens).await;
                 reports.push(servers);
             }
@@ -483,19 +483,25 @@ mod tests {
     /// What nobody can open begins with any number.
     #[test]
     fn no_balancers_keys_of_join_tokens_hide_anothers() {
-        let mut known = LastCall::default();
-        known.learn_token_keys(Some(&balancer("a")), "5.true".into());
-        known.learn_token_keys(Some(&balancer("b")), "99999999999999999999.junk".into());
-        known.learn_token_keys(Some(&balancer("c")), "999.junk".into());
+        let mut known = LastCall { servers: ["a", "b", "c"].map(balancer).into(), ..LastCall::default() };
+        known.learn_token_keys("a", "5.true".into());
+        known.learn_token_keys("b", "99999999999999999999.junk".into());
+        known.learn_token_keys("c", "999.junk".into());
         assert_eq!(known.token_keys(), ("999.junk".into(), vec!["99999999999999999999.junk".into(), "5.true".into()]));
-        known.learn_token_keys(Some(&balancer("a")), "6.later".into());
+        known.learn_token_keys("a", "6.later".into());
         known.access.revoked.push(RevokedServer { key: "c".into(), ..RevokedServer::default() });
         assert_eq!(known.token_keys(), ("6.later".into(), vec!["99999999999999999999.junk".into()]));
-        known.learn_token_keys(Some(&balancer("c")), "7.again".into());
-        known.learn_token_keys(None, "7.nobody".into());
+        known.learn_token_keys("c", "7.again".into());
+        known.learn_token_keys("", "7.nobody".into());
         for n in 0..100 {
-            known.learn_token_keys(Some(&balancer(&n.to_string())), "8.many".into());
+            known.servers.push(balancer(&n.to_string()));
+            known.learn_token_keys(&n.to_string(), "8.many".into());
         }
         assert_eq!(known.token_keys().1.len(), MOST_TELLERS - 1);
+        // Those that went make room for those that come.
+        known.servers = vec![balancer("new")];
+        assert_eq!(known.token_keys(), (String::new(), vec![]));
+        known.learn_token_keys("new", "9.new".into());
+        assert_eq!(known.token_keys(), ("9.new".into(), vec![]));
     }
 }

@@ -99,15 +99,8 @@ impl Driver {
     /// Those whose certificates may count: not of who was removed.
     pub(super) fn change_ca(&self, finish: bool, sure: bool, mut servers: Vec<Server>) -> Work {
         let removed = |server: &Server| self.parts.registry.name(&server.name, Some(&server.key)) == NameState::Revoked;
+        with_newcomers(&mut servers, self.newcomers(&[]), &self.parts.server.authority().trust().known);
         servers.retain(|server| !removed(server));
-        // Who joined here a moment ago, before any worker has told of it, or before it has said its key.
-        for newcomer in self.newcomers(&[]) {
-            match servers.iter_mut().find(|server| server.kind() == Role::Balancer && server.name == newcomer.name) {
-                Some(server) if server.key.is_empty() => server.key = newcomer.key,
-                Some(_) => {}
-                None => servers.push(newcomer),
-            }
-        }
         let (unknown, mut servers): (Vec<_>, Vec<_>) = servers.into_iter().partition(|server| server.key.is_empty());
         // A worker has told of them. It cannot leave out who is linked here.
         for linked in self.workers.values() {
@@ -124,6 +117,22 @@ impl Driver {
         let wanted = Wanted { finish, sure, servers, unknown, name: self.parts.core.name().to_owned() };
         let server = self.parts.server.clone();
         Box::new(move || if wanted.finish { end(&server, &wanted) } else { begin(&server, &wanted) })
+    }
+}
+
+/// Adds who joined here a moment ago, before any worker has told of it, or before it has said its key. `known`: whose certificates
+/// were of the CA before; nobody has told whether one of these has another by now.
+fn with_newcomers(servers: &mut Vec<Server>, newcomers: impl Iterator<Item = Server>, known: &BTreeSet<String>) {
+    for newcomer in newcomers {
+        match servers.iter_mut().find(|server| server.kind() == Role::Balancer && server.name == newcomer.name) {
+            Some(server) if server.key.is_empty() => server.key = newcomer.key,
+            Some(_) => {}
+            None => {
+                let is_told = !newcomer.key.is_empty() && !known.contains(&newcomer.key);
+                let cluster = if is_told { newcomer.cluster } else { String::new() };
+                servers.push(Server { cluster, ..newcomer });
+            }
+        }
     }
 }
 
@@ -226,7 +235,9 @@ pub(super) fn outcome_unknown(error: &dyn std::fmt::Display, command: &str) -> S
 }
 
 fn end(server: &LinkServer, wanted: &Wanted) -> Reply {
-    let missing = names(&missing(server, &wanted.servers));
+    let mut missing = missing(server, &wanted.servers);
+    missing.extend(&wanted.unknown);
+    let missing = names(&missing);
     let nothing = || failed(ErrorKind::Invalid, "the CA is not being changed here: nothing to finish".into());
     if server.authority().trust().former.is_none() {
         return nothing();
@@ -273,4 +284,26 @@ fn names(servers: &[&Server]) -> Option<String> {
     let named: Vec<String> =
         servers.iter().map(|server| format!("{} {}{}", server.kind().as_str(), server.name, away(server))).collect();
     (!named.is_empty()).then(|| named.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newcomer_of_before_the_change_is_without_a_new_certificate_until_a_worker_tells_otherwise() {
+        let balancer = |name: &str, key: &str| Server {
+            name: name.into(),
+            key: key.into(),
+            role: Role::Balancer.as_str().into(),
+            cluster: "new".into(),
+            ..Server::default()
+        };
+        let mut servers = vec![balancer("told", "1"), balancer("keyless", "")];
+        let newcomers =
+            [balancer("told", "1"), balancer("keyless", "2"), balancer("before", "3"), balancer("after", "4")];
+        with_newcomers(&mut servers, newcomers.into_iter(), &BTreeSet::from(["1".into(), "3".into()]));
+        let brief: Vec<_> = servers.iter().map(|s| (s.name.as_str(), s.key.as_str(), s.cluster.as_str())).collect();
+        assert_eq!(brief, [("told", "1", "new"), ("keyless", "2", "new"), ("before", "3", ""), ("after", "4", "new")]);
+    }
 }
