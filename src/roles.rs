@@ -98,8 +98,9 @@ pub async fn worker(mut config: Worker) -> Result<(), RoleError> {
         gwmp: None,
     };
     let processing = &config.processing;
-    let store = wiring::open_store(&processing.store).await?;
-    // It waits for a store that does not answer.
+    // Both wait for a store that does not answer.
+    let Some(store) = until(&stop, wiring::open_store(&processing.store)).await else { return Ok(()) };
+    let store = store?;
     let starting = wiring::start_worker(common, processing, store, Some(processing.http), place, stop.clone());
     let Some(running) = until(&stop, starting).await else { return Ok(()) };
     let mut running = running?;

@@ -253,6 +253,23 @@ impl Request {
         )
     }
 
+    /// Whether it adds, changes or removes a gateway or a device: whoever lets it in logs who that was.
+    pub fn changes_things(&self) -> bool {
+        use Request::{
+            DeviceAdd, DeviceRemove, DeviceRename, GatewayAdd, GatewayAddress, GatewayRemove, GatewayRename,
+        };
+        matches!(
+            self,
+            GatewayAdd(_)
+                | GatewayAddress { .. }
+                | GatewayRename { .. }
+                | GatewayRemove { .. }
+                | DeviceAdd(_)
+                | DeviceRename { .. }
+                | DeviceRemove { .. }
+        )
+    }
+
     /// The same question, with who asks it where that is written down.
     pub fn signed(mut self, who: &str) -> Self {
         if let Self::Remove { by, .. } | Self::Drain { by, .. } | Self::IntegrationDrop { by, .. } = &mut self {

@@ -32,7 +32,8 @@ pub async fn run(config: Up) -> Result<(), RoleError> {
     let joining = authority(&config.common, &config.edge, config.join.as_ref());
     let Some(authority) = until(&stop, joining).await else { return Ok(()) };
     let authority = Arc::new(authority?);
-    let store = wiring::open_store(&config.processing.store).await?;
+    let Some(store) = until(&stop, wiring::open_store(&config.processing.store)).await else { return Ok(()) };
+    let store = store?;
     let shared = store.is_shared();
     // The balancer stops first, while the workers still finish what it holds.
     let edge_stop = stop.child_token();
@@ -42,27 +43,30 @@ pub async fn run(config: Up) -> Result<(), RoleError> {
     let mut workers = Vec::new();
     for number in 1..=config.workers {
         let starting = start_worker(&config, &authority, store.clone(), (number, &balancer), &worker_stop);
-        let Some(started) = until(&stop, starting).await else {
-            worker_stop.cancel();
-            edge_stop.cancel();
-            return balancer.ended().await;
-        };
-        match started {
-            Ok(worker) => {
+        match until(&stop, starting).await {
+            Some(Ok(worker)) => {
                 // Only the first one's matters: any worker's API is as good.
                 let _ = balancer.worker.set(worker.api.clone());
                 workers.push(worker);
             }
-            Err(error) => {
-                edge_stop.cancel();
-                return Err(error);
-            }
+            // Those that are there have frames already.
+            Some(Err(error)) => return wind_down(Err(error), (balancer, edge_stop), (workers, worker_stop)).await,
+            None => return wind_down(Ok(()), (balancer, edge_stop), (workers, worker_stop)).await,
         }
     }
     say(&welcome(&config, &balancer, &workers, shared).await?.told(config.common.log_json));
     let demo = if config.demo { demo(&config, &balancer, &workers, stop.clone()) } else { None };
     let outcome = until_one_ends(&mut balancer, &mut workers).await;
     drop(demo);
+    wind_down(outcome, (balancer, edge_stop), (workers, worker_stop)).await
+}
+
+/// The balancer first, then the workers, which drain. The first failure counts.
+async fn wind_down(
+    outcome: Result<(), RoleError>,
+    (mut balancer, edge_stop): (RunningBalancer, CancellationToken),
+    (workers, worker_stop): (Vec<RunningWorker>, CancellationToken),
+) -> Result<(), RoleError> {
     edge_stop.cancel();
     let edge_ended = balancer.ended().await;
     worker_stop.cancel();

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use limpet_api::Api;
+use limpet_api::{Api, note_change};
 use limpet_balancer::{AdminHandle, BalancerConfig};
 use limpet_console::JoinLine;
 use limpet_link::{Authority, Identity, admin_socket};
@@ -17,13 +17,16 @@ use limpet_shared::{
     admin::{Reply, Request, Role},
     region::Region,
 };
-use limpet_store::{Store, moving::MovingError};
+use limpet_store::{OpenError, Store, moving::MovingError};
 use limpet_worker::{Started, WorkerConfig};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::RoleError;
 use crate::config::{Common, Edge, Processing, Secret};
+
+/// Between two tries to reach a database.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
 
 /// A part of this process that runs until it is stopped or fails.
 pub struct Part(Option<JoinHandle<Result<(), RoleError>>>);
@@ -142,7 +145,14 @@ pub async fn start_balancer(
         async move {
             match beside.get() {
                 Some(api) if request.shuns_the_link() => api.answer_or_ask(request, &by).await,
-                _ => handle.ask(request.signed(&by)).await,
+                _ => {
+                    let changes_things = request.changes_things();
+                    let reply = handle.ask(request.signed(&by)).await;
+                    if changes_things {
+                        note_change(&reply, &by);
+                    }
+                    reply
+                }
             }
         }
     };
@@ -171,9 +181,17 @@ pub fn join_line(common: &Common, processing: &Processing) -> Result<JoinLine, R
     JoinLine::new(&processing.store, folder).map_err(|source| RoleError::Data { folder: folder.clone(), source })
 }
 
-/// Opens the store that a URL names; the workers of one process share it. One that holds half a network is refused.
+/// Opens the store that a URL names; the workers of one process share it. One that holds half a network is refused, one that is
+/// away is waited for.
 pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, RoleError> {
-    let store = limpet_store::open(url).await.map_err(failed)?;
+    let store = loop {
+        match limpet_store::open(url).await {
+            Ok(store) => break store,
+            Err(error @ OpenError::CqlUnreachable { .. }) => tracing::warn!(%error, "trying again"),
+            Err(error) => return Err(failed(error)),
+        }
+        tokio::time::sleep(STORE_PAUSE).await;
+    };
     match limpet_store::moving::unfinished(&*store).await.map_err(failed)? {
         None => Ok(store),
         Some(unfinished) => Err(failed(MovingError::Unfinished { sha256: unfinished.sha256 })),

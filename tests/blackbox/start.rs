@@ -125,3 +125,38 @@ async fn chirpstacks_official_client_provisions_it() {
     let said = [ran.stdout, ran.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(ran.status.success(), "{said}");
 }
+
+#[tokio::test]
+async fn a_store_that_is_away_is_waited_for_and_the_wait_ends_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let [gwmp, link, admin, http] = free_addresses().map(|address| address.to_string());
+    let where_to = ["--gwmp", &gwmp, "--link", &link, "--admin", &admin, "--http", &http];
+    let store = ["--store", "cql://127.0.0.1:9/limpet"];
+    let mut up = Limpet::start("up", &[&["up", "--data", &data], &where_to[..], &store].concat());
+    up.line_with("cannot reach the database").await;
+    up.terminate();
+    assert_eq!(up.stopped().await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn who_adds_and_removes_gateways_and_devices_is_in_the_log() {
+    let mut up = Up::start(&[]).await;
+    let (eui, dev_eui) = ("0016c001ff10a235", "70b3d57ed0000001");
+    let key = "000102030405060708090a0b0c0d0e0f";
+    for (arguments, said) in [
+        (&["gateway", "add", eui][..], "gateway 0016c001ff10a235 belongs to"),
+        (&["gateway", "rename", eui, "mast"], "is called mast now"),
+        (&["gateway", "remove", eui], "gateway 0016c001ff10a235 was removed"),
+        (
+            &["device", "add", "--dev-eui", dev_eui, "--app-key", key, "--webhook", "http://127.0.0.1:9/"],
+            "device 70b3d57ed0000001 (",
+        ),
+        (&["device", "remove", dev_eui], "device 70b3d57ed0000001 was removed"),
+    ] {
+        let told = ctl(&up.data(), arguments);
+        assert!(told.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&told.stderr));
+        let line = up.limpet.line_with(said).await;
+        assert!(line.contains("INFO") && line.contains("limpet ctl at "), "{line}");
+    }
+}

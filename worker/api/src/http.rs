@@ -45,7 +45,12 @@ impl Api {
         if request.is_about_people() {
             return self.answer_about_people(request, by).await.unwrap_or_else(refusal);
         }
-        self.pass_on(request.signed(by)).await
+        let changes_things = request.changes_things();
+        let reply = self.pass_on(request.signed(by)).await;
+        if changes_things {
+            note_change(&reply, by);
+        }
+        reply
     }
 
     async fn pass_on(&self, request: Request) -> Reply {
@@ -54,6 +59,13 @@ impl Api {
         }
         let late = || Reply::Error { kind: ErrorKind::Unavailable, message: "no balancer answered in time".into() };
         tokio::time::timeout(ASK_LIMIT, self.cluster.ask(request)).await.unwrap_or_else(|_| late())
+    }
+}
+
+/// Says who has added, changed or removed a gateway or a device.
+pub fn note_change(reply: &Reply, by: &str) {
+    if let Reply::Done { message } = reply {
+        tracing::info!(by, "{message}");
     }
 }
 

@@ -34,6 +34,7 @@ pub use bootstrap::{ADMIN, Bootstrap, FIRST_TENANT, FirstStart, bootstrap};
 pub use clock::now;
 pub use cluster::{ClusterView, NoCluster};
 pub use error::{ApiError, Result};
+pub use http::note_change;
 pub use overview::{Counts, Overview};
 pub use session::Session;
 
