@@ -253,3 +253,28 @@ async fn a_datagram_that_comes_twice_is_one_reception() {
     assert_eq!(ups.len(), 1);
     assert_eq!(ups[0].body["rxInfo"].as_array().unwrap().len(), 1, "one gateway: {ups:#?}");
 }
+
+/// So late that a second refusal would leave no time for another gateway.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_refuses_late_leaves_the_join_accept_to_another() {
+    let network = Network::up().await;
+    let (slow, other) = (network.gateway(), network.gateway());
+    let slow = Socket::open(network.gwmp, slow, 2).await;
+    let other = Socket::open(network.gwmp, other, 2).await;
+    slow.open_route(1).await;
+    other.open_route(1).await;
+    let packet = network.otaa("1.0.3").join().unwrap();
+    let heard = |tmst, lsnr| {
+        let rxpk = Rxpk::new(packet.frequency, packet.datr, packet.phy.clone());
+        Rxpk { tmst: Some(tmst), rssi: Some(-70), lsnr: Some(lsnr), ..rxpk }
+    };
+    slow.report(2, &[heard(1_000, 9.0)]).await;
+    other.report(2, &[heard(5_000, 1.0)]).await;
+    let (token, first) = slow.pull_resp().await;
+    // Its RX1 opens 5 s after the request, RX2 another second later.
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    slow.tx_ack(token, br#"{"txpk_ack":{"error":"TOO_LATE"}}"#).await;
+    let (_, txpk) = other.pull_resp().await;
+    assert_eq!((txpk.data, txpk.tmst), (first.data, Some(5_005_000)));
+    slow.strictly_silent().await;
+}

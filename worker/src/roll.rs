@@ -171,10 +171,15 @@ impl LastCall {
         self.is_revoked(server) || server.key.is_empty() && self.access.revoked.iter().any(same)
     }
 
-    /// Whether the other workers that are there take each URL of an application for an integration of its own.
+    /// Whether the other workers that are there take each URL of an application for an integration of its own. One that fell silent
+    /// without a word may be there again.
     fn others_take_urls_apart(&self, me: &str) -> bool {
-        let workers = self.servers.iter().filter(|server| server.kind() == Role::Worker && server.name != me);
-        workers.into_iter().all(|worker| worker.urls_apart || !self.is_alive(worker))
+        let is_there = |worker: &&Server| {
+            let silence = self.silence(Role::Worker, &worker.name);
+            worker.state != "gone" && silence.is_some_and(|silence| silence < LISTED)
+        };
+        let others = self.servers.iter().filter(|server| server.kind() == Role::Worker && server.name != me);
+        others.filter(is_there).all(|worker| worker.urls_apart)
     }
 
     /// The balancers that are there.
