@@ -164,7 +164,7 @@ pub fn check(plan: &Plan, facts: &Facts) -> Vec<Violation> {
     if owed.order {
         found.extend(out_of_order(facts));
     }
-    if owed.once {
+    if owed.once || plan.theme == Theme::Endpoints && !plan.hears_no_thanks() {
         found.extend(twice(facts));
     }
     if owed.copies {
@@ -189,7 +189,7 @@ fn first_told(facts: &Facts) -> Vec<(Serial, &Told)> {
 fn losses(plan: &Plan, facts: &Facts) -> Vec<Violation> {
     let told: BTreeSet<Serial> = first_told(facts).into_iter().map(|(serial, _)| serial).collect();
     // Where frames come late, those of a device that counts anew may be of the time before for all that anybody knows.
-    let tells_restarts = !matches!(plan.theme, Theme::Everything | Theme::Gateways | Theme::Stalls);
+    let tells_restarts = !matches!(plan.theme, Theme::Everything | Theme::Gateways | Theme::Stalls | Theme::Aimed);
     let lost = facts.seen.acked.iter().filter(|(serial, by)| {
         let Some(sent) = facts.seen.sent.get(serial) else { return false };
         // Later than its successor by more than clocks differ, it cannot be told from a replay.
@@ -233,8 +233,10 @@ fn downlinks(plan: &Plan, facts: &Facts) -> Vec<Violation> {
     let reused = seen.downlinks.iter().filter(|(_, bytes)| bytes.len() > 1).map(|((addr, fcnt), _)| (*addr, *fcnt));
     let mut found: Vec<Violation> = reused.map(|(addr, fcnt)| Violation::CounterReused(addr, fcnt)).collect();
     found.extend(seen.reused.iter().map(|device| Violation::HeardReused(*device)));
-    // A copy that comes a second late looks like one that the device has sent again, which is acknowledged again.
-    let comes_late = |trouble: &Trouble| matches!(trouble, Trouble::PauseBalancer(_) | Trouble::Backhaul(..));
+    // A copy that comes a second late, or once more then, looks like one that the device has sent again, which is acknowledged again.
+    let comes_late = |trouble: &Trouble| {
+        matches!(trouble, Trouble::PauseBalancer(_) | Trouble::Backhaul(..) | Trouble::Junk(_) | Trouble::Replay(_))
+    };
     let may_repeat = plan.troubles.iter().flatten().any(|(_, trouble)| comes_late(trouble));
     let twice = seen.heard.iter().filter(|(serial, (counters, _))| **serial > 0 && counters.len() > 1 && !may_repeat);
     found.extend(twice.map(|(serial, _)| Violation::TwoAnswers(*serial)));

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use limpet_link::host::Rule;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-pub use troubles::{Mood, Trouble, Ways, Weathers};
+pub use troubles::{Mood, Strike, Trouble, Ways, Weathers};
 
 /// When the last trouble is over. From then on everything works, so that what was promised can be asked for.
 pub const TROUBLE_ENDS: Duration = Duration::from_secs(10);
@@ -35,6 +35,8 @@ pub enum Theme {
     Gateways,
     /// Anything, several at once.
     Everything,
+    /// Servers die at the moments at which it hurts most.
+    Aimed,
 }
 
 /// What a network with only such troubles owes.
@@ -64,7 +66,7 @@ impl Theme {
             Self::Stalls => Owed { steady: true, ..Owed::default() },
             Self::Operators => Owed { answers: true, once: true, ..Owed::default() },
             Self::Gateways => Owed { once: true, steady: true, ..Owed::default() },
-            Self::Everything => Owed::default(),
+            Self::Everything | Self::Aimed => Owed::default(),
         }
     }
 }
@@ -106,6 +108,8 @@ pub struct DevicePlan {
     pub starts_again_at: Option<Duration>,
     /// Its application, and so its endpoint.
     pub application: usize,
+    /// From then on it sends nothing: what became of its last uplink, no later one mends.
+    pub silent_from: Option<Duration>,
 }
 
 /// A whole run.
@@ -125,6 +129,8 @@ pub struct Plan {
     pub store_delay: Duration,
     /// Each with its end.
     pub troubles: Vec<[(Duration, Trouble); 2]>,
+    /// What comes besides, each after what it is aimed at.
+    pub strikes: Vec<Strike>,
     /// When an application enqueues a downlink, and for which device.
     pub items: Vec<(Duration, usize)>,
     /// A rule that all servers break.
@@ -142,6 +148,11 @@ impl Plan {
         self.troubles.iter().flatten().any(|(_, trouble)| {
             matches!(trouble, Trouble::WebhookAway(of, true) | Trouble::WebhookMute(of, true) if *of == application)
         })
+    }
+
+    /// Whether an endpoint takes events at some time, and does not say so.
+    pub fn hears_no_thanks(&self) -> bool {
+        self.troubles.iter().flatten().any(|(_, trouble)| matches!(trouble, Trouble::WebhookMute(_, true)))
     }
 
     /// Devices to whose uplinks their application replies: those that wait for both windows, and have nothing else in their queue; where
@@ -173,6 +184,7 @@ impl Plan {
             11..13 => Theme::Gateways,
             _ => Theme::Everything,
         };
+        let theme = if seed % 5 == 4 { Theme::Aimed } else { theme };
         let (balancers, workers) = (chance.random_range(1..=2), chance.random_range(2..=3));
         let spares = usize::from(matches!(theme, Theme::Operators | Theme::Everything));
         let mut plan = Self {
@@ -186,10 +198,19 @@ impl Plan {
             clocks: clocks(chance, workers + spares, balancers),
             store_delay: Duration::from_millis([0, 0, 2, 6][chance.random_range(0..4)]),
             troubles: Vec::new(),
+            strikes: Vec::new(),
             items: Vec::new(),
             broken: None,
         };
         plan.troubles = troubles::draw(chance, &plan);
+        if theme == Theme::Aimed {
+            plan.strikes = troubles::aim(chance, &plan);
+            plan.store_delay = Duration::from_millis([6, 20, 40][chance.random_range(0..3)]);
+            for device in &mut plan.devices {
+                let at = Duration::from_millis(chance.random_range(4_000..12_000));
+                device.silent_from = chance.random::<bool>().then_some(at);
+            }
+        }
         let at = |chance: &mut SmallRng| Duration::from_millis(chance.random_range(1_500..12_000));
         let of = plan.devices.len();
         plan.items = (0..chance.random_range(0..7)).map(|_| (at(chance), chance.random_range(0..of))).collect();
@@ -238,6 +259,7 @@ fn devices(chance: &mut SmallRng) -> Vec<DevicePlan> {
                     Duration::from_millis(chance.random_range(if joins { 7_500..9_000 } else { 5_000..11_000 }))
                 }),
                 application: index / 2 % 2,
+                silent_from: None,
             }
         })
         .collect()

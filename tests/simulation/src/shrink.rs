@@ -25,6 +25,11 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
         plan.troubles.remove(at);
         all.push(plan);
     }
+    for at in 0..plan.strikes.len() {
+        let mut plan = plan.clone();
+        plan.strikes.remove(at);
+        all.push(plan);
+    }
     if !plan.items.is_empty() {
         all.push(Plan { items: Vec::new(), ..plan.clone() });
     }

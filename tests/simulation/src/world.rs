@@ -23,7 +23,7 @@ use crate::{
     field::{Field, dev_eui},
     machine::{Process, TICK},
     net::{Network, Sent},
-    plan::{END, ENOUGH, Plan, Trouble, UPLINKS_END, Ways},
+    plan::{END, ENOUGH, Plan, TROUBLE_ENDS, Trouble, UPLINKS_END, Ways},
     seen::{Look, Trace},
     system,
 };
@@ -95,12 +95,21 @@ fn run_here(plan: &Plan) -> Result<Outcome> {
     (0..plan.workers).try_for_each(|index| world.start_worker(index))?;
     let mut order = SmallRng::seed_from_u64(plan.seed ^ 0x5eed);
     let mut troubles = plan.in_order().into_iter().peekable();
+    let mut strikes = plan.strikes.iter().peekable();
+    let mut struck: Vec<(Duration, Trouble)> = Vec::new();
     let mut items = plan.items.iter().enumerate().peekable();
     let mut now = Duration::ZERO;
     while now < END && !(now >= UPLINKS_END + ENOUGH && world.is_all_told(&field)) {
         now += TICK;
         let woken = world.network.advance(now);
-        while let Some((_, trouble)) = troubles.next_if(|(at, _)| *at <= now) {
+        while let Some(strike) = strikes.next_if(|s| now < TROUBLE_ENDS && field.seen.acked.len() >= s.acked) {
+            let at = now + strike.then;
+            struck.extend([(at, strike.trouble), (at + strike.lasts, strike.end)]);
+        }
+        struck.sort_by_key(|(at, _)| *at);
+        let due: Vec<_> = struck.extract_if(.., |(at, _)| *at <= now).collect();
+        let planned = std::iter::from_fn(|| troubles.next_if(|(at, _)| *at <= now));
+        for (_, trouble) in planned.chain(due) {
             world.trace.say(now, format!("{trouble:?}"));
             world.happen(now, trouble, &mut field)?;
             field.happen(now, trouble)?;
@@ -162,6 +171,8 @@ impl World {
     fn happen(&mut self, now: Duration, trouble: Trouble, field: &mut Field) -> Result<()> {
         match trouble {
             Trouble::KillWorker(index) => servers::kill(&mut self.workers, index),
+            Trouble::KillWorkers => (0..self.workers.len()).for_each(|index| servers::kill(&mut self.workers, index)),
+            Trouble::StartWorkers => (0..self.plan.workers).try_for_each(|index| self.start_worker(index))?,
             Trouble::StopWorker(index) => self.stop_worker(index),
             Trouble::StartWorker(index) => self.start_worker(index)?,
             Trouble::KillBalancer(index) => servers::kill(&mut self.balancers, index),
@@ -179,8 +190,10 @@ impl World {
                 servers::pause(&mut self.balancers, index, paused);
                 field.balancer_paused(index, paused);
             }
-            Trouble::PowerCut => {
-                (0..self.workers.len()).for_each(|index| servers::kill(&mut self.workers, index));
+            Trouble::PowerCut | Trouble::KillMost => {
+                let most = self.plan.workers.saturating_sub(1);
+                let end = if trouble == Trouble::KillMost { most } else { self.workers.len() };
+                (0..end).for_each(|index| servers::kill(&mut self.workers, index));
                 (0..self.balancers.len()).for_each(|index| servers::kill(&mut self.balancers, index));
             }
             Trouble::PowerBack => {

@@ -95,7 +95,7 @@ impl SimDevice {
 
     /// What it sends now, if anything.
     pub fn next(&mut self, now: Duration, answered: &BTreeSet<Serial>) -> Option<Intent> {
-        if now < self.next {
+        if now < self.next || self.plan.silent_from.is_some_and(|at| at <= now) {
             return None;
         }
         if self.starts_again_at.is_some_and(|at| at <= now) {

@@ -16,6 +16,9 @@ const TROUBLE_BEGINS: Duration = Duration::from_secs(2);
 pub enum Trouble {
     KillWorker(usize),
     StartWorker(usize),
+    /// All of them at once.
+    KillWorkers,
+    StartWorkers,
     /// By SIGTERM.
     StopWorker(usize),
     KillBalancer(usize),
@@ -26,6 +29,8 @@ pub enum Trouble {
     PauseWorkers(bool),
     PauseBalancer(usize),
     ResumeBalancer(usize),
+    /// All balancers, and all workers but the last.
+    KillMost,
     /// Every server is dead at once.
     PowerCut,
     PowerBack,
@@ -110,12 +115,49 @@ impl Mood {
     }
 }
 
+/// A trouble that comes when it hurts most: some time after a PUSH_ACK.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Strike {
+    /// So many uplinks are acknowledged.
+    pub acked: usize,
+    pub then: Duration,
+    pub trouble: Trouble,
+    pub lasts: Duration,
+    pub end: Trouble,
+}
+
+/// Between *acknowledged* and *stored*, while copies are waited for, when the event leaves, when the answer does, or later.
+const MOMENTS: [std::ops::Range<u64>; 5] = [0..3, 3..40, 20..200, 190..290, 250..1_200];
+
+/// In the order in which they come.
+pub fn aim(chance: &mut SmallRng, plan: &Plan) -> Vec<Strike> {
+    let mut acked = 0;
+    (0..chance.random_range(2..8))
+        .map(|_| {
+            acked += chance.random_range(1..8);
+            let moment = MOMENTS.get(chance.random_range(0..MOMENTS.len())).cloned().unwrap_or(0..1);
+            let (trouble, end) = match chance.random_range(0..8) {
+                0..3 => (Trouble::PowerCut, Trouble::PowerBack),
+                3 | 4 => (Trouble::KillWorkers, Trouble::StartWorkers),
+                5 => (Trouble::KillMost, Trouble::PowerBack),
+                _ => {
+                    let (one, other, _) = worker_dies(chance, plan);
+                    (one, other)
+                }
+            };
+            let (then, lasts) = (chance.random_range(moment), chance.random_range(100..1_500));
+            Strike { acked, then: Duration::from_millis(then), trouble, lasts: Duration::from_millis(lasts), end }
+        })
+        .collect()
+}
+
 /// The plan's troubles, each with its end.
 pub fn draw(chance: &mut SmallRng, plan: &Plan) -> Vec<Pair> {
     let count = match plan.theme {
         Theme::Calm => 0,
         Theme::Everything => chance.random_range(1..7),
         Theme::Kills => chance.random_range(1..4),
+        Theme::Aimed => chance.random_range(0..2),
         _ => chance.random_range(1..3),
     };
     let mut all: Vec<Pair> = (0..count).map(|_| one(chance, plan)).collect();
@@ -133,7 +175,7 @@ fn one(chance: &mut SmallRng, plan: &Plan) -> Pair {
     let mut at = chance.random_range(TROUBLE_BEGINS.as_millis() as u64..latest);
     let lasts = chance.random_range(30..4_000);
     let (one, other, most) = match plan.theme {
-        Theme::Endpoints => endpoint(chance),
+        Theme::Endpoints | Theme::Aimed => endpoint(chance),
         Theme::Kills => worker_dies(chance, plan),
         Theme::Stalls => stall(chance, plan),
         Theme::Operators => operator(chance, plan),
