@@ -7,15 +7,21 @@ use std::{
     time::Duration,
 };
 
-use quinn::{ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, TransportConfig,
+    VarInt,
+};
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::host;
+use crate::{host, quic};
 
 /// QUIC gives a silent connection up after this long: a backstop behind the acks of the link, which say so earlier.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// The peer acknowledges the packets at the latest when it has got so many more, or after 25 ms. Mostly it has something to say before,
+/// which takes that along: a packet for it alone costs as much as a packet of frames.
+const ACKNOWLEDGED_AFTER: u32 = 10;
 /// What is asked of the kernel for each direction.
 pub const SOCKET_BUFFER: usize = 4 << 20;
 /// Bytes in flight per stream: at 10 ms of round trip enough for 200 MB/s.
@@ -55,6 +61,9 @@ fn parameters() -> TransportConfig {
     config.send_window(u64::from(CONNECTION_WINDOW));
     // Links are inside a data centre or a country; the default of 333 ms would delay the first retransmission.
     config.initial_rtt(Duration::from_millis(100));
+    let mut acknowledged = AckFrequencyConfig::default();
+    acknowledged.ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGED_AFTER));
+    config.ack_frequency_config(Some(acknowledged));
     config
 }
 
@@ -71,8 +80,7 @@ pub(crate) fn bind(
     let mut chance = [0; 32];
     host::fill(&mut chance)?;
     config.rng_seed(Some(chance));
-    let runtime = quinn::default_runtime().ok_or_else(host::no_runtime)?;
-    Endpoint::new_with_abstract_socket(config, server, socket, runtime)
+    Endpoint::new_with_abstract_socket(config, server, socket, quic::runtime()?)
 }
 
 /// A client endpoint that can reach `peer`.

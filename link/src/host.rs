@@ -12,8 +12,10 @@ use std::{
 
 pub use limpet_shared::Rule;
 use limpet_shared::UnixMicros;
-use quinn::{AsyncUdpSocket, default_runtime};
+use quinn::AsyncUdpSocket;
 use tokio::task::JoinHandle;
+
+use crate::quic;
 
 /// The machine that a server runs on: the real one, unless [`simulate`] has put another in its place.
 pub trait Host: fmt::Debug {
@@ -87,7 +89,7 @@ pub(crate) fn udp(
 ) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     match simulated() {
         Some(host) => host.udp(address),
-        None => default_runtime().ok_or_else(no_runtime)?.wrap_udp_socket(bind(address)?),
+        None => quic::runtime()?.wrap_udp_socket(bind(address)?),
     }
 }
 

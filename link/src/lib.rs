@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod admin_socket;
+mod alarm;
 pub mod authority;
 pub mod client;
 pub mod connection;
@@ -16,6 +17,7 @@ pub mod join;
 pub mod machine;
 pub mod name;
 mod outgoing;
+pub mod quic;
 pub mod server;
 pub mod stream;
 pub mod time;
@@ -23,6 +25,7 @@ mod tls;
 pub mod token;
 pub mod trust;
 
+pub use alarm::Alarm;
 pub use authority::Authority;
 pub use client::{BalancerLink, DialError, dial, dial_unless};
 pub use connection::{Ended, Link};
