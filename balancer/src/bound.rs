@@ -24,7 +24,7 @@ use crate::{
     admin_handle::AdminHandle,
     clock::Clock,
     config::BalancerConfig,
-    driver::{Driver, Input, Parts, is_removed},
+    driver::{Driver, Input, Parts},
     holds,
     http::{self, Pages},
     keep,
@@ -35,9 +35,8 @@ use crate::{
     worker_links,
 };
 
-/// Datagrams that were read and not looked at yet; more wait in the kernel.
-const DATAGRAMS: usize = 4_096;
-/// Their bytes: as much as all of them take at an ordinary length, and as the kernel keeps besides.
+/// Bytes of datagrams that were read and not looked at yet: some thousand of an ordinary length, as much as the kernel keeps
+/// besides. More wait there.
 const DATAGRAM_BYTES: usize = 4 << 20;
 const INPUTS: usize = 4_096;
 /// For how long open admin requests may go on after the stop.
@@ -90,10 +89,10 @@ impl BoundBalancer {
         let server = Arc::new(link_server(&config, authority, registry.clone())?);
         let kept_at = keep::path(&config.data);
         let cluster = keep::load(&kept_at);
-        if cluster.as_ref().is_some_and(|cluster| is_removed(cluster, server.key())) {
+        if cluster.iter().flat_map(|cluster| &cluster.revoked_keys).any(|revoked| revoked.key == server.key()) {
             return Err(BalancerError::Removed);
         }
-        registry.revoke(&cluster.clone().unwrap_or_default());
+        registry.revoke(cluster.iter().flat_map(|cluster| &cluster.revoked_keys));
         let admin = http.as_ref().map(|(_, address)| address.to_string());
         let mut core = Balancer::new(core_config(&config, clock, admin.unwrap_or_default())?, cluster.as_ref());
         let (holds, keeper) = holds::load(&config.data);
@@ -103,7 +102,7 @@ impl BoundBalancer {
         let (kept, versions) = watch::channel(cluster.unwrap_or_default());
         let keepers = vec![tokio::spawn(keep::keep(kept_at, versions)), tokio::spawn(keeper.run())];
         let (input_sender, inputs) = mpsc::channel(INPUTS);
-        let (datagram_sender, datagrams) = Queue::new(DATAGRAMS, DATAGRAM_BYTES);
+        let (datagram_sender, datagrams) = Queue::new(DATAGRAM_BYTES);
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
         let ready = Arc::new(AtomicBool::new(false));
         let (data, muted) = (config.data.clone(), Arc::default());

@@ -8,11 +8,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use limpet_balancer_core::{Action, Balancer, Event, Stats, WorkerId};
 use limpet_link::{
-    LinkServer, SendError,
+    Alarm, LinkServer, SendError,
     host::{self, Rule},
     machine::Usage,
 };
@@ -20,7 +21,10 @@ use limpet_shared::{
     admin::{Reply, Request},
     link::{Ack, Cluster, Hello, to_balancer, to_worker},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -30,15 +34,21 @@ use crate::{
     metrics::Metrics,
     muted::Mutes,
     registry::Registry,
-    udp::{Datagram, GatewaySocket},
+    udp::{Batch, GatewaySocket},
     worker_links::Outbox,
 };
 
 mod ca;
 mod operators;
 
-/// Inputs and datagrams waited for at once; of datagrams no more are taken before timers have their turn.
+/// Inputs waited for at once.
 const BATCH: usize = 256;
+/// Of datagrams that were read together no more are taken before timers have their turn.
+const BATCHES: usize = 8;
+
+/// How often it is written down what is known of the network: all of it is copied for that, and while many gateways are
+/// provisioned each is news.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// What comes to the driver besides datagrams.
 pub enum Input {
@@ -102,12 +112,7 @@ pub struct Parts {
     /// The folder of this balancer.
     pub data: PathBuf,
     pub inputs: mpsc::Receiver<Input>,
-    pub datagrams: mpsc::Receiver<Datagram>,
-}
-
-/// Whether the certificate with this key is revoked.
-pub fn is_removed(cluster: &Cluster, key: &str) -> bool {
-    cluster.revoked_keys.iter().any(|revoked| revoked.key == key)
+    pub datagrams: mpsc::UnboundedReceiver<Batch>,
 }
 
 /// A worker's connection.
@@ -137,6 +142,9 @@ pub struct Driver {
     usage: Usage,
     /// This balancer was taken out of the cluster: it ends.
     removed: bool,
+    /// When what is known of the network was handed over to be kept, and when it is next, if it has changed.
+    kept_at: Option<Instant>,
+    unkept: Option<Instant>,
 }
 
 impl Driver {
@@ -150,32 +158,31 @@ impl Driver {
             store_note: String::new(),
             usage: Usage::default(),
             removed: false,
+            kept_at: None,
+            unkept: None,
         }
     }
 
     /// Runs until it was told to stop and has answered what it held.
     pub async fn run(mut self, stop: CancellationToken) {
-        let (mut inputs, mut datagrams) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
-        let mut stopping = false;
+        let (mut inputs, mut datagrams) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCHES));
+        let mut stopped = std::pin::pin!(stop.cancelled());
+        let (mut stopping, mut alarm) = (false, Alarm::default());
         loop {
             self.perform();
+            self.keep(false);
             let timeout = self.parts.core.next_timeout().map(|at| self.parts.clock.instant(at));
-            let timer = async move {
-                match timeout {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            alarm.set(timeout.into_iter().chain(self.unkept).min());
             tokio::select! {
                 biased;
-                () = stop.cancelled(), if !stopping => {
+                () = &mut stopped, if !stopping => {
                     stopping = true;
                     tracing::info!("stopping: answering what is held");
                     self.parts.core.on_shutdown(self.parts.clock.now());
                 }
                 _ = self.parts.inputs.recv_many(&mut inputs, BATCH) => {}
-                _ = self.parts.datagrams.recv_many(&mut datagrams, BATCH) => {}
-                () = timer => {}
+                _ = self.parts.datagrams.recv_many(&mut datagrams, BATCHES) => {}
+                () = alarm.fires() => {}
             }
             if self.removed && !stopping {
                 stopping = true;
@@ -186,11 +193,12 @@ impl Driver {
             self.take(&mut inputs);
             self.feed(&mut datagrams);
             let now = self.parts.clock.now();
-            if timeout.is_some_and(|at| at <= tokio::time::Instant::now()) {
+            if timeout.is_some_and(|at| at <= Instant::now()) {
                 self.parts.core.on_timeout(now);
             }
             if stopping && self.parts.core.is_stopped(now) {
-                return self.perform();
+                self.perform();
+                return self.keep(true);
             }
         }
     }
@@ -208,14 +216,14 @@ impl Driver {
         }
     }
 
-    fn feed(&mut self, datagrams: &mut Vec<Datagram>) {
-        while datagrams.len() < BATCH
-            && let Ok(datagram) = self.parts.datagrams.try_recv()
+    fn feed(&mut self, batches: &mut Vec<Batch>) {
+        while batches.len() < BATCHES
+            && let Ok(batch) = self.parts.datagrams.try_recv()
         {
-            datagrams.push(datagram);
+            batches.push(batch);
         }
         let now = self.parts.clock.now();
-        for datagram in datagrams.drain(..) {
+        for datagram in batches.drain(..).flat_map(|batch| batch.datagrams) {
             self.parts.core.on_datagram(now, datagram.at, datagram.source, datagram.bytes);
         }
         self.perform();
@@ -293,7 +301,7 @@ impl Driver {
                 Action::Mute { gateway, address, until, reason } => {
                     self.parts.muted.add((gateway, address), until, reason, self.parts.clock.now().mono);
                 }
-                Action::PersistCluster => self.keep(),
+                Action::PersistCluster => self.learned(),
                 Action::Drop { reason, gateway, from } => {
                     self.parts.metrics.dropped(reason);
                     self.drops.say(self.parts.clock.now().unix, reason, gateway, from);
@@ -318,11 +326,20 @@ impl Driver {
         }
     }
 
-    fn keep(&mut self) {
-        let cluster = self.parts.core.cluster();
-        self.parts.registry.revoke(&cluster);
-        self.removed = is_removed(&cluster, self.parts.server.key());
-        self.parts.kept.send_replace(cluster);
+    /// Something is new that the network's workers have told.
+    fn learned(&mut self) {
+        let core = &self.parts.core;
+        self.parts.registry.revoke(core.revoked());
+        self.removed = core.revoked().any(|revoked| revoked.key == self.parts.server.key());
+        self.unkept.get_or_insert_with(|| self.kept_at.map_or_else(Instant::now, |at| at + KEEP_EVERY));
+    }
+
+    /// Hands over what is known of the network to be kept, if it is time for that.
+    fn keep(&mut self, is_last: bool) {
+        if self.unkept.is_some_and(|due| is_last || due <= Instant::now()) {
+            (self.unkept, self.kept_at) = (None, Some(Instant::now()));
+            self.parts.kept.send_replace(self.parts.core.cluster());
+        }
     }
 
     fn event(&self, event: &Event) {

@@ -19,8 +19,10 @@ mod keep;
 mod logs;
 mod metrics;
 mod muted;
+mod pace;
 mod registry;
 mod udp;
+mod watched;
 mod worker_links;
 
 use std::sync::Arc;

@@ -37,8 +37,9 @@ pub struct Metrics {
 }
 
 struct Counters {
-    received: IntCounterVec,
-    dropped: IntCounterVec,
+    /// By kind, and by reason: looked up once, not for each datagram.
+    received: [(&'static str, IntCounter); KINDS.len()],
+    dropped: Vec<(DropReason, IntCounter)>,
     kernel_dropped: IntCounter,
     send_failed: IntCounter,
     push_ack: Histogram,
@@ -69,9 +70,7 @@ impl Metrics {
         let build = Register(&registry).gauges("build_info", "The software that runs.", "version")?;
         build.with_label_values(&[software]).set(1);
         // Each series is there from the start, so that its first event is an increase.
-        DropReason::ALL.iter().for_each(|reason| counters.dropped.with_label_values(&[reason.label()]).inc_by(0));
         RESULTS.iter().for_each(|result| counters.downlinks.with_label_values(&[result]).inc_by(0));
-        KINDS.iter().for_each(|kind| counters.received.with_label_values(&[kind]).inc_by(0));
         for why in [Redelivery::Silent, Redelivery::Closed, Redelivery::Slow] {
             counters.redelivered.with_label_values(&[why.label()]).inc_by(0);
         }
@@ -79,10 +78,10 @@ impl Metrics {
     }
 
     pub fn received(&self, kind: &str) {
-        self.counters.received.with_label_values(&[kind]).inc();
+        self.counters.received.iter().filter(|(known, _)| *known == kind).for_each(|(_, counter)| counter.inc());
     }
     pub fn dropped(&self, reason: DropReason) {
-        self.counters.dropped.with_label_values(&[reason.label()]).inc();
+        self.counters.dropped.iter().filter(|(known, _)| *known == reason).for_each(|(_, counter)| counter.inc());
     }
     pub fn send_failed(&self) {
         self.counters.send_failed.inc();
@@ -145,10 +144,13 @@ impl Counters {
         );
         let push_ack = Histogram::with_opts(push_ack.buckets(ACK_SECONDS.to_vec()))?;
         r.0.register(Box::new(push_ack.clone()))?;
+        let received = r.counters("received_datagrams_total", "Datagrams of gateways that were let in.", "type")?;
+        let dropped = r.counters("dropped_total", "Datagrams and downlinks that ended here.", "reason")?;
+        let by_reason = |reason: &DropReason| (*reason, dropped.with_label_values(&[reason.label()]));
         Ok(Self {
             push_ack,
-            received: r.counters("received_datagrams_total", "Datagrams of gateways that were let in.", "type")?,
-            dropped: r.counters("dropped_total", "Datagrams and downlinks that ended here.", "reason")?,
+            received: KINDS.map(|kind| (kind, received.with_label_values(&[kind]))),
+            dropped: DropReason::ALL.iter().map(by_reason).collect(),
             kernel_dropped: r.counter(
                 "kernel_dropped_datagrams_total",
                 "Datagrams that the kernel dropped because its buffer was full.",

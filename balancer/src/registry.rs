@@ -3,7 +3,7 @@
 use dashmap::{DashMap, DashSet};
 use limpet_balancer_core::Route;
 use limpet_link::NameState;
-use limpet_shared::{Eui64, admin::Server, link::Cluster};
+use limpet_shared::{Eui64, admin::Server, link::RevokedKey};
 
 /// EUI -> address, worker, epoch; bounded by the core's table, which it follows.
 #[derive(Debug, Default)]
@@ -68,8 +68,8 @@ impl Registry {
     }
 
     /// The network's list of revoked servers is new.
-    pub(crate) fn revoke(&self, cluster: &Cluster) {
-        for revoked in &cluster.revoked_keys {
+    pub(crate) fn revoke<'a>(&self, revoked: impl Iterator<Item = &'a RevokedKey>) {
+        for revoked in revoked {
             self.revoked_keys.insert(revoked.key.clone());
         }
     }
@@ -77,8 +77,6 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use limpet_shared::link::RevokedKey;
-
     use super::*;
 
     #[test]
@@ -93,7 +91,7 @@ mod tests {
         registry.worker("a", "ejected");
         assert_eq!(joining("a"), NameState::Free);
         let revoked_keys = vec![RevokedKey { name: "a".into(), key: "00".into(), balancer: false }];
-        registry.revoke(&Cluster { revoked_keys, ..Cluster::default() });
+        registry.revoke(revoked_keys.iter());
         assert_eq!(registry.name("a", Some("00")), NameState::Revoked);
         assert_eq!(registry.name("a", Some("01")), NameState::Free);
         assert_eq!(joining("a"), NameState::Free, "another server may have the name");

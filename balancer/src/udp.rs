@@ -4,12 +4,13 @@ use std::{
     future::poll_fn,
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
 use bytes::Bytes;
 use limpet_balancer_core::Source;
-use limpet_link::host;
+use limpet_link::{host, quic};
 use limpet_shared::{Now, link::MAX_DATAGRAM};
 use quinn::{
     AsyncUdpSocket,
@@ -17,12 +18,16 @@ use quinn::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    io::Interest,
-    net::UdpSocket,
+    io::{Interest, unix::AsyncFd},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 
-use crate::{clock::Clock, muted::Muted};
+use crate::{
+    clock::Clock,
+    muted::Muted,
+    pace::{Pace, Rest},
+    watched::watched,
+};
 
 /// What is asked of the kernel for each direction.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -35,35 +40,44 @@ pub struct Datagram {
     pub source: Source,
     pub bytes: Bytes,
     pub at: Now,
-    /// Its share of the queue.
-    #[allow(dead_code, reason = "given back when it is dropped")]
-    room: Option<OwnedSemaphorePermit>,
 }
 
-/// Where datagrams wait until they are looked at: so many and so many bytes of them, for one may be as long as a thousand
-/// others.
+/// Datagrams that were read together.
+#[derive(Debug)]
+pub struct Batch {
+    pub datagrams: Vec<Datagram>,
+    /// Their share of the queue.
+    #[allow(dead_code, reason = "given back when it is dropped")]
+    room: OwnedSemaphorePermit,
+}
+
+/// Where datagrams wait until they are looked at: so many bytes of them, for one may be as long as a thousand others.
 pub struct Queue {
-    sender: mpsc::Sender<Datagram>,
+    sender: mpsc::UnboundedSender<Batch>,
     room: Arc<Semaphore>,
     bytes: usize,
 }
+
+/// What a datagram costs besides its bytes.
+const OVERHEAD: usize = 512;
 
 /// Nobody takes datagrams any more.
 #[derive(Debug)]
 pub struct Ended;
 
 impl Queue {
-    /// A queue of at most `count` datagrams and `bytes` bytes, at least [`MAX_DATAGRAM`].
-    pub fn new(count: usize, bytes: usize) -> (Self, mpsc::Receiver<Datagram>) {
-        let (sender, receiver) = mpsc::channel(count);
-        let bytes = bytes.clamp(MAX_DATAGRAM, Semaphore::MAX_PERMITS);
+    /// A queue of at most `bytes` bytes with what each datagram costs besides; or of one batch, however long.
+    pub fn new(bytes: usize) -> (Self, mpsc::UnboundedReceiver<Batch>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let bytes = bytes.min(Semaphore::MAX_PERMITS);
         (Self { sender, room: Arc::new(Semaphore::new(bytes)), bytes }, receiver)
     }
 
-    async fn put(&self, mut datagram: Datagram) -> Result<(), Ended> {
-        let share = u32::try_from(datagram.bytes.len().min(self.bytes)).map_err(|_| Ended)?;
-        datagram.room = Some(self.room.clone().acquire_many_owned(share).await.map_err(|_| Ended)?);
-        self.sender.send(datagram).await.map_err(|_| Ended)
+    async fn put(&self, datagrams: Vec<Datagram>) -> Result<(), Ended> {
+        let cost: usize = datagrams.iter().map(|datagram| datagram.bytes.len() + OVERHEAD).sum();
+        let share = u32::try_from(cost.min(self.bytes)).map_err(|_| Ended)?;
+        let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| Ended)?;
+        self.sender.send(Batch { datagrams, room }).map_err(|_| Ended)
     }
 }
 
@@ -75,8 +89,14 @@ pub struct GatewaySocket {
 }
 
 enum Io {
-    Kernel { socket: UdpSocket, state: UdpSocketState },
+    Kernel { socket: std::net::UdpSocket, state: UdpSocketState },
     Simulated(Arc<dyn AsyncUdpSocket>),
+}
+
+/// Whether the kernel tells of datagrams as they come.
+enum Ear<'a> {
+    Deaf,
+    Open(AsyncFd<BorrowedFd<'a>>),
 }
 
 impl GatewaySocket {
@@ -96,7 +116,7 @@ impl GatewaySocket {
         warn_if_clamped(&socket);
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
+        let socket = std::net::UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
         let local = socket.local_addr()?;
         Ok(Arc::new(Self { number, io: Io::Kernel { socket, state }, local }))
@@ -115,9 +135,7 @@ impl GatewaySocket {
         };
         let transmit = Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip: to.local };
         match &self.io {
-            Io::Kernel { socket, state } => {
-                socket.try_io(Interest::WRITABLE, || state.try_send(socket.into(), &transmit))
-            }
+            Io::Kernel { socket, state } => state.try_send(socket.into(), &transmit),
             Io::Simulated(socket) => socket.try_send(&transmit),
         }
     }
@@ -127,16 +145,28 @@ impl GatewaySocket {
     pub async fn read(self: Arc<Self>, clock: Clock, muted: Muted, out: Queue) {
         let mut memory = vec![0; RECEIVE_BUFFER * BATCH_SIZE];
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let (mut ear, mut pace) = (Ear::Deaf, Pace::default());
+        let mut rest = Rest::new(matches!(self.io, Io::Kernel { .. }));
         loop {
-            match self.read_batch(&mut memory, &mut metas).await {
+            match self.read_batch(&mut memory, &mut metas, &mut ear).await {
                 Ok(count) => {
                     let at = clock.now();
-                    for (buffer, meta) in memory.chunks(RECEIVE_BUFFER).zip(&metas).take(count) {
-                        for datagram in self.split(buffer, meta, at, &muted) {
-                            if out.put(datagram).await.is_err() {
-                                return;
-                            }
-                        }
+                    let datagrams =
+                        metas.iter().take(count).map(|meta| meta.len.div_ceil(meta.stride.max(1)).max(1)).sum();
+                    let filled = memory.chunks(RECEIVE_BUFFER).zip(&metas).take(count);
+                    let heard: Vec<Datagram> =
+                        filled.flat_map(|(buffer, meta)| self.split(buffer, meta, at, &muted)).collect();
+                    if !heard.is_empty() && out.put(heard).await.is_err() {
+                        return;
+                    }
+                    let rests = pace.rests(at.mono, datagrams);
+                    if count == metas.len() {
+                        // There is more already; but others have their turn, also where it is a flood that is thrown away.
+                        tokio::task::yield_now().await;
+                    } else if rests {
+                        // Not even woken by what comes meanwhile.
+                        ear = Ear::Deaf;
+                        rest.wait().await;
                     }
                 }
                 // An ICMP message about an answer we sent; nothing is wrong with the socket.
@@ -149,7 +179,12 @@ impl GatewaySocket {
         }
     }
 
-    async fn read_batch(&self, memory: &mut [u8], metas: &mut [RecvMeta]) -> io::Result<usize> {
+    async fn read_batch<'a>(
+        &'a self,
+        memory: &mut [u8],
+        metas: &mut [RecvMeta],
+        ear: &mut Ear<'a>,
+    ) -> io::Result<usize> {
         let (socket, state) = match &self.io {
             Io::Kernel { socket, state } => (socket, state),
             Io::Simulated(socket) => {
@@ -157,12 +192,21 @@ impl GatewaySocket {
                 return poll_fn(|context| socket.poll_recv(context, &mut buffers, metas)).await;
             }
         };
+        let (places, mut buffers) = (metas.len(), parts(memory));
+        let mut read = || state.recv(socket.into(), &mut buffers, metas);
         loop {
-            socket.readable().await?;
-            let mut buffers = parts(memory);
-            let read = socket.try_io(Interest::READABLE, || state.recv(socket.into(), &mut buffers, metas));
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            let count = match ear {
+                Ear::Open(ear) => {
+                    ear.readable().await?.retain_ready();
+                    quic::read_all(places, |read| ear.try_io(Interest::READABLE, |_| read()), &mut read)
+                }
+                Ear::Deaf => read(),
+            };
+            match count {
+                Ok(0) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    *ear = Ear::Open(watched(socket.as_fd())?);
+                }
                 other => return other,
             }
         }
@@ -186,7 +230,6 @@ impl GatewaySocket {
             source,
             bytes: Bytes::copy_from_slice(bytes),
             at,
-            room: None,
         })
     }
 
@@ -238,36 +281,38 @@ mod tests {
 
     #[tokio::test]
     async fn long_datagrams_wait_in_the_kernel_when_their_bytes_fill_the_queue() {
-        let (queue, mut datagrams) = Queue::new(1_000, 2 * MAX_DATAGRAM);
+        let (queue, mut batches) = Queue::new(2 * (MAX_DATAGRAM + OVERHEAD));
         let source = Source { socket: 0, address: "127.0.0.1:1".parse().unwrap(), local: None };
-        let datagram =
-            |len: usize| Datagram { source, bytes: vec![0; len].into(), at: Clock::start().now(), room: None };
-        queue.put(datagram(MAX_DATAGRAM)).await.unwrap();
-        queue.put(datagram(MAX_DATAGRAM)).await.unwrap();
-        let mut next = Box::pin(queue.put(datagram(100)));
+        let datagrams = |count: usize, len: usize| -> Vec<Datagram> {
+            let datagram = || Datagram { source, bytes: vec![0; len].into(), at: Clock::start().now() };
+            (0..count).map(|_| datagram()).collect()
+        };
+        queue.put(datagrams(1, MAX_DATAGRAM)).await.unwrap();
+        queue.put(datagrams(1, MAX_DATAGRAM)).await.unwrap();
+        let mut next = Box::pin(queue.put(datagrams(1, 100)));
         let waits = std::future::poll_fn(|context| std::task::Poll::Ready(next.as_mut().poll(context).is_pending()));
-        assert!(waits.await, "998 places and no bytes are free");
-        drop(datagrams.recv().await.unwrap());
+        assert!(waits.await, "no byte is free");
+        drop(batches.recv().await.unwrap());
         next.await.unwrap();
-        assert_eq!(datagrams.len(), 2);
-        for _ in 0..500 {
-            queue.put(datagram(100)).await.unwrap();
-        }
+        assert_eq!(batches.len(), 2);
+        drop((batches.recv().await.unwrap(), batches.recv().await.unwrap()));
+        queue.put(datagrams(32, MAX_DATAGRAM)).await.unwrap();
+        assert_eq!(batches.recv().await.unwrap().datagrams.len(), 32, "what was read together fits an empty queue");
     }
 
     #[tokio::test]
     async fn datagrams_of_any_size_come_in_and_answers_leave_from_the_address_that_was_asked() {
         let socket = GatewaySocket::bind(3, "[::]:0".parse().unwrap()).unwrap();
-        let (sender, mut datagrams) = Queue::new(16, 1 << 20);
+        let (sender, mut batches) = Queue::new(1 << 20);
         let muted = Muted::new(Arc::default(), Metrics::new("1").unwrap());
         let reader = tokio::spawn(socket.clone().read(Clock::start(), muted, sender));
-        let gateway = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let gateway = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         // A connected socket sees only answers from this very address.
         gateway.connect(("127.0.0.1", socket.local_addr().port())).await.unwrap();
         for len in [0, 1, 1_400, MAX_DATAGRAM] {
             let sent = vec![7; len];
             gateway.send(&sent).await.unwrap();
-            let got = datagrams.recv().await.unwrap();
+            let got = batches.recv().await.unwrap().datagrams.remove(0);
             assert_eq!(got.bytes, sent);
             assert_eq!(got.source.address, gateway.local_addr().unwrap());
             socket.send(got.source, b"answer").unwrap();
