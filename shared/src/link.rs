@@ -328,7 +328,7 @@ pub struct Weight {
     pub spare: bool,
 }
 
-/// Sent every 100 ms by a worker: with no frame to acknowledge, this shows that its loop is alive.
+/// Sent every 200 ms by a worker: with no frame to acknowledge, this shows that its loop is alive.
 #[derive(Clone, PartialEq, Message)]
 pub struct Alive {
     /// Frames in work.

@@ -201,7 +201,7 @@ impl Feed {
 
     /// Looks for changes made at other workers, until told to stop.
     pub async fn run(&self, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        while stop.run_until_cancelled(self.links.beat.every(LOOK_EVERY)).await.is_some() {
             // Sent only to those that have an older one: what was lost on the way is sent again.
             if let Err(error) = self.look(None).await {
                 tracing::debug!(%error, "the store does not tell of the gateways now");

@@ -1,6 +1,7 @@
 //! A worker: stateless, it takes frames from balancers over the link and processes each against the shared store.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod beat;
 mod cluster;
 mod cluster_view;
 mod config;

@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    beat::Beat,
     cluster::Network,
     load::StoredAfter,
     metrics::Metrics,
@@ -121,6 +122,8 @@ pub struct Introduction {
 
 /// All links of one worker.
 pub struct Links {
+    /// Of all that this worker does now and then.
+    pub beat: Beat,
     me: Introduction,
     metrics: Metrics,
     identity: RwLock<Identity>,
@@ -166,6 +169,7 @@ impl Links {
     pub fn new(me: Introduction, identity: Identity, metrics: Metrics, notices: mpsc::Sender<Notice>) -> Arc<Self> {
         let advertised = Mutex::new(Advertised::new(me.weight));
         Arc::new(Self {
+            beat: Beat::start(),
             me,
             metrics,
             identity: RwLock::new(identity),

@@ -16,14 +16,14 @@ use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    beat::BEAT,
     links::Links,
     metrics::Metrics,
     seams::{Machine, Surroundings},
 };
 
-/// A sample is made of so many naps of this length: how late each ends shows how busy the event loop is.
-const NAPS: u32 = 10;
-const NAP: Duration = Duration::from_millis(100);
+/// A sample is made of so many naps until the next beat: how late each ends shows how busy the event loop is.
+const NAPS: u32 = 5;
 
 /// How long frames took from being read to being stored, since the last look.
 #[derive(Debug, Default)]
@@ -92,9 +92,9 @@ impl Meter {
     async fn sample(&mut self, links: &Links, metrics: &Metrics) -> Sample {
         let mut late = Duration::ZERO;
         for _ in 0..NAPS {
-            let began = Instant::now();
-            tokio::time::sleep(NAP).await;
-            late += began.elapsed().saturating_sub(NAP);
+            let due = links.beat.next(BEAT);
+            tokio::time::sleep_until(due).await;
+            late += due.elapsed();
         }
         let (at, cpu) = (Instant::now(), cpu_time());
         let (elapsed, used) = (at.duration_since(self.at), cpu.saturating_sub(self.cpu));

@@ -40,9 +40,10 @@ use limpet_shared::{
 };
 use limpet_store::{Store, StoreError};
 use limpet_worker_core::{downlink::Way, model::Reception};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::{
+    beat::Beat,
     metrics::Metrics,
     regions::Regions,
     seams::{Link, Surroundings},
@@ -120,6 +121,10 @@ pub struct Pipeline {
     /// Every worker that is there takes each URL of an application for an integration of its own.
     pub(crate) urls_apart: Arc<AtomicBool>,
     addresses: pending::Addresses,
+    /// Of what is looked at now and then.
+    beat: Beat,
+    /// An event has begun to wait.
+    waiting: Notify,
     store_errors: log_limit::LineLimit,
     clocks_apart: log_limit::LineLimit,
 }
@@ -163,9 +168,17 @@ impl Pipeline {
             counted: Arc::default(),
             urls_apart: Arc::default(),
             addresses: pending::Addresses::default(),
+            beat: Beat::start(),
+            waiting: Notify::new(),
             store_errors: log_limit::LineLimit::of(STORE_ERRORS_TOLD),
             clocks_apart: log_limit::LineLimit::default(),
         })
+    }
+
+    /// An event was put where it waits for its integration.
+    fn waits(&self) {
+        self.metrics.pending();
+        self.waiting.notify_one();
     }
 
     /// What time it is at that balancer; by this machine's clock if no link says. A balancer of 0 is any.

@@ -34,8 +34,11 @@ use crate::{
     strangers::{self, Stranger},
 };
 
-/// Between two looks at the store for readiness.
-const READY_EVERY: Duration = Duration::from_millis(500);
+/// Between two looks at the store for readiness; what is on this machine is there.
+const READY_EVERY: Duration = Duration::from_millis(400);
+const READY_EVERY_HERE: Duration = Duration::from_secs(1);
+/// A store that has not answered for so long does not.
+const READY_WITHIN: Duration = Duration::from_secs(2);
 /// After a drain began, frames may still be on their way for this long.
 const STRAGGLERS: Duration = Duration::from_millis(300);
 /// A drain ends at the latest after this: what is not done then is redelivered to another worker.
@@ -398,15 +401,16 @@ async fn network_regions(store: &dyn Store, asked: &[&'static Region]) -> Result
 
 /// Tells the balancers whether the store answers.
 async fn readiness(store: Arc<dyn Store>, links: Arc<Links>, stop: CancellationToken) {
+    let every = if store.is_shared() { READY_EVERY } else { READY_EVERY_HERE };
     while !stop.is_cancelled() {
-        match tokio::time::timeout(READY_EVERY * 4, store.ping()).await {
+        match tokio::time::timeout(READY_WITHIN, store.ping()).await {
             Ok(Ok(())) => links.set_ready(true, ""),
             Ok(Err(error)) => links.set_ready(false, &error.to_string()),
             Err(_) => links.set_ready(false, "the store does not answer"),
         }
         tokio::select! {
             biased;
-            () = tokio::time::sleep(READY_EVERY) => {}
+            () = links.beat.every(every) => {}
             () = stop.cancelled() => {}
         }
     }
@@ -429,7 +433,7 @@ async fn renewal(links: Arc<Links>, end: CancellationToken) {
         }
         tokio::select! {
             biased;
-            () = tokio::time::sleep(RENEWAL_LOOK) => {}
+            () = links.beat.every(RENEWAL_LOOK) => {}
             () = end.cancelled() => {}
         }
     }

@@ -1,7 +1,7 @@
 //! When a silent worker is suspect, when it is out, and when the silence is our own.
 //!
 //! A worker repeats its acknowledgement every 10 ms while it holds frames that are not stored, every 50 ms while it holds
-//! others that are not done, and says every 100 ms without one that it is alive. Its silence is measured in time that the balancer itself was running.
+//! others that are not done, and says every 200 ms without one that it is alive. Its silence is measured in time that the balancer itself was running.
 
 use core::time::Duration;
 

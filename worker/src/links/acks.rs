@@ -4,12 +4,12 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use limpet_link::AckSender;
+use limpet_link::{AckSender, Alarm};
 use limpet_shared::link::Ack;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
@@ -27,7 +27,6 @@ const GATHER: Duration = Duration::from_millis(5);
 pub(super) struct Reports {
     received: Arc<AtomicU64>,
     stages: mpsc::UnboundedSender<(u64, Option<Stage>)>,
-    sent: Arc<AtomicBool>,
 }
 
 impl Reports {
@@ -39,35 +38,27 @@ impl Reports {
     pub fn report(&self, seq: u64, stage: Stage) {
         let _ = self.stages.send((seq, Some(stage)));
     }
-    /// Whether an ack was sent since this was last asked.
-    pub fn were_sent(&self) -> bool {
-        self.sent.swap(false, Ordering::Relaxed)
-    }
 }
 
 /// Starts the task that sends the acks.
 pub(super) fn start(acks: AckSender) -> (Reports, JoinHandle<()>) {
     let (stages, reports) = mpsc::unbounded_channel();
-    let (received, sent) = (Arc::default(), Arc::default());
-    let mine = Reports { received, stages, sent };
-    let task = tokio::spawn(send(reports, (mine.received.clone(), mine.sent.clone()), acks));
+    let mine = Reports { received: Arc::default(), stages };
+    let task = tokio::spawn(send(reports, mine.received.clone(), acks));
     (mine, task)
 }
 
-async fn send(
-    mut reports: mpsc::UnboundedReceiver<(u64, Option<Stage>)>,
-    (received, sent): (Arc<AtomicU64>, Arc<AtomicBool>),
-    acks: AckSender,
-) {
-    let mut waiting = Waiting::new(Instant::now());
+async fn send(mut reports: mpsc::UnboundedReceiver<(u64, Option<Stage>)>, received: Arc<AtomicU64>, acks: AckSender) {
+    let (mut waiting, mut alarm) = (Waiting::new(Instant::now()), Alarm::default());
     loop {
+        alarm.set(waiting.due());
         let first = tokio::select! {
             biased;
             report = reports.recv() => match report {
                 Some(report) => Some(report),
                 None => return,
             },
-            () = until(waiting.due()) => None,
+            () = alarm.fires() => None,
         };
         let mut next = first;
         while let Some((seq, stage)) = next {
@@ -76,18 +67,10 @@ async fn send(
         }
         if waiting.due().is_some_and(|due| due <= Instant::now()) {
             let ack = waiting.take(received.load(Ordering::Relaxed), Instant::now());
-            sent.store(true, Ordering::Relaxed);
             if acks.send(ack).await.is_err() {
                 return;
             }
         }
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

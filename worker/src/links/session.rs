@@ -15,12 +15,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Links, Notice, Peer, acks};
-use crate::pipeline::{Pipeline, Stage};
+use crate::{
+    beat::BEAT,
+    pipeline::{Pipeline, Stage},
+};
 
-/// With no frame to acknowledge, this shows that the worker's loop runs.
-const ALIVE_EVERY: Duration = Duration::from_millis(100);
-/// Acks show it too, so beside them it is said only every so many times, for how much is in work.
-const ALIVE_ANYWAY: u32 = 10;
+/// This shows that the worker's loop runs, also when there is no frame to acknowledge. A balancer ejects who is silent for 500 ms.
+const ALIVE_EVERY: Duration = BEAT;
+/// So often it also asks for the balancer's time.
+const ASKS_EVERY: u32 = 5;
 /// Datagrams in work at most. More are left in the stream: the balancer retains them.
 const IN_WORK: usize = 20_000;
 /// Frames taken at once.
@@ -62,7 +65,7 @@ pub(super) async fn run(
     links.catch_up(&control_tx);
     let _ = links.notices.send(Notice::Linked { address: address.to_owned() }).await;
     let (reports, acks) = acks::start(ack_tx);
-    let alive = alive(links, &control_tx, reports.clone());
+    let alive = alive(links, &control_tx);
     let frames = frames(links.clone(), balancer, frame_rx, reports, pipeline.clone());
     let ended = tokio::select! {
         biased;
@@ -126,22 +129,14 @@ async fn frames(
     }
 }
 
-async fn alive(links: &Links, control: &ControlSender<ToBalancer>, acks: acks::Reports) {
-    let (mut unsaid, mut unasked) = (ALIVE_ANYWAY, ALIVE_ANYWAY);
-    loop {
-        (unsaid, unasked) = (unsaid + 1, unasked + 1);
-        if !acks.were_sent() || unsaid >= ALIVE_ANYWAY {
-            unsaid = 0;
-            let in_flight = u32::try_from(links.metrics.in_flight().get()).unwrap_or_default();
-            let asks = unasked >= ALIVE_ANYWAY;
-            let asked_at = if asks { links.clocks.lock().question() } else { 0 };
-            unasked = if asks { 0 } else { unasked };
-            let alive = ToBalancer::from(to_balancer::Kind::Alive(Alive { in_flight, asked_at }));
-            if matches!(control.try_send(alive), Err(limpet_link::SendError::Closed)) {
-                return;
-            }
+async fn alive(links: &Links, control: &ControlSender<ToBalancer>) {
+    for count in 0_u32.. {
+        let asked_at = if count.is_multiple_of(ASKS_EVERY) { links.clocks.lock().question() } else { 0 };
+        let alive = ToBalancer::from(to_balancer::Kind::Alive(Alive { in_flight: links.in_flight(), asked_at }));
+        if matches!(control.try_send(alive), Err(limpet_link::SendError::Closed)) {
+            return;
         }
-        tokio::time::sleep(ALIVE_EVERY).await;
+        links.beat.every(ALIVE_EVERY).await;
     }
 }
 

@@ -128,7 +128,7 @@ impl Pipeline {
             behind |= pending.is_some();
             if let Some(pending) = pending.filter(|_| host::keeps(Rule::KeepWaiting)) {
                 self.until_stored("put_pending", || self.store.put_pending(pending.clone())).await;
-                self.metrics.pending();
+                self.waits();
             }
         }
         behind
@@ -167,7 +167,7 @@ impl Pipeline {
         for integration in self.waiting_under(&context.application) {
             for (part, event) in row.session.slot.events.iter().enumerate() {
                 self.store.put_pending(waiting(&row.session, integration, part, event)).await?;
-                self.metrics.pending();
+                self.waits();
             }
         }
         Ok(())

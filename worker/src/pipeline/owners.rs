@@ -106,7 +106,7 @@ impl Pipeline {
                 refusals: 0,
             };
             self.until_stored("put_pending", || self.store.put_pending(pending.clone())).await;
-            self.metrics.pending();
+            self.waits();
         }
     }
 }

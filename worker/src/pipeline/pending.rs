@@ -18,10 +18,7 @@ use std::{
 use limpet_link::host::{self, Rule};
 use limpet_store::StoreError;
 use parking_lot::Mutex;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{addresses::Addresses, counted::Counted};
@@ -35,6 +32,8 @@ const LEASE_FOR: Duration = Duration::from_secs(3);
 const IDLE_LEASE_FOR: Duration = Duration::from_secs(9);
 /// How often the table is looked at.
 const ROUND: Duration = Duration::from_millis(250);
+/// The same while nothing waits as far as this worker knows: it is told of what it has put there itself.
+const QUIET_ROUND: Duration = Duration::from_secs(1);
 /// How often who does not send asks whether it may.
 const OTHERS_LOOK: Duration = Duration::from_secs(2);
 /// What one look gives of an integration's devices.
@@ -84,19 +83,25 @@ impl Lease {
 /// Sends what waits, until told to stop.
 pub async fn run(pipeline: Arc<Pipeline>, instance: u64, stop: CancellationToken) {
     let mut rounds = Rounds::new(pipeline.clone(), instance, stop.clone());
-    let mut ticks = tokio::time::interval(ROUND);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = Instant::now();
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
             () = rounds.sending.one_ended() => continue,
-            _ = ticks.tick() => {}
+            () = pipeline.waiting.notified() => {
+                next = next.min(Instant::now() + ROUND);
+                continue;
+            }
+            () = tokio::time::sleep_until(next) => {}
         }
-        if let Err(error) = rounds.round().await {
+        let pause = rounds.round().await.unwrap_or_else(|error| {
             pipeline.metrics.store_error("pending", &error);
             tracing::debug!(%error, "could not look at the events that wait");
-        }
+            ROUND
+        });
+        // While nothing waits there is no hurry.
+        next = if pause < QUIET_ROUND { Instant::now() + pause } else { pipeline.beat.next(pause) };
     }
     rounds.end().await;
 }
@@ -123,20 +128,23 @@ impl Rounds {
         Self { pipeline, lease, sending, not_before: now, looked, look, seen }
     }
 
-    async fn round(&mut self) -> Result<(), StoreError> {
+    /// Returns after what time the next one is due.
+    async fn round(&mut self) -> Result<Duration, StoreError> {
         let pipeline = &self.pipeline;
         pipeline.metrics.integrations_failing(pipeline.troubles.count());
-        if Instant::now() < self.not_before {
-            return Ok(());
+        let others = self.not_before.saturating_duration_since(Instant::now());
+        if !others.is_zero() {
+            return Ok(others);
         }
         // Where that is known for less than a lease costs, nobody writes one as long as nothing waits.
         let may_have = pipeline.store.may_have_pending().await?;
         if !may_have || !self.lease.is_held(pipeline).await? {
-            if may_have {
-                self.not_before = Instant::now() + OTHERS_LOOK;
-            }
             self.forget_the_backlog();
-            return Ok(());
+            if !may_have {
+                return Ok(QUIET_ROUND);
+            }
+            self.not_before = Instant::now() + OTHERS_LOOK;
+            return Ok(OTHERS_LOOK);
         }
         let aside = self.sending.aside();
         let found = pipeline.store.pending_turns(DEVICES, aside.clone()).await?;
@@ -148,7 +156,7 @@ impl Rounds {
         self.lease.idle.store(idle, Ordering::Relaxed);
         self.sending.begin(found, aside).await;
         self.look_at_the_backlog();
-        Ok(())
+        Ok(if idle { QUIET_ROUND } else { ROUND })
     }
 
     /// Another worker tells. A look that is under way here ends later, and what it finds is forgotten then.

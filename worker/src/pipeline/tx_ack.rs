@@ -162,7 +162,7 @@ impl Pipeline {
             };
             // By way of the pending table: it must not overtake the uplink's own event.
             self.until_stored("put_pending", || self.store.put_pending(pending.clone())).await;
-            self.metrics.pending();
+            self.waits();
         }
     }
 }

@@ -4,10 +4,10 @@
 //! writer doing it by itself, checkpoints meet each other's readers and starve, and the log grows without end.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     sync::{Arc, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, SystemTime},
 };
 
 use limpet_shared::LogLimit;
@@ -19,11 +19,8 @@ use super::{
 };
 use crate::{OpenError, notes::Notes, words::now};
 
-/// How often notes are written.
-const TICK: Duration = Duration::from_millis(250);
-
-/// How often the log is looked at.
-const CHECKPOINT: Duration = Duration::from_secs(1);
+/// How often notes are written, and the log is looked at.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A log of this many pages (of 4 KiB) is moved while writers go on.
 const LONG: i64 = 1000;
@@ -60,23 +57,28 @@ impl Keeper {
 
 impl Tools {
     fn run(self, stopped: &mpsc::Receiver<()>) {
-        let mut appointed = false;
-        let mut looked = Instant::now();
+        let (mut appointed, mut seen) = (false, None);
         let mut said = LogLimit::of(TOLD);
         while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
             self.ring();
-            if looked.elapsed() < CHECKPOINT {
+            appointed = appointed || try_lock(&self.appointment);
+            // Where nobody has written since the last look there is nothing to move.
+            if !appointed || seen.is_some() && seen == self.log() {
                 continue;
             }
-            looked = Instant::now();
-            appointed = appointed || try_lock(&self.appointment);
-            if appointed
-                && let Err(error) = self.checkpoint()
-                && let Some(unsaid) = said.admit(now())
-            {
+            seen = self.log();
+            let Err(error) = self.checkpoint() else { continue };
+            seen = None;
+            if let Some(unsaid) = said.admit(now()) {
                 tracing::warn!(%error, unsaid, "the write-ahead log could not be moved into the database");
             }
         }
+    }
+
+    /// How long the log is, and when it was written last.
+    fn log(&self) -> Option<(u64, SystemTime)> {
+        let log = fs::metadata(format!("{}-wal", self.conn.path()?)).ok()?;
+        Some((log.len(), log.modified().ok()?))
     }
 
     /// Has the notes written with the next transaction. A full queue is busy enough: the next tick will do.

@@ -1,11 +1,11 @@
 //! A few threads that read, each with a connection of its own, so that no read waits for a write.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{collections::VecDeque, sync::Arc, thread, time::Duration};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::timeout,
 };
 
@@ -22,28 +22,79 @@ pub(super) type Read = Box<dyn FnOnce(&Connection) + Send>;
 
 /// Who reads.
 pub(super) enum Readers {
-    /// The threads' mailbox. They end when it is dropped.
-    Threads(mpsc::Sender<Read>),
+    Threads(Desk),
     Inline(Inline),
+}
+
+/// Where reads are handed in. The threads end when it is dropped, after what is there.
+pub(super) struct Desk {
+    queue: Arc<Queue>,
+    places: Arc<Semaphore>,
+}
+
+/// A read wakes one thread, and no other.
+#[derive(Default)]
+struct Queue {
+    reads: Mutex<Reads>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Reads {
+    /// Each with its place.
+    waiting: VecDeque<(Read, OwnedSemaphorePermit)>,
+    closed: bool,
+}
+
+impl Queue {
+    /// Waits for the next one; `None` after the last.
+    fn next(&self) -> Option<Read> {
+        let mut reads = self.reads.lock();
+        loop {
+            if let Some((read, _place)) = reads.waiting.pop_front() {
+                return Some(read);
+            }
+            if reads.closed {
+                return None;
+            }
+            self.news.wait(&mut reads);
+        }
+    }
+}
+
+impl Desk {
+    async fn hand_in(&self, read: Read) -> Result<()> {
+        match timeout(PATIENCE, self.places.clone().acquire_owned()).await {
+            Ok(Ok(place)) => self.queue.reads.lock().waiting.push_back((read, place)),
+            Ok(Err(_)) => return Err(StoreError::Unavailable("the readers have ended".into())),
+            Err(_) => return Err(StoreError::Unavailable(format!("{WAITING} reads are waiting"))),
+        }
+        self.queue.news.notify_one();
+        Ok(())
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.queue.reads.lock().closed = true;
+        self.queue.news.notify_all();
+    }
 }
 
 impl Readers {
     /// One thread for each connection.
     pub fn start(connections: Vec<Connection>) -> std::result::Result<Self, OpenError> {
-        let (reads, queue) = mpsc::channel::<Read>(WAITING);
-        let queue = Arc::new(Mutex::new(queue));
+        let queue = Arc::<Queue>::default();
         for conn in connections {
             let queue = queue.clone();
             let run = move || {
-                // One waits in the channel, the others for the mutex: whoever gets a read lets the next one wait there.
-                loop {
-                    let Some(read) = queue.lock().blocking_recv() else { return };
+                while let Some(read) = queue.next() {
                     read(&conn);
                 }
             };
             thread::Builder::new().name("store-reader".into()).spawn(run).map_err(OpenError::Thread)?;
         }
-        Ok(Self::Threads(reads))
+        Ok(Self::Threads(Desk { queue, places: Arc::new(Semaphore::new(WAITING)) }))
     }
 
     pub fn inline(inline: Inline) -> Self {
@@ -56,8 +107,8 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let reads = match self {
-            Self::Threads(reads) => reads,
+        let desk = match self {
+            Self::Threads(desk) => desk,
             Self::Inline(inline) => return inline.read(work),
         };
         let (reply, answer) = oneshot::channel();
@@ -67,11 +118,7 @@ impl Readers {
                 let _ = reply.send(work(conn));
             }
         });
-        match timeout(PATIENCE, reads.send(read)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(StoreError::Unavailable("the readers have ended".into())),
-            Err(_) => return Err(StoreError::Unavailable(format!("{WAITING} reads are waiting"))),
-        }
+        desk.hand_in(read).await?;
         match timeout(PATIENCE, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(StoreError::Unavailable("a reader has ended".into())),
