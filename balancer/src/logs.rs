@@ -42,6 +42,7 @@ fn worth_a_warning(reason: DropReason) -> bool {
             | Poison
             | TxAckUnheard
             | DownlinkMalformed
+            | DownlinkOtherKind
             | DownlinksFull
     )
 }

@@ -171,8 +171,9 @@ async fn an_uplink_goes_up_and_a_downlink_comes_down() {
 
     let json = Bytes::from_static(br#"{"txpk":{"imme":false}}"#);
     let at = UnixMicros(got.received_at.0) + Duration::from_secs(20);
-    let windows = vec![Window { number: 1, at: at.0, json: json.clone() }];
-    let downlink = Downlink { key: 9, gateway: GATEWAY.0, windows, context: Bytes::from_static(b"ctx"), others: false };
+    let windows = vec![Window { number: 1, at: at.0, json: json.clone(), transmission: None }];
+    let context = Bytes::from_static(b"ctx");
+    let downlink = Downlink { key: 9, gateway: GATEWAY.0, windows, context, ..Downlink::default() };
     worker.control_tx.send(Kind::Downlink(downlink)).await.unwrap();
     let resp = hear(&down).await;
     assert_eq!((resp[0], resp[3], &resp[4..]), (2, 3, &json[..]));

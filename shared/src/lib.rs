@@ -14,6 +14,7 @@ pub mod link;
 pub mod log_limit;
 pub mod lorawan;
 pub mod policy;
+mod radio_time;
 pub mod region;
 pub mod ring;
 pub mod rule;
@@ -21,5 +22,6 @@ pub mod time;
 
 pub use id::{AesKey, DevAddr, Eui64};
 pub use log_limit::LogLimit;
+pub use radio_time::{ContextTime, RadioTime, StationTime};
 pub use rule::Rule;
 pub use time::{Now, UnixMicros};

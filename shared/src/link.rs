@@ -9,6 +9,7 @@
 //! A field is only ever added, so that versions N and N+1 understand each other.
 
 mod network;
+mod transmission;
 
 use alloc::{string::String, vec::Vec};
 
@@ -16,6 +17,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::{Message, Oneof};
 
 pub use network::{Cluster, ClusterDelta, ClusterHave, KnownGateway, RevokedKey};
+pub use transmission::{OtherKind, Transmission};
 
 use crate::{Eui64, UnixMicros};
 
@@ -23,8 +25,9 @@ use crate::{Eui64, UnixMicros};
 pub const ALPN: &[u8] = b"limpet/1";
 /// ALPN on which a join token is traded for a certificate.
 pub const ALPN_JOIN: &[u8] = b"limpet-join/1";
-/// Version of these messages, sent in [`Hello`] and [`Welcome`].
-pub const VERSION: u32 = 1;
+/// Version of these messages, sent in [`Hello`] and [`Welcome`]. From 2 on a balancer writes downlinks itself, as their gateways
+/// want them.
+pub const VERSION: u32 = 2;
 /// The longest message accepted on either stream: a `Cluster` snapshot of a few hundred thousand gateways.
 pub const MAX_MESSAGE: usize = 16 << 20;
 /// The largest datagram UDP over IPv4 can carry; concentrators may report 255 packets in one.
@@ -369,6 +372,9 @@ pub struct Downlink {
     /// Another gateway is asked if this one refuses, while there is time.
     #[prost(bool, tag = "5")]
     pub others: bool,
+    /// PHYPayload of the windows' transmissions.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub phy: Bytes,
 }
 
 /// One chance to transmit a downlink.
@@ -380,9 +386,12 @@ pub struct Window {
     /// When transmission starts, on the clock of the balancer that received the uplink (Unix, us).
     #[prost(uint64, tag = "2")]
     pub at: u64,
-    /// The PULL_RESP's JSON, whole: `{"txpk":{...}}`.
+    /// The PULL_RESP's JSON, whole: `{"txpk":{...}}`. Written by the worker for balancers of version 1; those of later
+    /// ones get a transmission instead.
     #[prost(bytes = "bytes", tag = "3")]
     pub json: Bytes,
+    #[prost(message, optional, tag = "4")]
+    pub transmission: Option<Transmission>,
 }
 
 /// What became of a [`Downlink`]: sent once, when it is settled.
@@ -396,7 +405,7 @@ pub struct TxAck {
     #[prost(uint32, tag = "3")]
     pub window: u32,
     /// Empty: the gateway has said that it transmits. Otherwise its word (TOO_LATE, COLLISION_PACKET, ...), or ours:
-    /// NO_ROUTE (no PULL_DATA seen), NO_ANSWER (no TX_ACK in time; it may have been sent).
+    /// NO_ROUTE (no PULL_DATA seen), NO_ANSWER (no TX_ACK in time; it may have been sent), OTHER_KIND (timed for another kind).
     #[prost(string, tag = "4")]
     pub error: String,
     #[prost(bytes = "bytes", tag = "5")]

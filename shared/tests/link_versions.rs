@@ -6,7 +6,10 @@
 mod messages;
 
 use bytes::{Bytes, BytesMut};
-use limpet_shared::link::{self, ToBalancer, ToWorker, to_balancer, to_worker};
+use limpet_shared::{
+    RadioTime,
+    link::{self, ToBalancer, ToWorker, to_balancer, to_worker},
+};
 use messages::{UNKNOWN, added, newer_of_kind, parts};
 use prost::Message;
 
@@ -21,7 +24,8 @@ fn what_a_newer_version_adds_to_a_message_is_passed_over() {
     use to_balancer::Kind as B;
     use to_worker::Kind as W;
     let weight = link::Weight { number: 3, weight: 50, ready: true, drained: Some(true), ..Default::default() };
-    let window = link::Window { number: 1, at: 5, json: Bytes::from_static(b"{}") };
+    let transmission = Some(link::Transmission { time: Some(RadioTime::Counter(0)), ..Default::default() });
+    let window = link::Window { number: 1, at: 5, json: Bytes::from_static(b"{}"), transmission };
     let known = link::KnownGateway { eui: 9, policy: "off".into() };
     let to_balancer = [
         B::Hello(link::Hello { version: 2, name: "w".into(), weight: Some(weight.clone()), ..Default::default() }),
@@ -92,6 +96,9 @@ fn what_an_older_version_does_not_say_is_as_it_was() {
     // Number, weight and readiness, as the first version wrote them.
     let first = [0x08, 1, 0x10, 100, 0x18, 1];
     assert_eq!(link::Weight::decode(&first[..]).unwrap(), weight);
+    // A downlink's window, written whole by the worker.
+    let window = link::Window::decode(&[0x08, 1, 0x10, 5, 0x1a, 2, b'{', b'}'][..]).unwrap();
+    assert_eq!((window.number, window.at, &window.json[..], window.transmission), (1, 5, &b"{}"[..], None));
     let gateway = link::KnownGateway::decode(&[0x09, 9, 0, 0, 0, 0, 0, 0, 0][..]).unwrap();
     assert_eq!((gateway.eui, gateway.policy.as_str()), (9, ""));
 }

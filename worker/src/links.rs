@@ -68,6 +68,8 @@ pub enum LinkError {
 struct Peer {
     /// Which run of which balancer it is.
     instance: u64,
+    /// Of the link's messages that it speaks.
+    version: u32,
     /// The balancer's name.
     name: String,
     /// Of its certificate.
@@ -486,6 +488,10 @@ impl Links {
         let clocks = self.clocks.lock();
         for window in &mut downlink.windows {
             window.at = clocks.between(clock, peer.instance, UnixMicros(window.at)).0;
+        }
+        if peer.version < 2 {
+            // Such a balancer passes on what it is given.
+            downlink.write_pull_resps();
         }
         ToBalancer::from(to_balancer::Kind::Downlink(downlink))
     }

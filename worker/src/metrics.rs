@@ -249,7 +249,7 @@ impl Metrics {
     pub fn tx_ack(&self, result: &str) {
         /// A gateway's error is text from outside: only words of the protocol become labels, or a hostile gateway could
         /// grow the metric without bound.
-        const KNOWN: [&str; 12] = [
+        const KNOWN: [&str; 13] = [
             "OK",
             "TOO_LATE",
             "TOO_EARLY",
@@ -260,6 +260,7 @@ impl Metrics {
             "GPS_UNLOCKED",
             "NO_ROUTE",
             "NO_ANSWER",
+            "OTHER_KIND",
             "QUEUE_FULL",
             "ASSUMED",
         ];

@@ -140,13 +140,15 @@ pub enum DropReason {
     TxAckUnheard,
     #[error("a downlink without a window")]
     DownlinkMalformed,
+    #[error("a downlink that is timed for another kind of gateway")]
+    DownlinkOtherKind,
     #[error("too many downlinks in flight")]
     DownlinksFull,
 }
 
 impl DropReason {
     /// All reasons, so that a metric can show each from the start.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::TooShort,
         Self::GwmpVersion,
         Self::GwmpType,
@@ -166,6 +168,7 @@ impl DropReason {
         Self::TxAckUnmatched,
         Self::TxAckUnheard,
         Self::DownlinkMalformed,
+        Self::DownlinkOtherKind,
         Self::DownlinksFull,
     ];
 
@@ -191,6 +194,7 @@ impl DropReason {
             Self::TxAckUnmatched => "tx_ack_unmatched",
             Self::TxAckUnheard => "tx_ack_unheard",
             Self::DownlinkMalformed => "downlink_malformed",
+            Self::DownlinkOtherKind => "downlink_other_kind",
             Self::DownlinksFull => "downlinks_full",
         }
     }

@@ -68,6 +68,8 @@ const MAX_WINDOWS: usize = 8;
 
 /// What went out may be on air, and nobody knows.
 const NO_ANSWER: &str = "NO_ANSWER";
+/// It is timed as this gateway cannot be.
+const OTHER_KIND: &str = "OTHER_KIND";
 
 type Key = (Eui64, u64);
 
@@ -161,6 +163,12 @@ impl Downlinks {
             return out.push(Output::Drop { gateway: key.0, reason: DropReason::DownlinkMalformed });
         }
         downlink.windows.truncate(MAX_WINDOWS);
+        // The kind of every gateway here.
+        downlink.write_pull_resps();
+        if downlink.windows.is_empty() {
+            out.push(Output::Drop { gateway: key.0, reason: DropReason::DownlinkOtherKind });
+            return out.push(Output::Settled { worker, ack: settle(&downlink, 0, OTHER_KIND, now.unix) });
+        }
         let mut tried = Vec::new();
         if let Some(settled) = self.settled.get_mut(&key) {
             let more = downlink.windows.iter().any(|w| !settled.tried.contains(&w.number));

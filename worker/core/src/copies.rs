@@ -42,7 +42,7 @@ fn stronger(a: &Reception, b: &Reception) -> Ordering {
 
 #[cfg(test)]
 mod tests {
-    use limpet_shared::UnixMicros;
+    use limpet_shared::{RadioTime, UnixMicros};
 
     use super::*;
     use crate::model::{DedupKey, RxInfo};
@@ -58,7 +58,13 @@ mod tests {
             frequency,
             data_rate: 5,
             phy: Vec::new(),
-            rx: RxInfo { rssi, snr, antenna: Some(antenna), tmst: Some(gateway as u32), ..RxInfo::default() },
+            rx: RxInfo {
+                rssi,
+                snr,
+                antenna: Some(antenna),
+                radio: Some(RadioTime::Counter(gateway as u32)),
+                ..RxInfo::default()
+            },
         }
     }
 
@@ -77,7 +83,7 @@ mod tests {
             .into(),
         );
         assert!(all.iter().all(|r| r.frequency == sent));
-        let of = |r: &Reception| (r.gateway.0, r.rx.rssi, r.rx.tmst);
+        let of = |r: &Reception| (r.gateway.0, r.rx.rssi, r.rx.radio.as_ref().and_then(RadioTime::counter));
         assert_eq!(
             all.iter().map(of).collect::<Vec<_>>(),
             [(1, -35, Some(1)), (1, -41, Some(1)), (2, -110, Some(2)), (3, -120, Some(3))]

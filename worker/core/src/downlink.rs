@@ -65,7 +65,7 @@ impl Timing {
 /// The gateways that can answer, the best first, each with all windows of this uplink. Only gateways that ask for
 /// downlinks are chosen, if any is known to. `ways` are those of the receptions, in their order.
 pub fn plan(receptions: &[Reception], ways: &[Way], timing: Timing, region: &Region) -> Vec<PlannedGateway> {
-    let mut able: Vec<(&Reception, &Way)> = receptions.iter().zip(ways).filter(|(r, _)| r.rx.tmst.is_some()).collect();
+    let mut able: Vec<(&Reception, &Way)> = receptions.iter().zip(ways).filter(|(r, _)| r.rx.radio.is_some()).collect();
     if able.iter().any(|(_, way)| way.asks) {
         able.retain(|(_, way)| way.asks);
     }
@@ -109,7 +109,7 @@ pub fn better(a: &Reception, b: &Reception) -> core::cmp::Ordering {
 
 /// The windows that follow this reception, RX1 first.
 fn windows(sender: &Reception, timing: Timing, region: &Region) -> Vec<PlannedWindow> {
-    let Some(tmst) = sender.rx.tmst else { return Vec::new() };
+    let Some(radio) = &sender.rx.radio else { return Vec::new() };
     let rx1 = region.rx1(sender.frequency, sender.data_rate, timing.rx1_dr_offset);
     let rx2 = Some((timing.rx2_frequency, timing.rx2_data_rate));
     let rx2_delay = timing.rx1_delay + Duration::from_secs(1);
@@ -120,7 +120,7 @@ fn windows(sender: &Reception, timing: Timing, region: &Region) -> Vec<PlannedWi
             Some(PlannedWindow {
                 number,
                 at: sender.received_at + delay,
-                tmst: tmst.wrapping_add(delay.as_micros() as u32),
+                radio: radio.after(delay),
                 frequency,
                 data_rate,
                 power: region.downlink_power(frequency),

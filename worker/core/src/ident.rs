@@ -1,6 +1,6 @@
 //! Identities that any worker computes alike: hashes of what they stand for.
 
-use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros};
+use limpet_shared::{AesKey, DevAddr, Eui64, RadioTime, UnixMicros};
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
@@ -34,13 +34,18 @@ pub fn reception_context(received_at: u64, channel: (u32, u8), rx: &RxInfo) -> u
             [1, a, b, c, d]
         })
     };
+    let radio = match &rx.radio {
+        None => bytes(None).to_vec(),
+        Some(RadioTime::Counter(counter)) => bytes(Some(*counter)).to_vec(),
+        Some(other) => [&[2][..], &other.to_context()].concat(),
+    };
     let (frequency, data_rate) = channel;
     let parts: [&[u8]; 7] = [
         b"context",
         &received_at.to_be_bytes(),
         &frequency.to_be_bytes(),
         &[data_rate],
-        &bytes(rx.tmst),
+        &radio,
         &bytes(rx.board),
         &bytes(rx.antenna),
     ];

@@ -46,6 +46,7 @@ pub(super) async fn run(
     let (balancer, name) = (welcome.instance, welcome.name.clone());
     let peer = Peer {
         instance: balancer,
+        version: welcome.version,
         name,
         key: key.clone(),
         skew,

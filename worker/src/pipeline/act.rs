@@ -2,13 +2,13 @@
 
 use std::{borrow::Cow, sync::atomic::Ordering};
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use limpet_integration::DeliveryError;
 use limpet_link::host::{self, Rule};
 use limpet_shared::{
     Eui64,
-    gwmp::Txpk,
-    link::{self, Window},
+    link::{self, Transmission, Window},
     region::Region,
 };
 use limpet_store::{IntegrationId, PendingEvent, StoreError};
@@ -83,12 +83,12 @@ impl Pipeline {
     pub(super) fn transmit(&self, key: u64, gateway: Eui64, phy: &[u8], context: &TxContext, region: &Region) {
         let windows: Vec<Window> = {
             let most = if host::keeps(Rule::BothWindows) { usize::MAX } else { 1 };
-            context.windows.iter().take(most).filter_map(|w| window(w, phy, region)).collect()
+            context.windows.iter().take(most).filter_map(|w| window(w, region)).collect()
         };
         let Ok(told) = serde_json::to_vec(context) else { return };
         self.metrics.downlink();
-        let others = !context.others.is_empty();
-        let downlink = link::Downlink { key, gateway: gateway.0, windows, context: told.into(), others };
+        let (others, phy) = (!context.others.is_empty(), Bytes::copy_from_slice(phy));
+        let downlink = link::Downlink { key, gateway: gateway.0, windows, context: told.into(), others, phy };
         self.link.send(downlink, context.balancer);
     }
 
@@ -214,11 +214,18 @@ fn waiting(session: &Session, integration: IntegrationId, part: usize, event: &E
     }
 }
 
-/// A window as the gateway gets it.
-fn window(planned: &PlannedWindow, phy: &[u8], region: &Region) -> Option<Window> {
-    let modulation = region.modulation(planned.data_rate)?;
-    let power = u32::try_from(planned.power).unwrap_or_default();
-    let mut txpk = Txpk::at(planned.tmst, planned.frequency, power, modulation.into(), phy.to_vec());
-    (txpk.brd, txpk.ant) = (planned.board, planned.antenna);
-    Some(Window { number: u32::from(planned.number), at: planned.at.0, json: txpk.to_json().into() })
+/// A window as the balancer gets it, which writes it as the gateway's kind wants it.
+fn window(planned: &PlannedWindow, region: &Region) -> Option<Window> {
+    let transmission = Transmission {
+        time: Some(planned.radio.clone()),
+        frequency: planned.frequency,
+        data_rate: planned.data_rate.into(),
+        power: planned.power.into(),
+        board: planned.board,
+        antenna: planned.antenna,
+        ..Transmission::default()
+    };
+    let transmission = transmission.modulated(region.modulation(planned.data_rate)?);
+    transmission.as_ref()?;
+    Some(Window { number: planned.number.into(), at: planned.at.0, transmission, ..Window::default() })
 }

@@ -2,7 +2,7 @@
 
 use limpet_link::host::{self, Rule};
 use limpet_shared::{
-    Eui64,
+    Eui64, RadioTime,
     gwmp::{self, Rxpk, RxpkError, Stat, UpKind},
     link::UplinkFrame,
     lorawan::{self, Direction, Frame},
@@ -141,7 +141,7 @@ fn to_reception((balancer, frame): (u64, &UplinkFrame), rxpk: Rxpk, matched: Reg
         ident::dedup_key(&[rxpk.data.as_slice(), &frame.gateway.0.to_be_bytes()].concat())
     };
     let rx = RxInfo {
-        tmst: rxpk.tmst,
+        radio: rxpk.tmst.map(RadioTime::Counter),
         time: rxpk.time,
         tmms: rxpk.tmms,
         rssi: signal.rssi,

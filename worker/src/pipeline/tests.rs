@@ -282,7 +282,8 @@ const DONE: [Stage; 2] = [Stage::Stored, Stage::Done];
 const CHANNEL: u32 = 868_100_000;
 
 fn txpk(downlink: &Downlink, window: usize) -> gwmp::Txpk {
-    gwmp::parse_pull_resp(&downlink.windows[window].json).unwrap()
+    let transmission = downlink.windows[window].transmission.as_ref().unwrap();
+    gwmp::parse_pull_resp(&transmission.pull_resp_json(&downlink.phy).unwrap()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,8 @@ use super::{Pause, Pipeline, act::TxContext};
 const NO_ANSWER: &str = "NO_ANSWER";
 /// Ours where no gateway was asked.
 const NO_ROUTE: &str = "NO_ROUTE";
+/// Ours where the gateway is of a kind that cannot be timed so.
+const OTHER_KIND: &str = "OTHER_KIND";
 /// How often the row of a refused item is written, if others write it too.
 const TAKE_BACK_TRIES: u32 = 3;
 
@@ -90,7 +92,7 @@ impl Pipeline {
             self.emit_after(&ack, on_air, &context, kind).await;
         }
         // A word that nobody has defined says as little as silence: that offer counts.
-        if refused && (TxError::is_listed(&ack.error) || ack.error == NO_ROUTE) {
+        if refused && (TxError::is_listed(&ack.error) || [NO_ROUTE, OTHER_KIND].contains(&&*ack.error)) {
             self.take_back(&context, item.seq).await;
         }
         if on_air || !host::keeps(Rule::OfferAgain) {

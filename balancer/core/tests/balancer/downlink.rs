@@ -1,4 +1,11 @@
+use bytes::Bytes;
 use limpet_balancer_core::{DropReason, Source, WorkerId};
+use limpet_shared::{
+    ContextTime, RadioTime, StationTime,
+    gwmp::parse_pull_resp,
+    link::{Transmission, Window},
+    region::Modulation,
+};
 
 use super::world::{World, eui, gwmp, source};
 
@@ -530,4 +537,32 @@ fn a_token_that_is_not_ours_takes_the_meaning_from_a_gateways_silence() {
     w.run(4_000);
     assert_eq!(w.pull_resps().len(), 2, "no RX2 after silence");
     assert!(w.tx_acks(a)[1].assumed);
+}
+
+/// The window as a worker of today tells it: the balancer writes it as the gateway's kind wants it.
+fn timed(w: &World, number: u32, in_ms: u64, time: RadioTime) -> Window {
+    let of = Transmission { time: Some(time), frequency: 868_100_000, power: 14, ..Transmission::default() };
+    let transmission = of.modulated(Modulation::Lora { spreading_factor: 7, bandwidth_khz: 125 });
+    Window { json: Bytes::new(), transmission, ..w.window(number, in_ms) }
+}
+
+#[test]
+fn a_downlink_is_written_for_the_kind_of_its_gateway_and_another_kind_is_refused() {
+    let (mut w, a) = one_worker();
+    w.pull(2, 1);
+    let station = RadioTime::Station(StationTime { xtime: 5, rctx: 1, delay: 1_000_000 });
+    let context = RadioTime::Context(ContextTime { context: vec![1], delay: 2_000_000 });
+    // What this gateway understands goes out, whatever stands beside it.
+    let windows = vec![timed(&w, 1, 900, station.clone()), timed(&w, 2, 1_900, RadioTime::Counter(77))];
+    w.downlink(a, 42, 1, windows);
+    let sent = w.pull_resps();
+    let txpk = parse_pull_resp(sent[0].3.as_bytes()).unwrap();
+    assert_eq!((sent.len(), txpk.tmst, txpk.freq, txpk.data), (1, Some(77), 868_100_000, b"phy".to_vec()));
+    w.tx_ack(source(20_001), 1, sent[0].2, "");
+    let windows = vec![timed(&w, 1, 900, station), timed(&w, 2, 1_900, context)];
+    w.downlink(a, 43, 1, windows);
+    assert_eq!(w.pull_resps().len(), 1);
+    assert_eq!(w.drops, [(DropReason::DownlinkOtherKind, Some(eui(1)))]);
+    let acks = w.tx_acks(a);
+    assert_eq!((acks.len(), acks[1].key, acks[1].error.as_str()), (2, 43, "OTHER_KIND"));
 }

@@ -389,19 +389,21 @@ impl World {
             number,
             at: EPOCH + (self.ms + in_ms) * 1_000,
             json: Bytes::from(format!("{{\"txpk\":{{\"window\":{number}}}}}")),
+            transmission: None,
         }
     }
 
     pub fn downlink(&mut self, from: WorkerId, key: u64, gateway: u64, windows: Vec<Window>) {
         let context = Bytes::from_static(b"context");
-        let downlink = Downlink { key, gateway: eui(gateway).0, windows, context, others: false };
+        let phy = Bytes::from_static(b"phy");
+        let downlink = Downlink { key, gateway: eui(gateway).0, windows, context, phy, others: false };
         self.control(from, ToBalancer::Downlink(downlink));
     }
 
     /// Another gateway can be asked as well.
     pub fn downlink_of_several(&mut self, from: WorkerId, key: u64, gateway: u64, windows: Vec<Window>) {
         let gateway = eui(gateway).0;
-        let downlink = Downlink { key, gateway, windows, context: Bytes::new(), others: true };
+        let downlink = Downlink { key, gateway, windows, others: true, ..Downlink::default() };
         self.control(from, ToBalancer::Downlink(downlink));
     }
 

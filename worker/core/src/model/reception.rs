@@ -2,7 +2,7 @@
 
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
-use limpet_shared::{Eui64, UnixMicros};
+use limpet_shared::{Eui64, RadioTime, UnixMicros};
 use serde::{Deserialize, Serialize};
 
 use super::{Location, Tags};
@@ -17,7 +17,7 @@ pub struct DedupKey(pub u128);
 pub struct Reception {
     pub key: DedupKey,
     pub gateway: Eui64,
-    /// Hash of what tells two receptions of equal bytes at one gateway apart: receive time, channel, `tmst`, board,
+    /// Hash of what tells two receptions of equal bytes at one gateway apart: receive time, channel, radio time, board,
     /// antenna.
     pub context: u64,
     /// When the balancer received the datagram, on its clock.
@@ -47,8 +47,10 @@ fn is_zero(number: &u64) -> bool {
 /// How a gateway heard it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RxInfo {
-    /// The concentrator's counter, us, wrapping; a downlink is timed by it.
-    pub tmst: Option<u32>,
+    /// When, in the gateway's own terms; a downlink is timed by it. Without it the gateway can't answer. The stored name is that of
+    /// the first kind there was.
+    #[serde(rename = "tmst")]
+    pub radio: Option<RadioTime>,
     /// GPS time of reception as the gateway wrote it (RFC 3339).
     pub time: Option<String>,
     /// Milliseconds since the GPS epoch.

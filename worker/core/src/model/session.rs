@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, string::String, vec::Vec};
 
-use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros, lorawan::Keys};
+use limpet_shared::{AesKey, DevAddr, Eui64, RadioTime, UnixMicros, lorawan::Keys};
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Event};
@@ -253,8 +253,9 @@ pub struct PlannedWindow {
     pub number: u8,
     /// When it opens, on the receiving balancer's clock.
     pub at: UnixMicros,
-    /// The gateway's counter at that time.
-    pub tmst: u32,
+    /// The same in the gateway's own terms. The stored name is that of the first kind there was.
+    #[serde(rename = "tmst")]
+    pub radio: RadioTime,
     /// Hz.
     pub frequency: u32,
     pub data_rate: u8,

@@ -3,7 +3,10 @@
 use std::str::FromStr;
 
 use chirpstack_api::{common, gw, pbjson_types};
-use limpet_shared::region::{CodeRate, Modulation, Region};
+use limpet_shared::{
+    RadioTime,
+    region::{CodeRate, Modulation, Region},
+};
 use limpet_worker_core::model::*;
 use serde::{Deserialize, de::IntoDeserializer};
 
@@ -33,14 +36,11 @@ pub(super) fn rx_infos(event: &Event, up: &UpEvent, reception: &EventReception) 
     each.collect()
 }
 
-/// How one gateway heard the uplink. `context` is the concentrator's counter, as ChirpStack's own UDP forwarder writes it.
+/// How one gateway heard the uplink. `context` is the gateway's own time, as ChirpStack's bridges write it.
 pub(super) fn rx_info(event: &Event, reception: &EventReception) -> gw::UplinkRxInfo {
     let rx = &reception.rx;
-    let place = [
-        &reception.gateway.0.to_be_bytes()[..],
-        &rx.tmst.unwrap_or(0).to_be_bytes(),
-        &rx.board.unwrap_or(0).to_be_bytes(),
-    ];
+    let radio = rx.radio.as_ref().map_or_else(|| vec![0; 4], RadioTime::to_context);
+    let place = [&reception.gateway.0.to_be_bytes()[..], &radio, &rx.board.unwrap_or(0).to_be_bytes()];
     gw::UplinkRxInfo {
         gateway_id: reception.gateway.to_string(),
         uplink_id: number_of(event.id.as_bytes(), &place.concat()),
@@ -53,7 +53,7 @@ pub(super) fn rx_info(event: &Event, reception: &EventReception) -> gw::UplinkRx
         rf_chain: rx.rf_chain,
         board: rx.board.unwrap_or(0),
         antenna: rx.antenna.unwrap_or(0),
-        context: rx.tmst.map(|t| t.to_be_bytes().to_vec()).unwrap_or_default(),
+        context: rx.radio.as_ref().map(RadioTime::to_context).unwrap_or_default(),
         fine_time_since_gps_epoch: fine_time(rx.tmms, rx.fine_time),
         location: rx.location.map(location),
         crc_status: if rx.no_crc { gw::CrcStatus::NoCrc } else { gw::CrcStatus::CrcOk }.into(),

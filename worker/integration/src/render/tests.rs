@@ -1,6 +1,6 @@
 //! What a consumer of ChirpStack's events reads out of ours.
 
-use limpet_shared::{DevAddr, Eui64};
+use limpet_shared::{DevAddr, Eui64, RadioTime};
 use prost::Message;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -28,7 +28,7 @@ fn event(kind: EventKind) -> Event {
 
 fn up() -> UpEvent {
     let rx = RxInfo {
-        tmst: Some(0x0102_0304),
+        radio: Some(RadioTime::Counter(0x0102_0304)),
         time: Some("2023-11-14T22:13:20.000Z".into()),
         tmms: Some(1_384_035_200_000),
         rssi: -87,
@@ -55,7 +55,7 @@ fn up() -> UpEvent {
             EventReception {
                 gateway: Eui64(0xb),
                 received_at: UnixMicros(1_700_000_000_010_000),
-                rx: RxInfo { time: Some("yesterday".into()), tmst: None, ..rx },
+                rx: RxInfo { time: Some("yesterday".into()), radio: None, ..rx },
             },
         ],
     }

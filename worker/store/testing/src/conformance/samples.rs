@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use limpet_shared::{AesKey, DevAddr, Eui64, UnixMicros};
+use limpet_shared::{AesKey, ContextTime, DevAddr, Eui64, RadioTime, StationTime, UnixMicros};
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
@@ -56,6 +56,16 @@ impl Samples {
         digits.chars().filter_map(|digit| char::from_u32('a' as u32 + digit.to_digit(16)?)).chain(['x']).collect()
     }
 
+    /// Of each kind in turn.
+    pub fn radio_time(&self) -> RadioTime {
+        let delay = 5_000_000;
+        match self.number() % 3 {
+            0 => RadioTime::Counter(u32::MAX),
+            1 => RadioTime::Station(StationTime { xtime: i64::MIN + 1, rctx: i64::MAX, delay }),
+            _ => RadioTime::Context(ContextTime { context: vec![0, 128, 255], delay }),
+        }
+    }
+
     pub fn reception(&self, key: DedupKey) -> Reception {
         Reception {
             key,
@@ -68,7 +78,7 @@ impl Samples {
             data_rate: 5,
             phy: (0..=255).collect(),
             rx: RxInfo {
-                tmst: Some(u32::MAX),
+                radio: Some(self.radio_time()),
                 time: Some("2026-07-01T12:00:00.123456Z".into()),
                 tmms: Some(1_460_000_000_000),
                 rssi: -117,
@@ -126,7 +136,7 @@ impl Samples {
             windows: vec![PlannedWindow {
                 number: 1,
                 at: NOON,
-                tmst: u32::MAX - 1,
+                radio: self.radio_time(),
                 frequency: 869_525_000,
                 data_rate: 0,
                 power: -1,
