@@ -8,6 +8,7 @@ mod api;
 mod balancers;
 mod copies;
 mod counters;
+mod earlier;
 mod gateways;
 mod joins;
 mod junk;

@@ -52,11 +52,18 @@ pub struct Network {
 impl Network {
     /// `limpet up` in EU868.
     pub async fn up() -> Self {
+        Self::up_on(|_, _| {}).await
+    }
+
+    /// The same on what is put into its folder before it starts; the webhook is there already.
+    pub async fn up_on(put: impl FnOnce(&Path, &Webhook)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [gwmp, link, admin, http] = free_addresses();
         let data = folder.path().join("data");
+        let webhook = Webhook::start().await;
+        put(&data, &webhook);
         let up = start([gwmp, link, admin, http], &data, None).await;
-        let (api, webhook) = (Api::log_in(http).await, Webhook::start().await);
+        let api = Api::log_in(http).await;
         Self {
             gwmp,
             admin,
@@ -163,7 +170,7 @@ impl Network {
     }
 
     /// What a device is born with.
-    fn config(&self, number: u32) -> DeviceConfig {
+    pub fn config(number: u32) -> DeviceConfig {
         DeviceConfig {
             dev_eui: Eui64(0x70b3_d57e_d000_0000 + u64::from(number)),
             join_eui: Eui64(0x70b3_d57e_d0ff_ffff),
@@ -189,13 +196,13 @@ impl Network {
     /// The same, at one data rate.
     pub fn abp_at(&self, data_rate: Option<u8>) -> VirtualDevice {
         let number = self.number();
-        let config = DeviceConfig { data_rate, ..self.config(number) };
+        let config = DeviceConfig { data_rate, ..Self::config(number) };
         self.activated(config, DevAddr(0x0100_0000 + number))
     }
 
     /// Another device with the address of this one.
     pub fn abp_beside(&self, other: &VirtualDevice) -> VirtualDevice {
-        self.activated(self.config(self.number()), other.session().unwrap().dev_addr)
+        self.activated(Self::config(self.number()), other.session().unwrap().dev_addr)
     }
 
     fn activated(&self, config: DeviceConfig, dev_addr: DevAddr) -> VirtualDevice {
@@ -210,7 +217,7 @@ impl Network {
 
     /// A device that has to join, of this LoRaWAN version.
     pub fn otaa(&self, version: &str) -> VirtualDevice {
-        let config = self.config(self.number());
+        let config = Self::config(self.number());
         let (app_key, join_eui) = (config.app_key.to_hex(), config.join_eui.to_string());
         self.add_device(config.dev_eui, &["--app-key", &app_key, "--join-eui", &join_eui, "--mac-version", version]);
         VirtualDevice::otaa(config)

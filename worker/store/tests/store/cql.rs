@@ -33,6 +33,7 @@ async fn cql_keeps_the_promises_of_the_trait() {
     many_servers_make_the_tables_of_a_new_network_together(&engine).await;
     a_schema_of_another_version_is_refused_by_name(&engine).await;
     a_network_moves_in_and_out(&engine).await;
+    an_export_of_an_earlier_version_moves_in(&engine).await;
     a_database_without_conditional_writes_is_refused_by_name(&engine).await;
     let url = engine.store("gone");
     drop(engine);
@@ -284,6 +285,14 @@ async fn a_network_moves_in_and_out(engine: &Engine) {
     let checked = moving::check(&second, &|_| {}).unwrap();
     moving::import(&*sqlite, &checked, Counters::Keep, &|_| {}).await.unwrap();
     assert_eq!(crate::moving::exported(&*sqlite, folder.path(), "third").await.1.summary, original.summary);
+}
+
+async fn an_export_of_an_earlier_version_moves_in(engine: &Engine) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&engine.store("earlier")).await.unwrap();
+    let checked = crate::earlier::checked(folder.path());
+    moving::import(&*store, &checked, Counters::Keep, &|_| {}).await.unwrap();
+    crate::earlier::holds_all(&*store).await;
 }
 
 /// As ScyllaDB before 2025.4 does it in keyspaces with tablets: plain writes pass, conditional ones are Invalid.

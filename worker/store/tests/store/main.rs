@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cql;
+mod earlier;
 mod faults;
 mod moving;
 mod opening;
