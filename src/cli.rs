@@ -1,6 +1,7 @@
 //! The command line. Values of the three roles stay text here: flag, environment and file are judged together in
 //! [`crate::config`], so that all mistakes are reported at once.
 
+mod help;
 mod people;
 mod rotate;
 mod secrets;
@@ -11,28 +12,13 @@ use clap::{Args, Parser, Subcommand};
 use limpet_shared::{AesKey, DevAddr, Eui64, policy::AddressPolicy};
 use limpet_store::moving::{DEFAULT_SKIP, MOST_SKIP};
 
+use help::{EXPORT_HELP, IMPORT_HELP, MIGRATE_HELP};
 pub use people::{ApiKeyArgs, ApiKeyTask, PasswordArg, StoreArg, UserArgs, UserTask};
 pub use secrets::{StoreBefore, StoreUrl};
 
 const ROLE_HELP: &str = "\
 Every flag can also be given in the environment as LIMPET_<FLAG>, such as LIMPET_LOG_LEVEL, and as a key of the
 configuration file. A flag wins over the environment, the environment over the file.";
-
-const EXPORT_HELP: &str = "\
-The file is JSON Lines. It holds device keys, session keys, password hashes and the key that signs log-ins, so only its
-owner may read it (mode 0600): keep it as you would keep those.
-An export that was interrupted is gone on with when it is run again, unless servers have been at work since.
-Left out are receptions (kept for an hour), leases, what servers say of themselves, and logs of frames.
-To move, stop all servers first. With servers at work it is a backup: each device is as it was when it was read.";
-
-const IMPORT_HELP: &str = "\
-The whole file is checked before anything is written. The store must be empty; an import that was interrupted is gone on
-with when it is run again, and no server starts on the store before it is finished.
-No FCntDown may ever carry two payloads under one session key. A backup does not know what the network sent after it was
-made, so by default an import lets each session's FCntDown, and each device's JoinNonce, skip ahead by 1000. A device of
-LoRaWAN 1.0.x takes no downlink whose FCntDown is 16384 (MAX_FCNT_GAP) or more above the last one that it heard, so the
-most is 16383. A counter never wraps: one that would pass its end stays there, and is reported.
-With --keep-counters an export of the new store has the same bytes as the file.";
 
 /// A LoRaWAN network server that runs as a cluster and loses nothing.
 #[derive(Debug, Parser)]
@@ -238,9 +224,13 @@ pub struct CtlArgs {
 #[derive(Debug, Subcommand)]
 pub enum CtlTask {
     /// Bring the tables of a store up to date; asks no running server
+    #[command(after_help = MIGRATE_HELP)]
     Migrate {
         #[command(flatten)]
         store: StoreUrl,
+        /// Take also the step after which the version before does not run on the store any more
+        #[arg(long)]
+        finish: bool,
     },
     /// Write all that makes a network into a file: a backup, or the first half of a move to another store
     #[command(after_help = EXPORT_HELP)]

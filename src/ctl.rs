@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use limpet_shared::admin::{DeviceAdd, ErrorKind, GatewayAdd, Reply, Request, Role};
 
-use limpet_store::{Migrated, moving::Counters};
+use limpet_store::{Finish, Migrated, moving::Counters};
 
 use crate::cli::{
     CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, IntegrationCommand, JoinRole, PartArgs,
@@ -103,7 +103,7 @@ pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
     let asked = Asked { data: args.data, server, json: args.json };
     let before = args.store;
     let request = match args.command {
-        CtlTask::Migrate { store } => return migrate(&url(store, before)?, asked.json).await,
+        CtlTask::Migrate { store, finish } => return migrate(&url(store, before)?, finish, asked.json).await,
         CtlTask::Export { file, store } => return Ok(moving::export(&file, &url(store, before)?, asked.json).await?),
         CtlTask::Import { file, store, skip_fcnt_down, keep_counters } => {
             let counters = if keep_counters { Counters::Keep } else { Counters::Skip(skip_fcnt_down) };
@@ -193,16 +193,19 @@ fn confirm(what: &str) -> Result<(), CtlError> {
 }
 
 /// Needs no running server: it is what comes before starting newer ones.
-async fn migrate(store: &str, json: bool) -> Result<String, CtlError> {
-    let Migrated { from, to } = limpet_store::migrate(store).await?;
+async fn migrate(store: &str, finish: bool, json: bool) -> Result<String, CtlError> {
+    let finish = if finish { Finish::Now } else { Finish::Later };
+    let Migrated { from, to, unfinished } = limpet_store::migrate(store, finish).await?;
     if json {
-        return Ok(format!("{}\n", serde_json::json!({ "from": from, "to": to })));
+        return Ok(format!("{}\n", serde_json::json!({ "from": from, "to": to, "unfinished": unfinished })));
     }
-    Ok(match from {
+    let done = match from {
         0 => format!("the store was empty; it has schema {to} now\n"),
         from if from == to => format!("the store has schema {to} already\n"),
         from => format!("the store had schema {from}; it has schema {to} now\n"),
-    })
+    };
+    let rest = "servers of the version before still run on it; once none is left, `limpet ctl migrate --finish` lets rows be compact\n";
+    Ok(if unfinished { done + rest } else { done })
 }
 
 fn url(store: StoreUrl, before: StoreBefore) -> Result<String, CtlError> {

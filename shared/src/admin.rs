@@ -451,6 +451,9 @@ pub struct Server {
     /// A worker: each URL of an application is an integration of its own for it.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub urls_apart: bool,
+    /// A worker: up to which form it reads rows in the store; 0 if it reads JSON only.
+    #[serde(skip_serializing_if = "is_none")]
+    pub reads_rows: u32,
     /// When this was written down, by the clock of who did.
     pub seen_at: UnixMicros,
 }

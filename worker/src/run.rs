@@ -324,6 +324,7 @@ async fn first_failure(
 fn myself(config: &WorkerConfig, http: Option<SocketAddr>, links: &Links) -> Server {
     let me = links.introduction();
     Server {
+        reads_rows: limpet_store::READS_ROWS,
         name: me.name.clone(),
         role: Role::Worker.as_str().into(),
         http: http.map(|address| address.to_string()).unwrap_or_default(),

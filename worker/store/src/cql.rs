@@ -31,7 +31,10 @@ mod url;
 mod waiting;
 
 use std::{
-    sync::{Arc, Weak, atomic::AtomicU64},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -53,10 +56,13 @@ use self::{
     sessions::Sessions,
     url::CqlUrl,
 };
-use crate::{OpenError, Result, Store, lists::Lists, notes::Notes};
+use crate::{Finish, Migrated, OpenError, Result, Store, lists::Lists, notes::Notes};
 
 /// How often what was heard is written down.
 const NOTES_EVERY: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether a migration was finished.
+const LOOK_FOR_FORM: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct CqlStore {
@@ -111,6 +117,7 @@ impl CqlStore {
         });
         tokio::spawn(write_notes(Arc::downgrade(&store)));
         tokio::spawn(listing::renew(Arc::downgrade(&store)));
+        tokio::spawn(follow_form(Arc::downgrade(&store)));
         Ok(store)
     }
 
@@ -119,10 +126,10 @@ impl CqlStore {
         CqlUrl::parse(url).map(drop)
     }
 
-    /// Brings the schema up to date. Returns the version it had (0: none) and the one it has.
-    pub async fn migrate(url: &str) -> std::result::Result<(i32, i32), OpenError> {
+    /// Brings the schema up to date.
+    pub async fn migrate(url: &str, finish: Finish) -> std::result::Result<Migrated, OpenError> {
         let url = CqlUrl::parse(url).map_err(OpenError::CqlUrl)?;
-        schema::migrate(&Db::connect(&url).await?, &url).await
+        schema::migrate(&Db::connect(&url).await?, &url, finish).await
     }
 
     /// Whether the device is known is not asked, here or at each uplink: nobody reads a note of an unknown one, and who
@@ -149,6 +156,20 @@ async fn write_notes(store: Weak<CqlStore>) {
         let Some(store) = store.upgrade() else { return };
         if !store.notes.is_empty() {
             store.write_some_notes().await;
+        }
+    }
+}
+
+/// Until rows are compact.
+async fn follow_form(store: Weak<CqlStore>) {
+    loop {
+        tokio::time::sleep(LOOK_FOR_FORM).await;
+        let Some(store) = store.upgrade() else { return };
+        if store.db.compact.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = schema::look_for_form(&store.db).await {
+            tracing::debug!(%error, "could not look how rows are to be written");
         }
     }
 }

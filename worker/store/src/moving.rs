@@ -123,6 +123,12 @@ fn running(servers: &[Server], now: UnixMicros) -> Vec<String> {
     workers(servers).filter(|worker| at_work_until(worker) > now).map(|worker| worker.name.clone()).collect()
 }
 
+/// Names of those that read rows in no other form than JSON.
+pub(crate) fn behind(servers: &[Server]) -> Vec<String> {
+    let behind: Vec<_> = servers.iter().filter(|server| server.reads_rows < crate::READS_ROWS).cloned().collect();
+    running(&behind, now())
+}
+
 /// Until when a worker may have been at work: one that ended says so.
 fn at_work_until(worker: &Server) -> UnixMicros {
     if worker.state == "gone" { worker.seen_at } else { worker.seen_at + ALIVE }

@@ -59,6 +59,14 @@ pub enum OpenError {
         path.display(), known + 1
     )]
     SchemaTooNew { path: PathBuf, found: i64, name: String, known: i64 },
+    #[error(
+        "these workers are of a version before, and would not be able to read what is written then: {}. Restart them with this \
+         version first",
+        .0.join(", ")
+    )]
+    Behind(Vec<String>),
+    #[error("the servers in the store cannot be read: {0}")]
+    Servers(crate::StoreError),
     #[error("{} is a database, but not one of Limpet's", path.display())]
     NotOurs { path: PathBuf },
     #[error("the database in {}: {source}", path.display())]
@@ -74,18 +82,27 @@ pub struct Migrated {
     pub from: i64,
     /// The schema that it has now.
     pub to: i64,
+    /// [`Finish::Now`] would go on from there.
+    pub unfinished: bool,
 }
 
-/// Brings the schema of the store up to date, and does nothing else.
-pub async fn migrate(url: &str) -> Result<Migrated, OpenError> {
+/// Whether the step is taken that leaves the version before behind: from then on rows are written as it cannot read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// Servers of the version before go on.
+    Later,
+    /// None of them is at work any more; else it is refused.
+    Now,
+}
+
+/// Brings the schema of the store up to date, and does nothing else. A store that held nothing is finished in any case.
+pub async fn migrate(url: &str, finish: Finish) -> Result<Migrated, OpenError> {
     if url.starts_with("cql:") {
-        let (from, to) = CqlStore::migrate(url).await?;
-        return Ok(Migrated { from: from.into(), to: to.into() });
+        return CqlStore::migrate(url, finish).await;
     }
     let dir = sqlite_dir(url)?;
-    let migrated = tokio::task::spawn_blocking(move || SqliteStore::migrate(&dir)).await;
-    let (from, to) = migrated.map_err(|e| OpenError::Thread(io::Error::other(e)))??;
-    Ok(Migrated { from, to })
+    let migrated = tokio::task::spawn_blocking(move || SqliteStore::migrate(&dir, finish)).await;
+    migrated.map_err(|e| OpenError::Thread(io::Error::other(e)))?
 }
 
 /// Opens what the URL names: `sqlite:DIR`, made if it does not exist, `cql://…`, or `memory:`.

@@ -38,7 +38,9 @@ use self::{
     readers::Readers,
     writer::{Mailbox, Writer},
 };
-use crate::{OpenError, Result, Store, lease_ends::LeaseEnds, lists::Lists, notes::Notes};
+use crate::{
+    Finish, Migrated, OpenError, Result, Store, lease_ends::LeaseEnds, lists::Lists, notes::Notes, rows::Form,
+};
 
 /// Threads that read.
 const READERS: usize = 3;
@@ -53,6 +55,8 @@ pub struct SqliteStore {
     /// By the number of the last change that they hold.
     lists: Lists<i64>,
     lease_ends: Arc<LeaseEnds>,
+    /// How rows are written here, from the start of this store to its end.
+    form: Form,
     _keeper: Option<Keeper>,
 }
 
@@ -64,11 +68,11 @@ impl SqliteStore {
         let failed = |source| OpenError::Io { path: folder.dir.clone(), source };
         let lock = WriteLock::open(&folder)?;
         let mut conn = schema::connect_writer(&folder.database).map_err(sqlite)?;
-        {
+        let form = {
             // Of several processes that open a new store together one makes the tables.
             let _turn = lock.take().map_err(failed)?;
-            schema::migrate(&folder.database, &mut conn)?;
-        }
+            schema::form(schema::migrate(&folder.database, &mut conn, Finish::Later)?)
+        };
         let readers: rusqlite::Result<Vec<Connection>> =
             (0..READERS).map(|_| schema::connect_reader(&folder.database)).collect();
         let readers = Readers::start(readers.map_err(sqlite)?)?;
@@ -88,6 +92,7 @@ impl SqliteStore {
             notes,
             lists: Lists::default(),
             lease_ends: Arc::default(),
+            form,
             _keeper: Some(Keeper::start(tools)?),
         }))
     }
@@ -97,7 +102,7 @@ impl SqliteStore {
     pub fn in_memory() -> std::result::Result<Arc<Self>, OpenError> {
         let place = Path::new(":memory:");
         let mut conn = schema::connect_memory().map_err(|source| OpenError::Sqlite { path: place.into(), source })?;
-        schema::migrate(place, &mut conn)?;
+        let form = schema::form(schema::migrate(place, &mut conn, Finish::Later)?);
         let inline = Inline::new(conn);
         Ok(Arc::new(Self {
             folder: None,
@@ -106,19 +111,20 @@ impl SqliteStore {
             notes: Arc::new(Notes::none()),
             lists: Lists::default(),
             lease_ends: Arc::default(),
+            form,
             _keeper: None,
         }))
     }
 
-    /// Brings the schema up to date. Returns the version it had (0: none) and the one it has. Blocks.
-    pub fn migrate(dir: &Path) -> std::result::Result<(i64, i64), OpenError> {
+    /// Brings the schema up to date. Blocks.
+    pub fn migrate(dir: &Path, finish: Finish) -> std::result::Result<Migrated, OpenError> {
         let folder = Folder::prepare(dir)?;
         let failed = |source| OpenError::Io { path: folder.dir.clone(), source };
         let lock = WriteLock::open(&folder)?;
         let conn = schema::connect_writer(&folder.database);
         let mut conn = conn.map_err(|source| OpenError::Sqlite { path: folder.database.clone(), source })?;
         let _turn = lock.take().map_err(failed)?;
-        schema::migrate(&folder.database, &mut conn)
+        schema::migrate(&folder.database, &mut conn, finish)
     }
 }
 

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::PendingEvent;
 
 /// The event, and beside its fields what was not there in earlier versions.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct WaitingBody<E> {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WaitingBody {
     #[serde(flatten)]
-    pub event: E,
+    pub event: Event,
     #[serde(default, skip_serializing_if = "is_none")]
     pub refusals: u32,
 }
@@ -18,8 +18,8 @@ fn is_none(count: &u32) -> bool {
     *count == 0
 }
 
-impl<'a> From<&'a PendingEvent> for WaitingBody<&'a Event> {
-    fn from(of: &'a PendingEvent) -> Self {
-        Self { event: &of.event, refusals: of.refusals }
+impl From<&PendingEvent> for WaitingBody {
+    fn from(of: &PendingEvent) -> Self {
+        Self { event: of.event.clone(), refusals: of.refusals }
     }
 }

@@ -1,6 +1,14 @@
 //! The connection: how statements are prepared and run, with deadlines of our own, and what their errors mean.
 
-use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::TryStreamExt;
 use scylla::{
@@ -32,7 +40,7 @@ use super::{
     routing::{InOrder, by_replica},
     url::{CqlUrl, Level},
 };
-use crate::{OpenError, Result, StoreError};
+use crate::{OpenError, Result, StoreError, rows::Form};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// A read or a plain write: one more replica is asked beside the first after `SPECULATE`. Not earlier and not more: where the
@@ -70,6 +78,8 @@ pub(super) struct Db {
     pub keyspace: String,
     pub engine: Engine,
     pub home: Home,
+    /// Rows are written in the compact form: from when the schema says that all servers read it.
+    pub compact: AtomicBool,
     level: Level,
     hot: ExecutionProfileHandle,
     cas: ExecutionProfileHandle,
@@ -77,6 +87,11 @@ pub(super) struct Db {
 }
 
 impl Db {
+    /// How rows are written now.
+    pub fn form(&self) -> Form {
+        if self.compact.load(Ordering::Relaxed) { Form::Compact } else { Form::Json }
+    }
+
     /// Connects, and looks what database it is and where copies are; nothing is made yet.
     pub async fn connect(url: &CqlUrl) -> std::result::Result<Self, OpenError> {
         let look = builder(url)?.pool_size(PoolSize::PerHost(NonZeroUsize::MIN)).fetch_schema_metadata(false);
@@ -108,6 +123,7 @@ impl Db {
             session,
             keyspace: url.keyspace.clone(),
             engine,
+            compact: AtomicBool::new(false),
             home,
             level: url.level,
             hot,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use limpet_shared::{DevAddr, Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 
-use super::{CqlStore, json::encode};
+use super::CqlStore;
 use crate::{Backlog, Commit, FrameStore, Freshness, IntegrationId, PendingBounds, PendingEvent, Result, Trimmed};
 
 #[async_trait]
@@ -35,10 +35,10 @@ impl FrameStore for CqlStore {
         self.flow.through(self.sessions.by_key(&self.db, key, freshness)).await
     }
     async fn create_session(&self, session: &Session) -> Result<Commit> {
-        self.flow.through(self.sessions.create(&self.db, &session.key, session.rev, &encode(session)?)).await
+        self.flow.through(self.sessions.create(&self.db, session)).await
     }
     async fn commit_session(&self, next: &Session) -> Result<Commit> {
-        self.flow.through(self.sessions.replace(&self.db, &next.key, next.rev, &encode(next)?)).await
+        self.flow.through(self.sessions.replace(&self.db, next)).await
     }
     async fn delete_session(&self, key: &SessionKey) -> Result<()> {
         self.sessions.delete(&self.db, key).await

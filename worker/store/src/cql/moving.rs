@@ -58,7 +58,7 @@ impl Moves {
         }
         let joins =
             "SELECT key_wrap, body FROM $.device_state WHERE dev_eui = ? AND dev_nonce > ? ORDER BY dev_nonce LIMIT ?";
-        let pending = "SELECT session_since, slot, part, body FROM $.pending
+        let pending = "SELECT session_since, slot, part, body, packed FROM $.pending
                        WHERE integration = ? AND device = ? AND (session_since, slot, part) > (?, ?, ?) LIMIT ?";
         let first_state =
             "INSERT INTO $.device_state (dev_eui, dev_nonce, rev, body) VALUES (?, -1, ?, ?) IF NOT EXISTS";

@@ -15,12 +15,12 @@ use self::looking::{Followed, Looks};
 use super::{
     db::{Db, How},
     gate::Gate,
-    json::{decode, encode, parse},
+    json::{decode_row, parse},
     now,
     signs::Signs,
     waiting::{Count, Note, Waiter, Waiting},
 };
-use crate::{IntegrationId, OpenError, PendingEvent, Result, waiting_body::WaitingBody};
+use crate::{IntegrationId, OpenError, PendingEvent, Result, rows::Body, waiting_body::WaitingBody};
 
 /// From here timestamps count down with the time of writing, so that the first writer of an event wins.
 const FIRST_WINS: i64 = 2_500_000_000_000_000;
@@ -42,6 +42,7 @@ const SLOTS_BACK: i64 = 64;
 /// Statements about pending events.
 pub(super) struct Pending {
     put: PreparedStatement,
+    put_compact: PreparedStatement,
     slots: PreparedStatement,
     before: PreparedStatement,
     events: PreparedStatement,
@@ -76,10 +77,14 @@ impl Pending {
         let of = "integration = ? AND device = ?";
         let key = &format!("{of} AND session_since = ? AND slot = ? AND part = ?");
         let any = &format!("SELECT slot FROM $.pending WHERE {of}");
-        let events =
-            &format!("SELECT session_since, slot, part, body, WRITETIME(body), written_at FROM $.pending WHERE {of}");
+        let events = &format!(
+            "SELECT session_since, slot, part, body, packed, WRITETIME(body), written_at FROM $.pending WHERE {of}"
+        );
         let put = "INSERT INTO $.pending (integration, device, session_since, slot, part, written_at, bytes, body)
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
+        let put_compact =
+            "INSERT INTO $.pending (integration, device, session_since, slot, part, written_at, bytes, body, packed)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, '', ?) USING TIMESTAMP ?";
         let delete = &format!("DELETE FROM $.pending USING TIMESTAMP ? WHERE {key}");
         let list =
             "INSERT INTO $.pending_device (one, integration, device, since) VALUES (0, ?, ?, ?) USING TIMESTAMP ?";
@@ -89,6 +94,7 @@ impl Pending {
         search.set_page_size(SEARCH_PAGE);
         Ok(Self {
             put: db.prepare(Write, put).await?,
+            put_compact: db.prepare(Write, put_compact).await?,
             slots: db
                 .prepare(Read, &format!("{any} AND session_since = ? AND slot >= ? AND slot <= ? LIMIT 1"))
                 .await?,
@@ -124,11 +130,20 @@ impl Pending {
     /// Who waits for the turn to sign asks the database for nothing, so it takes no place in the gate.
     pub async fn put(&self, db: &Db, gate: &Gate, event: &PendingEvent) -> Result<()> {
         let (integration, device, since, slot, part) = key_of(event);
-        let (body, at) = (encode(&WaitingBody::from(event))?, now());
-        let bytes = body.len() as u64;
-        let values = (&integration, &device, since, slot, part, at, bytes.cast_signed(), &body, FIRST_WINS - at);
+        let (body, at) = (db.form().encode(&WaitingBody::from(event))?, now());
+        let (bytes, stamp) = (body.len() as u64, FIRST_WINS - at);
+        let size = bytes.cast_signed();
         // The event first: one that nobody signed is found by a look, one that is not there by nothing.
-        gate.through(db.write(&self.put, values)).await?;
+        match body {
+            Body::Json(body) => {
+                let values = (&integration, &device, since, slot, part, at, size, body, stamp);
+                gate.through(db.write(&self.put, values)).await?;
+            }
+            Body::Compact(packed) => {
+                let values = (&integration, &device, since, slot, part, at, size, packed, stamp);
+                gate.through(db.write(&self.put_compact, values)).await?;
+            }
+        }
         let note = Note { of: (event.integration, event.device), place: (since, slot, part), at, bytes };
         // Listed again in any case, so that whoever found the device empty just before does not take this out.
         let list = gate.through(db.write(&self.list, (integration, device, at, at)));
@@ -158,7 +173,7 @@ impl Pending {
                 db.rows(&self.events_from, (values.0, values.1, since, slot, part, limit)).await?
             }
         };
-        let first = found.first().map(|(since, slot, part, _, _, at)| ((*since, *slot, *part), *at));
+        let first = found.first().map(|(since, slot, part, .., at)| ((*since, *slot, *part), *at));
         let emptied = self.waiting.lock().was_read(of, signs, first);
         if let (None, Some(listed)) = (from, emptied) {
             self.unlist(db, of, listed).await;
@@ -183,14 +198,14 @@ impl Pending {
 
     fn read(&self, of: Waiter, found: Vec<EventColumns>) -> Result<Vec<PendingEvent>> {
         let mut ahead = self.ahead.lock();
-        for &(since, slot, part, _, written, _) in found.iter().filter(|row| row.4 > DELETED_AT) {
+        for &(since, slot, part, _, _, written, _) in found.iter().filter(|row| row.5 > DELETED_AT) {
             if ahead.len() >= MOST_AHEAD {
                 ahead.clear();
             }
             ahead.insert((of.0.0.to_string(), of.1.to_string(), since, slot, part), written);
         }
         drop(ahead);
-        let found = found.into_iter().map(|(since, slot, part, body, ..)| (since, slot, part, body));
+        let found = found.into_iter().map(|(since, slot, part, body, packed, ..)| (since, slot, part, body, packed));
         read_events(of.0, of.1, found.collect())
     }
 
@@ -206,7 +221,7 @@ impl Pending {
         }
         if deleted.is_ok() {
             // Its size as it was written: only totals follow from it, which are counted anew now and then.
-            let bytes = encode(&WaitingBody::from(event))?.len() as u64;
+            let bytes = db.form().encode(&WaitingBody::from(event))?.len() as u64;
             self.waiting.lock().deleted((event.integration, event.device), bytes);
         }
         deleted
@@ -233,20 +248,18 @@ impl Pending {
     }
 }
 
-/// Session start, slot, part, body, its stamp, written_at.
-type EventColumns = (i64, i64, i64, String, i64, i64);
+/// Session start, slot, part, body, packed, their stamp, written_at.
+type EventColumns = (i64, i64, i64, String, Option<Vec<u8>>, i64, i64);
+/// Session start, slot, part, body, packed.
+pub(super) type Columns = (i64, i64, i64, String, Option<Vec<u8>>);
 
 fn read_of(integration: &str, device: &str) -> Result<Waiter> {
     Ok((IntegrationId(parse(integration, "integration")?), parse(device, "DevEUI")?))
 }
 
-pub(super) fn read_events(
-    integration: IntegrationId,
-    device: Eui64,
-    found: Vec<(i64, i64, i64, String)>,
-) -> Result<Vec<PendingEvent>> {
-    let read = |(since, slot, part, body): (i64, i64, i64, String)| {
-        let WaitingBody { event, refusals } = decode(&body)?;
+pub(super) fn read_events(integration: IntegrationId, device: Eui64, found: Vec<Columns>) -> Result<Vec<PendingEvent>> {
+    let read = |(since, slot, part, body, packed): Columns| {
+        let WaitingBody { event, refusals } = decode_row(&body, packed.as_deref())?;
         Ok(PendingEvent {
             integration,
             device,

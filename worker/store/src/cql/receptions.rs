@@ -7,10 +7,10 @@ use scylla::statement::prepared::PreparedStatement;
 use super::{
     db::{Db, How},
     gate::Gate,
-    json::{decode, encode},
+    json::decode_row,
     now,
 };
-use crate::{MOST_COPIES, OpenError, Result, StoreError, words::readable};
+use crate::{MOST_COPIES, OpenError, Result, StoreError, rows::Body, words::readable};
 
 /// Honest copies of a frame are fewer, and are read at once. Of more, their times are read first.
 const FEW: i32 = 128;
@@ -20,6 +20,7 @@ const NAMED: usize = 100;
 /// Statements about receptions.
 pub(super) struct Receptions {
     put: PreparedStatement,
+    put_compact: PreparedStatement,
     few: PreparedStatement,
     times: PreparedStatement,
     named: PreparedStatement,
@@ -32,10 +33,16 @@ impl Receptions {
         let put =
             "INSERT INTO $.reception (key, gateway, context, received_at, body, last_at) VALUES (?, ?, ?, ?, ?, ?)
                    USING TIMESTAMP ?";
-        let named = "SELECT body FROM $.reception WHERE key = ? AND (gateway, context) IN ?";
+        let put_compact =
+            "INSERT INTO $.reception (key, gateway, context, received_at, body, packed, last_at) VALUES (?, ?, ?, ?, '', ?, ?)
+                   USING TIMESTAMP ?";
+        let named = "SELECT body, packed FROM $.reception WHERE key = ? AND (gateway, context) IN ?";
         Ok(Self {
             put: db.prepare(How::Write, put).await?,
-            few: db.prepare(How::Read, "SELECT received_at, body FROM $.reception WHERE key = ? LIMIT ?").await?,
+            put_compact: db.prepare(How::Write, put_compact).await?,
+            few: db
+                .prepare(How::Read, "SELECT received_at, body, packed FROM $.reception WHERE key = ? LIMIT ?")
+                .await?,
             times: db.prepare(How::Scan, "SELECT gateway, context, received_at FROM $.reception WHERE key = ?").await?,
             named: db.prepare(How::Scan, named).await?,
             keys: db.prepare(How::Scan, "SELECT DISTINCT key, last_at FROM $.reception").await?,
@@ -48,19 +55,23 @@ impl Receptions {
     pub async fn put(&self, db: &Db, reception: &Reception) -> Result<()> {
         let at = i64::try_from(reception.received_at.0).unwrap_or(i64::MAX);
         let (key, gateway) = (reception.key.0.to_be_bytes(), reception.gateway.to_string());
-        let context = reception.context.cast_signed();
-        let values = (&key[..], gateway, context, at, encode(reception)?, at, stamp(reception.received_at));
-        db.write(&self.put, values).await
+        let (context, stamp) = (reception.context.cast_signed(), stamp(reception.received_at));
+        match db.form().encode(reception)? {
+            Body::Json(body) => db.write(&self.put, (&key[..], gateway, context, at, body, at, stamp)).await,
+            Body::Compact(packed) => {
+                db.write(&self.put_compact, (&key[..], gateway, context, at, packed, at, stamp)).await
+            }
+        }
     }
 
     /// Those received at or after `since`. A frame that is replayed without end is read with patience, and takes no place in the
     /// gate meanwhile.
     pub async fn of_key(&self, db: &Db, gate: &Gate, key: DedupKey, since: UnixMicros) -> Result<Vec<Reception>> {
         let bytes = key.0.to_be_bytes();
-        let mut rows: Vec<(i64, String)> = gate.through(db.rows(&self.few, (&bytes[..], FEW))).await?;
+        let mut rows: Vec<(i64, String, Option<Vec<u8>>)> = gate.through(db.rows(&self.few, (&bytes[..], FEW))).await?;
         let mut found = if rows.len() < FEW as usize {
-            rows.retain(|(at, _)| at.cast_unsigned() >= since.0);
-            readable(rows.iter().map(|(_, body)| decode(body)))?
+            rows.retain(|(at, ..)| at.cast_unsigned() >= since.0);
+            readable(rows.iter().map(|(_, body, packed)| decode_row(body, packed.as_deref())))?
         } else {
             self.latest(db, &bytes, since).await?
         };
@@ -84,11 +95,11 @@ impl Receptions {
         db.scan(&self.times, (key,), collect).await?;
         keep_latest(&mut times);
         let names: Vec<_> = times.into_iter().map(|(_, name)| name).collect();
-        let mut bodies: Vec<(String,)> = Vec::new();
+        let mut bodies: Vec<(String, Option<Vec<u8>>)> = Vec::new();
         for some in names.chunks(NAMED) {
-            bodies.extend(db.rows::<(String,)>(&self.named, (key, some)).await?);
+            bodies.extend(db.rows(&self.named, (key, some)).await?);
         }
-        readable(bodies.iter().map(|(body,)| decode(body)))
+        readable(bodies.iter().map(|(body, packed)| decode_row(body, packed.as_deref())))
     }
 
     /// In the order of the ring of the database.

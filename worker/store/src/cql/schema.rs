@@ -1,27 +1,37 @@
 //! The tables and their versions. Migrations only add, so that versions N and N+1 of Limpet run side by side.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
+
+use limpet_shared::admin::Server;
 
 use super::{
     datacenters,
     db::{Db, How},
+    json::decode,
     url::{CqlUrl, Replication},
 };
-use crate::{OpenError, StoreError, words::now};
+use crate::{Finish, Migrated, OpenError, StoreError, moving, words::now};
 
 /// The version that it leads to, a name for people, and its statements.
 type Step = (i32, &'static str, &'static str);
-const STEPS: [Step; 3] = [
+const STEPS: [Step; 5] = [
     (1, "the cluster", include_str!("schema/1.cql")),
     (2, "lists that are followed", include_str!("schema/2.cql")),
     (3, "what waits is known", include_str!("schema/3.cql")),
+    (4, "rows of two forms are read", include_str!("schema/4.cql")),
+    (5, "rows are compact", ""),
 ];
 
 /// Tables that were made with a longer time for which what is deleted stays: it is walked by every look for what waits.
 const PURGED_SOONER: [(&str, u32); 2] = [("pending", 10_800), ("pending_device", 600)];
 
-/// The schema that this version writes. It also runs on the next one, so that a rolling upgrade can migrate first.
-pub(super) const VERSION: i32 = STEPS[STEPS.len() - 1].0;
+/// The schema that this version needs.
+const VERSION: i32 = 4;
+/// The last that it makes, from which on the version before does not run. It also runs on the next one, so that a rolling upgrade
+/// can migrate first.
+const LAST: i32 = STEPS[STEPS.len() - 1].0;
+/// From here on rows are written in the compact form.
+const COMPACT: i32 = 5;
 
 /// One server at a time makes or changes tables; a dead one's turn ends by itself.
 const LEASE: &str = "migrate";
@@ -59,36 +69,45 @@ const CONDITIONAL: [(&str, &str); 15] = [
 /// Makes the tables of a new network. An older schema is left to `limpet ctl migrate`; a newer one may be one step ahead.
 pub(super) async fn check_or_make(db: &Db, url: &CqlUrl) -> Result<(), OpenError> {
     match version(db).await? {
-        Some((found, name)) if found > VERSION + 1 => {
-            Err(OpenError::CqlSchemaTooNew { keyspace: url.keyspace.clone(), found, name, known: VERSION })
+        Some((found, name)) if found > LAST + 1 => {
+            Err(OpenError::CqlSchemaTooNew { keyspace: url.keyspace.clone(), found, name, known: LAST })
         }
         Some((found, _)) if found < VERSION => {
             Err(OpenError::CqlSchemaTooOld { keyspace: url.keyspace.clone(), found, known: VERSION })
         }
-        Some(_) => {
+        Some((found, _)) => {
+            db.compact.store(found >= COMPACT, Ordering::Relaxed);
             lets_write_conditionally(db).await?;
             datacenters::agree(db).await
         }
-        None => migrate(db, url).await.map(drop),
+        None => migrate(db, url, Finish::Later).await.map(drop),
     }
 }
 
-/// Brings the keyspace to [`VERSION`]. Returns the version it had (0: none) and the one it has.
-pub(super) async fn migrate(db: &Db, url: &CqlUrl) -> Result<(i32, i32), OpenError> {
+/// Looks whether the schema says by now that rows are to be compact.
+pub(super) async fn look_for_form(db: &Db) -> Result<(), OpenError> {
+    let found = version(db).await?.map_or(0, |(version, _)| version);
+    db.compact.store(found >= COMPACT, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Brings the keyspace to [`VERSION`]; one that is new, or is to be finished, to [`LAST`].
+pub(super) async fn migrate(db: &Db, url: &CqlUrl, finish: Finish) -> Result<Migrated, OpenError> {
     make_keyspace(db, url).await?;
     for table in TABLES_OF_MIGRATION {
         db.define(&db.engine.table(table)).await?;
     }
     let turn = SchemaTurn::take(db).await?;
-    let done = bring_up_to_date(db).await;
+    let done = bring_up_to_date(db, finish).await;
     turn.give_back(db).await;
-    let found = done?;
+    let (from, to) = done?;
     datacenters::agree(db).await?;
-    Ok((found, found.max(VERSION)))
+    db.compact.store(to >= COMPACT, Ordering::Relaxed);
+    Ok(Migrated { from: from.into(), to: to.into(), unfinished: to < LAST })
 }
 
-/// Returns the version that it had.
-async fn bring_up_to_date(db: &Db) -> Result<i32, OpenError> {
+/// Returns the version that it had, and the one that it has.
+async fn bring_up_to_date(db: &Db, finish: Finish) -> Result<(i32, i32), OpenError> {
     let found = version(db).await?.map_or(0, |(version, _)| version);
     for step in STEPS.into_iter().filter(|(version, ..)| *version <= found) {
         alter(db, step).await?;
@@ -96,9 +115,28 @@ async fn bring_up_to_date(db: &Db) -> Result<i32, OpenError> {
     for (table, seconds) in PURGED_SOONER.into_iter().filter(|_| found > 0) {
         db.define(&format!("ALTER TABLE $.{table} WITH gc_grace_seconds = {seconds}")).await?;
     }
-    step_up(db, found).await?;
+    let goal = if found == 0 || finish == Finish::Now { LAST } else { VERSION };
+    if found > 0 && found < goal && goal >= COMPACT {
+        let behind = moving::behind(&servers(db).await.map_err(OpenError::Servers)?);
+        if !behind.is_empty() {
+            return Err(OpenError::Behind(behind));
+        }
+    }
+    step_up(db, found, goal).await?;
     warm_up(db).await;
-    Ok(found)
+    Ok((found, found.max(goal)))
+}
+
+async fn servers(db: &Db) -> Result<Vec<Server>, StoreError> {
+    let all = db.prepare(How::Scan, "SELECT body FROM $.server WHERE one = 0").await;
+    let all = all.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let mut servers = Vec::new();
+    let collect = |(body,): (String,)| {
+        servers.push(decode(&body)?);
+        Ok(true)
+    };
+    db.scan(&all, (), collect).await?;
+    Ok(servers)
 }
 
 /// Tables that an earlier version made, or an earlier version of the database.
@@ -110,11 +148,14 @@ async fn alter(db: &Db, (_, _, statements): Step) -> Result<(), OpenError> {
     Ok(())
 }
 
-async fn step_up(db: &Db, found: i32) -> Result<(), OpenError> {
+async fn step_up(db: &Db, found: i32, goal: i32) -> Result<(), OpenError> {
     let note = "INSERT INTO $.schema_version (id, version, name, applied_at) VALUES (0, ?, ?, ?)";
-    for (version, name, statements) in STEPS.into_iter().filter(|(version, ..)| *version > found) {
+    for (version, name, statements) in STEPS.into_iter().filter(|(version, ..)| *version > found && *version <= goal) {
         for statement in tables(statements) {
             db.define(&db.engine.table(&statement)).await?;
+        }
+        for (table, column, kind) in columns(statements) {
+            add_column(db, table, column, kind).await?;
         }
         let note = db.prepare(How::Write, note).await?;
         let at = now().0.cast_signed();
@@ -154,8 +195,32 @@ fn refused(db: &Db, why: String) -> OpenError {
 fn tables(text: &str) -> Vec<String> {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("--"));
     let text = lines.collect::<Vec<_>>().join("\n");
-    let statements = text.split(';').map(str::trim).filter(|s| !s.is_empty());
+    let statements = text.split(';').map(str::trim).filter(|s| s.starts_with("CREATE TABLE "));
     statements.map(|s| s.replacen("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS $.", 1)).collect()
+}
+
+/// The columns that a step adds, as lines `ALTER TABLE table ADD column type;`.
+fn columns(text: &str) -> Vec<(&str, &str, &str)> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("ALTER TABLE ")?.strip_suffix(';'));
+    lines
+        .filter_map(|line| {
+            let (table, added) = line.split_once(" ADD ")?;
+            let (column, kind) = added.split_once(' ')?;
+            Some((table, column, kind))
+        })
+        .collect()
+}
+
+/// It may be there, from a migration that was broken off.
+async fn add_column(db: &Db, table: &str, column: &str, kind: &str) -> Result<(), OpenError> {
+    let known =
+        "SELECT column_name FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ? AND column_name = ?";
+    let known = db.prepare(How::Scan, known).await?;
+    let found: Option<(String,)> = db.row(&known, (&db.keyspace, table, column)).await.map_err(|e| failed(&e))?;
+    if found.is_some() {
+        return Ok(());
+    }
+    db.define(&format!("ALTER TABLE $.{table} ADD {column} {kind}")).await
 }
 
 /// The tables that the statements of a step make.

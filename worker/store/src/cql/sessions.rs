@@ -1,14 +1,14 @@
 //! Sessions with their marks, and joins: what changes by compare-and-set.
 
 use limpet_shared::{DevAddr, Eui64};
-use limpet_worker_core::model::{DeviceState, JoinRow, Marks, SessionId, SessionKey, SessionRow};
+use limpet_worker_core::model::{DeviceState, JoinRow, Marks, Session, SessionId, SessionKey, SessionRow};
 use scylla::statement::{batch::Batch, prepared::PreparedStatement};
 
 use super::{
     db::{Db, How},
-    json::{decode, encode, parse},
+    json::{decode, decode_row, encode, parse},
 };
-use crate::{Commit, Freshness, OpenError, Result, StoreError};
+use crate::{Commit, Freshness, OpenError, Result, StoreError, rows::Body};
 
 mod ending;
 
@@ -35,7 +35,9 @@ pub(super) struct Sessions {
     unlist: PreparedStatement,
     of_device: PreparedStatement,
     create: PreparedStatement,
+    create_compact: PreparedStatement,
     replace: PreparedStatement,
+    replace_compact: PreparedStatement,
     delete: PreparedStatement,
     delete_marks: PreparedStatement,
     mark_out: PreparedStatement,
@@ -52,13 +54,13 @@ pub(super) struct Sessions {
     any_join: PreparedStatement,
 }
 
-/// dev_eui, id, kind, key_wrap, body, slot_out, through_pending, sent
-type Columns = (String, i64, i32, Option<i32>, Option<String>, Option<i64>, Option<bool>, Option<i64>);
+/// dev_eui, id, kind, key_wrap, body, packed, slot_out, through_pending, sent
+type Columns = (String, i64, i32, Option<i32>, Option<String>, Option<Vec<u8>>, Option<i64>, Option<bool>, Option<i64>);
 
 impl Sessions {
     pub async fn prepare(db: &Db) -> std::result::Result<Self, OpenError> {
         use How::{Cas, Read, Scan, Serial, Write};
-        let by_addr = "SELECT dev_eui, id, kind, key_wrap, body, slot_out, through_pending, sent
+        let by_addr = "SELECT dev_eui, id, kind, key_wrap, body, packed, slot_out, through_pending, sent
                        FROM $.session WHERE dev_addr = ?";
         let by_key = &format!("{by_addr} AND dev_eui = ? AND id = ?");
         let join_row = "SELECT key_wrap, body FROM $.device_state WHERE dev_eui = ? AND dev_nonce = ?";
@@ -66,6 +68,11 @@ impl Sessions {
             "INSERT INTO $.session (dev_addr, dev_eui, id, kind, rev, key_wrap, body) VALUES (?, ?, ?, 0, ?, 0, ?)
                       IF NOT EXISTS";
         let replace = "UPDATE $.session SET rev = ?, key_wrap = 0, body = ?
+                       WHERE dev_addr = ? AND dev_eui = ? AND id = ? AND kind = 0 IF rev = ?";
+        let create_compact =
+            "INSERT INTO $.session (dev_addr, dev_eui, id, kind, rev, key_wrap, body, packed) VALUES (?, ?, ?, 0, ?, 0, '', ?)
+                      IF NOT EXISTS";
+        let replace_compact = "UPDATE $.session SET rev = ?, key_wrap = 0, body = '', packed = ?
                        WHERE dev_addr = ? AND dev_eui = ? AND id = ? AND kind = 0 IF rev = ?";
         let key = "dev_addr = ? AND dev_eui = ? AND id = ?";
         let mark_out = "INSERT INTO $.session (dev_addr, dev_eui, id, kind, slot_out, through_pending)
@@ -88,7 +95,9 @@ impl Sessions {
                 .await?,
             of_device: db.prepare(Scan, "SELECT dev_addr, id FROM $.session_by_device WHERE dev_eui = ?").await?,
             create: db.prepare(Cas, create).await?,
+            create_compact: db.prepare(Cas, create_compact).await?,
             replace: db.prepare(Cas, replace).await?,
+            replace_compact: db.prepare(Cas, replace_compact).await?,
             delete: db.prepare(Cas, &format!("DELETE FROM $.session WHERE {key} AND kind = 0 IF EXISTS")).await?,
             delete_marks: db.prepare(Write, &format!("DELETE FROM $.session WHERE {key} AND kind = 1")).await?,
             mark_out: db.prepare(Write, mark_out).await?,
@@ -118,17 +127,24 @@ impl Sessions {
         Ok(read_rows(db.rows(statement, key_of(key)).await?)?.into_iter().next())
     }
 
-    pub async fn create(&self, db: &Db, key: &SessionKey, rev: u64, body: &str) -> Result<Commit> {
-        let (addr, device, id) = key_of(key);
+    pub async fn create(&self, db: &Db, session: &Session) -> Result<Commit> {
+        let (addr, device, id) = key_of(&session.key);
         db.write(&self.list, (&device, addr, id)).await?;
-        Ok(commit(db.cas(&self.create, (addr, device, id, rev.cast_signed(), body)).await?))
+        let rev = session.rev.cast_signed();
+        Ok(commit(match db.form().encode(session)? {
+            Body::Json(body) => db.cas(&self.create, (addr, device, id, rev, body)).await?,
+            Body::Compact(packed) => db.cas(&self.create_compact, (addr, device, id, rev, packed)).await?,
+        }))
     }
 
-    pub async fn replace(&self, db: &Db, key: &SessionKey, rev: u64, body: &str) -> Result<Commit> {
-        let Some(expected) = rev.checked_sub(1) else { return Ok(Commit::Refused) };
-        let (addr, device, id) = key_of(key);
-        let values = (rev.cast_signed(), body, addr, device, id, expected.cast_signed());
-        Ok(commit(db.cas(&self.replace, values).await?))
+    pub async fn replace(&self, db: &Db, next: &Session) -> Result<Commit> {
+        let Some(expected) = next.rev.checked_sub(1) else { return Ok(Commit::Refused) };
+        let (addr, device, id) = key_of(&next.key);
+        let (rev, expected) = (next.rev.cast_signed(), expected.cast_signed());
+        Ok(commit(match db.form().encode(next)? {
+            Body::Json(body) => db.cas(&self.replace, (rev, body, addr, device, id, expected)).await?,
+            Body::Compact(packed) => db.cas(&self.replace_compact, (rev, packed, addr, device, id, expected)).await?,
+        }))
     }
 
     pub async fn delete(&self, db: &Db, key: &SessionKey) -> Result<()> {
@@ -272,11 +288,11 @@ pub(super) fn unwrapped(key_wrap: Option<i32>) -> Result<()> {
 /// Rows and marks come one after the other, in the order of their keys. Marks without a session are nothing.
 fn read_rows(columns: Vec<Columns>) -> Result<Vec<SessionRow>> {
     let mut rows: Vec<SessionRow> = Vec::new();
-    for (dev_eui, id, kind, key_wrap, body, out, through_pending, sent) in columns {
+    for (dev_eui, id, kind, key_wrap, body, packed, out, through_pending, sent) in columns {
         match (kind, body) {
             (ROW, Some(body)) => {
                 unwrapped(key_wrap)?;
-                rows.push(SessionRow { session: decode(&body)?, marks: Marks::default() });
+                rows.push(SessionRow { session: decode_row(&body, packed.as_deref())?, marks: Marks::default() });
             }
             (MARKS, _) => {
                 let device: Eui64 = parse(&dev_eui, "DevEUI")?;

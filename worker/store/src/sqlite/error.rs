@@ -1,9 +1,15 @@
 //! What SQLite says, in the store's words; and rows to and from JSON.
 
-use rusqlite::{Connection, ErrorCode, Params, Row};
+use rusqlite::{
+    Connection, ErrorCode, Params, Row, ToSql,
+    types::{ToSqlOutput, ValueRef},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Result, StoreError};
+use crate::{
+    Result, StoreError,
+    rows::{self, Body, Stored},
+};
 
 impl From<rusqlite::Error> for StoreError {
     /// Before a commit nothing is written, so what the machine did not do is `Unavailable`; what the file holds and we
@@ -28,6 +34,23 @@ pub(super) fn decode<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> Result<T>
     let corrupt = |e: &dyn std::fmt::Display| StoreError::Corrupt(format!("cannot read a row: {e}"));
     let text = row.get_ref(at)?.as_str().map_err(|e| corrupt(&e))?;
     serde_json::from_str(text).map_err(|e| corrupt(&e))
+}
+
+/// The same of a row that has a form of its own: a blob in a column of texts is compact.
+pub(super) fn decode_row<T: Stored>(row: &Row<'_>, at: usize) -> Result<T> {
+    match row.get_ref(at)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => rows::decode(bytes),
+        _ => Err(StoreError::Corrupt("cannot read a row: it holds nothing".into())),
+    }
+}
+
+impl ToSql for Body {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Json(text) => ValueRef::Text(text.as_bytes()),
+            Self::Compact(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
 }
 
 /// Keys in a row are wrapped as column `at` says. This version knows 0 only: not wrapped.

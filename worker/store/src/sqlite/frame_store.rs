@@ -5,9 +5,7 @@ use limpet_shared::{DevAddr, Eui64, UnixMicros};
 use limpet_worker_core::model::*;
 
 use super::{
-    SqliteStore,
-    error::encode,
-    leases, notes,
+    SqliteStore, leases, notes,
     pending::{self, key_of},
     receptions::{self, DELETED_AT_ONCE},
     sessions,
@@ -20,7 +18,7 @@ use crate::{
 #[async_trait]
 impl FrameStore for SqliteStore {
     async fn put_reception(&self, reception: Reception) -> Result<()> {
-        let body = encode(&reception)?;
+        let body = self.form.encode(&reception)?;
         self.writer.write(move |conn| receptions::put(conn, &reception, &body)).await
     }
     async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>> {
@@ -48,11 +46,11 @@ impl FrameStore for SqliteStore {
         self.readers.read(move |conn| sessions::by_key(conn, &key)).await
     }
     async fn create_session(&self, session: &Session) -> Result<Commit> {
-        let (key, rev, body) = (session.key, session.rev, encode(session)?);
+        let (key, rev, body) = (session.key, session.rev, self.form.encode(session)?);
         self.writer.write(move |conn| sessions::create(conn, &key, rev, &body)).await
     }
     async fn commit_session(&self, next: &Session) -> Result<Commit> {
-        let (key, rev, body) = (next.key, next.rev, encode(next)?);
+        let (key, rev, body) = (next.key, next.rev, self.form.encode(next)?);
         self.writer.write(move |conn| sessions::replace(conn, &key, rev, &body)).await
     }
     async fn delete_session(&self, key: &SessionKey) -> Result<()> {
@@ -103,7 +101,7 @@ impl FrameStore for SqliteStore {
     }
 
     async fn put_pending(&self, event: PendingEvent) -> Result<()> {
-        let (key, body) = (key_of(&event), encode(&WaitingBody::from(&event))?);
+        let (key, body) = (key_of(&event), self.form.encode(&WaitingBody::from(&event))?);
         self.writer.write(move |conn| pending::put(conn, &key, &body)).await
     }
     async fn has_pending(

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     IntegrationId, PendingEvent, Result, StoreError,
     moving::{DeviceRecords, Identified, Moving, PendingAfter, Record},
+    rows::Form,
     waiting_body::WaitingBody,
     words,
 };
@@ -67,8 +68,8 @@ impl Moving for SqliteStore {
         self.readers.read(move |conn| pending::after(conn, integration, device, after, limit)).await
     }
     async fn restore(&self, records: &[Record]) -> Result<()> {
-        let records = records.to_vec();
-        self.writer.write(move |conn| records.iter().try_for_each(|record| restore(conn, record))).await
+        let (records, form) = (records.to_vec(), self.form);
+        self.writer.write(move |conn| records.iter().try_for_each(|record| restore(conn, form, record))).await
     }
 }
 
@@ -105,7 +106,7 @@ fn joins(conn: &Connection, dev_eui: Eui64, after: i64, limit: u32) -> Result<Ve
     all(conn, sql, (dev_eui.to_string(), after, limit), |row| check_wrap(row, 1).and_then(|()| decode(row, 0)))
 }
 
-fn restore(conn: &Connection, record: &Record) -> Result<()> {
+fn restore(conn: &Connection, form: Form, record: &Record) -> Result<()> {
     let put = match record {
         Record::Header(_) | Record::Trailer(_) => Ok(()),
         Record::Setting(setting) => directory::init_setting(conn, &setting.name, setting.value.clone()).map(drop),
@@ -128,11 +129,11 @@ fn restore(conn: &Connection, record: &Record) -> Result<()> {
             let sql = "INSERT INTO join_row (dev_eui, dev_nonce, body) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
             execute(conn, sql, (row.dev_eui.to_string(), row.dev_nonce, encode(row)?)).map(drop)
         }
-        Record::Session(row) => restore_session(conn, row),
+        Record::Session(row) => restore_session(conn, form, row),
         Record::QueueItem(item) => restore_item(conn, item),
         Record::PendingEvent(row) => {
             let event = PendingEvent::from(&**row);
-            pending::put(conn, &pending::key_of(&event), &encode(&WaitingBody::from(&event))?)
+            pending::put(conn, &pending::key_of(&event), &form.encode(&WaitingBody::from(&event))?)
         }
         Record::RevokedServer(server) => membership::revoke_server(conn, server),
         Record::JoinToken(token) => membership::put_token(conn, token.clone()),
@@ -151,9 +152,9 @@ fn restore_device(conn: &Connection, row: &crate::moving::DeviceRecord) -> Resul
     execute(conn, sql, (dev_eui.to_string(), int(row.queue_last))).map(drop)
 }
 
-fn restore_session(conn: &Connection, row: &SessionRow) -> Result<()> {
+fn restore_session(conn: &Connection, form: Form, row: &SessionRow) -> Result<()> {
     let (session, marks) = (&row.session, row.marks);
-    sessions::create(conn, &session.key, session.rev, &encode(session)?)?;
+    sessions::create(conn, &session.key, session.rev, &form.encode(session)?)?;
     if marks.out > 0 {
         sessions::mark_out(conn, &session.key, marks.out, marks.out_through_pending)?;
     }

@@ -3,9 +3,9 @@
 use limpet_shared::{Eui64, UnixMicros};
 use rusqlite::Connection;
 
-use super::error::{all, decode, execute, int, one};
+use super::error::{all, decode_row, execute, int, one};
 use crate::{
-    Backlog, IntegrationId, PendingBounds, PendingEvent, Result, StoreError, Trimmed, moving::PendingAfter,
+    Backlog, IntegrationId, PendingBounds, PendingEvent, Result, StoreError, Trimmed, moving::PendingAfter, rows::Body,
     waiting_body::WaitingBody, words,
 };
 
@@ -13,7 +13,7 @@ use crate::{
 const TRIMMED_AT_ONCE: u32 = 100;
 
 /// `body` is the event encoded.
-pub(super) fn put(conn: &Connection, key: &Key, body: &str) -> Result<()> {
+pub(super) fn put(conn: &Connection, key: &Key, body: &Body) -> Result<()> {
     let sql =
         "INSERT INTO pending (integration, device, session_since, slot, part, body, written_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                ON CONFLICT (integration, device, session_since, slot, part) DO NOTHING";
@@ -96,7 +96,7 @@ pub(super) fn after(
     // Nothing has a number below zero.
     let (since, slot, part) = after.map_or((-1, -1, -1), |(s, n, part)| (int(s.0), int(n), i64::from(part)));
     all(conn, sql, (integration.0.to_string(), device.to_string(), since, slot, part, limit), |row| {
-        let WaitingBody { event, refusals } = decode(row, 3)?;
+        let WaitingBody { event, refusals } = decode_row(row, 3)?;
         Ok(PendingEvent {
             integration,
             device,

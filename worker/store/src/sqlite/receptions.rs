@@ -4,8 +4,8 @@ use limpet_shared::UnixMicros;
 use limpet_worker_core::model::{DedupKey, Reception};
 use rusqlite::Connection;
 
-use super::error::{all, decode, execute, int};
-use crate::{MOST_COPIES, Result, StoreError, words::readable};
+use super::error::{all, decode_row, execute, int};
+use crate::{MOST_COPIES, Result, StoreError, rows::Body, words::readable};
 
 /// How many rows one write deletes at most: others wait for it.
 pub(super) const DELETED_AT_ONCE: u32 = 500;
@@ -16,7 +16,7 @@ fn key_of(blob: &[u8]) -> Result<DedupKey> {
 }
 
 /// `body` is the reception encoded.
-pub(super) fn put(conn: &Connection, reception: &Reception, body: &str) -> Result<()> {
+pub(super) fn put(conn: &Connection, reception: &Reception, body: &Body) -> Result<()> {
     let sql = "INSERT INTO reception (key, gateway, context, received_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
                ON CONFLICT (key, gateway, context) DO NOTHING";
     let (gateway, context) = (reception.gateway.to_string(), reception.context.cast_signed());
@@ -25,7 +25,7 @@ pub(super) fn put(conn: &Connection, reception: &Reception, body: &str) -> Resul
 
 pub(super) fn of_key(conn: &Connection, key: DedupKey) -> Result<Vec<Reception>> {
     let sql = "SELECT body FROM reception WHERE key = ?1 ORDER BY received_at DESC LIMIT ?2";
-    let rows = all(conn, sql, (key.0.to_be_bytes(), MOST_COPIES as u32), |row| Ok(decode(row, 0)))?;
+    let rows = all(conn, sql, (key.0.to_be_bytes(), MOST_COPIES as u32), |row| Ok(decode_row(row, 0)))?;
     let mut found: Vec<Reception> = readable(rows)?;
     found.sort_by_key(|r| (r.received_at, r.gateway, r.context));
     Ok(found)

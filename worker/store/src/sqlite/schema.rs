@@ -2,20 +2,31 @@
 
 use std::{path::Path, time::Duration};
 
+use limpet_shared::admin::Server;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use crate::OpenError;
+use super::error::{all, decode};
+use crate::{Finish, Migrated, OpenError, moving, rows::Form};
 
 /// Migrations only add. Each has the version that it leads to, a name for people, and its statements.
-const STEPS: [(i64, &str, &str); 4] = [
+const STEPS: [(i64, &str, &str); 6] = [
     (1, "first light", include_str!("schema/1.sql")),
     (2, "lists that are followed", include_str!("schema/2.sql")),
     (3, "what waits is known", include_str!("schema/3.sql")),
     (4, "turns are found", include_str!("schema/4.sql")),
+    (5, "rows of two forms are read", ""),
+    (6, "rows are compact", ""),
 ];
 
-/// The schema that this version writes. It also runs on the next one, so that a rolling upgrade can migrate first.
-pub(super) const VERSION: i64 = STEPS[STEPS.len() - 1].0;
+/// The schema that this version needs.
+const VERSION: i64 = 5;
+
+/// The last that it makes, from which on the version before does not run. It also runs on the next one, so that a rolling upgrade
+/// can migrate first.
+const LAST: i64 = STEPS[STEPS.len() - 1].0;
+
+/// From here on rows are written in the compact form.
+const COMPACT: i64 = 6;
 
 /// "LMPT", in the database's header.
 const APPLICATION_ID: i64 = 0x4c4d_5054;
@@ -71,19 +82,40 @@ pub(super) fn connect_reader(file: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// Brings the database to [`VERSION`], or says why not. Returns the version it had and the one it has. To be called under
-/// the write lock.
-pub(super) fn migrate(file: &Path, conn: &mut Connection) -> Result<(i64, i64), OpenError> {
+/// Brings the database to [`VERSION`] (one that is new, or is to be finished, to [`LAST`]), or says why not. To be called under the
+/// write lock.
+pub(super) fn migrate(file: &Path, conn: &mut Connection, finish: Finish) -> Result<Migrated, OpenError> {
     let sqlite = |source| OpenError::Sqlite { path: file.into(), source };
     let found = read_version(conn).map_err(sqlite)?;
     let Some(found) = found else { return Err(OpenError::NotOurs { path: file.into() }) };
-    if found > VERSION + 1 {
+    if found > LAST + 1 {
         let name = read_name(conn, found).map_err(sqlite)?;
-        return Err(OpenError::SchemaTooNew { path: file.into(), found, name, known: VERSION });
+        return Err(OpenError::SchemaTooNew { path: file.into(), found, name, known: LAST });
     }
     conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0)).map_err(sqlite)?;
-    step_up(conn, found).map_err(sqlite)?;
-    Ok((found, found.max(VERSION)))
+    let goal = match finish {
+        _ if found == 0 => LAST,
+        Finish::Later => VERSION,
+        Finish::Now => LAST,
+    };
+    if goal > found && found >= STEPS[0].0 && goal >= COMPACT {
+        let behind = moving::behind(&servers(conn).map_err(OpenError::Servers)?);
+        if !behind.is_empty() {
+            return Err(OpenError::Behind(behind));
+        }
+    }
+    step_up(conn, found, goal).map_err(sqlite)?;
+    let to = found.max(goal);
+    Ok(Migrated { from: found, to, unfinished: to < LAST })
+}
+
+/// How rows are written in a database that was migrated to there.
+pub(super) fn form(migrated: Migrated) -> Form {
+    if migrated.to >= COMPACT { Form::Compact } else { Form::Json }
+}
+
+fn servers(conn: &Connection) -> crate::Result<Vec<Server>> {
+    all(conn, "SELECT body FROM server", [], |row| decode(row, 0))
 }
 
 /// 0 for a new database, `None` for one that something else made.
@@ -100,10 +132,10 @@ fn read_name(conn: &Connection, version: i64) -> rusqlite::Result<String> {
     Ok(conn.query_row(sql, [version], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
-fn step_up(conn: &mut Connection, from: i64) -> rusqlite::Result<()> {
+fn step_up(conn: &mut Connection, from: i64, goal: i64) -> rusqlite::Result<()> {
     let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     transaction.execute_batch("CREATE TABLE IF NOT EXISTS schema (version INTEGER PRIMARY KEY, name TEXT NOT NULL)")?;
-    for (version, name, statements) in STEPS.into_iter().filter(|(version, ..)| *version > from) {
+    for (version, name, statements) in STEPS.into_iter().filter(|(version, ..)| *version > from && *version <= goal) {
         transaction.execute_batch(statements)?;
         transaction.execute("INSERT INTO schema (version, name) VALUES (?1, ?2)", (version, name))?;
         transaction.pragma_update(None, "user_version", version)?;

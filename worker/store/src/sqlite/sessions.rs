@@ -4,8 +4,8 @@ use limpet_shared::{DevAddr, Eui64};
 use limpet_worker_core::model::{DeviceState, JoinRow, Marks, QueueItem, SessionKey, SessionRow};
 use rusqlite::{Connection, Row};
 
-use super::error::{all, check_wrap, decode, encode, execute, int, one};
-use crate::{Commit, Result, words};
+use super::error::{all, check_wrap, decode, decode_row, encode, execute, int, one};
+use crate::{Commit, Result, rows::Body, words};
 
 const SESSION: &str =
     "SELECT s.body, s.key_wrap, coalesce(m.out, 0), coalesce(m.out_through_pending, 0), coalesce(m.sent, 0)
@@ -24,7 +24,7 @@ fn session_row(row: &Row<'_>) -> Result<SessionRow> {
     check_wrap(row, 1)?;
     let (out, sent): (i64, i64) = (row.get(2)?, row.get(4)?);
     let marks = Marks { out: out.cast_unsigned(), out_through_pending: row.get(3)?, sent: sent.cast_unsigned() };
-    Ok(SessionRow { session: decode(row, 0)?, marks })
+    Ok(SessionRow { session: decode_row(row, 0)?, marks })
 }
 
 pub(super) fn by_addr(conn: &Connection, addr: DevAddr) -> Result<Vec<SessionRow>> {
@@ -45,7 +45,7 @@ pub(super) fn of_device(conn: &Connection, dev_eui: Eui64) -> Result<Vec<Session
 }
 
 /// `body` is the session encoded.
-pub(super) fn create(conn: &Connection, key: &SessionKey, rev: u64, body: &str) -> Result<Commit> {
+pub(super) fn create(conn: &Connection, key: &SessionKey, rev: u64, body: &Body) -> Result<Commit> {
     let sql = "INSERT INTO session (dev_addr, dev_eui, id, rev, body) VALUES (?1, ?2, ?3, ?4, ?5)
                ON CONFLICT (dev_addr, dev_eui, id) DO NOTHING";
     let (addr, device, id) = key_of(key);
@@ -53,7 +53,7 @@ pub(super) fn create(conn: &Connection, key: &SessionKey, rev: u64, body: &str) 
 }
 
 /// `body` is the session at `rev`, encoded.
-pub(super) fn replace(conn: &Connection, key: &SessionKey, rev: u64, body: &str) -> Result<Commit> {
+pub(super) fn replace(conn: &Connection, key: &SessionKey, rev: u64, body: &Body) -> Result<Commit> {
     let Some(expected) = rev.checked_sub(1) else { return Ok(Commit::Refused) };
     let sql = "UPDATE session SET rev = ?4, key_wrap = 0, body = ?5
                WHERE dev_addr = ?1 AND dev_eui = ?2 AND id = ?3 AND rev = ?6";

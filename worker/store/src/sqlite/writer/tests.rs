@@ -7,7 +7,7 @@ use crate::sqlite::{error::execute, folder::Folder, schema};
 fn writer(dir: &Path) -> (Mailbox, WriteLock) {
     let folder = Folder::prepare(dir).unwrap();
     let mut conn = schema::connect_writer(&folder.database).unwrap();
-    schema::migrate(&folder.database, &mut conn).unwrap();
+    schema::migrate(&folder.database, &mut conn, crate::Finish::Later).unwrap();
     let writer = Mailbox::start(conn, WriteLock::open(&folder).unwrap(), Arc::new(Notes::default())).unwrap();
     (writer, WriteLock::open(&folder).unwrap())
 }

@@ -36,6 +36,7 @@ fn server(new: &Samples, role: Role) -> Server {
         failing: vec![IntegrationTrouble { reason: "dns".into(), since: NOON, ..IntegrationTrouble::default() }],
         token_keys_since: NOON,
         backlog: Some(vec![IntegrationBacklog { events: 7, oldest: NOON, ..IntegrationBacklog::default() }]),
+        reads_rows: 1,
         seen_at: NOON,
     }
 }
