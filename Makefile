@@ -18,7 +18,7 @@ help:
 	@echo 'make lint         format, clippy, documentation, licences'
 	@echo 'make fuzz-short   20 s of fuzzing per target, if there is a nightly compiler'
 	@echo 'make ci           test, lint and fuzz-short: what must pass before a change lands; with LIMPET_FULL=1 also test-cql-tls'
-	@echo 'make bench        what Limpet costs here, as tables: some 6 minutes; PART=uplinks, passing or idle, LIMPET_FULL=1 for more'
+	@echo 'make bench        what Limpet costs here, as tables: some 6 minutes; PART=uplinks, overload, passing or idle, LIMPET_FULL=1 for more'
 	@echo 'make cql-engine   a CQL store to develop against: one Cassandra or ScyllaDB node on 127.0.0.1'
 	@echo 'make clean        removes everything that was built'
 

@@ -347,6 +347,7 @@ impl Driver {
         match event {
             Event::Received { kind } => metrics.received(kind),
             Event::PushAcked { after } => metrics.push_acked(*after),
+            Event::PushAckWithheld { .. } => metrics.push_ack_withheld(),
             Event::Redelivered { why, .. } => metrics.redelivered(*why),
             Event::DownlinkSent { .. } => metrics.pull_resp(),
             Event::DownlinkSettled { error, .. } => metrics.downlink(error),

@@ -50,7 +50,7 @@ fn worth_a_warning(reason: DropReason) -> bool {
 /// Events that come at most a few times per second by themselves.
 pub fn event(event: &Event) {
     match event {
-        Event::Received { .. } | Event::PushAcked { .. } | Event::Spilled { .. } => {}
+        Event::Received { .. } | Event::PushAcked { .. } | Event::PushAckWithheld { .. } | Event::Spilled { .. } => {}
         Event::Redelivered { gateway, attempt, why } => {
             tracing::debug!(%gateway, attempt, reason = why.label(), "gave a frame to another worker");
         }

@@ -43,6 +43,7 @@ struct Counters {
     kernel_dropped: IntCounter,
     send_failed: IntCounter,
     push_ack: Histogram,
+    push_ack_withheld: IntCounter,
     redelivered: IntCounterVec,
     spilled: IntCounter,
     pull_resp: IntCounter,
@@ -88,6 +89,9 @@ impl Metrics {
     }
     pub fn push_acked(&self, after: Duration) {
         self.counters.push_ack.observe(after.as_secs_f64());
+    }
+    pub fn push_ack_withheld(&self) {
+        self.counters.push_ack_withheld.inc();
     }
     pub fn redelivered(&self, why: Redelivery) {
         self.counters.redelivered.with_label_values(&[why.label()]).inc();
@@ -149,6 +153,10 @@ impl Counters {
         let by_reason = |reason: &DropReason| (*reason, dropped.with_label_values(&[reason.label()]));
         Ok(Self {
             push_ack,
+            push_ack_withheld: r.counter(
+                "push_acks_withheld_total",
+                "PUSH_DATAs without a PUSH_ACK, since they were stored more than 2 s after they came.",
+            )?,
             received: KINDS.map(|kind| (kind, received.with_label_values(&[kind]))),
             dropped: DropReason::ALL.iter().map(by_reason).collect(),
             kernel_dropped: r.counter(

@@ -28,7 +28,7 @@ use tonic::{
 use crate::{Outcome, load::Shot, servers::PASSWORD, sink::Uplink};
 
 /// How many neighbouring gateways hear a device.
-pub const COPIES: usize = 3;
+const COPIES: usize = 3;
 /// Between two copies of an uplink, unless there is less time.
 const APART: Duration = Duration::from_millis(1);
 /// Calls that go on at once while devices are made.
@@ -37,6 +37,19 @@ const PARALLEL: usize = 8;
 const PAYLOAD: [u8; 27] = [0x5a; 27];
 /// The three channels that every device of EU868 has, Hz.
 const CHANNELS: [u32; 3] = [868_100_000, 868_300_000, 868_500_000];
+
+/// How uplinks are heard, and which one of how many is confirmed.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub copies: usize,
+    pub confirmed: Option<u32>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { copies: COPIES, confirmed: None }
+    }
+}
 
 /// Devices with their counters.
 pub struct Field {
@@ -48,6 +61,7 @@ pub struct Field {
 /// An uplink that was written, and which of the shots is its first copy.
 pub struct Written {
     pub uplink: Uplink,
+    pub device: DevAddr,
     pub first: usize,
 }
 
@@ -89,15 +103,16 @@ impl Field {
     }
 
     /// What they send at that rate for so long: each device in turn, heard by neighbouring gateways.
-    pub fn shots(&mut self, rate: u32, length: Duration) -> Outcome<(Vec<Shot>, Vec<Written>)> {
+    pub fn shots(&mut self, rate: u32, length: Duration, shape: Shape) -> Outcome<(Vec<Shot>, Vec<Written>)> {
         let uplinks = (length.as_secs_f64() * f64::from(rate)) as usize;
-        let apart = APART.min(Duration::from_secs(1) / rate / COPIES as u32);
-        let (mut shots, mut written) = (Vec::with_capacity(uplinks * COPIES), Vec::with_capacity(uplinks));
+        let apart = APART.min(Duration::from_secs(1) / rate / shape.copies as u32);
+        let (mut shots, mut written) = (Vec::with_capacity(uplinks * shape.copies), Vec::with_capacity(uplinks));
         for number in 0..uplinks {
             let at = Duration::from_secs_f64(number as f64 / f64::from(rate));
-            let (uplink, device, phy) = self.uplink()?;
-            written.push(Written { uplink, first: shots.len() });
-            for copy in 0..COPIES {
+            let confirmed = shape.confirmed.is_some_and(|one_in| number % one_in as usize == 0);
+            let (uplink, device, phy) = self.uplink(confirmed)?;
+            written.push(Written { uplink, device: dev_addr(device), first: shots.len() });
+            for copy in 0..shape.copies {
                 let gateway = (device + copy) % self.tokens.len();
                 let at = at + apart * copy as u32;
                 shots.push(Shot { at, gateway, datagram: self.heard(gateway, at, number, &phy) });
@@ -106,14 +121,14 @@ impl Field {
         Ok((shots, written))
     }
 
-    fn uplink(&mut self) -> Outcome<(Uplink, usize, Vec<u8>)> {
+    fn uplink(&mut self, confirmed: bool) -> Outcome<(Uplink, usize, Vec<u8>)> {
         let device = self.next;
         self.next = (self.next + 1) % self.fcnt.len();
         let fcnt = self.fcnt.get_mut(device).ok_or("no devices")?;
         *fcnt += 1;
         let spec = DataSpec {
             direction: Direction::Up,
-            confirmed: false,
+            confirmed,
             dev_addr: dev_addr(device),
             fctrl: FCtrl::default(),
             fcnt: *fcnt,

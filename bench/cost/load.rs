@@ -9,8 +9,9 @@ use std::{
 };
 
 use limpet_shared::{
-    Eui64,
+    DevAddr, Eui64,
     gwmp::{self, DownKind},
+    lorawan::{self, Frame},
 };
 use rustix::{
     buffer::spare_capacity,
@@ -34,6 +35,8 @@ pub struct Shot {
 pub struct Played {
     pub sent: Vec<Instant>,
     pub acked: Vec<Option<Duration>>,
+    /// What the gateways were given to send.
+    pub downlinks: Vec<(DevAddr, Instant)>,
 }
 
 /// One socket each.
@@ -88,7 +91,8 @@ fn play(sockets: &[UdpSocket], shots: &[Shot]) -> Outcome<Played> {
         epoll::add(&ready, socket, epoll::EventData::new_u64(number as u64), epoll::EventFlags::IN)?;
     }
     let mut waiting: HashMap<(usize, u16), usize> = HashMap::new();
-    let mut played = Played { sent: Vec::with_capacity(shots.len()), acked: vec![None; shots.len()] };
+    let mut played =
+        Played { sent: Vec::with_capacity(shots.len()), acked: vec![None; shots.len()], downlinks: Vec::new() };
     let mut events = Vec::with_capacity(EVENTS);
     let began = Instant::now();
     let mut answered_by = None;
@@ -126,6 +130,12 @@ fn hear(socket: &UdpSocket, gateway: usize, waiting: &mut HashMap<(usize, u16), 
     while let Ok(length) = socket.recv(&mut buffer) {
         let now = Instant::now();
         let Ok(answer) = gwmp::parse_downstream(buffer.get(..length).unwrap_or_default()) else { continue };
+        if answer.kind == DownKind::PullResp
+            && let Ok(txpk) = gwmp::parse_pull_resp(answer.json)
+            && let Ok(Frame::Data(frame)) = lorawan::parse(&txpk.data)
+        {
+            played.downlinks.push((frame.dev_addr, now));
+        }
         if answer.kind != DownKind::PushAck {
             continue;
         }

@@ -5,6 +5,7 @@ mod field;
 mod forwarder;
 mod idle;
 mod load;
+mod overload;
 mod passing;
 mod process;
 mod servers;
@@ -25,7 +26,7 @@ struct Plan {
     target: PathBuf,
     /// Minutes instead of seconds for everything.
     long: bool,
-    /// The part that is wanted, of `uplinks`, `passing` and `idle`; all without.
+    /// The part that is wanted, of `uplinks`, `overload`, `passing` and `idle`; all without.
     only: Option<String>,
 }
 
@@ -47,8 +48,12 @@ fn main() -> Outcome<()> {
         ["forward", listen, to] => return forwarder::run(listen.parse()?, to.parse()?),
         ["answer", listen] => return forwarder::answer(listen.parse()?),
         [limpet] => (limpet, None),
-        [limpet, only @ ("uplinks" | "passing" | "idle")] => (limpet, Some(only.to_owned())),
-        _ => return Err("usage: limpet-cost LIMPET [uplinks|passing|idle]; LIMPET_FULL=1 for the long form".into()),
+        [limpet, only @ ("uplinks" | "overload" | "passing" | "idle")] => (limpet, Some(only.to_owned())),
+        _ => {
+            return Err(
+                "usage: limpet-cost LIMPET [uplinks|overload|passing|idle]; LIMPET_FULL=1 for the long form".into()
+            );
+        }
     };
     let limpet = PathBuf::from(limpet).canonicalize()?;
     let target = limpet.ancestors().nth(2).ok_or("the binary is in no target folder")?.to_owned();
@@ -58,6 +63,9 @@ fn main() -> Outcome<()> {
     runtime.block_on(async {
         if plan.wants("uplinks") {
             uplinks::run(&plan).await?;
+        }
+        if plan.wants("overload") {
+            overload::run(&plan).await?;
         }
         if plan.wants("passing") {
             passing::run(&plan).await?;

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -22,7 +25,8 @@ pub type Uplink = (Eui64, u32);
 
 #[derive(Clone, Default)]
 pub struct Sink {
-    told: Arc<Mutex<HashMap<Uplink, Instant>>>,
+    told: Arc<Mutex<HashMap<Uplink, (Instant, String)>>>,
+    odd: Arc<AtomicUsize>,
 }
 
 impl Sink {
@@ -37,8 +41,24 @@ impl Sink {
         Ok((sink, address))
     }
 
-    pub fn told(&self) -> MutexGuard<'_, HashMap<Uplink, Instant>> {
+    /// How many came again under another id.
+    pub fn odd(&self) -> usize {
+        self.odd.load(Ordering::Relaxed)
+    }
+
+    /// When each came first, and its id.
+    pub fn told(&self) -> MutexGuard<'_, HashMap<Uplink, (Instant, String)>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, event: &str) {
+        let Some(uplink) = uplink(event) else { return };
+        let id = value(event, "\"deduplicationId\"").unwrap_or_default();
+        let mut told = self.told();
+        let known = told.entry(uplink).or_insert_with(|| (Instant::now(), id.to_owned()));
+        if known.1 != id {
+            self.odd.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     async fn accept(self, listener: std::net::TcpListener) {
@@ -70,19 +90,18 @@ impl Sink {
             }
             let mut body = vec![0; length];
             stream.read_exact(&mut body).await.ok()?;
-            if let Some(uplink) = uplink(&String::from_utf8_lossy(&body)) {
-                self.told().entry(uplink).or_insert_with(Instant::now);
-            }
+            self.hear(&String::from_utf8_lossy(&body));
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.ok()?;
         }
     }
 }
 
+fn value<'a>(event: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = event.split_once(name)?;
+    let rest = rest.trim_start_matches([':', '"', ' ']);
+    rest.split(['"', ',', '}']).next()
+}
+
 fn uplink(event: &str) -> Option<Uplink> {
-    let value = |name: &str| {
-        let (_, rest) = event.split_once(name)?;
-        let rest = rest.trim_start_matches([':', '"', ' ']);
-        rest.split(['"', ',', '}']).next()
-    };
-    Some((value("\"devEui\"")?.parse().ok()?, value("\"fCnt\"")?.parse().ok()?))
+    Some((value(event, "\"devEui\"")?.parse().ok()?, value(event, "\"fCnt\"")?.parse().ok()?))
 }

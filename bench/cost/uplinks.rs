@@ -6,7 +6,7 @@ use limpet_bench::engine::Engine;
 
 use crate::{
     Outcome, Plan,
-    field::{Field, Written},
+    field::{Field, Shape, Written},
     load::{Gateways, Played, percentiles},
     servers::Servers,
     sink::Sink,
@@ -24,12 +24,12 @@ const TRACED: Duration = Duration::from_secs(4);
 const TRACED_RATE: u32 = 60;
 
 /// Everything that stands around one measurement.
-struct Site {
+pub struct Site {
     name: &'static str,
-    servers: Servers,
-    field: Field,
-    gateways: Gateways,
-    sink: Sink,
+    pub servers: Servers,
+    pub field: Field,
+    pub gateways: Gateways,
+    pub sink: Sink,
 }
 
 pub async fn run(plan: &Plan) -> Outcome<()> {
@@ -54,7 +54,7 @@ pub async fn run(plan: &Plan) -> Outcome<()> {
 }
 
 impl Site {
-    async fn start(
+    pub async fn start(
         plan: &Plan,
         name: &'static str,
         workers: usize,
@@ -74,7 +74,7 @@ impl Site {
     async fn measure(&mut self, plan: &Plan, rate: u32) -> Outcome<()> {
         self.gateways.pull();
         let length = plan.measured();
-        let (shots, written) = self.field.shots(rate, WARM + length)?;
+        let (shots, written) = self.field.shots(rate, WARM + length, Shape::default())?;
         let began = Instant::now();
         let playing = self.gateways.play(shots)?;
         tokio::time::sleep_until((began + WARM).into()).await;
@@ -114,7 +114,7 @@ impl Site {
         let after = || -> Vec<Duration> {
             let told = self.sink.told();
             let one =
-                |one: &&Written| Some(told.get(&one.uplink)?.saturating_duration_since(*played.sent.get(one.first)?));
+                |one: &&Written| Some(told.get(&one.uplink)?.0.saturating_duration_since(*played.sent.get(one.first)?));
             written.iter().filter_map(one).collect()
         };
         let began = Instant::now();
@@ -126,7 +126,7 @@ impl Site {
 
     /// Where strace is to be had: it slows down what it looks at, so nothing else is measured meanwhile.
     async fn system_calls(&mut self) -> Outcome<String> {
-        let (shots, written) = self.field.shots(TRACED_RATE, WARM + TRACED)?;
+        let (shots, written) = self.field.shots(TRACED_RATE, WARM + TRACED, Shape::default())?;
         let playing = self.gateways.play(shots)?;
         tokio::time::sleep(WARM).await;
         let Some(traces) = self.servers.trace() else { return Ok("System calls: strace is missing.".into()) };
@@ -146,7 +146,7 @@ impl Site {
     }
 }
 
-async fn joined(playing: std::thread::JoinHandle<Outcome<Played>>) -> Outcome<Played> {
+pub async fn joined(playing: std::thread::JoinHandle<Outcome<Played>>) -> Outcome<Played> {
     tokio::task::spawn_blocking(move || playing.join().map_err(|_| "the gateways broke down")?).await?
 }
 
@@ -158,7 +158,7 @@ async fn on_engine(plan: &Plan) -> Outcome<String> {
         Err(missing) => return Ok(format!("No CQL engine: {missing}")),
     };
     let mut site = Site::start(plan, "CQL, 3 workers", 3, 500, Some(&engine.store("cost"))).await?;
-    let (shots, warm) = site.field.shots(30, ENGINE_WARM)?;
+    let (shots, warm) = site.field.shots(30, ENGINE_WARM, Shape::default())?;
     let played = joined(site.gateways.play(shots)?).await?;
     site.events(&warm.iter().collect::<Vec<_>>(), &played).await;
     let scopes = ["CASWrite", "CASRead", "Write", "Read"];

@@ -8,6 +8,7 @@
 //! or with the URL alphabet, bytes of zero after the JSON) and strict where a mistake would be transmitted or stored.
 
 mod datr;
+mod glance;
 mod header;
 mod loose;
 mod modulation;
@@ -20,6 +21,7 @@ mod txpk;
 use alloc::vec::Vec;
 
 pub use datr::Datr;
+pub use glance::{Glance, glance};
 pub use header::{
     DownKind, Downstream, Header, HeaderError, Kind, UpKind, Upstream, parse_downstream, parse_header, parse_upstream,
     pull_ack, pull_data, pull_resp, push_ack, push_data, tx_ack,

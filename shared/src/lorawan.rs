@@ -30,8 +30,11 @@ const fn mhdr(mtype: u8) -> u8 {
     mtype << 5
 }
 
+/// The Major bits of the MHDR (4.2.2); 0 is LoRaWAN R1.
+pub(crate) const MAJOR: u8 = 0b11;
+
 /// FType of the MHDR (4.2.1).
-mod ftype {
+pub(crate) mod ftype {
     pub const JOIN_REQUEST: u8 = 0;
     pub const JOIN_ACCEPT: u8 = 1;
     pub const UNCONFIRMED_UP: u8 = 2;
@@ -121,7 +124,7 @@ pub fn parse(phy: &[u8]) -> Result<Frame<'_>, FrameError> {
         return Err(FrameError::TooLong);
     }
     let ftype = header >> 5;
-    if ftype != ftype::PROPRIETARY && header & 0b11 != 0 {
+    if ftype != ftype::PROPRIETARY && header & MAJOR != 0 {
         return Err(FrameError::UnknownMajor);
     }
     match ftype {

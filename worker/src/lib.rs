@@ -5,6 +5,7 @@ mod beat;
 mod cluster;
 mod cluster_view;
 mod config;
+mod entrance;
 mod http;
 mod links;
 mod load;

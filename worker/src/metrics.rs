@@ -50,6 +50,7 @@ pub struct Metrics {
     process: Arc<Process>,
     latency: Histogram,
     in_flight: IntGauge,
+    waiting_datagrams: IntGauge,
     awaiting_answers: Gauge,
     links: IntGauge,
     ready: IntGauge,
@@ -84,6 +85,16 @@ fn store_seconds(registry: &Registry) -> prometheus::Result<HistogramVec> {
         "Time that the store took for an operation that a frame waits for, also in vain.",
     );
     register(registry, HistogramVec::new(opts.buckets(STORE_BUCKETS.to_vec()), &["operation"]))
+}
+
+fn takeovers(registry: &Registry) -> prometheus::Result<IntCounter> {
+    let help = "Uplinks and joins finished for another worker or an earlier life of this one.";
+    register(registry, IntCounter::new("limpet_worker_takeovers_total", help))
+}
+
+fn waiting_datagrams(registry: &Registry) -> prometheus::Result<IntGauge> {
+    let help = "Datagrams in work that were not begun with: more come than can be done.";
+    register(registry, IntGauge::new("limpet_worker_frames_waiting", help))
 }
 
 fn awaiting_answers(registry: &Registry) -> prometheus::Result<Gauge> {
@@ -132,10 +143,7 @@ impl Metrics {
             accepted: by("uplinks_accepted_total", "Uplinks accepted by the compare-and-set, by kind.", "kind")?,
             joins: counter("joins_accepted_total", "JoinRequests accepted.")?,
             lost_races: counter("lost_races_total", "Conditional writes refused because another worker was faster.")?,
-            takeovers: counter(
-                "takeovers_total",
-                "Uplinks and joins finished for another worker or an earlier life of this one.",
-            )?,
+            takeovers: takeovers(&r)?,
             clocks_apart: counter(
                 "clocks_apart_total",
                 "Uplinks of devices that were heard or activated, by some server's clock, later than it is at the balancer now.",
@@ -178,6 +186,7 @@ impl Metrics {
             )?,
             latency: uplink_seconds(&r)?,
             in_flight: gauge("frames_in_flight", "Datagrams in work now.")?,
+            waiting_datagrams: waiting_datagrams(&r)?,
             awaiting_answers: awaiting_answers(&r)?,
             links: gauge("links", "Balancers connected now.")?,
             ready: gauge("ready", "1 if the worker may receive traffic.")?,
@@ -332,6 +341,10 @@ impl Metrics {
     /// Datagrams that there is something to do for.
     pub fn busy_with(&self) -> f64 {
         (self.in_flight.get() as f64 - self.awaiting_answers.get()).max(0.0)
+    }
+    /// Datagrams that were read and are not begun with.
+    pub fn waiting_datagrams(&self, count: usize) {
+        self.waiting_datagrams.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     pub fn in_flight(&self) -> &IntGauge {
         &self.in_flight

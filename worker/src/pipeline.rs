@@ -44,6 +44,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     beat::Beat,
+    entrance::{Begin, Entrance},
     metrics::Metrics,
     regions::Regions,
     seams::{Link, Surroundings},
@@ -108,6 +109,7 @@ pub struct Pipeline {
     phase: Duration,
     works: Works,
     lanes: Lanes,
+    entrance: Entrance,
     foreign: foreign::Foreign,
     repeats: repeats::Repeats,
     owners: owners::Owners,
@@ -156,6 +158,7 @@ impl Pipeline {
             phase,
             works: Works::default(),
             lanes: Lanes::default(),
+            entrance: Entrance::default(),
             foreign: foreign::Foreign::default(),
             repeats: repeats::Repeats::default(),
             owners: owners::Owners::default(),
@@ -206,6 +209,30 @@ impl Pipeline {
     /// How long ago it was received.
     fn age(&self, reception: &Reception) -> Duration {
         self.now_of(reception).since(reception.received_at)
+    }
+
+    /// A datagram of a balancer comes in; `begin` begins with it, at once or when others let it.
+    pub(crate) fn arrive(self: &Arc<Self>, balancer: u64, frame: &UplinkFrame, begin: Begin) {
+        self.entrance.arrive(self.now_at(balancer).since(frame.received_at), &frame.datagram, begin);
+        self.take_up();
+    }
+
+    /// Whether more may come in.
+    pub(crate) fn has_room(&self) -> bool {
+        self.entrance.has_room()
+    }
+
+    /// Begins with what may be begun with now.
+    pub(crate) fn take_up(self: &Arc<Self>) {
+        while let Some((begin, in_work)) = self.entrance.next() {
+            begin(self, in_work);
+        }
+        self.metrics.waiting_datagrams(self.entrance.waiting());
+    }
+
+    /// Returns when there may be something to begin with.
+    pub(crate) async fn may_take_up(&self) {
+        self.entrance.news().await;
     }
 
     /// One datagram, from the link of a balancer to *done*. Ends only when everything in it needs nothing more, however long the
@@ -267,11 +294,17 @@ impl Pipeline {
         let follow_after = (asked.elapsed() * LEADER_OPERATIONS).clamp(FOLLOW_AFTER, FOLLOW_AFTER_MOST);
         let copies = Transmission::of(receptions, &held);
         self.let_others_go_first(follow_after * copies.rank(&held).min(2)).await;
-        if let Some(place) = &mut place {
-            place.turn(copies.receptions.first().map(|first| self.age(first)).unwrap_or_default()).await;
+        let age = copies.receptions.first().map(|first| self.age(first)).unwrap_or_default();
+        let mut at_work = None;
+        match &mut place {
+            Some(place) => {
+                place.turn(age).await;
+                place.work(self.entrance.deciding(age));
+            }
+            None => at_work = Some(self.entrance.deciding(age)),
         }
         let waiting = self.settle(&copies, place).await;
-        drop(copies);
+        drop((copies, at_work));
         // The device's next uplink, and whatever else is behind it, does not wait for this.
         if let Some(waiting) = waiting {
             let _idle = self.metrics.awaiting_answers(self.works.datagrams(work));

@@ -229,6 +229,8 @@ pub enum Event {
     Received { kind: &'static str },
     /// A PUSH_ACK was sent, so long after its PUSH_DATA came.
     PushAcked { after: Duration },
+    /// A PUSH_DATA was stored so late after it came that its gateway waits for no answer: none was sent.
+    PushAckWithheld { after: Duration },
     /// A frame went to another worker; `attempt` counts its deliveries before this one.
     Redelivered { gateway: Eui64, attempt: u8, why: Redelivery },
     /// A frame went past its worker, which leaves too much unread.

@@ -11,6 +11,7 @@ pub mod down_counters;
 pub mod downlink;
 pub mod ident;
 pub mod join;
+pub mod line;
 pub mod load;
 pub mod model;
 pub mod seen;

@@ -1,6 +1,6 @@
 //! One link from Welcome to its end.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::HashSet, sync::Arc, time::Duration};
 
 use limpet_link::{BalancerLink, ControlReceiver, ControlSender, FrameReceiver, identity::PeerName, time};
 use limpet_shared::{
@@ -9,7 +9,7 @@ use limpet_shared::{
     link::{AdminReply, Alive, ToBalancer, ToWorker, UplinkFrame, to_balancer, to_worker},
 };
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Links, Notice, Peer, acks};
 use crate::{
     beat::BEAT,
+    entrance::{Begin, InWork},
     pipeline::{Pipeline, Stage},
 };
 
@@ -24,10 +25,10 @@ use crate::{
 const ALIVE_EVERY: Duration = BEAT;
 /// So often it also asks for the balancer's time.
 const ASKS_EVERY: u32 = 5;
-/// Datagrams in work at most. More are left in the stream: the balancer retains them.
-const IN_WORK: usize = 20_000;
 /// Frames taken at once.
 const BATCH: usize = 256;
+/// While there is no room for more, it is looked for this often.
+const NO_ROOM: Duration = Duration::from_millis(10);
 
 /// Runs the link; returns why it ended.
 pub(super) async fn run(
@@ -90,7 +91,7 @@ pub(super) async fn run(
     ended
 }
 
-/// Reads frames and starts their way through the pipeline.
+/// Reads frames, whether they can be worked on now or not: which of them goes first is decided where all are.
 async fn frames(
     links: Arc<Links>,
     balancer: u64,
@@ -98,36 +99,51 @@ async fn frames(
     reports: acks::Reports,
     pipeline: Arc<Pipeline>,
 ) -> String {
-    let room = Arc::new(Semaphore::new(IN_WORK));
     let mut batch: Vec<UplinkFrame> = Vec::with_capacity(BATCH);
     loop {
-        match frame_rx.recv_many(&mut batch, BATCH).await {
-            Ok(0) => return "the balancer ended the frame stream".into(),
-            Ok(_) => {}
-            Err(error) => return error.to_string(),
+        let room = pipeline.has_room();
+        tokio::select! {
+            biased;
+            read = frame_rx.recv_many(&mut batch, BATCH), if room => match read {
+                Ok(0) => return "the balancer ended the frame stream".into(),
+                Ok(_) => {}
+                Err(error) => return error.to_string(),
+            },
+            () = pipeline.may_take_up() => {}
+            () = tokio::time::sleep(NO_ROOM), if !room => {}
         }
         for frame in batch.drain(..) {
             reports.received(frame.seq);
             links.metrics.frame();
             links.routes.lock().frame(balancer, frame.gateway);
-            let Ok(permit) = room.clone().acquire_owned().await else { return "stopped".into() };
-            let (pipeline, reports, in_flight) = (pipeline.clone(), reports.clone(), links.metrics.in_flight().clone());
-            in_flight.inc();
-            let (links, read) = (links.clone(), Instant::now());
-            tokio::spawn(async move {
-                let seq = frame.seq;
-                let report = |stage| {
-                    if stage == Stage::Stored {
-                        links.stored_after.note(read.elapsed());
-                    }
-                    reports.report(seq, stage);
-                };
-                pipeline.datagram(balancer, frame, report).await;
-                in_flight.dec();
-                drop(permit);
-            });
+            links.metrics.in_flight().inc();
+            let datagram = frame.clone();
+            pipeline.arrive(balancer, &datagram, begin(&links, balancer, frame, &reports));
         }
+        pipeline.take_up();
     }
+}
+
+/// The way of a frame through the pipeline, when it is taken up.
+fn begin(links: &Arc<Links>, balancer: u64, frame: UplinkFrame, reports: &acks::Reports) -> Begin {
+    let (links, reports, read) = (links.clone(), reports.clone(), Instant::now());
+    Box::new(move |pipeline, InWork { storing, taken_up }| {
+        let pipeline = pipeline.clone();
+        tokio::spawn(async move {
+            let (seq, storing) = (frame.seq, Cell::new(Some(storing)));
+            let in_flight = links.metrics.in_flight().clone();
+            let report = move |stage| {
+                if stage == Stage::Stored {
+                    links.stored_after.note(read.elapsed());
+                    storing.take();
+                }
+                reports.report(seq, stage);
+            };
+            pipeline.datagram(balancer, frame, report).await;
+            in_flight.dec();
+            drop(taken_up);
+        });
+    })
 }
 
 async fn alive(links: &Links, control: &ControlSender<ToBalancer>) {

@@ -10,6 +10,7 @@ use limpet_shared::{
 };
 use limpet_worker_core::{
     ident,
+    line::Class,
     model::{AntennaSignal, GatewaySeen, Location, Reception, RxInfo},
 };
 
@@ -40,7 +41,9 @@ impl Pipeline {
             }
         };
         // In line before the store is asked for anything: an answer may take as long as it is away, and answers come in any order.
-        let packets: Vec<_> = pushed.rxpk.into_iter().filter_map(|rxpk| self.packet(frame.gateway, rxpk)).collect();
+        let class = Class::of(self.now_at(balancer).since(frame.received_at));
+        let packet = |rxpk| self.packet((frame.gateway, class), rxpk);
+        let packets: Vec<_> = pushed.rxpk.into_iter().filter_map(packet).collect();
         match pushed.stat {
             Some(Ok(stat)) => self.note_stat(frame, &stat).await,
             Some(Err(error)) => self.dropped(error.reason(), frame.gateway),
@@ -82,19 +85,19 @@ impl Pipeline {
         }
     }
 
-    fn packet(&self, gateway: Eui64, rxpk: Result<Rxpk, RxpkError>) -> Option<Packet> {
+    fn packet(&self, (gateway, class): (Eui64, Class), rxpk: Result<Rxpk, RxpkError>) -> Option<Packet> {
         self.metrics.rxpk();
-        let judged = rxpk.map_err(|e| e.reason()).and_then(|rxpk| self.judge_rxpk(rxpk));
+        let judged = rxpk.map_err(|e| e.reason()).and_then(|rxpk| self.judge_rxpk(rxpk, class));
         judged.map_err(|reason| self.dropped(reason, gateway)).ok()
     }
 
-    fn judge_rxpk(&self, rxpk: Rxpk) -> Result<Packet, &'static str> {
+    fn judge_rxpk(&self, rxpk: Rxpk, class: Class) -> Result<Packet, &'static str> {
         if rxpk.stat == -1 {
             return Err("crc_error");
         }
         let modulation = rxpk.modulation().ok_or("unknown_modulation")?;
         let place = match lorawan::parse(&rxpk.data).map_err(|e| e.reason())? {
-            Frame::Data(data) if data.direction == Direction::Up => Some(self.lanes.enter(data.dev_addr)),
+            Frame::Data(data) if data.direction == Direction::Up => Some(self.lanes.enter(data.dev_addr, class)),
             Frame::JoinRequest(_) => None,
             Frame::Data(_) | Frame::JoinAccept(_) => return Err("downlink_heard"),
             Frame::Rejoin => return Err("rejoin_unsupported"),

@@ -5,7 +5,7 @@
 //!
 //! | stage | begins with | waits for it | for how long |
 //! | --- | --- | --- | --- |
-//! | in line | [`Lanes::enter`] | the place behind it | [`TURN_LIMIT`], [`OLD_TURN_LIMIT`] |
+//! | in line | [`Lanes::enter`] | the place behind it, of its class | [`TURN_LIMIT`], [`OLD_TURN_LIMIT`] |
 //! | its turn | the place before it is gone, or was waited for long enough | the place behind it | the same |
 //! | deciding | [`Place::decide`], after its MIC has picked a session | whoever would decide for that session | until it has |
 //! | acting | [`Place::act`], before its compare-and-set | whoever decides for that session next | [`OUT_LIMIT`] |
@@ -15,6 +15,9 @@
 //! anybody can send junk under a device's DevAddr. Deciding, because of many uplinks at once (a gateway reports all that it has
 //! buffered) each would refuse all others' writes, again and again; for any time, because nobody else has the key. Acting, because
 //! what is on its way out is not abandoned, and a moment's patience spares its event the way through the pending table.
+//!
+//! Those that have a receive window left, and those that have none, are two lines: what is taken up first under more work than can be
+//! done is not to wait here for what it has passed.
 //!
 //! What does not come from a gateway just now, the sweep's frames and the session that a join has made, has a place *beside*
 //! the line: it decides and acts like the others, and nobody is behind it.
@@ -27,9 +30,11 @@ use std::{
 };
 
 use limpet_shared::DevAddr;
-use limpet_worker_core::model::SessionKey;
+use limpet_worker_core::{line::Class, model::SessionKey};
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
+
+use crate::entrance::AtWork;
 
 /// A frame waits at most this long for those of its device that came before.
 const TURN_LIMIT: Duration = Duration::from_millis(500);
@@ -58,7 +63,8 @@ struct Lane(BTreeMap<u64, Occupant>);
 
 /// What holds a place, and where it is on its way.
 struct Occupant {
-    in_line: bool,
+    /// Which line it stands in, if any.
+    in_line: Option<Class>,
     turn: Turn,
     decision: Decision,
     acting: Option<Acting>,
@@ -89,29 +95,31 @@ pub(crate) struct Place {
     all: Arc<Mutex<All>>,
     dev_addr: DevAddr,
     number: u64,
+    /// Until it has decided.
+    at_work: Mutex<Option<AtWork>>,
 }
 
 impl Lanes {
-    /// A place at the end of the line.
-    pub fn enter(&self, dev_addr: DevAddr) -> Place {
-        self.take(dev_addr, true)
+    /// A place at the end of a line.
+    pub fn enter(&self, dev_addr: DevAddr, class: Class) -> Place {
+        self.take(dev_addr, Some(class))
     }
 
     /// A place that nobody is behind, and that is behind nobody.
     pub fn beside(&self, dev_addr: DevAddr) -> Place {
-        self.take(dev_addr, false)
+        self.take(dev_addr, None)
     }
 
-    fn take(&self, dev_addr: DevAddr, in_line: bool) -> Place {
+    fn take(&self, dev_addr: DevAddr, in_line: Option<Class>) -> Place {
         let mut all = self.0.lock();
         all.last += 1;
         let number = all.last;
         let lane = all.lanes.entry(dev_addr).or_default();
-        let is_behind = in_line && lane.0.values().rev().any(|other| other.in_line);
+        let is_behind = in_line.is_some() && lane.0.values().rev().any(|other| other.in_line == in_line);
         let turn = if is_behind { Turn::Awaited(None) } else { Turn::Come };
         lane.0.insert(number, Occupant { in_line, turn, decision: Decision::None, acting: None });
         debug_assert!(lane.is_sound());
-        Place { all: self.0.clone(), dev_addr, number }
+        Place { all: self.0.clone(), dev_addr, number, at_work: Mutex::default() }
     }
 
     /// Whether a task of this process is acting on that slot.
@@ -166,9 +174,15 @@ impl Place {
         }
     }
 
+    /// There is something to do for it until it has decided.
+    pub fn work(&self, at_work: AtWork) {
+        *self.at_work.lock() = Some(at_work);
+    }
+
     /// It has decided: others may, though it may still be acting on what was decided.
     pub fn decided(&self) {
         self.with(Lane::decided);
+        self.at_work.lock().take();
     }
 
     /// It acts on that slot, or will as soon as it is committed.
@@ -201,6 +215,7 @@ impl Place {
                 me.acting = None;
             }
         });
+        self.at_work.lock().take();
     }
 }
 
@@ -264,9 +279,9 @@ impl Lane {
     fn leave(&mut self, number: u64) {
         let Some(left) = self.0.remove(&number) else { return };
         // Who leaves before its turn, such as a copy of a frame that has its own place, lets nobody go before those before it.
-        if left.in_line && matches!(left.turn, Turn::Come) {
+        if left.in_line.is_some() && matches!(left.turn, Turn::Come) {
             let mut behind = self.0.range_mut((Excluded(number), Unbounded)).map(|(_, other)| other);
-            if let Some(next) = behind.find(|other| other.in_line) {
+            if let Some(next) = behind.find(|other| other.in_line == left.in_line) {
                 next.turn = Turn::Come;
             }
         }
@@ -285,7 +300,10 @@ impl Lane {
         if self.0.len() > FEW {
             return true;
         }
-        let mut line = self.0.values().filter(|place| place.in_line);
+        let first_is_there = |class| {
+            let mut line = self.0.values().filter(|place| place.in_line == Some(class));
+            line.next().is_none_or(|first| matches!(first.turn, Turn::Come))
+        };
         let of = |place: &Occupant| match &place.decision {
             Decision::Deciding(session) => Some(*session),
             Decision::None | Decision::Awaited(..) => None,
@@ -295,7 +313,7 @@ impl Lane {
             Decision::Awaited(session, _) => deciding.contains(session),
             Decision::None | Decision::Deciding(_) => true,
         };
-        line.next().is_none_or(|first| matches!(first.turn, Turn::Come))
+        [Class::Open, Class::Late].into_iter().all(first_is_there)
             && deciding.iter().enumerate().all(|(at, session)| !deciding[..at].contains(session))
             && self.0.values().all(is_awaited)
     }

@@ -10,6 +10,7 @@ mod foreign;
 mod heard;
 mod joins;
 mod outages;
+mod overload;
 mod refusals;
 mod urls;
 mod waiting;

@@ -8,11 +8,11 @@
 //! | --- | --- | --- | --- | --- | --- |
 //! | (new) | | | | | Sent to the best fit worker; else Waiting |
 //! | Waiting | | | | | after [`WAIT_FOR_WORKER`]: dropped, `no_worker` |
-//! | Sent | PUSH_ACK, Stored | PUSH_ACK, forgotten | to a fit one (`silent`), Sent | to a fit one (`closed`), Sent; else Waiting if nobody has it | after [`PATIENCE`]: to a fit one that gets its own stored (`slow`), AskedTwice; else Sent |
+//! | Sent | PUSH_ACK, Stored | PUSH_ACK, forgotten | to a fit one (`silent`), Sent | to a fit one (`closed`), Sent; else Waiting if nobody has it | after [`PATIENCE`]: to a fit one that gets its own stored (`slow`), AskedTwice; else Sent, with more patience |
 //! | AskedTwice | PUSH_ACK, Stored | PUSH_ACK, forgotten | to a fit one (`silent`), AskedTwice | the same, AskedTwice | after [`UNFINISHED`]: to a fit one that gets its own stored (`slow`); else the same |
 //! | Stored | | forgotten | to a fit one (`silent`), Stored | the same, Stored | after [`UNFINISHED`]: to a fit one that gets its own stored (`slow`); else the same |
 //!
-//! A PUSH_ACK goes out once; where *received* is enough ([`AckAt::Received`]), it goes when a worker has read the frame. A Waiting frame
+//! A PUSH_ACK goes out once, and not at all more than [`ACK_WITHIN`] after its PUSH_DATA; where *received* is enough ([`AckAt::Received`]), it goes when a worker has read the frame. A Waiting frame
 //! goes to a worker as soon as one is fit, and is then Sent, or what it was before it had to wait. Each time that a frame goes to
 //! somebody else, or that its link is gone and no well worker has it, counts as a failure; with more than [`MAX_FAILURES`] it is dropped,
 //! `poison`. Whoever has not read a frame that is forgotten gets it no more. After a time in which the balancer itself did not run,
@@ -40,6 +40,8 @@ pub const WAIT_FOR_WORKER: Duration = Duration::from_secs(3_600);
 pub const PATIENCE: Duration = Duration::from_millis(500);
 /// A frame that nobody finishes for so long is tried elsewhere, so that none can stay for ever.
 pub const UNFINISHED: Duration = Duration::from_secs(30);
+/// Who has waited so long for a PUSH_ACK waits no more: a later one would be taken for nothing, or for another one's.
+pub const ACK_WITHIN: Duration = Duration::from_secs(2);
 /// A frame whose workers failed more often than this is set aside.
 pub const MAX_FAILURES: u8 = 10;
 
@@ -106,8 +108,13 @@ impl Balancer {
         sender.vitals.acked(live);
         let acked = self.retention.on_ack(worker, ack, self.config.ack == AckAt::Received);
         for due in acked.push_acks {
+            let after = now.mono.saturating_sub(due.arrived);
+            if after > ACK_WITHIN {
+                self.event(Event::PushAckWithheld { after });
+                continue;
+            }
             self.push(Action::SendUdp { to: due.to, bytes: gwmp::push_ack(due.version, due.token).to_vec().into() });
-            self.event(Event::PushAcked { after: now.mono.saturating_sub(due.arrived) });
+            self.event(Event::PushAcked { after });
         }
         self.withdraw(acked.withdrawn);
         self.settle_idle();
@@ -139,6 +146,10 @@ impl Balancer {
     /// Frames that no healthy worker has, while one may be there to take them.
     pub(super) fn rescue(&mut self, now: Now) {
         self.rescue_waiting(now);
+        // With nobody to take them, what silent workers hold is not walked through, which may be very much.
+        if !self.workers.iter().any(|(id, _)| self.is_well(id)) {
+            return;
+        }
         let silent: Vec<WorkerId> = self.workers.iter().map(|(id, _)| id).filter(|id| !self.is_well(*id)).collect();
         for worker in silent {
             let stuck: Vec<FrameId> = self.retention.unfinished(worker).collect();
@@ -230,8 +241,12 @@ impl Balancer {
         let workers = self.workers.iter().map(|(id, _)| id);
         let behind = workers.filter(|worker| self.retention.unstored_since(*worker).is_some_and(late));
         let behind: Vec<WorkerId> = behind.collect();
-        if !self.hand_over(now, id, Redelivery::Slow, &behind) {
-            self.retention.set_deadline(id, now.mono + patience_in(state));
+        if !self.hand_over(now, id, Redelivery::Slow, &behind)
+            && let Some(frame) = self.retention.frame(id)
+        {
+            // Under more work than can be done very many wait: each is looked at less and less often.
+            let waited = now.mono.saturating_sub(frame.arrived).min(UNFINISHED);
+            self.retention.set_deadline(id, now.mono + patience_in(state).max(waited / 3));
         }
     }
 

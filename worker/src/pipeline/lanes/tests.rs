@@ -35,7 +35,7 @@ impl Lanes {
 async fn an_old_frame_waits_for_those_before_it_and_a_young_one_only_for_a_moment() {
     let lanes = Lanes::default();
     let waits = async |age| {
-        let (first, mut second) = (lanes.enter(ADDR), lanes.enter(ADDR));
+        let (first, mut second) = (lanes.enter(ADDR, Class::Open), lanes.enter(ADDR, Class::Open));
         let began = Instant::now();
         let settle = async {
             secs(20).await;
@@ -54,7 +54,7 @@ async fn an_old_frame_waits_for_those_before_it_and_a_young_one_only_for_a_momen
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_joins_lets_others_by_when_those_before_it_are_done() {
     let lanes = Lanes::default();
-    let [first, copy, mut last] = [(); 3].map(|()| lanes.enter(ADDR));
+    let [first, copy, mut last] = [(); 3].map(|()| lanes.enter(ADDR, Class::Open));
     drop(copy);
     let began = Instant::now();
     let settle = async {
@@ -64,7 +64,7 @@ async fn a_copy_that_joins_lets_others_by_when_those_before_it_are_done() {
     join(settle, last.turn(OLD)).await;
     assert_eq!(began.elapsed().as_secs(), 7);
     // The transmission that it joins may be behind it, as when its own copy was stored first.
-    let [early, mut behind] = [(); 2].map(|()| lanes.enter(DevAddr(2)));
+    let [early, mut behind] = [(); 2].map(|()| lanes.enter(DevAddr(2), Class::Open));
     drop(early);
     behind.turn(OLD).await;
     assert_eq!(began.elapsed().as_secs(), 7);
@@ -76,7 +76,7 @@ async fn frames_are_accepted_in_the_order_they_came_in_whatever_is_ready_first()
     let (lanes, accepted) = (Lanes::default(), Arc::new(Mutex::new(Vec::new())));
     let mut frames = JoinSet::new();
     for number in 0..200_u64 {
-        let (mut place, accepted) = (lanes.enter(ADDR), accepted.clone());
+        let (mut place, accepted) = (lanes.enter(ADDR, Class::Open), accepted.clone());
         // Of these some are copies of others, and leave again.
         let is_copy = number % 7 == 3;
         frames.spawn(async move {
@@ -98,10 +98,10 @@ async fn frames_are_accepted_in_the_order_they_came_in_whatever_is_ready_first()
 #[tokio::test(start_paused = true)]
 async fn nothing_waits_for_another_devaddr() {
     let lanes = Lanes::default();
-    let _stuck = [(); 1_000].map(|()| lanes.enter(ADDR));
+    let _stuck = [(); 1_000].map(|()| lanes.enter(ADDR, Class::Open));
     let began = Instant::now();
     for addr in 2..100 {
-        let mut place = lanes.enter(DevAddr(addr));
+        let mut place = lanes.enter(DevAddr(addr), Class::Open);
         place.turn(OLD).await;
         let own = SessionKey { dev_addr: DevAddr(addr), ..session(1) };
         assert!(!place.decide(&own).await);
@@ -115,12 +115,12 @@ async fn nothing_waits_for_another_devaddr() {
 #[tokio::test(start_paused = true)]
 async fn what_was_waited_for_long_enough_holds_up_nobody_else() {
     let lanes = Lanes::default();
-    let _stuck = [(); 50].map(|()| lanes.enter(ADDR));
-    let mut frame = lanes.enter(ADDR);
+    let _stuck = [(); 50].map(|()| lanes.enter(ADDR, Class::Open));
+    let mut frame = lanes.enter(ADDR, Class::Open);
     let began = Instant::now();
     frame.turn(Duration::ZERO).await;
     assert_eq!(began.elapsed(), TURN_LIMIT, "however many there are");
-    let mut next = lanes.enter(ADDR);
+    let mut next = lanes.enter(ADDR, Class::Open);
     let settle = async {
         sleep(Duration::from_millis(30)).await;
         drop(frame);
@@ -133,7 +133,7 @@ async fn what_was_waited_for_long_enough_holds_up_nobody_else() {
 #[tokio::test(start_paused = true)]
 async fn who_was_passed_keeps_waiting_for_those_before_it() {
     let lanes = Lanes::default();
-    let [first, mut second, mut young] = [(); 3].map(|()| lanes.enter(ADDR));
+    let [first, mut second, mut young] = [(); 3].map(|()| lanes.enter(ADDR, Class::Open));
     let began = Instant::now();
     let settle = async {
         secs(20).await;
@@ -153,8 +153,8 @@ async fn who_was_passed_keeps_waiting_for_those_before_it() {
 #[tokio::test(start_paused = true)]
 async fn one_decides_for_a_session_at_a_time_and_of_those_that_wait_the_first_that_came_in_is_next() {
     let (lanes, order) = (Lanes::default(), Arc::new(Mutex::new(Vec::new())));
-    let mut first = lanes.enter(ADDR);
-    let mut others = [(); 3].map(|()| lanes.enter(ADDR)).into_iter().enumerate().collect::<Vec<_>>();
+    let mut first = lanes.enter(ADDR, Class::Open);
+    let mut others = [(); 3].map(|()| lanes.enter(ADDR, Class::Open)).into_iter().enumerate().collect::<Vec<_>>();
     let mut swept = lanes.beside(ADDR);
     assert!(
         !first.decide(&session(1)).await && !swept.decide(&session(2)).await,
@@ -175,7 +175,7 @@ async fn one_decides_for_a_session_at_a_time_and_of_those_that_wait_the_first_th
         settle_down().await;
     }
     // One who gives up while waiting leaves nothing behind.
-    let mut impatient = lanes.enter(ADDR);
+    let mut impatient = lanes.enter(ADDR, Class::Open);
     assert!(timeout(Duration::from_millis(1), impatient.decide(&session(1))).await.is_err());
     drop(impatient);
     drop(first);
@@ -218,7 +218,8 @@ async fn memory_is_bounded_by_the_frames_in_hand() {
     for round in 0..20_u64 {
         let mut frames = JoinSet::new();
         for number in 0..100 {
-            let mut place = if number % 10 == 9 { lanes.beside(ADDR) } else { lanes.enter(DevAddr(number % 3)) };
+            let mut place =
+                if number % 10 == 9 { lanes.beside(ADDR) } else { lanes.enter(DevAddr(number % 3), Class::Open) };
             let key = SessionKey { dev_addr: place.dev_addr, ..session(u64::from(number) % 4) };
             frames.spawn(async move {
                 place.turn(Duration::ZERO).await;
@@ -233,4 +234,22 @@ async fn memory_is_bounded_by_the_frames_in_hand() {
         frames.shutdown().await;
         assert!(lanes.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_a_window_left_and_what_has_none_do_not_wait_for_each_other() {
+    let lanes = Lanes::default();
+    let [late, mut next_late] = [(); 2].map(|()| lanes.enter(ADDR, Class::Late));
+    let [mut open, mut next_open] = [(); 2].map(|()| lanes.enter(ADDR, Class::Open));
+    let began = Instant::now();
+    open.turn(Duration::ZERO).await;
+    drop(open);
+    next_open.turn(OLD).await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    let settle = async {
+        secs(3).await;
+        drop(late);
+    };
+    join(settle, next_late.turn(OLD)).await;
+    assert_eq!(began.elapsed().as_secs(), 3, "they keep their own order");
 }
