@@ -101,8 +101,11 @@ impl VerifiedFrame {
 
 /// Finds the session whose key verifies the MIC, and the 32-bit FCntUp that does. Of two sessions with one key the
 /// younger counts: the other is about to be deleted.
-pub fn pick<'a>(rows: &'a [SessionRow], frame: &DataFrame<'_>) -> Option<(&'a SessionRow, u32)> {
-    let verified = rows.iter().filter_map(|row| {
+pub fn pick<'a>(
+    rows: impl IntoIterator<Item = &'a SessionRow>,
+    frame: &DataFrame<'_>,
+) -> Option<(&'a SessionRow, u32)> {
+    let verified = rows.into_iter().filter_map(|row| {
         let key = &row.session.keys.nwk_s_key;
         let fcnt = row.session.seen.candidates(frame.fcnt).find(|full| frame.verify(key, *full))?;
         Some((row, fcnt))

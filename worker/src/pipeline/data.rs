@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use limpet_link::host::{self, Rule};
 use limpet_shared::{DevAddr, UnixMicros, lorawan::DataFrame};
-use limpet_store::{Commit, Freshness, StoreError};
+use limpet_store::{Besides, Candidate, Commit, Freshness, StoreError};
 use limpet_worker_core::{
-    model::{DeviceContext, SessionRow},
+    model::{DeviceContext, QueueItem, SessionRow},
     seen::CLOCK_SKEW,
     uplink::{self, Acceptance, Uplink, Verdict, VerifiedFrame},
 };
@@ -22,6 +22,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Queue items read for one downlink: the one that goes, and whether more wait.
 pub(super) const QUEUE_GLANCE: u32 = 16;
 
+/// The session that a frame is of, its whole FCntUp, and what was read along with the session.
+struct Found {
+    row: SessionRow,
+    fcnt: u32,
+    besides: Option<Besides>,
+}
+
 impl Pipeline {
     /// One pass over steps 4 and 5. `again`: an earlier pass was refused or got no answer, so read what is settled.
     pub(super) async fn data(
@@ -33,8 +40,8 @@ impl Pipeline {
     ) -> Outcome {
         let freshness = if again { Freshness::Serial } else { Freshness::Quorum };
         let Some(found) = self.find_session(frame, freshness).await? else { return Ok(Flow::Done) };
-        let waited = place.decide(&found.0.session.key).await;
-        let Some((row, fcnt)) = self.as_decided(frame, freshness, found, waited).await? else {
+        let waited = place.decide(&found.row.session.key).await;
+        let Some(Found { row, fcnt, besides }) = self.as_decided(frame, freshness, found, waited).await? else {
             return Ok(Flow::Done);
         };
         let (confirmed, mic, received_at) = (frame.confirmed, frame.mic, copies.received_at());
@@ -56,10 +63,11 @@ impl Pipeline {
             }
             Verdict::Replay | Verdict::Retransmission | Verdict::Outdated | Verdict::Accept(_) => {}
         }
-        let Some(context) = self.device(&row).await? else { return Ok(Flow::Done) };
+        let (device, queue) = besides.map(|besides| (besides.device, besides.queue)).unzip();
+        let Some(context) = self.device_or(&row, device).await? else { return Ok(Flow::Done) };
         match judge(context.device.skip_fcnt_check) {
             Verdict::Accept(how) => {
-                let flow = self.accept(copies, frame, (&row, fcnt), &context, how, place).await?;
+                let flow = self.accept(copies, frame, (&row, fcnt), (&context, queue), how, place).await?;
                 // The ACK first. Whoever has to begin anew tells of it then.
                 if how == Acceptance::AckAgain && !matches!(flow, Flow::Again | Flow::Wait(_)) {
                     self.tell_owner(copies, &context, retransmitted(fcnt)).await;
@@ -90,12 +98,12 @@ impl Pipeline {
         &self,
         frame: &DataFrame<'_>,
         freshness: Freshness,
-        found: (SessionRow, u32),
+        found: Found,
         waited: bool,
-    ) -> Result<Option<(SessionRow, u32)>, StoreError> {
+    ) -> Result<Option<Found>, StoreError> {
         let found = if waited { self.find_session(frame, freshness).await? } else { Some(found) };
         match found {
-            Some((row, _)) if self.lanes.soon_out(&row.session.key, row.session.slot.number).await => {
+            Some(Found { row, .. }) if self.lanes.soon_out(&row.session.key, row.session.slot.number).await => {
                 self.find_session(frame, freshness).await
             }
             found => Ok(found),
@@ -103,18 +111,17 @@ impl Pipeline {
     }
 
     /// Candidates by DevAddr; the MIC picks. Before "unknown", a second look at what is settled: a re-join changes keys.
-    async fn find_session(
-        &self,
-        frame: &DataFrame<'_>,
-        freshness: Freshness,
-    ) -> Result<Option<(SessionRow, u32)>, StoreError> {
+    async fn find_session(&self, frame: &DataFrame<'_>, freshness: Freshness) -> Result<Option<Found>, StoreError> {
         for freshness in [freshness, Freshness::Serial] {
-            let rows = self.store.sessions_by_addr(frame.dev_addr, freshness).await?;
-            if let Some((row, fcnt)) = uplink::pick(&rows, frame) {
-                return Ok(Some((row.clone(), fcnt)));
+            let candidates = self.store.candidates(frame.dev_addr, freshness, QUEUE_GLANCE).await?;
+            let picked = uplink::pick(candidates.iter().map(|candidate| &candidate.row), frame);
+            if let Some((session, fcnt)) = picked.map(|(row, fcnt)| (row.session.key, fcnt)) {
+                let mut candidates = candidates.into_iter();
+                let found = candidates.find(|candidate| candidate.row.session.key == session);
+                return Ok(found.map(|Candidate { row, besides }| Found { row, fcnt, besides }));
             }
             // Nobody can use an address before its row is there for everyone to see.
-            if rows.is_empty() {
+            if candidates.is_empty() {
                 self.foreign.note_unused(frame.dev_addr);
                 self.drop_unknown("unknown_dev_addr", frame.dev_addr);
                 return Ok(None);
@@ -148,7 +155,19 @@ impl Pipeline {
     }
 
     async fn device(&self, row: &SessionRow) -> Result<Option<DeviceContext>, StoreError> {
-        let context = self.store.device_context(row.session.key.dev_eui).await?;
+        self.device_or(row, None).await
+    }
+
+    /// As it was read, if it was.
+    async fn device_or(
+        &self,
+        row: &SessionRow,
+        read: Option<Option<DeviceContext>>,
+    ) -> Result<Option<DeviceContext>, StoreError> {
+        let context = match read {
+            Some(context) => context,
+            None => self.store.device_context(row.session.key.dev_eui).await?,
+        };
         match context {
             None => self.verdict("unknown_device", row),
             Some(context) if context.device.is_disabled => self.verdict("device_disabled", row),
@@ -163,7 +182,7 @@ impl Pipeline {
         copies: &Transmission,
         frame: &DataFrame<'_>,
         (row, fcnt): (&SessionRow, u32),
-        context: &DeviceContext,
+        (context, queue): (&DeviceContext, Option<Vec<QueueItem>>),
         how: Acceptance,
         place: &Place,
     ) -> Outcome {
@@ -176,7 +195,11 @@ impl Pipeline {
         self.keep_slot(row, context).await?;
         let queue = match how {
             Acceptance::Overtaken | Acceptance::AckAgain => Vec::new(),
-            _ => self.store.queue(row.session.key.dev_eui, row.session.queue_done, QUEUE_GLANCE).await?,
+            // What comes in from now on finds the answer open, or its accepting worker looks again.
+            _ => match queue {
+                Some(queue) => queue,
+                None => self.store.queue(row.session.key.dev_eui, row.session.queue_done, QUEUE_GLANCE).await?,
+            },
         };
         let receptions = &copies.receptions;
         let (now, ways) = (self.now_of_first(copies), self.ways(copies));

@@ -79,6 +79,22 @@ pub struct GatewayChanges {
     pub changed: Option<Vec<(u64, Eui64)>>,
 }
 
+/// A session with what an uplink of it is decided with, as far as the store has read that along with it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub row: SessionRow,
+    pub besides: Option<Besides>,
+}
+
+/// What was read along with a session, at the same moment.
+#[derive(Clone, Debug)]
+pub struct Besides {
+    /// As [`Directory::device_context`] gives it.
+    pub device: Option<DeviceContext>,
+    /// As [`FrameStore::queue`] gives it, after what the session is done with.
+    pub queue: Vec<QueueItem>,
+}
+
 /// Gateways, each with its value of one tag.
 pub type GatewayTags = Vec<(Eui64, Option<String>)>;
 
@@ -153,6 +169,12 @@ pub trait FrameStore: Send + Sync + 'static {
 
     /// All sessions of a DevAddr with their marks, from one read (in pages, if there are many).
     async fn sessions_by_addr(&self, addr: DevAddr, freshness: Freshness) -> Result<Vec<SessionRow>>;
+    /// The same, with what deciding an uplink takes besides where that costs no further question: of each queue at most `queue` items.
+    async fn candidates(&self, addr: DevAddr, freshness: Freshness, queue: u32) -> Result<Vec<Candidate>> {
+        let _ = queue;
+        let rows = self.sessions_by_addr(addr, freshness).await?;
+        Ok(rows.into_iter().map(|row| Candidate { row, besides: None }).collect())
+    }
     async fn session(&self, key: &SessionKey, freshness: Freshness) -> Result<Option<SessionRow>>;
     /// IF NOT EXISTS.
     async fn create_session(&self, session: &Session) -> Result<Commit>;

@@ -1,5 +1,7 @@
 //! The way of an uplink, on SQLite. Rows are encoded before they are handed to the writer, which all others wait for.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use limpet_shared::{DevAddr, Eui64, UnixMicros};
 use limpet_worker_core::model::*;
@@ -11,15 +13,20 @@ use super::{
     sessions,
 };
 use crate::{
-    Backlog, Commit, FrameStore, Freshness, IntegrationId, PendingBounds, PendingEvent, Result, Trimmed,
+    Backlog, Candidate, Commit, FrameStore, Freshness, IntegrationId, PendingBounds, PendingEvent, Result, Trimmed,
     waiting_body::WaitingBody,
 };
+
+/// The copies of a frame come within milliseconds, as a rule, and gateways wait for 100 ms.
+const PUT_WITHIN: Duration = Duration::from_millis(3);
+/// Nobody waits for a mark but the next uplink of its device.
+const MARK_WITHIN: Duration = Duration::from_millis(20);
 
 #[async_trait]
 impl FrameStore for SqliteStore {
     async fn put_reception(&self, reception: Reception) -> Result<()> {
         let body = self.form.encode(&reception)?;
-        self.writer.write(move |conn| receptions::put(conn, &reception, &body)).await
+        self.writer.write_along(PUT_WITHIN, move |conn| receptions::put(conn, &reception, &body)).await
     }
     async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>> {
         self.readers.read(move |conn| receptions::of_key(conn, key)).await
@@ -41,6 +48,9 @@ impl FrameStore for SqliteStore {
     async fn sessions_by_addr(&self, addr: DevAddr, _: Freshness) -> Result<Vec<SessionRow>> {
         self.readers.read(move |conn| sessions::by_addr(conn, addr)).await
     }
+    async fn candidates(&self, addr: DevAddr, _: Freshness, queue: u32) -> Result<Vec<Candidate>> {
+        self.readers.read(move |conn| sessions::candidates(conn, addr, queue)).await
+    }
     async fn session(&self, key: &SessionKey, _: Freshness) -> Result<Option<SessionRow>> {
         let key = *key;
         self.readers.read(move |conn| sessions::by_key(conn, &key)).await
@@ -59,7 +69,7 @@ impl FrameStore for SqliteStore {
     }
     async fn mark_out(&self, key: &SessionKey, slot: u64, through_pending: bool) -> Result<()> {
         let key = *key;
-        self.writer.write(move |conn| sessions::mark_out(conn, &key, slot, through_pending)).await
+        self.writer.write_along(MARK_WITHIN, move |conn| sessions::mark_out(conn, &key, slot, through_pending)).await
     }
     async fn mark_sent(&self, key: &SessionKey, fcnt_down: u32) -> Result<()> {
         let key = *key;

@@ -4,8 +4,12 @@ use limpet_shared::{DevAddr, Eui64};
 use limpet_worker_core::model::{DeviceState, JoinRow, Marks, QueueItem, SessionKey, SessionRow};
 use rusqlite::{Connection, Row};
 
-use super::error::{all, check_wrap, decode, decode_row, encode, execute, int, one};
-use crate::{Commit, Result, rows::Body, words};
+use super::{
+    directory::device_context,
+    error::{all, check_wrap, decode, decode_row, encode, execute, int, one},
+    readers::snapshot,
+};
+use crate::{Besides, Candidate, Commit, Result, rows::Body, words};
 
 const SESSION: &str =
     "SELECT s.body, s.key_wrap, coalesce(m.out, 0), coalesce(m.out_through_pending, 0), coalesce(m.sent, 0)
@@ -30,6 +34,29 @@ fn session_row(row: &Row<'_>) -> Result<SessionRow> {
 pub(super) fn by_addr(conn: &Connection, addr: DevAddr) -> Result<Vec<SessionRow>> {
     let sql = format!("{SESSION} WHERE s.dev_addr = ?1 ORDER BY s.dev_eui, s.id");
     all(conn, &sql, [addr.0], session_row)
+}
+
+/// Of a DevAddr that many devices have, most candidates are none: what is read besides then costs more than another question.
+const WITH_DEVICES: usize = 4;
+
+/// In one state of the database.
+pub(super) fn candidates(conn: &Connection, addr: DevAddr, items: u32) -> Result<Vec<Candidate>> {
+    snapshot(conn, |conn| {
+        let rows = by_addr(conn, addr)?;
+        let few = rows.len() <= WITH_DEVICES;
+        let with = |row: SessionRow| {
+            let device = row.session.key.dev_eui;
+            let besides = |conn| -> Result<Besides> {
+                Ok(Besides {
+                    device: device_context(conn, device)?,
+                    queue: queue(conn, device, row.session.queue_done, items)?,
+                })
+            };
+            let besides = few.then(|| besides(conn)).transpose()?;
+            Ok(Candidate { row, besides })
+        };
+        rows.into_iter().map(with).collect()
+    })
 }
 
 pub(super) fn by_key(conn: &Connection, key: &SessionKey) -> Result<Option<SessionRow>> {

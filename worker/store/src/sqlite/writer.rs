@@ -54,9 +54,13 @@ pub(super) enum Writer {
 /// The way to the thread, which ends when the last of them is dropped and all is written.
 pub(super) struct Mailbox {
     jobs: mpsc::Sender<Box<dyn Job>>,
+    along: Along,
     health: Arc<Health>,
     well_after: Duration,
 }
+
+/// Writes that go along with the next transaction, whoever's it is. No more than their callers are, each of which waits.
+type Along = Arc<Mutex<Vec<Box<dyn Job>>>>;
 
 /// How the thread is, for readiness.
 #[derive(Default)]
@@ -120,6 +124,18 @@ impl Writer {
         }
     }
 
+    /// The same for what is not in a hurry: if others write within that time it goes along, and saves a transaction.
+    pub async fn write_along<T, F>(&self, within: Duration, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        match self {
+            Self::Thread(mailbox) => mailbox.write_along(within, work).await,
+            Self::Inline(inline) => inline.write(work),
+        }
+    }
+
     /// Whether writes get through.
     pub async fn check(&self) -> Result<()> {
         match self {
@@ -134,10 +150,12 @@ impl Mailbox {
     pub fn start(conn: Connection, lock: WriteLock, notes: Arc<Notes>) -> std::result::Result<Self, OpenError> {
         let (jobs, queue) = mpsc::channel(WAITING);
         let health = Arc::new(Health::default());
-        let thread = Thread { conn, lock, notes, queue, health: health.clone(), told: None, untold: 0 };
+        let along = Along::default();
+        let (with, health_of) = (along.clone(), health.clone());
+        let thread = Thread { conn, lock, notes, queue, along: with, health: health_of, told: None, untold: 0 };
         let spawned = thread::Builder::new().name("store-writer".into()).spawn(move || thread.run());
         spawned.map_err(OpenError::Thread)?;
-        Ok(Self { jobs, health, well_after: WELL_AFTER })
+        Ok(Self { jobs, along, health, well_after: WELL_AFTER })
     }
 
     pub async fn write<T, F>(&self, work: F) -> Result<T>
@@ -145,22 +163,35 @@ impl Mailbox {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let state = Arc::new(AtomicU8::new(QUEUED));
-        let job = Box::new(Write { work: Some(work), kept: None, reply, state: state.clone() });
-        match timeout(PATIENCE, self.jobs.send(job)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(StoreError::Unavailable("the writer has ended".into())),
-            Err(_) => return Err(StoreError::Unavailable(format!("{WAITING} writes are waiting"))),
-        }
-        let why = match timeout(PATIENCE, answer).await {
+        let (job, answer, state) = job(work);
+        self.hand_in(job).await?;
+        answered(answer, &state).await
+    }
+
+    pub async fn write_along<T, F>(&self, within: Duration, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let (job, mut answer, state) = job(work);
+        self.along.lock().push(job);
+        match timeout(within, &mut answer).await {
             Ok(Ok(answer)) => return answer,
-            Ok(Err(_)) => "the writer has ended",
-            Err(_) => "the writer waits for the disk, or for another process that has stopped while it wrote",
-        };
-        match state.compare_exchange(QUEUED, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Err(StoreError::Unavailable(why.into())),
-            Err(_) => Err(StoreError::Unknown(why.into())),
+            Ok(Err(_)) => return Err(StoreError::Unavailable("the writer has ended".into())),
+            Err(_) => {}
+        }
+        // Nobody else has written: so there is a transaction for it.
+        if let Err(error) = self.hand_in(Box::new(Nothing)).await {
+            return Err(given_up(&state, &error.to_string()));
+        }
+        answered(answer, &state).await
+    }
+
+    async fn hand_in(&self, job: Box<dyn Job>) -> Result<()> {
+        match timeout(PATIENCE, self.jobs.send(job)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(StoreError::Unavailable("the writer has ended".into())),
+            Err(_) => Err(StoreError::Unavailable(format!("{WAITING} writes are waiting"))),
         }
     }
 
@@ -192,11 +223,51 @@ impl Mailbox {
     }
 }
 
+/// A write, where its answer comes, and how it is.
+type Waited<T> = (Box<dyn Job>, oneshot::Receiver<Result<T>>, Arc<AtomicU8>);
+
+fn job<T, F>(work: F) -> Waited<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let state = Arc::new(AtomicU8::new(QUEUED));
+    (Box::new(Write { work: Some(work), kept: None, reply, state: state.clone() }), answer, state)
+}
+
+async fn answered<T>(answer: oneshot::Receiver<Result<T>>, state: &AtomicU8) -> Result<T> {
+    let why = match timeout(PATIENCE, answer).await {
+        Ok(Ok(answer)) => return answer,
+        Ok(Err(_)) => "the writer has ended",
+        Err(_) => "the writer waits for the disk, or for another process that has stopped while it wrote",
+    };
+    Err(given_up(state, why))
+}
+
+/// Nobody waits for the write any more: it is not done, unless it is being done.
+fn given_up(state: &AtomicU8, why: &str) -> StoreError {
+    match state.compare_exchange(QUEUED, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => StoreError::Unavailable(why.into()),
+        Err(_) => StoreError::Unknown(why.into()),
+    }
+}
+
 /// Writes what needs as much room as a large batch. It stays, for what a transaction deletes again needs no room; each
 /// probe takes the place of the one before.
 fn probe(conn: &Connection) -> Result<()> {
     super::error::execute(conn, "CREATE TABLE IF NOT EXISTS write_probe (one INTEGER PRIMARY KEY, body BLOB)", ())?;
     super::error::execute(conn, "REPLACE INTO write_probe (one, body) VALUES (1, randomblob(?1))", [PROBE]).map(drop)
+}
+
+/// A transaction for what goes along.
+struct Nothing;
+
+impl Job for Nothing {
+    fn run(&mut self, _: &Connection) -> Result<()> {
+        Ok(())
+    }
+    fn answer(self: Box<Self>, _: &Result<()>) {}
 }
 
 /// A write of what was noted; see [`Notes`].
@@ -214,6 +285,7 @@ struct Thread {
     lock: WriteLock,
     notes: Arc<Notes>,
     queue: mpsc::Receiver<Box<dyn Job>>,
+    along: Along,
     health: Arc<Health>,
     /// When a failure was told last, and how many came since.
     told: Option<Instant>,
@@ -262,6 +334,10 @@ impl Thread {
         {
             batch.push(job);
         }
+        let mut along = self.along.lock();
+        let some = along.len().min(BATCH);
+        batch.extend(along.drain(..some));
+        drop(along);
         let outcome = run_all(&self.conn, batch);
         if !self.conn.is_autocommit() {
             // What cannot be rolled back ends with the connection's next transaction; nothing was committed.

@@ -63,6 +63,7 @@ properties![
     sessions::a_deleted_session_is_gone_with_its_marks,
     sessions::the_mark_out_only_grows,
     sessions::the_mark_sent_only_grows,
+    sessions::candidates_are_the_sessions_with_what_belongs_to_them,
     sessions::marks_leave_the_row_alone,
     joins::a_device_that_never_joined_has_a_fresh_state,
     joins::a_join_is_taken_whole_or_not_at_all,

@@ -17,6 +17,8 @@ fn set(name: &str, value: Vec<u8>) -> impl FnOnce(&Connection) -> Result<()> + S
     move |conn| execute(conn, "INSERT INTO setting (name, value) VALUES (?1, ?2)", (name, value)).map(drop)
 }
 
+const A_MOMENT: Duration = Duration::from_millis(20);
+
 /// What is stored, read as another process would.
 fn names(dir: &Path) -> Vec<String> {
     let conn = Connection::open(dir.join("state.db")).unwrap();
@@ -108,4 +110,18 @@ async fn a_full_disk_is_not_well_because_something_small_still_fits() {
     assert_eq!(writer.check().await, Ok(()));
     assert_eq!(writer.check().await, Ok(()));
     writer.write(set("large", vec![1; 1 << 20])).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_goes_along_is_written_with_the_next_transaction_or_in_one_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, _other) = writer(dir.path());
+    assert_eq!(writer.write_along(A_MOMENT, set("alone", vec![1])).await, Ok(()));
+    assert_eq!(names(dir.path()), ["alone"]);
+    let (along, other) =
+        tokio::join!(writer.write_along(A_MOMENT, set("along", vec![1])), writer.write(set("other", vec![1])));
+    assert_eq!((along, other), (Ok(()), Ok(())));
+    let twice = writer.write_along(A_MOMENT, set("along", vec![1])).await;
+    assert!(twice.is_err(), "it fails like any other: {twice:?}");
+    assert_eq!(names(dir.path()), ["alone", "along", "other"]);
 }

@@ -1,7 +1,10 @@
 use limpet_shared::UnixMicros;
 use limpet_worker_core::model::{Answer, Marks, Session, SessionId, SessionKey, SessionRow};
 
-use super::{Bench, race, samples::NOON};
+use super::{
+    Bench, race,
+    samples::{House, NOON},
+};
 use limpet_store::{Commit, Freshness, Result};
 
 pub(super) async fn a_session_comes_back_as_it_was_written(Bench { store, new }: Bench) -> Result<()> {
@@ -153,5 +156,35 @@ pub(super) async fn marks_leave_the_row_alone(Bench { store, new }: Bench) -> Re
     let row = store.session(&session.key, Freshness::Serial).await?;
     let marks = Marks { out: 9, out_through_pending: true, sent: 5 };
     assert_eq!(row, Some(SessionRow { session, marks }), "and a commit keeps them");
+    Ok(())
+}
+
+pub(super) async fn candidates_are_the_sessions_with_what_belongs_to_them(Bench { store, new }: Bench) -> Result<()> {
+    let device = House::build(&*store, &new).await?.device(&*store, &new).await?;
+    let key = SessionKey { dev_eui: device.dev_eui, ..new.session_key() };
+    let of_nobody = SessionKey { dev_eui: new.eui(), ..key };
+    let first = store.enqueue(new.item(device.dev_eui)).await?;
+    for key in [key, of_nobody] {
+        store.create_session(&Session { queue_done: first.seq, ..new.session(key) }).await?;
+    }
+    store.mark_out(&key, 7, false).await?;
+    for _ in 0..3 {
+        store.enqueue(new.item(device.dev_eui)).await?;
+    }
+    for freshness in [Freshness::Quorum, Freshness::Serial] {
+        let candidates = store.candidates(key.dev_addr, freshness, 2).await?;
+        let mut rows: Vec<SessionRow> = candidates.iter().map(|candidate| candidate.row.clone()).collect();
+        rows.sort_by_key(|row| row.session.key);
+        let mut wanted = store.sessions_by_addr(key.dev_addr, freshness).await?;
+        wanted.sort_by_key(|row| row.session.key);
+        assert_eq!(rows, wanted);
+        // A store may leave it to further questions; what it gives along is what they would answer.
+        for (row, besides) in candidates.into_iter().filter_map(|of| Some((of.row, of.besides?))) {
+            let dev_eui = row.session.key.dev_eui;
+            assert_eq!(besides.device, store.device_context(dev_eui).await?);
+            assert_eq!(besides.queue, store.queue(dev_eui, row.session.queue_done, 2).await?);
+        }
+    }
+    assert!(store.candidates(new.addr(), Freshness::Quorum, 2).await?.is_empty());
     Ok(())
 }

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::FaultStore;
 use limpet_store::{
-    Backlog, Commit, Directory, FrameStore, Freshness, GatewayChanges, GatewayTags, IntegrationId, List, Membership,
-    Page, PendingBounds, PendingEvent, Result, Store, StoreError, Totals, Trimmed,
+    Backlog, Candidate, Commit, Directory, FrameStore, Freshness, GatewayChanges, GatewayTags, IntegrationId, List,
+    Membership, Page, PendingBounds, PendingEvent, Result, Store, StoreError, Totals, Trimmed,
     moving::{DeviceRecords, Identified, Moving, PendingAfter, Record},
 };
 
@@ -33,6 +33,7 @@ pass_on! {
         read reception_keys(since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>>;
         write expire_receptions(before: UnixMicros) -> Result<u64>;
         read sessions_by_addr(addr: DevAddr, freshness: Freshness) -> Result<Vec<SessionRow>>;
+        read candidates(addr: DevAddr, freshness: Freshness, queue: u32) -> Result<Vec<Candidate>>;
         read session(key: &SessionKey, freshness: Freshness) -> Result<Option<SessionRow>>;
         write_if create_session(session: &Session) -> Result<Commit>;
         write_if commit_session(next: &Session) -> Result<Commit>;
