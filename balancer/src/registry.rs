@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(joining("a"), NameState::Live, "a moment of silence");
         registry.worker("a", "ejected");
         assert_eq!(joining("a"), NameState::Free);
-        let revoked_keys = vec![RevokedKey { name: "a".into(), key: "00".into(), balancer: false }];
+        let revoked_keys = [RevokedKey { name: "a".into(), key: "00".into(), balancer: false }];
         registry.revoke(revoked_keys.iter());
         assert_eq!(registry.name("a", Some("00")), NameState::Revoked);
         assert_eq!(registry.name("a", Some("01")), NameState::Free);

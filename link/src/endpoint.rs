@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use quinn::{
-    AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, TransportConfig,
-    VarInt,
-};
+use quinn::{ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -19,9 +16,6 @@ use crate::{host, quic};
 /// QUIC gives a silent connection up after this long: a backstop behind the acks of the link, which say so earlier.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_millis(500);
-/// The peer acknowledges the packets at the latest when it has got so many more, or after 25 ms. Mostly it has something to say before,
-/// which takes that along: a packet for it alone costs as much as a packet of frames.
-const ACKNOWLEDGED_AFTER: u32 = 10;
 /// What is asked of the kernel for each direction.
 pub const SOCKET_BUFFER: usize = 4 << 20;
 /// Bytes in flight per stream: at 10 ms of round trip enough for 200 MB/s.
@@ -61,9 +55,6 @@ fn parameters() -> TransportConfig {
     config.send_window(u64::from(CONNECTION_WINDOW));
     // Links are inside a data centre or a country; the default of 333 ms would delay the first retransmission.
     config.initial_rtt(Duration::from_millis(100));
-    let mut acknowledged = AckFrequencyConfig::default();
-    acknowledged.ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGED_AFTER));
-    config.ack_frequency_config(Some(acknowledged));
     config
 }
 
