@@ -87,3 +87,21 @@ async fn a_connection_that_sends_half_a_header_is_closed() {
         assert!(!matches!(&closed, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock), "{closed:?}");
     }
 }
+
+#[tokio::test]
+async fn a_wrong_old_password_is_logged_with_the_clients_address() {
+    let up = Up::start(&[]).await;
+    let (address, home) = (IpAddr::from([127, 0, 0, 3]), format!("http://{}", up.http));
+    let client = reqwest::Client::builder().local_address(address).redirect(reqwest::redirect::Policy::none());
+    let client = client.build().unwrap();
+    let form = |path: &str, body: &'static str| {
+        let request = client.post(format!("{home}{path}")).header("origin", &home).body(body);
+        request.header("content-type", "application/x-www-form-urlencoded")
+    };
+    let logged_in = form("/login", "user=admin&password=black-box").send().await.unwrap();
+    let cookie = logged_in.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let told = form("/password", "old=wrong&new=another-one").header("cookie", cookie).send().await.unwrap();
+    assert!(told.text().await.unwrap().contains("the old one is not right"));
+    let line = |line: &String| line.contains("log-in refused") && line.contains("address=\"127.0.0.3\"");
+    eventually("the log to name the client", async || up.limpet.lines().iter().any(line).then_some(())).await;
+}
