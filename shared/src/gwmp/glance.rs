@@ -88,7 +88,7 @@ mod tests {
     fn uplink(dev_addr: DevAddr, fcnt: u32) -> Vec<u8> {
         let spec = DataSpec {
             direction: Direction::Up,
-            confirmed: fcnt % 2 == 0,
+            confirmed: fcnt.is_multiple_of(2),
             dev_addr,
             fctrl: FCtrl::default(),
             fcnt,
