@@ -121,6 +121,9 @@ fn uplink_seconds(registry: &Registry) -> prometheus::Result<Histogram> {
     register(registry, Histogram::with_opts(opts.buckets(LATENCY_BUCKETS.to_vec())))
 }
 
+const FAILING: &str =
+    "Endpoints of applications that this worker has found not to take events, and not to take them again since.";
+
 impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let r = Registry::new();
@@ -175,10 +178,7 @@ impl Metrics {
                 "How long the oldest of them has waited.",
                 &["application", "endpoint"],
             )?,
-            integrations_failing: gauge(
-                "integrations_failing",
-                "Endpoints of applications that this worker has found not to take events, and not to take them again since.",
-            )?,
+            integrations_failing: gauge("integrations_failing", FAILING)?,
             store_errors: by(
                 "store_errors_total",
                 "Store operations that failed and are tried again, by operation.",
