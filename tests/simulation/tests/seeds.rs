@@ -31,17 +31,18 @@ const NOTICED: &[(Rule, u64)] = &[
     (Rule::TellOfItems, 0),
     (Rule::CountJoinNonces, 0),
     (Rule::TellOfGateways, 3),
-    (Rule::TellOfDrains, 34),
+    (Rule::TellOfDrains, 41),
     (Rule::ClustersRing, 1),
     (Rule::StickyRing, 11),
     (Rule::HoldVerdicts, 23),
     (Rule::SlowStart, 6),
-    (Rule::AckWhenStored, 9),
+    (Rule::AckWhenStored, 49),
     (Rule::SayStoredWhenStored, 9),
     (Rule::DoneWhenOut, 70),
     (Rule::RetainUntilDone, 70),
     (Rule::Redeliver, 62),
-    (Rule::KeepBeforeReplacing, 99),
+    (Rule::MarkAfterEvents, 74),
+    (Rule::WriteTheAnswer, 9),
 ];
 /// If that seed says nothing any more, for plans or code are others, it is noticed within so many.
 const WITHIN: u64 = 100;
