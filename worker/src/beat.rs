@@ -45,7 +45,6 @@ mod tests {
         }
         let beat = Beat(moments[0] - BEAT);
         assert_eq!(moments[9] - moments[0], BEAT * 9);
-        assert!(moments.contains(&beat.next(BEAT * 5)) || beat.next(BEAT * 5) > moments[9]);
         assert_eq!((beat.next(BEAT * 5) - beat.next(BEAT)).as_millis() % BEAT.as_millis(), 0);
     }
 }
