@@ -3,7 +3,8 @@
 pub(super) const MIGRATE_HELP: &str = "\
 A migration only adds, so servers of the version before go on, and you can go back to it. Once all workers run this version,
 --finish lets them write what every uplink writes in a form that the version before cannot read: a quarter of the bytes. It is
-refused while a worker of the version before is at work. After that there is no way back to that version. A CQL store's workers
+refused while a worker of the version before is at work. After that there is no way back to that version; a store that this
+version made is finished from the beginning. A CQL store's workers
 begin within a minute, an SQLite store's when they are started the next time. What was written before is read as ever, and written
 anew when it changes.";
 

@@ -112,10 +112,10 @@ impl Pipeline {
         let own = self.waits_under(endpoint, application);
         let mut behind = session.slot.behind_pending && host::keeps(Rule::WaitBehind) && {
             let (device, slot) = (session.key.dev_eui, session.slot.number);
-            let has = |of| self.store.has_pending(of, device, session.since, slot);
-            let together = IntegrationId(application.id);
-            self.until_stored("has_pending", || has(own)).await
-                || own != together && self.until_stored("has_pending", || has(together)).await
+            let has = |of| self.store.has_pending(IntegrationId(of), device, session.since, slot);
+            // What waits for all URLs is moved to where it waits for each, never back: so in this order.
+            self.until_stored("has_pending", || has(application.id)).await
+                || self.until_stored("has_pending", || has(endpoint.apart)).await
         };
         for (part, event) in session.slot.events.iter().enumerate() {
             let mut pending = None;

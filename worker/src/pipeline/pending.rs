@@ -69,6 +69,11 @@ impl Lease {
         Ok(held)
     }
 
+    /// Whether who sends goes on with the next event.
+    async fn goes_on(&self, pipeline: &Pipeline, stop: &CancellationToken) -> Result<bool, StoreError> {
+        Ok(!stop.is_cancelled() && self.is_held(pipeline).await?)
+    }
+
     /// So that the next one need not wait for its end.
     async fn give_back(&self, pipeline: &Pipeline) {
         if Instant::now() < *self.sure_until.lock() + IDLE_LEASE_FOR {

@@ -127,7 +127,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failing_integration_is_known_until_it_takes_an_event() {
         let (troubles, of) = (Troubles::default(), DeviceInfo::default());
-        let endpoint = |id| Endpoint { id: Uuid::from_u128(id), http: Cow::Owned(HttpIntegration::default()) };
+        let endpoint = |id| Endpoint {
+            id: Uuid::from_u128(id),
+            apart: Uuid::from_u128(id),
+            http: Cow::Owned(HttpIntegration::default()),
+        };
         let (one, other) = (endpoint(0), endpoint(1));
         let error = DeliveryError::TimedOut(Duration::from_secs(5));
         assert_eq!(troubles.count(), 0);

@@ -2,7 +2,7 @@
 
 use limpet_worker_core::model::Application;
 
-use crate::{IntegrationId, PendingEvent, Result, Store};
+use crate::{IntegrationId, PendingEvent, Result, Store, StoreError};
 
 /// Devices whose first event is looked at.
 const LOOKED_AT: u32 = 2;
@@ -31,7 +31,12 @@ pub async fn application_of(
         return Ok((Some(found), None));
     }
     for device in store.pending_devices(of, LOOKED_AT).await? {
-        if let Some(first) = store.pending(of, device, 1).await?.into_iter().next() {
+        let waiting = match store.pending(of, device, 1).await {
+            // One damaged row does not hide what the others say.
+            Err(StoreError::Corrupt(_)) => continue,
+            read => read?,
+        };
+        if let Some(first) = waiting.into_iter().next() {
             return Ok((application_waited_for(store, &first).await?, Some(first)));
         }
     }

@@ -13,6 +13,8 @@ pub struct Endpoint<'a> {
     /// What its events wait under. The only URL of an application has the application's id: if another one takes its place,
     /// it gets what waits. One of several has an id of its own, whatever its place.
     pub id: Uuid,
+    /// What they wait under, or have waited, when it is one of several.
+    pub apart: Uuid,
     /// Of this URL alone.
     pub http: Cow<'a, HttpIntegration>,
 }
@@ -22,7 +24,7 @@ impl Application {
     pub fn endpoints(&self) -> Vec<Endpoint<'_>> {
         let Some(http) = &self.http else { return Vec::new() };
         match http.urls().as_slice() {
-            [] | [_] => alloc::vec![Endpoint { id: self.id, http: Cow::Borrowed(http) }],
+            [] | [_] => alloc::vec![self.all_of(http)],
             urls => urls.iter().map(|url| self.endpoint_of(http, url)).collect(),
         }
     }
@@ -32,14 +34,21 @@ impl Application {
     pub fn endpoint(&self, id: Uuid) -> Option<Endpoint<'_>> {
         let http = self.http.as_ref()?;
         if id == self.id {
-            return Some(Endpoint { id, http: Cow::Borrowed(http) });
+            return Some(self.all_of(http));
         }
         http.urls().into_iter().map(|url| self.endpoint_of(http, url)).find(|endpoint| endpoint.id == id)
     }
 
+    /// All URLs together.
+    fn all_of<'a>(&self, http: &'a HttpIntegration) -> Endpoint<'a> {
+        let first = http.urls().first().copied().unwrap_or_default();
+        Endpoint { id: self.id, apart: ident::endpoint(self.id, first), http: Cow::Borrowed(http) }
+    }
+
     fn endpoint_of(&self, http: &HttpIntegration, url: &str) -> Endpoint<'static> {
         let http = HttpIntegration { url: url.into(), json: http.json, headers: http.headers.clone() };
-        Endpoint { id: ident::endpoint(self.id, url), http: Cow::Owned(http) }
+        let id = ident::endpoint(self.id, url);
+        Endpoint { id, apart: id, http: Cow::Owned(http) }
     }
 
     /// The ids under which something may wait for it: for all of its URLs, and for each of them.
@@ -65,7 +74,7 @@ impl HttpIntegration {
     pub fn origins(&self) -> String {
         let origin = |url: &str| {
             let (scheme, rest) = url.split_once("://")?;
-            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
             let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
             Some(format!("{scheme}://{host}"))
         };

@@ -5,21 +5,29 @@ use limpet_shared::Eui64;
 use limpet_store::{IntegrationId, PendingEvent, StoreError};
 use limpet_worker_core::model::Application;
 
+use tokio_util::sync::CancellationToken;
+
+use super::Lease;
 use crate::pipeline::Pipeline;
 
 /// Events that are read at once.
 const BATCH: u32 = 32;
 
 /// Lets it wait for each URL by itself, where its key gives it its place before what is later. If that breaks off, it is done anew.
-/// Returns whether there was any.
-pub(super) async fn part(pipeline: &Pipeline, application: &Application, device: Eui64) -> Result<bool, StoreError> {
+/// Returns whether there was any. With the lease it ends.
+pub(super) async fn part(
+    pipeline: &Pipeline,
+    application: &Application,
+    device: Eui64,
+    (stop, lease): (&CancellationToken, &Lease),
+) -> Result<bool, StoreError> {
     let together = IntegrationId(application.id);
     let apart = pipeline.waiting_under(application);
     if apart.len() < 2 {
         return Ok(false);
     }
     let mut any = false;
-    loop {
+    while lease.goes_on(pipeline, stop).await? {
         let waiting = pipeline.store.pending(together, device, BATCH).await?;
         any |= !waiting.is_empty();
         for event in &waiting {
@@ -29,7 +37,8 @@ pub(super) async fn part(pipeline: &Pipeline, application: &Application, device:
             pipeline.store.delete_pending(event).await?;
         }
         if waiting.len() < BATCH as usize {
-            return Ok(any);
+            break;
         }
     }
+    Ok(any)
 }

@@ -265,14 +265,19 @@ impl DeviceTurn {
             && self.part(application).await?
         {
             if integration.0 == application.id {
-                return Ok(Ended::Well { delivered: true });
+                return Ok(Ended::Well { delivered });
             }
             waiting = pipeline.store.pending(integration, device, BATCH).await?;
+        }
+        if let Some(application) = application.as_ref().filter(|application| application.id == integration.0)
+            && self.is_behind(application).await?
+        {
+            return Ok(Ended::Well { delivered });
         }
         let endpoint = application.as_ref().and_then(|application| application.endpoint(integration.0));
         for waiting in waiting {
             // Asked before each event: a pause of this process must not make two senders for longer than one event.
-            if self.stop.is_cancelled() || !self.lease.is_held(pipeline).await? {
+            if !self.lease.goes_on(pipeline, &self.stop).await? {
                 break;
             }
             let Some(endpoint) = &endpoint else {
@@ -333,12 +338,20 @@ impl DeviceTurn {
         Ok(application)
     }
 
-    /// Whether something of this device waited for all URLs of the application together. It does not now.
+    /// Whether something of this device waited for all URLs of the application together.
     async fn part(&self, application: &Application) -> Result<bool, StoreError> {
-        if self.stop.is_cancelled() || !self.lease.is_held(&self.pipeline).await? {
-            return Ok(false);
+        part(&self.pipeline, application, self.device.1, (&self.stop, &self.lease)).await
+    }
+
+    /// Whether something waits for one of its URLs from when there were several: that goes first.
+    async fn is_behind(&self, application: &Application) -> Result<bool, StoreError> {
+        for endpoint in application.endpoints() {
+            let apart = IntegrationId(endpoint.apart);
+            if !self.pipeline.store.pending(apart, self.device.1, 1).await?.is_empty() {
+                return Ok(true);
+            }
         }
-        part(&self.pipeline, application, self.device.1).await
+        Ok(false)
     }
 
     fn tell_removed(&self, dropped: u64) {

@@ -212,6 +212,21 @@ async fn what_waits_for_the_only_url_goes_to_whichever_takes_its_place() {
     assert_eq!((two.urls.told(A), two.urls.told(B)), (vec![], vec![1, 2, 3]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn when_one_of_several_is_left_what_waits_for_it_comes_before_what_is_new() {
+    let two = Two::new().await;
+    two.urls.set(B, Some(Does::Hang));
+    two.hear(1..4).await;
+    two.configure(&format!(" {B}")).await;
+    two.hear(4..6).await;
+    two.urls.set(B, None);
+    two.hear(6..7).await;
+    a_while().await;
+    two.hear(7..8).await;
+    assert_eq!(two.urls.told(B), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!((two.urls.told(A), two.waits().await), (vec![1, 2, 3], 0));
+}
+
 /// It would take what waits for one URL for what waits for an application that was removed.
 #[tokio::test(start_paused = true)]
 async fn beside_a_worker_that_takes_all_urls_for_one_nothing_waits_for_one_alone_and_all_is_told() {
