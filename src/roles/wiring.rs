@@ -17,7 +17,7 @@ use limpet_shared::{
     admin::{Reply, Request, Role},
     region::Region,
 };
-use limpet_store::{OpenError, Store, moving::MovingError};
+use limpet_store::{OpenError, Store, StoreError, moving::MovingError};
 use limpet_worker::{Started, WorkerConfig};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -184,17 +184,20 @@ pub fn join_line(common: &Common, processing: &Processing) -> Result<JoinLine, R
 /// Opens the store that a URL names; the workers of one process share it. One that holds half a network is refused, one that is
 /// away is waited for.
 pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, RoleError> {
-    let store = loop {
+    loop {
         match limpet_store::open(url).await {
-            Ok(store) => break store,
-            Err(error @ OpenError::CqlUnreachable { .. }) => tracing::warn!(%error, "trying again"),
+            Ok(store) => match limpet_store::moving::unfinished(&*store).await {
+                Ok(None) => return Ok(store),
+                Ok(Some(unfinished)) => return Err(failed(MovingError::Unfinished { sha256: unfinished.sha256 })),
+                Err(error @ StoreError::Unavailable(_)) => tracing::warn!(%error, "trying again"),
+                Err(error) => return Err(failed(error)),
+            },
+            Err(error @ (OpenError::CqlUnreachable { .. } | OpenError::CqlAway { .. })) => {
+                tracing::warn!(%error, "trying again");
+            }
             Err(error) => return Err(failed(error)),
         }
         tokio::time::sleep(STORE_PAUSE).await;
-    };
-    match limpet_store::moving::unfinished(&*store).await.map_err(failed)? {
-        None => Ok(store),
-        Some(unfinished) => Err(failed(MovingError::Unfinished { sha256: unfinished.sha256 })),
     }
 }
 

@@ -25,6 +25,8 @@ pub enum OpenError {
     CqlCa { path: PathBuf, why: String },
     #[error("cannot reach the database at {hosts}: {why}")]
     CqlUnreachable { hosts: String, why: String },
+    #[error("the database does not answer for {what} now: {why}")]
+    CqlAway { what: &'static str, why: String },
     #[error("the database did not do what was needed of {what}: {why}")]
     Cql { what: &'static str, why: String },
     #[error(

@@ -266,7 +266,12 @@ async fn version(db: &Db) -> Result<Option<(i32, String)>, OpenError> {
 }
 
 fn failed(error: &crate::StoreError) -> OpenError {
-    OpenError::Cql { what: "its schema", why: error.to_string() }
+    let (what, why) = ("its schema", error.to_string());
+    match error {
+        // As while its nodes start one after the other.
+        StoreError::Unavailable(_) | StoreError::Unknown(_) => OpenError::CqlAway { what, why },
+        _ => OpenError::Cql { what, why },
+    }
 }
 
 /// The turn to change tables.
