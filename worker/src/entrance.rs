@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use limpet_shared::gwmp;
-use limpet_worker_core::line::{Busy, Class, Line};
+use limpet_worker_core::line::{Begun, Busy, Class, Line};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
@@ -12,6 +12,9 @@ use crate::pipeline::Pipeline;
 /// What waits takes so many bytes at most; then nothing more is read, and balancers keep it. As much as a balancer retains by
 /// default, for only who knows the devices can say which of them goes first.
 const MEMORY: usize = 256 << 20;
+
+/// Longer than a balancer keeps a frame.
+const BEFORE: Duration = Duration::from_secs(86_400);
 
 /// Begins with a datagram.
 pub(crate) type Begin = Box<dyn FnOnce(&Arc<Pipeline>, InWork) + Send>;
@@ -44,8 +47,15 @@ pub(crate) struct TakenUp(Entrance);
 /// Something to do, until this is dropped.
 pub(crate) struct AtWork {
     entrance: Entrance,
-    class: Class,
+    begun: Begun,
     decides: bool,
+}
+
+impl State {
+    fn take_up(&mut self, now: Duration, class: Class) -> Begun {
+        self.busy.take_up();
+        self.busy.begin(now, class)
+    }
 }
 
 impl Default for Entrance {
@@ -56,8 +66,9 @@ impl Default for Entrance {
 }
 
 impl Entrance {
+    /// Since long before this began: what balancers have kept meanwhile is older than this, and no less in order.
     fn now(&self) -> Duration {
-        self.0.began.elapsed()
+        BEFORE + self.0.began.elapsed()
     }
 
     /// Whether more may be read.
@@ -70,14 +81,18 @@ impl Entrance {
         self.0.state.lock().line.len()
     }
 
-    /// A datagram comes in that was received so long ago.
-    pub fn arrive(&self, age: Duration, datagram: &[u8], begin: Begin) {
-        let now = self.now();
+    /// A datagram comes in that was received so long ago. It is given back if it is to be taken up at once, without a look at it.
+    pub fn arrive(&self, age: Duration, datagram: &[u8], begin: Begin) -> Option<(Begin, InWork)> {
+        let (now, class) = (self.now(), Class::of(age));
         let mut state = self.0.state.lock();
-        // What is taken up at once needs no look.
-        let at_once = state.line.is_empty() && state.busy.has_room(now, Class::of(age));
-        let packets = if at_once { Vec::new() } else { gwmp::glance(datagram) };
+        if state.line.is_empty() && state.busy.has_room(now, class) {
+            let begun = state.take_up(now, class);
+            drop(state);
+            return Some((begin, self.in_work(begun)));
+        }
+        let packets = gwmp::glance(datagram);
         state.line.push(now.saturating_sub(age), datagram.len(), &packets, begin);
+        None
     }
 
     /// What is to be taken up now; to be asked until there is nothing.
@@ -90,11 +105,14 @@ impl Entrance {
             begin.map(|begin| (begin, class))
         };
         let (begin, class) = next(Class::Open).or_else(|| next(Class::Late))?;
-        busy.take_up();
-        busy.begin(class);
+        let begun = state.take_up(now, class);
         drop(state);
-        let storing = AtWork { entrance: self.clone(), class, decides: false };
-        Some((begin, InWork { storing, taken_up: TakenUp(self.clone()) }))
+        Some((begin, self.in_work(begun)))
+    }
+
+    fn in_work(&self, begun: Begun) -> InWork {
+        let storing = AtWork { entrance: self.clone(), begun, decides: false };
+        InWork { storing, taken_up: TakenUp(self.clone()) }
     }
 
     /// Returns when there may be something to take up.
@@ -104,9 +122,8 @@ impl Entrance {
 
     /// A transmission that was received so long ago is to be decided, until this is dropped.
     pub fn deciding(&self, age: Duration) -> AtWork {
-        let class = Class::of(age);
-        self.0.state.lock().busy.begin(class);
-        AtWork { entrance: self.clone(), class, decides: true }
+        let begun = self.0.state.lock().busy.begin(self.now(), Class::of(age));
+        AtWork { entrance: self.clone(), begun, decides: true }
     }
 
     fn tell(&self, step: impl FnOnce(&mut Busy)) {
@@ -128,6 +145,27 @@ impl Drop for TakenUp {
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        self.entrance.tell(|busy| busy.end(self.class, self.decides));
+        self.entrance.tell(|busy| busy.end(&self.begun, self.decides));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After an outage of all workers a balancer has kept much, and a new frame is not the last of it.
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_has_just_started_knows_old_from_new() {
+        let (entrance, mut in_work) = (Entrance::default(), Vec::new());
+        let arrive = |age| entrance.arrive(Duration::from_secs(age), b"", Box::new(|_, _| {}));
+        while let Some((_, begun)) = arrive(3_000) {
+            in_work.push(begun);
+        }
+        let late = in_work.len();
+        assert!(late < 100, "{late} old ones at once");
+        assert!(arrive(0).is_none(), "it waits with the others, and goes first");
+        let (_, newest) = entrance.next().unwrap();
+        assert!(matches!(newest.storing.begun, ref begun if begun.class() == Class::Open));
+        assert!(entrance.next().is_none(), "no more old ones at once");
     }
 }

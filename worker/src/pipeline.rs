@@ -213,8 +213,11 @@ impl Pipeline {
 
     /// A datagram of a balancer comes in; `begin` begins with it, at once or when others let it.
     pub(crate) fn arrive(self: &Arc<Self>, balancer: u64, frame: &UplinkFrame, begin: Begin) {
-        self.entrance.arrive(self.now_at(balancer).since(frame.received_at), &frame.datagram, begin);
-        self.take_up();
+        let age = self.now_at(balancer).since(frame.received_at);
+        match self.entrance.arrive(age, &frame.datagram, begin) {
+            Some((begin, in_work)) => begin(self, in_work),
+            None => self.take_up(),
+        }
     }
 
     /// Whether more may come in.
@@ -230,9 +233,12 @@ impl Pipeline {
         self.metrics.waiting_datagrams(self.entrance.waiting());
     }
 
-    /// Returns when there may be something to begin with.
-    pub(crate) async fn may_take_up(&self) {
-        self.entrance.news().await;
+    /// Begins with what has waited whenever there is room for more, with a link or without.
+    pub(crate) async fn take_up_when_there_is_room(self: Arc<Self>) {
+        loop {
+            self.entrance.news().await;
+            self.take_up();
+        }
     }
 
     /// One datagram, from the link of a balancer to *done*. Ends only when everything in it needs nothing more, however long the

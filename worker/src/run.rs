@@ -275,8 +275,13 @@ fn helpers(
         let (end, look) = (end.clone(), outage::look_back(store.clone(), links.instance(), sweep.clone()));
         async move { end.run_until_cancelled(look).await.unwrap_or_default() }
     };
+    let taken_up = {
+        let (end, pipeline) = (end.clone(), pipeline.clone());
+        async move { end.run_until_cancelled(pipeline.take_up_when_there_is_room()).await.unwrap_or_default() }
+    };
     vec![
         tokio::spawn(fed),
+        tokio::spawn(taken_up),
         tokio::spawn(sweep.clone().run(pipeline.clone(), end.clone())),
         tokio::spawn(looked_back),
         tokio::spawn(run_pending(pipeline, links.instance(), end.clone())),

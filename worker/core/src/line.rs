@@ -11,7 +11,8 @@
 //! open ones.
 //!
 //! What may be in work at once is measured in datagrams that there is something to do for: being stored, or being decided. Those
-//! that wait for copies, for an integration or for the time of their answer cost nothing and do not count, but for memory.
+//! that wait for copies, for an integration or for the time of their answer cost nothing and do not count, but for memory. What takes
+//! longer than [`COUNTED`] seconds waits for something too, a store that is away or a row that cannot be read, and counts no more either.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +30,7 @@ pub const OPEN: Duration = Duration::from_millis(1_500);
 /// The same for a JoinRequest (JOIN_ACCEPT_DELAY2 is 6 s).
 pub const JOIN_OPEN: Duration = Duration::from_secs(5);
 /// An uplink passes late ones of its device that are fewer counters behind. Half of what a session remembers: the rest is for what
-/// is in work, and at other workers.
+/// is in work, which it passes only in part, and at other workers.
 pub const PASSES: u32 = REMEMBERED / 2;
 
 /// Datagrams worked on at once, whatever the pace; and of these late ones.
@@ -40,8 +41,11 @@ const BUSY_PART: usize = 4;
 const BUSY_LATE_PART: usize = 24;
 /// Datagrams taken up and not done, those that cost nothing now included.
 const TAKEN_UP: usize = 20_000;
-/// What a datagram costs besides its bytes, roughly.
-const OVERHEAD: usize = 256;
+/// In how many seconds, the present one included, that must have begun which counts as worked on.
+const COUNTED: u64 = 3;
+/// What a datagram costs besides its bytes, roughly, and each of its packets.
+const OVERHEAD: usize = 700;
+const PACKET: usize = 400;
 /// A datagram has as many packets as a gateway likes; of more than this the line does not look at who goes first.
 const STEPS: usize = 64;
 
@@ -104,7 +108,7 @@ impl<T> Line<T> {
     pub fn push(&mut self, received: Duration, bytes: usize, packets: &[Glance], item: T) {
         self.last += 1;
         let key = (received, self.last);
-        let cost = bytes + OVERHEAD;
+        let cost = bytes + OVERHEAD + packets.len() * PACKET;
         let mut devices = Vec::new();
         for packet in packets {
             match packet {
@@ -185,13 +189,42 @@ impl<T> Line<T> {
 /// How much is in work, and so whether more is taken up.
 #[derive(Clone, Debug, Default)]
 pub struct Busy {
-    open: usize,
-    late: usize,
+    /// What is worked on, by the second in which that began.
+    begun: [Second; COUNTED as usize],
     taken_up: usize,
     decided: usize,
     /// How many were decided in the second before the one that began then.
     pace: usize,
     second: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    number: u64,
+    open: usize,
+    late: usize,
+}
+
+impl Second {
+    fn of(&mut self, class: Class) -> &mut usize {
+        match class {
+            Class::Open => &mut self.open,
+            Class::Late => &mut self.late,
+        }
+    }
+}
+
+/// Something that was begun with, and is over when it is given back to [`Busy::end`].
+#[derive(Debug)]
+pub struct Begun {
+    class: Class,
+    second: u64,
+}
+
+impl Begun {
+    pub fn class(&self) -> Class {
+        self.class
+    }
 }
 
 impl Busy {
@@ -200,7 +233,9 @@ impl Busy {
         self.look(now);
         let all = BUSY.max(self.pace / BUSY_PART);
         let late = BUSY_LATE.max(self.pace / BUSY_LATE_PART);
-        self.taken_up < TAKEN_UP && self.open + self.late < all && (class == Class::Open || self.late < late)
+        let counted = self.begun.iter().filter(|second| second.number + COUNTED > now.as_secs());
+        let (open_now, late_now) = counted.fold((0, 0), |(open, late), of| (open + of.open, late + of.late));
+        self.taken_up < TAKEN_UP && open_now + late_now < all && (class == Class::Open || late_now < late)
     }
 
     fn look(&mut self, now: Duration) {
@@ -213,11 +248,8 @@ impl Busy {
         }
     }
 
-    fn of(&mut self, class: Class) -> &mut usize {
-        match class {
-            Class::Open => &mut self.open,
-            Class::Late => &mut self.late,
-        }
+    fn second(&mut self, number: u64) -> &mut Second {
+        &mut self.begun[(number % COUNTED) as usize]
     }
 
     /// A datagram is taken up.
@@ -231,14 +263,23 @@ impl Busy {
     }
 
     /// There is something to do.
-    pub fn begin(&mut self, class: Class) {
-        *self.of(class) += 1;
+    pub fn begin(&mut self, now: Duration, class: Class) -> Begun {
+        let number = now.as_secs();
+        let second = self.second(number);
+        if second.number != number {
+            *second = Second { number, ..Second::default() };
+        }
+        *second.of(class) += 1;
+        Begun { class, second: number }
     }
 
     /// That is done. `decided`: and with it the uplink is.
-    pub fn end(&mut self, class: Class, decided: bool) {
-        let of = self.of(class);
-        *of = of.saturating_sub(1);
+    pub fn end(&mut self, begun: &Begun, decided: bool) {
+        let second = self.second(begun.second);
+        if second.number == begun.second {
+            let of = second.of(begun.class);
+            *of = of.saturating_sub(1);
+        }
         self.decided += usize::from(decided);
     }
 }

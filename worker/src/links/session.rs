@@ -109,7 +109,6 @@ async fn frames(
                 Ok(_) => {}
                 Err(error) => return error.to_string(),
             },
-            () = pipeline.may_take_up() => {}
             () = tokio::time::sleep(NO_ROOM), if !room => {}
         }
         for frame in batch.drain(..) {
@@ -120,7 +119,6 @@ async fn frames(
             let datagram = frame.clone();
             pipeline.arrive(balancer, &datagram, begin(&links, balancer, frame, &reports));
         }
-        pipeline.take_up();
     }
 }
 

@@ -30,7 +30,11 @@ use std::{
 };
 
 use limpet_shared::DevAddr;
-use limpet_worker_core::{line::Class, model::SessionKey};
+use limpet_worker_core::{
+    line::{Class, PASSES},
+    model::SessionKey,
+    seen::REMEMBERED,
+};
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
@@ -39,9 +43,12 @@ use crate::entrance::AtWork;
 /// A frame waits at most this long for those of its device that came before.
 const TURN_LIMIT: Duration = Duration::from_millis(500);
 /// The same for one that is too old for a receive window, after an outage say. It is not in a hurry, and a device's frames
-/// must come in order then: one that is 64 behind the latest cannot be told from a replay.
+/// must come in order then: one that is [`REMEMBERED`] behind the latest cannot be told from a replay.
 const OLD_TURN_LIMIT: Duration = Duration::from_secs(120);
 const OLD: Duration = Duration::from_secs(5);
+/// One that has a window left passes no more late ones than this: with those that it has passed at the entrance, and some at other
+/// workers, they are still fewer than a session remembers. Else it waits behind them.
+const MOST_PASSED: usize = (REMEMBERED - PASSES) as usize - 64;
 /// Who decides waits so long for the events of the slot before.
 const OUT_LIMIT: Duration = Duration::from_millis(100);
 /// Debug builds look at whole lanes up to this length after each step.
@@ -95,6 +102,8 @@ pub(crate) struct Place {
     all: Arc<Mutex<All>>,
     dev_addr: DevAddr,
     number: u64,
+    /// It is young and stands with the late ones, for there are too many to pass.
+    is_patient: bool,
     /// Until it has decided.
     at_work: Mutex<Option<AtWork>>,
 }
@@ -115,11 +124,13 @@ impl Lanes {
         all.last += 1;
         let number = all.last;
         let lane = all.lanes.entry(dev_addr).or_default();
+        let is_patient = in_line == Some(Class::Open) && lane.has_late(MOST_PASSED);
+        let in_line = if is_patient { Some(Class::Late) } else { in_line };
         let is_behind = in_line.is_some() && lane.0.values().rev().any(|other| other.in_line == in_line);
         let turn = if is_behind { Turn::Awaited(None) } else { Turn::Come };
         lane.0.insert(number, Occupant { in_line, turn, decision: Decision::None, acting: None });
         debug_assert!(lane.is_sound());
-        Place { all: self.0.clone(), dev_addr, number, at_work: Mutex::default() }
+        Place { all: self.0.clone(), dev_addr, number, is_patient, at_work: Mutex::default() }
     }
 
     /// Whether a task of this process is acting on that slot.
@@ -155,7 +166,7 @@ impl Place {
     /// is behind it waits for it and no more for those that it has passed.
     pub async fn turn(&mut self, age: Duration) {
         let Some(come) = self.with(Lane::await_turn) else { return };
-        let limit = if age < OLD { TURN_LIMIT } else { OLD_TURN_LIMIT };
+        let limit = if age < OLD && !self.is_patient { TURN_LIMIT } else { OLD_TURN_LIMIT };
         if timeout(limit, come).await.is_err() {
             self.with(Lane::pass);
         }
@@ -232,6 +243,11 @@ impl Drop for Place {
 }
 
 impl Lane {
+    /// Whether so many late ones are in line.
+    fn has_late(&self, most: usize) -> bool {
+        self.0.values().filter(|place| place.in_line == Some(Class::Late)).nth(most.saturating_sub(1)).is_some()
+    }
+
     fn await_turn(&mut self, number: u64) -> Option<oneshot::Receiver<()>> {
         let Turn::Awaited(waker) = &mut self.0.get_mut(&number)?.turn else { return None };
         let (sender, come) = oneshot::channel();

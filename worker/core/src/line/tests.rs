@@ -58,7 +58,7 @@ fn a_devices_open_ones_are_in_order_and_pass_its_late_ones_only_so_far() {
 
 #[test]
 fn it_is_full_by_bytes_and_has_room_again() {
-    let mut line = Line::new(3_000);
+    let mut line = Line::new(3 * (1_000 + OVERHEAD));
     for item in 0..3 {
         assert!(line.has_room());
         line.push(NOW, 1_000, &[], item);
@@ -73,21 +73,40 @@ fn late_ones_are_few_at_a_time_and_a_faster_worker_has_more_in_work() {
     let mut busy = Busy::default();
     let mut taken = 0;
     while busy.has_room(NOW, Class::Late) {
-        busy.begin(Class::Late);
+        busy.begin(NOW, Class::Late);
         taken += 1;
     }
     assert_eq!(taken, BUSY_LATE);
     while busy.has_room(NOW, Class::Open) {
-        busy.begin(Class::Open);
+        busy.begin(NOW, Class::Open);
         taken += 1;
     }
     assert_eq!(taken, BUSY);
     for _ in 0..40_000 {
-        busy.begin(Class::Open);
-        busy.end(Class::Open, true);
+        let begun = busy.begin(NOW, Class::Open);
+        busy.end(&begun, true);
     }
     assert!(!busy.has_room(NOW + MS * 900, Class::Open));
     assert!(busy.has_room(NOW + MS * 1_900, Class::Open), "it has decided 20,000 and more in a second");
+}
+
+/// As with a row that cannot be read: it is tried for ever.
+#[test]
+fn what_waits_for_ever_stops_nobody() {
+    let mut busy = Busy::default();
+    let mut stuck = Vec::new();
+    while busy.has_room(NOW, Class::Open) {
+        stuck.push(busy.begin(NOW, Class::Open));
+    }
+    assert!(!busy.has_room(NOW + MS * 2_900, Class::Open), "it may be slow");
+    let later = NOW + Duration::from_secs(COUNTED);
+    assert!(busy.has_room(later, Class::Open));
+    let begun = busy.begin(later, Class::Open);
+    stuck.iter().for_each(|begun| busy.end(begun, false));
+    let taken = core::iter::from_fn(|| busy.has_room(later, Class::Open).then(|| busy.begin(later, Class::Open)));
+    assert_eq!(taken.count(), BUSY - 1, "what was given back late takes nothing from others");
+    busy.end(&begun, false);
+    assert!(busy.has_room(later, Class::Open));
 }
 
 /// A worker of a certain speed, and what it took up in which order.

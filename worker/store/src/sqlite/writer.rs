@@ -334,10 +334,8 @@ impl Thread {
         {
             batch.push(job);
         }
-        let mut along = self.along.lock();
-        let some = along.len().min(BATCH);
-        batch.extend(along.drain(..some));
-        drop(along);
+        // All of it: whoever waits has asked for a transaction once, and this may have been it.
+        batch.append(&mut self.along.lock());
         let outcome = run_all(&self.conn, batch);
         if !self.conn.is_autocommit() {
             // What cannot be rolled back ends with the connection's next transaction; nothing was committed.
