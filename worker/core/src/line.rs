@@ -12,7 +12,7 @@
 //!
 //! What may be in work at once is measured in datagrams that there is something to do for: being stored, or being decided. Those
 //! that wait for copies, for an integration or for the time of their answer cost nothing and do not count, but for memory. What takes
-//! longer than [`COUNTED`] seconds waits for something too, a store that is away or a row that cannot be read, and counts no more either.
+//! longer than three seconds (`COUNTED`) waits for something too, a store that is away or a row that cannot be read, and counts no more either.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
