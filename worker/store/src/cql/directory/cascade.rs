@@ -431,20 +431,23 @@ impl CqlStore {
             (None, Some(profile)) => (vec![owner::devices_of_profile(profile)], None),
             (None, None) => (self.lists_of_devices(list).await?, None),
         };
-        let of_tenant = match (list.tenant, list.application, list.device_profile) {
-            (tenant, Some(id), _) => {
-                self.application(id).await?.is_some_and(|a| tenant.is_none_or(|t| a.tenant_id == t))
-            }
-            (tenant, None, Some(id)) => {
-                self.device_profile(id).await?.is_some_and(|p| tenant.is_none_or(|t| p.tenant_id == t))
-            }
-            _ => true,
+        let of_tenant = async {
+            Ok::<_, StoreError>(match (list.tenant, list.application, list.device_profile) {
+                (tenant, Some(id), _) => {
+                    self.application(id).await?.is_some_and(|a| tenant.is_none_or(|t| a.tenant_id == t))
+                }
+                (tenant, None, Some(id)) => {
+                    self.device_profile(id).await?.is_some_and(|p| tenant.is_none_or(|t| p.tenant_id == t))
+                }
+                _ => true,
+            })
         };
-        let owners = if of_tenant { owners } else { Vec::new() };
         let also = also.map(|id| id.to_string());
         let narrowed = |entry: &Entry| also.as_deref().is_none_or(|also| *also == *entry.also);
         let keep = also.as_ref().map(|_| &narrowed as &(dyn Fn(&Entry) -> bool + Sync));
-        let (total, found) = self.find(&owners, list, keep).await?;
+        // At once, for a page waits for one read after the other.
+        let (of_tenant, (total, found)) = try_join(of_tenant, self.find(&owners, list, keep)).await?;
+        let (total, found) = if of_tenant { (total, found) } else { (0, Vec::new()) };
         let reads = found.into_iter().map(|entry| async move {
             let device = self.entities.get::<Device>(&self.db, Kind::Device, &entry.id);
             let (device, seen) = try_join(device, self.seen.device(&self.db, &entry.id)).await?;
