@@ -3,6 +3,7 @@
 
 mod help;
 mod people;
+mod regions;
 mod rotate;
 mod secrets;
 
@@ -14,6 +15,7 @@ use limpet_store::moving::{DEFAULT_SKIP, MOST_SKIP};
 
 use help::{EXPORT_HELP, IMPORT_HELP, MIGRATE_HELP};
 pub use people::{ApiKeyArgs, ApiKeyTask, PasswordArg, StoreArg, UserArgs, UserTask};
+pub use regions::{RegionArgs, RegionTask};
 pub use secrets::{StoreBefore, StoreUrl};
 
 const ROLE_HELP: &str = "\
@@ -124,7 +126,8 @@ pub struct ProcessingArgs {
     /// How many gateways a worker gets in proportion to the others, 1 to 100 [default: 100]
     #[arg(long, value_name = "N")]
     pub weight: Option<String>,
-    /// How long after its event an uplink is answered, so that an application's answer goes along; 0ms: at once [default: 100ms]
+    /// How long after its event an uplink is answered, so that an application's answer goes along; 0ms: at once. Kept in the store by
+    /// the first start that says it; `limpet ctl region set network reply_delay=TIME` changes it [default: 100ms]
     #[arg(long, value_name = "TIME")]
     pub reply_delay: Option<String>,
     /// HTTP address for API, console and metrics [default: 127.0.0.1:8080]
@@ -259,6 +262,8 @@ pub enum CtlTask {
     User(UserArgs),
     /// Make and delete API keys, for --server and for programs
     ApiKey(ApiKeyArgs),
+    /// Show and change the settings of the network and its regions, while it runs
+    Region(RegionArgs),
     #[command(flatten)]
     Ask(CtlCommand),
 }

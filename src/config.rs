@@ -76,8 +76,8 @@ pub struct Processing {
     pub regions: Vec<String>,
     /// 1 to 100.
     pub weight: u32,
-    /// At an RX1 delay of 1 s.
-    pub reply_delay: Duration,
+    /// At an RX1 delay of 1 s; for a network that nobody has set it for.
+    pub reply_delay: Option<Duration>,
     pub http: SocketAddr,
     pub accept_unknown_gateways: bool,
 }
@@ -299,7 +299,7 @@ fn processing(layers: &mut Layers, data: &Path) -> Processing {
             .unwrap_or_else(|| format!("sqlite:{}", data.join("store").display())),
         regions: layers.read("region", parse::list(parse::region)).unwrap_or_default(),
         weight: layers.read("weight", parse::number(1, 100)).unwrap_or(100),
-        reply_delay: layers.read("reply-delay", parse::short_time).unwrap_or(limpet_worker::DEFAULT_REPLY_DELAY),
+        reply_delay: layers.read("reply-delay", parse::short_time),
         http: layers.read("http", parse::address).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into()),
         accept_unknown_gateways: accept_unknown_gateways(layers),
     }

@@ -3,13 +3,13 @@
 use limpet_link::admin_socket::{self, AskError};
 use std::io::{BufRead, IsTerminal, Write};
 
-use limpet_shared::admin::{DeviceAdd, ErrorKind, GatewayAdd, Reply, Request, Role};
+use limpet_shared::admin::{DeviceAdd, ErrorKind, GatewayAdd, RegionChange, Reply, Request, Role};
 
 use limpet_store::{Finish, Migrated, moving::Counters};
 
 use crate::cli::{
     CtlArgs, CtlCommand, CtlTask, DeviceAddArgs, DeviceCommand, GatewayCommand, IntegrationCommand, JoinRole, PartArgs,
-    StoreArg, StoreBefore, StoreUrl, SureArg, TokenCommand,
+    RegionTask, StoreArg, StoreBefore, StoreUrl, SureArg, TokenCommand,
 };
 use crate::secrets::{self, Line};
 
@@ -109,8 +109,15 @@ pub async fn run(args: CtlArgs) -> Result<String, CtlError> {
             let counters = if keep_counters { Counters::Keep } else { Counters::Skip(skip_fcnt_down) };
             return Ok(moving::import(&file, &url(store, before)?, counters, asked.json).await?);
         }
-        CtlTask::User(user) => return about_people(&asked, (user.at, before), people::about_users(user.task)?).await,
-        CtlTask::ApiKey(key) => return about_people(&asked, (key.at, before), people::about_keys(key.task)).await,
+        CtlTask::User(user) => {
+            return at_store_or_server(&asked, (user.at, before), people::about_users(user.task)?).await;
+        }
+        CtlTask::ApiKey(key) => {
+            return at_store_or_server(&asked, (key.at, before), people::about_keys(key.task)).await;
+        }
+        CtlTask::Region(region) => {
+            return at_store_or_server(&asked, (region.at, before), about_regions(region.task)).await;
+        }
         CtlTask::Ask(_) if before.is_given() => return Err(CtlError::NoStoreHere),
         CtlTask::Ask(command) => {
             let limit = limit(&command);
@@ -150,7 +157,7 @@ impl Asked {
 }
 
 /// At the store, if one is named; else of a running server.
-async fn about_people(
+async fn at_store_or_server(
     asked: &Asked,
     (store, before): (StoreArg, StoreBefore),
     request: Request,
@@ -253,6 +260,15 @@ fn request(command: CtlCommand) -> Result<Request, CtlError> {
             meant(Request::IntegrationDrop { id, by: String::new(), sure: false }, sure)
         }
     })
+}
+
+fn about_regions(task: RegionTask) -> Request {
+    match task {
+        RegionTask::List => Request::Regions { id: None },
+        RegionTask::Show { id } => Request::Regions { id: Some(id) },
+        RegionTask::Set { id, set } => Request::RegionSet(RegionChange { id, set, unset: Vec::new() }),
+        RegionTask::Unset { id, names } => Request::RegionSet(RegionChange { id, set: Vec::new(), unset: names }),
+    }
 }
 
 /// How many entries are wanted of a list that comes in pages.

@@ -5,6 +5,7 @@ mod devices;
 mod gateways;
 mod integrations;
 mod people;
+mod regions;
 mod stops;
 mod tokens;
 
@@ -16,6 +17,7 @@ pub use devices::{Device, DeviceAdd, DeviceDetail, DeviceSession, QueuedDownlink
 pub use gateways::{Gateway, GatewayAdd, RingReport, RingWorker};
 pub use integrations::{Integration, IntegrationBacklog, IntegrationTrouble, WaitingEvent};
 pub use people::{ApiKey, ApiKeyAdd, Password, User, UserAdd};
+pub use regions::{RegionChange, RegionSettings, Setting};
 pub use stops::what_stops;
 pub use tokens::{Admitted, TokenInfo};
 
@@ -118,6 +120,13 @@ pub enum Request {
     DeviceRemove {
         dev_eui: Eui64,
     },
+    /// Worker: what holds for each region of the network and for the network as a whole, or for one of them.
+    Regions {
+        #[serde(default)]
+        id: Option<String>,
+    },
+    /// Worker: other settings.
+    RegionSet(RegionChange),
     /// Worker: integrations, with what waits for them and why: first those for which most waits, then [`PAGE`] applications' by name.
     Integrations {
         #[serde(default)]
@@ -234,8 +243,8 @@ impl Request {
     /// Whether nothing is another thing after it.
     pub fn only_reads(&self) -> bool {
         use Request::{
-            ApiKeys, Device, Devices, Gateways, GatewaysHeard, IntegrationEvents, Integrations, Ring, Servers, Tokens,
-            Users,
+            ApiKeys, Device, Devices, Gateways, GatewaysHeard, IntegrationEvents, Integrations, Regions, Ring, Servers,
+            Tokens, Users,
         };
         matches!(
             self,
@@ -246,6 +255,7 @@ impl Request {
                 | Gateways { .. }
                 | Devices { .. }
                 | Device { .. }
+                | Regions { .. }
                 | Integrations { .. }
                 | IntegrationEvents { .. }
                 | Users
@@ -253,10 +263,10 @@ impl Request {
         )
     }
 
-    /// Whether it adds, changes or removes a gateway or a device: whoever lets it in logs who that was.
+    /// Whether it adds, changes or removes a gateway or a device, or changes settings: whoever lets it in logs who that was.
     pub fn changes_things(&self) -> bool {
         use Request::{
-            DeviceAdd, DeviceRemove, DeviceRename, GatewayAdd, GatewayAddress, GatewayRemove, GatewayRename,
+            DeviceAdd, DeviceRemove, DeviceRename, GatewayAdd, GatewayAddress, GatewayRemove, GatewayRename, RegionSet,
         };
         matches!(
             self,
@@ -267,6 +277,7 @@ impl Request {
                 | DeviceAdd(_)
                 | DeviceRename { .. }
                 | DeviceRemove { .. }
+                | RegionSet(_)
         )
     }
 
@@ -342,6 +353,9 @@ pub enum Reply {
         devices: Vec<Device>,
     },
     Device(Box<DeviceDetail>),
+    Regions {
+        regions: Vec<RegionSettings>,
+    },
     Integrations {
         integrations: Vec<Integration>,
         /// The offset to go on from, if there are more.

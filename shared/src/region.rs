@@ -40,6 +40,9 @@ static NAMES: [&str; REGIONS.len()] = {
     names
 };
 
+/// Channels that a CFList of type 0 has room for.
+pub const MOST_EXTRA_CHANNELS: usize = 5;
+
 /// One configuration of a band, as ChirpStack names them: `eu868`, `us915`, `us915_0` to `us915_7`.
 #[derive(Debug)]
 pub struct Region {
@@ -109,6 +112,11 @@ impl Region {
     /// Whether the network may send at this data rate.
     pub fn is_downlink_data_rate(&self, data_rate: u8) -> bool {
         self.data_rate(data_rate).is_some_and(|rate| rate.down)
+    }
+
+    /// The data rates that the network may send at, ascending.
+    pub fn downlink_data_rates(&self) -> impl Iterator<Item = u8> {
+        self.plan.data_rates.iter().filter(|rate| rate.down).map(|rate| rate.index)
     }
 
     fn data_rate(&self, index: u8) -> Option<&'static DataRate> {
@@ -195,8 +203,23 @@ impl Region {
 
     /// What a gateway is told to send with, in dBm (`powe` of a txpk).
     pub fn downlink_power(&self, frequency: u32) -> i8 {
-        let exception = self.plan.power_exceptions.iter().find(|(range, _)| (range.0..=range.1).contains(&frequency));
-        exception.map_or(self.plan.power, |(_, power)| *power)
+        self.power_exception(frequency).unwrap_or(self.plan.power)
+    }
+
+    /// The same if the network wants to send with that many dBm: no more than the band allows on this frequency.
+    pub fn allowed_power(&self, frequency: u32, wanted: i8) -> i8 {
+        wanted.min(self.power_exception(frequency).unwrap_or(self.plan.most_power))
+    }
+
+    fn power_exception(&self, frequency: u32) -> Option<i8> {
+        let mut exceptions = self.plan.power_exceptions.iter();
+        exceptions.find(|(range, _)| (range.0..=range.1).contains(&frequency)).map(|(_, power)| *power)
+    }
+
+    /// The most that the band allows on any frequency, dBm.
+    pub fn most_power(&self) -> i8 {
+        let exceptions = self.plan.power_exceptions.iter().map(|(_, power)| *power);
+        exceptions.fold(self.plan.most_power, i8::max)
     }
 
     /// The CFList of a Join-accept: channels beside the default ones (type 0), or the mask of channels in use
@@ -204,19 +227,51 @@ impl Region {
     /// [`Region::channel_mask_requests`]). None if devices need none.
     pub fn cf_list(&self) -> Option<[u8; 16]> {
         match self.plan.channel_list {
-            ChannelList::Frequencies => Some(self.frequency_list()),
+            ChannelList::Frequencies => self.cf_list_of(&self.extra_channels()?),
             ChannelList::Mask { all } => (self.channels != all).then(|| self.mask_list()),
         }
     }
 
-    /// Type 0: five frequencies in 100 Hz, 0 where there is none.
-    fn frequency_list(&self) -> [u8; 16] {
-        let mut list = [0; 16];
-        let added = self.channels_in(self.channels & !self.plan.join_channels);
-        for (bytes, channel) in list.chunks_exact_mut(3).zip(added) {
-            bytes.copy_from_slice(&(channel.frequency / 100).to_le_bytes()[..3]);
+    /// The same (type 0) if the network adds these channels (Hz), at most [`MOST_EXTRA_CHANNELS`]. None if there are none, or if
+    /// the band's channels are fixed.
+    pub fn cf_list_of(&self, extra: &[u32]) -> Option<[u8; 16]> {
+        if extra.is_empty() || !matches!(self.plan.channel_list, ChannelList::Frequencies) {
+            return None;
         }
-        list
+        // In 100 Hz, 0 where there is none.
+        let mut list = [0; 16];
+        for (bytes, frequency) in list.chunks_exact_mut(3).zip(extra) {
+            bytes.copy_from_slice(&(frequency / 100).to_le_bytes()[..3]);
+        }
+        Some(list)
+    }
+
+    /// The channels (Hz) that the network adds to those which every device knows; none if the band's channels are fixed.
+    pub fn extra_channels(&self) -> Option<Vec<u32>> {
+        let added = self.channels_in(self.channels & !self.plan.join_channels).map(|channel| channel.frequency);
+        matches!(self.plan.channel_list, ChannelList::Frequencies).then(|| added.collect())
+    }
+
+    /// The channels that devices use once they joined where the network adds these (Hz) to those that every device knows.
+    pub fn channels_with(&self, extra: &[u32]) -> Vec<Channel> {
+        let mut channels = self.join_channels();
+        if let Some(last) = channels.last().copied() {
+            let added = (last.index + 1..).zip(extra);
+            channels.extend(added.map(|(index, &frequency)| Channel { index, frequency, ..last }));
+        }
+        channels
+    }
+
+    /// Between which frequencies (Hz) a network may add channels; none if the band's are fixed.
+    pub fn extra_channel_range(&self) -> Option<(u32, u32)> {
+        self.plan.free_range
+    }
+
+    /// Whether a network may add a channel there: within the band, in the 100 Hz of LoRaWAN, and none that every device knows.
+    pub fn takes_extra_channel(&self, frequency_hz: u32) -> bool {
+        let known = |frequency| self.channels_in(self.plan.join_channels).any(|known| known.frequency == frequency);
+        let in_range = self.plan.free_range.is_some_and(|(low, high)| (low..=high).contains(&frequency_hz));
+        in_range && frequency_hz.is_multiple_of(100) && !known(frequency_hz)
     }
 
     /// Type 1: masks of 16 channels each, channel 0 first; the type in the last byte.

@@ -236,11 +236,25 @@ fn downlinks_are_as_loud_as_their_band_allows() {
     assert_eq!(eu868.downlink_power(869_525_000), 27);
     assert_eq!((eu868.downlink_power(869_399_999), eu868.downlink_power(869_650_001)), (14, 14));
     assert_eq!(region("us915_1").downlink_power(923_300_000), 20);
+    let allowed = |name, frequency| [-1, 10, 20, 99].map(|wanted| region(name).allowed_power(frequency, wanted));
+    assert_eq!((allowed("eu868", 868_100_000), allowed("eu868", 869_525_000)), ([-1, 10, 14, 14], [-1, 10, 20, 27]));
+    assert_eq!(allowed("us915_1", 923_300_000), [-1, 10, 20, 30]);
+    assert_eq!((eu868.most_power(), region("us915").most_power()), (27, 30));
 }
 
 #[test]
 fn cf_lists() {
     let list = |name| region(name).cf_list().map(hex::encode);
+    let of = |name, extra: &[u32]| region(name).cf_list_of(extra).map(hex::encode);
+    // 864.1 MHz is 0x83D9E8 in 100 Hz, least significant byte first.
+    assert_eq!(of("eu868", &[864_100_000]).as_deref(), Some("e8d98300000000000000000000000000"));
+    assert_eq!(of("eu868", &region("eu868").extra_channels().unwrap()), list("eu868"));
+    assert_eq!(
+        (of("eu868", &[]), of("us915_1", &[903_900_000]), region("us915_1").extra_channels()),
+        (None, None, None)
+    );
+    let added: Vec<_> = region("eu868").channels_with(&[864_100_000]).iter().map(|c| (c.index, c.frequency)).collect();
+    assert_eq!(added, [(0, 868_100_000), (1, 868_300_000), (2, 868_500_000), (3, 864_100_000)]);
     assert_eq!(list("eu868").unwrap(), "184f84e85684b85e84886684586e8400");
     assert_eq!(list("us915"), None);
     assert_eq!(list("us915_0").unwrap(), "ff000000000000000100000000000001");

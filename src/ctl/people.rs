@@ -1,4 +1,4 @@
-//! Users and API keys: asked of a running server, or of the store itself.
+//! Users and API keys; and what is asked of a running server, or of the store itself.
 
 use std::path::Path;
 
@@ -20,6 +20,8 @@ pub enum PeopleError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Regions(#[from] limpet_api::ApiError),
     #[error("there is no store in {0}")]
     NoStore(String),
     #[error("an import into this store is not finished: run it again first")]
@@ -62,11 +64,12 @@ pub async fn at_store(url: &str, request: Request) -> Result<Reply, PeopleError>
     if moving::unfinished(&*store).await?.is_some() {
         return Err(PeopleError::HalfImported);
     }
+    let regions = limpet_api::regions_of(&*store).await?;
     let api = Api::new(ApiState {
+        default_region: regions.first().cloned().unwrap_or_default(),
+        regions,
         store,
         cluster: std::sync::Arc::new(NoCluster),
-        regions: Vec::new(),
-        default_region: String::new(),
         version: env!("CARGO_PKG_VERSION").into(),
         server: String::new(),
         gwmp: None,

@@ -1,5 +1,7 @@
 //! Answers for people.
 
+mod regions;
+
 use std::fmt::Write;
 
 use limpet_link::time::rfc3339;
@@ -21,6 +23,7 @@ pub fn reply(request: &Request, reply: &Reply, now: UnixMicros) -> String {
         Reply::Gateways { gateways, more, note } => gateways_text(request, gateways, (*more, note), now),
         Reply::Devices { total, devices } => devices_table(request, *total, devices, now),
         Reply::Device(detail) => device_text(detail, now),
+        Reply::Regions { regions } => regions::text(request, regions),
         Reply::Integrations { integrations, .. } => integrations_table(integrations, now),
         Reply::IntegrationEvents { total, events } => events_table(*total, events, now),
         Reply::Users { users } => users_table(users),
@@ -233,6 +236,7 @@ fn device_text(detail: &DeviceDetail, now: UnixMicros) -> String {
             format!("{}, {since}; next FCntUp {}, FCntDown {}", session.dev_addr, session.fcnt_up, session.fcnt_down)
         },
     );
+    let windows = detail.session.as_ref().map(regions::windows).unwrap_or_default();
     let lines = [
         ("DEVEUI", device.dev_eui.to_string()),
         ("NAME", device.name.clone()),
@@ -244,6 +248,7 @@ fn device_text(detail: &DeviceDetail, now: UnixMicros) -> String {
         ("JOINEUI", join_eui.to_string()),
         ("APPKEY", app_key.into()),
         ("SESSION", session),
+        ("WINDOWS", windows),
         ("QUEUE", format!("{queued} waiting")),
     ];
     let lines = lines.into_iter().filter(|(_, value)| !value.is_empty());

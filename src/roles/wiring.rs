@@ -222,7 +222,6 @@ pub async fn start_worker(
         regions: processing.regions.iter().filter_map(|name| Region::by_name(name)).collect(),
         weight: processing.weight,
         admin_password: common.admin_password.as_ref().map(|secret| secret.0.clone()),
-        net_id: 0,
         reply_delay: processing.reply_delay,
         accept_unknown_gateways: processing.accept_unknown_gateways,
         sweep_at_start: place.with_balancer,

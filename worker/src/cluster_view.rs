@@ -25,6 +25,11 @@ impl limpet_api::ClusterView for LinkedCluster {
     async fn gateways_changed(&self) {
         self.feed.push().await;
     }
+    async fn settings_changed(&self) {
+        if let Err(error) = self.pipeline.read_settings().await {
+            tracing::debug!(%error, "what was set is taken up with the next call of the roll");
+        }
+    }
     async fn item_enqueued(&self, session: SessionKey) {
         let pipeline = self.pipeline.clone();
         // Decided bytes go out, also if the caller has gone; and who enqueues need not wait for a store that is slow.

@@ -11,9 +11,6 @@ use limpet_shared::region::Region;
 use limpet_store::Store;
 use tokio::sync::oneshot;
 
-/// How long after its event an uplink is answered, at an RX1 delay of 1 s: time for an application to enqueue its answer.
-pub const DEFAULT_REPLY_DELAY: Duration = Duration::from_millis(100);
-
 /// A worker's configuration.
 pub struct WorkerConfig {
     /// Its certificate; the name in it is the worker's unique name.
@@ -33,10 +30,9 @@ pub struct WorkerConfig {
     pub weight: u32,
     /// For the admin of a network that has none yet; random if not given.
     pub admin_password: Option<String>,
-    /// 24 bits.
-    pub net_id: u32,
-    /// What an application has to answer an uplink in its own windows ([`DEFAULT_REPLY_DELAY`]).
-    pub reply_delay: Duration,
+    /// What an application has to answer an uplink in its own windows, at an RX1 delay of 1 s: for a network that nobody has set
+    /// that for.
+    pub reply_delay: Option<Duration>,
     /// Take frames of gateways that the network does not know.
     pub accept_unknown_gateways: bool,
     /// The process holds its own balancer, whose retained frames died with it: sweep at the start.

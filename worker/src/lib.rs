@@ -17,7 +17,9 @@ mod regions;
 mod roll;
 mod run;
 mod seams;
+pub mod settings;
 mod strangers;
 
-pub use config::{DEFAULT_REPLY_DELAY, Started, WorkerConfig};
+pub use config::{Started, WorkerConfig};
+pub use limpet_worker_core::model::DEFAULT_REPLY_DELAY;
 pub use run::{WorkerError, run};

@@ -48,13 +48,12 @@ use crate::{
     metrics::Metrics,
     regions::Regions,
     seams::{Link, Surroundings},
+    settings::Settings,
 };
 use answer::Waiting;
 use lanes::{Lanes, Place};
 use work::{Transmission, WorkId, Works};
 
-/// How long copies of one transmission are waited for.
-pub const WINDOW: Duration = Duration::from_millis(200);
 /// A follower looks only after the leader had this much time, and the next follower after as much again.
 const FOLLOW_AFTER: Duration = Duration::from_millis(150);
 /// On a slow store the leader gets the time of so many of its operations, up to a limit: a follower that comes too early
@@ -101,10 +100,8 @@ pub struct Pipeline {
     pub metrics: Metrics,
     /// The worker's unique name.
     pub name: String,
-    /// The network's NetID, 24 bits.
-    pub net_id: u32,
-    /// What an application has to enqueue an answer, at an RX1 delay of 1 s; zero: uplinks are answered when they are accepted.
-    pub reply_delay: Duration,
+    /// Of the network and its regions.
+    pub settings: Arc<Settings>,
     /// Workers need not all ask the store at the same moments: by so much this one's are later.
     phase: Duration,
     works: Works,
@@ -141,8 +138,7 @@ impl Pipeline {
         regions: Regions,
         metrics: Metrics,
         name: String,
-        net_id: u32,
-        reply_delay: Duration,
+        settings: Arc<Settings>,
     ) -> Arc<Self> {
         let phase = Duration::from_millis(u64::from(surroundings.random() % 100));
         Arc::new(Self {
@@ -153,8 +149,7 @@ impl Pipeline {
             regions,
             metrics,
             name,
-            net_id,
-            reply_delay,
+            settings,
             phase,
             works: Works::default(),
             lanes: Lanes::default(),
@@ -176,6 +171,11 @@ impl Pipeline {
             store_errors: log_limit::LineLimit::of(STORE_ERRORS_TOLD),
             clocks_apart: log_limit::LineLimit::default(),
         })
+    }
+
+    /// Takes up what was set in the store.
+    pub(crate) async fn read_settings(&self) -> limpet_store::Result<()> {
+        self.settings.read(&*self.store, self.regions.all()).await
     }
 
     /// An event was put where it waits for its integration.
@@ -291,9 +291,10 @@ impl Pipeline {
     async fn transmission(&self, work: WorkId, mut place: Option<Place>) {
         let begun = self.works.begun(work);
         let held = self.works.held(work);
-        let window = if host::keeps(Rule::WaitForCopies) { WINDOW } else { Duration::ZERO };
+        let delay = self.settings.deduplication_delay();
+        let window = if host::keeps(Rule::WaitForCopies) { delay } else { Duration::ZERO };
         let window_ends = self.on_grid(held.latest + window, WINDOW_GRID);
-        tokio::time::sleep(window_ends.since(self.now_at(held.balancer)).min(WINDOW + WINDOW_GRID)).await;
+        tokio::time::sleep(window_ends.since(self.now_at(held.balancer)).min(delay + WINDOW_GRID)).await;
         let held = self.works.held(work);
         let asked = tokio::time::Instant::now();
         let receptions = self.until_stored("receptions", || self.store.receptions(work.key)).await;

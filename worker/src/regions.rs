@@ -172,6 +172,10 @@ impl Regions {
         tags.forgotten += 1;
     }
 
+    pub fn all(&self) -> &[&'static Region] {
+        &self.configured
+    }
+
     /// A configured region by name.
     pub fn by_name(&self, name: &str) -> Option<&'static Region> {
         self.configured.iter().find(|r| r.name().eq_ignore_ascii_case(name)).copied()

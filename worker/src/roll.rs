@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use self::access_list::AccessList;
 use crate::{
     links::Links,
-    pipeline::{Counted, troubles::Troubles},
+    pipeline::{Counted, Pipeline, troubles::Troubles},
 };
 
 /// Between two calls.
@@ -84,6 +84,8 @@ pub struct Roll {
     counted: Arc<Counted>,
     /// Whether all workers take each URL of an application for an integration of its own.
     urls_apart: Arc<AtomicBool>,
+    /// Who is to know the network's settings.
+    pipeline: Option<Arc<Pipeline>>,
 }
 
 /// What the last call has brought.
@@ -191,8 +193,8 @@ impl LastCall {
 
 impl Roll {
     pub fn new(me: Server, folder: PathBuf, store: Arc<dyn Store>, links: Arc<Links>) -> Self {
-        let (usage, known, bell, configured, troubles, counted, urls_apart) = Default::default();
-        Self { me, folder, store, links, usage, known, bell, configured, troubles, counted, urls_apart }
+        let (usage, known, bell, configured, troubles, counted, urls_apart, pipeline) = Default::default();
+        Self { me, folder, store, links, usage, known, bell, configured, troubles, counted, urls_apart, pipeline }
     }
 
     /// Whose integrations that fail, and what waits for them, are written down too.
@@ -204,6 +206,12 @@ impl Roll {
     /// What the others take for an integration is written there.
     pub(crate) fn setting(mut self, urls_apart: Arc<AtomicBool>) -> Self {
         self.urls_apart = urls_apart;
+        self
+    }
+
+    /// The network's settings are read for it when they have changed.
+    pub(crate) fn following(mut self, pipeline: Arc<Pipeline>) -> Self {
+        self.pipeline = Some(pipeline);
         self
     }
 
@@ -284,7 +292,14 @@ impl Roll {
 
     async fn read(&self) {
         let mark = self.known.lock().access.mark();
-        let read = async { Ok((AccessList::read(&*self.store, mark).await?, self.store.servers().await?)) };
+        let read = async {
+            let access = AccessList::read(&*self.store, mark).await?;
+            // The same number moves with the settings.
+            if let Some(pipeline) = self.pipeline.as_ref().filter(|_| access.is_some()) {
+                pipeline.read_settings().await?;
+            }
+            Ok((access, self.store.servers().await?))
+        };
         match within(read).await {
             Some((access, servers)) => {
                 if let Some(access) = &access {

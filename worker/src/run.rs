@@ -10,6 +10,7 @@ use limpet_shared::{
     region::Region,
 };
 use limpet_store::{Store, StoreError};
+use limpet_worker_core::model::NetworkSettings;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
@@ -31,6 +32,7 @@ use crate::{
     regions::Regions,
     roll::{Found, Roll},
     seams::{Machine, Surroundings},
+    settings::{self, Settings},
     strangers::{self, Stranger},
 };
 
@@ -96,15 +98,22 @@ impl WorkerError {
 struct Opened {
     regions: Vec<&'static Region>,
     network: Network,
+    settings: NetworkSettings,
     revoked: Vec<RevokedServer>,
 }
 
 /// All of it may be done again.
-async fn open(store: &dyn Store, clusters: &[String], regions: &[&'static Region]) -> Result<Opened, WorkerError> {
+async fn open(
+    store: &dyn Store,
+    clusters: &[String],
+    regions: &[&'static Region],
+    reply_delay: Option<Duration>,
+) -> Result<Opened, WorkerError> {
     strangers::look_for(store, clusters).await?;
     Ok(Opened {
         regions: network_regions(store, regions).await?,
         network: Network::open(store, &Machine).await?,
+        settings: settings::open(store, reply_delay).await?,
         revoked: store.revoked_servers().await?,
     })
 }
@@ -141,7 +150,7 @@ where
 /// Runs a worker until `stop` is cancelled, then drains: what it holds is finished, what it has to send is out.
 pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), WorkerError> {
     let clusters = config.identity.trust().clusters();
-    let opened = answered(&stop, || open(&*config.store, &clusters, &config.regions)).await?;
+    let opened = answered(&stop, || open(&*config.store, &clusters, &config.regions, config.reply_delay)).await?;
     let Some(opened) = opened else { return Ok(()) };
     let listener = listen(config.http).await?;
     let http = listener.as_ref().and_then(|l| l.local_addr().ok());
@@ -215,7 +224,7 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
 /// Puts the parts together.
 fn wire(
     config: &WorkerConfig,
-    Opened { regions, network, revoked }: Opened,
+    Opened { regions, network, settings, revoked }: Opened,
     http: Option<SocketAddr>,
     notices: mpsc::Sender<Notice>,
 ) -> Result<Around, WorkerError> {
@@ -234,14 +243,14 @@ fn wire(
         Regions::new(regions.clone(), config.accept_unknown_gateways),
         metrics,
         name.clone(),
-        config.net_id,
-        config.reply_delay,
+        Settings::new(settings),
     );
     let feed = Arc::new(Feed::new(store.clone(), links.clone(), pipeline.clone()));
     let roll = Roll::new(myself(config, http, &links), config.identity_folder.clone(), store.clone(), links.clone())
         .besides(&config.balancers)
         .telling(pipeline.troubles.clone(), pipeline.counted.clone())
-        .setting(pipeline.urls_apart.clone());
+        .setting(pipeline.urls_apart.clone())
+        .following(pipeline.clone());
     let roll = Arc::new(roll);
     let view =
         LinkedCluster { links: links.clone(), feed: feed.clone(), pipeline: pipeline.clone(), roll: roll.clone() };
@@ -469,7 +478,7 @@ mod tests {
     async fn a_worker_starts_when_its_store_answers_however_long_that_takes() {
         let store = FaultStore::new(SqliteStore::in_memory().unwrap(), 1, Faults::default());
         let (stop, regions) = (CancellationToken::new(), Vec::from_iter(Region::by_name("eu868")));
-        let opening = || answered(&stop, || open(&*store, &[], &regions));
+        let opening = || answered(&stop, || open(&*store, &[], &regions, None));
         for faults in [Faults { lose: 1_000, ..Faults::default() }, Faults { hide: 700, ..Faults::default() }] {
             store.set_faults(faults);
             let later = async {
@@ -496,8 +505,8 @@ mod tests {
         let (store, stop) = (SqliteStore::in_memory().unwrap(), CancellationToken::new());
         let of = |name: &str| Vec::from_iter(Region::by_name(name));
         let us915 = of("us915");
-        open(&*store, &[], &of("eu868")).await.unwrap();
-        let other = answered(&stop, || open(&*store, &[], &us915)).await;
+        open(&*store, &[], &of("eu868"), None).await.unwrap();
+        let other = answered(&stop, || open(&*store, &[], &us915, None)).await;
         assert!(matches!(other, Err(WorkerError::Regions { .. })));
     }
 }

@@ -69,6 +69,11 @@ pub struct DeviceSession {
     /// The counters of the next frames.
     pub fcnt_up: u32,
     pub fcnt_down: u32,
+    /// The receive windows that the device has, by ChirpStack's names: seconds, an offset, a data rate, Hz.
+    pub rx1_delay: u8,
+    pub rx1_dr_offset: u8,
+    pub rx2_dr: u8,
+    pub rx2_frequency: u32,
 }
 
 /// A downlink that waits.

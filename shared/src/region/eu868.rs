@@ -49,6 +49,7 @@ pub(super) static PLAN: Plan = Plan {
     rx2: (869_525_000, 0),
     // 25 mW e.r.p. (14 dBm) holds in the sub-bands of the uplink channels, 500 mW (27 dBm) in that of RX2.
     power: 14,
+    most_power: 14,
     power_exceptions: &[((869_400_000, 869_650_000), 27)],
     channel_list: ChannelList::Frequencies,
 };

@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub rx2: (u32, u8),
     /// dBm.
     pub power: i8,
+    /// The most that the band allows, dBm.
+    pub most_power: i8,
     /// First and last frequency (Hz) that another power (dBm) holds for.
     pub power_exceptions: &'static [((u32, u32), i8)],
     pub channel_list: ChannelList,

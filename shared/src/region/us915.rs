@@ -50,6 +50,7 @@ pub(super) static PLAN: Plan = Plan {
     rx2: (923_300_000, 8),
     // Below the 26 dBm that RP002 recommends for downlinks: what common gateways reach.
     power: 20,
+    most_power: 30,
     power_exceptions: &[],
     channel_list: ChannelList::Mask { all: ALL_CHANNELS },
 };

@@ -3,6 +3,7 @@
 
 mod device_add;
 mod devices;
+mod regions;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 use device_add::Asker;
 pub use devices::DeviceKeys;
+pub use regions::regions_of;
 
 use crate::{Api, ApiError, bootstrap, clock, error::Result, fields, grpc::STATS_INTERVAL, lists};
 
@@ -27,7 +29,7 @@ const HEARD_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) fn is_for_worker(request: &Request) -> bool {
     use Request::{
         Device, DeviceAdd, DeviceRemove, DeviceRename, Devices, GatewayAdd, GatewayAddress, GatewayRemove,
-        GatewayRename, Gateways,
+        GatewayRename, Gateways, RegionSet, Regions,
     };
     let gateways = matches!(
         request,
@@ -35,7 +37,8 @@ pub(crate) fn is_for_worker(request: &Request) -> bool {
     );
     let devices =
         matches!(request, Devices { .. } | Device { .. } | DeviceAdd(_) | DeviceRename { .. } | DeviceRemove { .. });
-    gateways || devices || is_about_integrations(request) || is_of_roll(request)
+    let regions = matches!(request, Regions { .. } | RegionSet(_));
+    gateways || devices || regions || is_about_integrations(request) || is_of_roll(request)
 }
 
 fn is_about_integrations(request: &Request) -> bool {
@@ -71,6 +74,8 @@ impl Api {
             Request::DeviceAdd(wanted) => self.add_device(wanted, Asker::Operator).await,
             Request::DeviceRename { dev_eui, name } => self.rename_device(dev_eui, &name).await,
             Request::DeviceRemove { dev_eui } => self.remove_device(dev_eui).await,
+            Request::Regions { id } => self.shown_regions(id).await,
+            Request::RegionSet(wanted) => self.change_settings(wanted).await,
             request if request.is_about_people() => Err(ApiError::invalid(
                 "ask",
                 "users and API keys are not dealt with from a balancer: ask a worker (--data of a `limpet worker` or \

@@ -15,6 +15,8 @@ pub trait ClusterView: Send + Sync + 'static {
     /// Gateways were created, changed or deleted in the store: tells the connected balancers, and returns once they
     /// have it. The API waits at most 500 ms.
     async fn gateways_changed(&self);
+    /// The network's settings were changed in the store: this worker takes them up at once, others follow.
+    async fn settings_changed(&self) {}
     /// An item is in the queue of the device that is in this session: it goes out at once if an answer is open. Returns once that
     /// is done, or there is nothing to do.
     async fn item_enqueued(&self, _session: SessionKey) {}

@@ -62,7 +62,7 @@ impl Api {
     }
 }
 
-/// Says who has added, changed or removed a gateway or a device.
+/// Says who has added, changed or removed a gateway or a device, or changed settings.
 pub fn note_change(reply: &Reply, by: &str) {
     if let Reply::Done { message } = reply {
         tracing::info!(by, "{message}");
@@ -113,6 +113,7 @@ fn access(request: &Request) -> Access {
         | Request::Gateways { .. }
         | Request::Devices { .. }
         | Request::Device { .. }
+        | Request::Regions { .. }
         | Request::Integrations { .. }
         | Request::IntegrationEvents { .. }
         | Request::Users

@@ -28,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 
 use limpet_store::Store;
 
-pub use admin_worker::DeviceKeys;
+pub use admin_worker::{DeviceKeys, regions_of};
 pub use auth::{Client, SHORTEST_PASSWORD};
 pub use bootstrap::{ADMIN, Bootstrap, FIRST_TENANT, FirstStart, bootstrap};
 pub use clock::now;

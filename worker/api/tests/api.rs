@@ -23,3 +23,5 @@ mod people;
 mod provisioning;
 #[path = "api/server.rs"]
 mod server;
+#[path = "api/settings.rs"]
+mod settings;

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use limpet_shared::{UnixMicros, region::Region};
 
-use crate::model::{MacState, PlannedGateway, PlannedWindow, Reception};
+use crate::model::{MacState, PlannedGateway, PlannedWindow, Reception, RegionSettings};
 
 /// A window that opens sooner than this cannot be met any more: the way to the gateway, and the 42.5 ms that
 /// Semtech's forwarder wants ahead.
@@ -63,18 +63,25 @@ impl Timing {
 }
 
 /// The gateways that can answer, the best first, each with all windows of this uplink. Only gateways that ask for
-/// downlinks are chosen, if any is known to. `ways` are those of the receptions, in their order.
-pub fn plan(receptions: &[Reception], ways: &[Way], timing: Timing, region: &Region) -> Vec<PlannedGateway> {
+/// downlinks are chosen, if any is known to. `ways` are those of the receptions, in their order. The windows are the device's; of the
+/// region's settings only the power is looked at, which no device knows of.
+pub fn plan(
+    receptions: &[Reception],
+    ways: &[Way],
+    timing: Timing,
+    (region, settings): (&Region, &RegionSettings),
+) -> Vec<PlannedGateway> {
     let mut able: Vec<(&Reception, &Way)> = receptions.iter().zip(ways).filter(|(r, _)| r.rx.radio.is_some()).collect();
     if able.iter().any(|(_, way)| way.asks) {
         able.retain(|(_, way)| way.asks);
     }
     // One whose windows are over comes last.
-    let is_late = |(r, way): &(&Reception, &Way)| windows(r, timing, region).iter().all(|w| w.at < way.now + LEAD);
+    let is_late =
+        |(r, way): &(&Reception, &Way)| windows(r, timing, (region, settings)).iter().all(|w| w.at < way.now + LEAD);
     able.sort_by(|a, b| is_late(a).cmp(&is_late(b)).then(better(a.0, b.0)));
     let mut plan: Vec<PlannedGateway> = Vec::new();
     for (sender, _) in able {
-        let windows = windows(sender, timing, region);
+        let windows = windows(sender, timing, (region, settings));
         let known = plan.iter().any(|planned| planned.gateway == sender.gateway);
         if !known && !windows.is_empty() && plan.len() < MOST_GATEWAYS {
             plan.push(PlannedGateway { gateway: sender.gateway, balancer: sender.balancer, windows });
@@ -108,7 +115,7 @@ pub fn better(a: &Reception, b: &Reception) -> core::cmp::Ordering {
 }
 
 /// The windows that follow this reception, RX1 first.
-fn windows(sender: &Reception, timing: Timing, region: &Region) -> Vec<PlannedWindow> {
+fn windows(sender: &Reception, timing: Timing, (region, settings): (&Region, &RegionSettings)) -> Vec<PlannedWindow> {
     let Some(radio) = &sender.rx.radio else { return Vec::new() };
     let rx1 = region.rx1(sender.frequency, sender.data_rate, timing.rx1_dr_offset);
     let rx2 = Some((timing.rx2_frequency, timing.rx2_data_rate));
@@ -123,7 +130,7 @@ fn windows(sender: &Reception, timing: Timing, region: &Region) -> Vec<PlannedWi
                 radio: radio.after(delay),
                 frequency,
                 data_rate,
-                power: region.downlink_power(frequency),
+                power: settings.power(region, frequency),
                 board: sender.rx.board,
                 antenna: sender.rx.antenna,
             })

@@ -57,8 +57,8 @@ pub struct Join<'a> {
     pub receptions: &'a [Reception],
     /// The way back of each.
     pub ways: &'a [Way],
-    /// Of the cluster, 24 bits.
-    pub net_id: u32,
+    /// As they are at this moment.
+    pub settings: &'a NetworkSettings,
     /// 32 random bits: the device part of the DevAddr ([`dev_addr`]).
     pub random: u32,
     /// Items of the device's queue up to this number are not for the new session; absent if all of them stay.
@@ -87,7 +87,8 @@ pub fn accept(join: &Join<'_>) -> Result<(DeviceState, JoinRow), JoinDrop> {
     if state.next_join_nonce >= 1 << 24 {
         return Err(JoinDrop::JoinNoncesUsedUp);
     }
-    let plan = downlink::plan(join.receptions, join.ways, Timing::of_join(join.region), join.region);
+    let heard = (join.region, join.settings.of(join.region));
+    let plan = downlink::plan(join.receptions, join.ways, Timing::of_join(join.region), heard);
     let mut plan = downlink::in_time(&plan, downlink::clock(join.receptions, join.ways, join.now)).into_iter();
     let first = plan.next().ok_or(JoinDrop::TooLate)?;
     let mut session = new_session(join, received_at);
@@ -144,19 +145,29 @@ pub fn over(session: &CurrentSession, region: &Region) -> Option<JoinRow> {
 fn new_session(join: &Join<'_>, received_at: UnixMicros) -> Session {
     let (state, request) = (join.state, join.request);
     let key = SessionKey {
-        dev_addr: dev_addr(join.net_id, join.random),
+        dev_addr: dev_addr(join.settings.net_id(), join.random),
         dev_eui: state.dev_eui,
         id: ident::joined_session(state.dev_eui, request.dev_nonce, state.next_join_nonce, received_at),
     };
     let app_key = join.context.device.app_key.unwrap_or_default();
-    let keys = session_keys(&app_key, state.next_join_nonce, join.net_id, request.dev_nonce);
+    let keys = session_keys(&app_key, state.next_join_nonce, join.settings.net_id(), request.dev_nonce);
     let keys = SessionKeys { nwk_s_key: keys.nwk_s_key, app_s_key: keys.app_s_key };
     let mut session = session::begin(key, received_at, true, join.home, keys);
+    session.mac = session::told_at_join(join.home, join.settings.of(join.home), &join.context.profile);
     // Flushing is this number, so that it is written with the session and by nobody else.
     session.queue_done = join.before.map_or(0, queue_done).max(join.flush.unwrap_or_default());
     // A device that took the CFList knows its channels; the others are told by LinkADRReq.
-    session.mac.channels_set = takes_cf_list(join) && join.home.cf_list().is_some();
+    session.mac.channels_set = cf_list(join, &session).is_some();
     session
+}
+
+/// The channels that the session has, for a device that reads them.
+fn cf_list(join: &Join<'_>, session: &Session) -> Option<[u8; 16]> {
+    let list = match &session.mac.extra_channels {
+        Some(extra) => join.home.cf_list_of(extra),
+        None => join.home.cf_list(),
+    };
+    list.filter(|_| takes_cf_list(join))
 }
 
 /// A fixed plan's CFList (type 1) came with the regional parameters of LoRaWAN 1.0.3.
@@ -168,19 +179,29 @@ fn takes_cf_list(join: &Join<'_>) -> bool {
 fn accept_bytes(join: &Join<'_>, session: &Session) -> Vec<u8> {
     let accept = JoinAccept {
         join_nonce: join.state.next_join_nonce,
-        net_id: join.net_id,
+        net_id: join.settings.net_id(),
         dev_addr: session.key.dev_addr,
         rx1_dr_offset: session.mac.rx1_dr_offset,
         rx2_data_rate: session.mac.rx2_data_rate,
         rx_delay: session.mac.rx1_delay,
-        cf_list: join.home.cf_list().filter(|_| takes_cf_list(join)),
+        cf_list: cf_list(join, session),
     };
     accept.build(&join.context.device.app_key.unwrap_or_default())
 }
 
-/// A type 0 NetID has 6 bits of NwkID above 25 bits for the device (LoRaWAN Backend Interfaces, 12.2).
+/// Bits of the NwkID in a DevAddr, by the NetID's type, its highest three bits (LoRaWAN Backend Interfaces, 12.2).
+const NWK_ID_BITS: [u32; 8] = [6, 6, 9, 11, 12, 13, 15, 17];
+
+/// A DevAddr of that network: as many ones as the NetID's type says and a zero, the lowest bits of the NetID as NwkID, and the rest of
+/// `random`.
 pub fn dev_addr(net_id: u32, random: u32) -> DevAddr {
-    DevAddr((net_id & 0x3f) << 25 | random & 0x01ff_ffff)
+    let kind = net_id >> 21 & 0b111;
+    let id_bits = NWK_ID_BITS[kind as usize];
+    let device_bits = 31 - kind - id_bits;
+    let ones = (1_u32 << kind) - 1;
+    let prefix = ones << 1 << (31 - kind);
+    let id = (net_id & ((1 << id_bits) - 1)) << device_bits;
+    DevAddr(prefix | id | random & ((1 << device_bits) - 1))
 }
 
 /// Which queue items the session so far has seen to.
@@ -223,5 +244,35 @@ fn first_slot(join: &Join<'_>, session: &Session, received_at: UnixMicros) -> Sl
         accepted_at: join.now,
         events: core::iter::once(event).chain(unacknowledged(join, session, received_at)).collect(),
         ..Slot::empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    /// The prefixes are those of LoRaWAN Backend Interfaces 1.0, table 3: NetIDs of each type with all their bits set.
+    #[test]
+    fn an_address_begins_as_the_type_of_the_net_id_says() {
+        let types = [
+            (0x00_0000, "00000000", "01ffffff"),
+            (0x00_003f, "7e000000", "7fffffff"),
+            (0x00_0013, "26000000", "27ffffff"),
+            (0x20_003f, "bf000000", "bfffffff"),
+            (0x40_01ff, "dff00000", "dfffffff"),
+            (0x60_07ff, "effe0000", "efffffff"),
+            (0x60_002d, "e05a0000", "e05bffff"),
+            (0x80_0fff, "f7ff8000", "f7ffffff"),
+            (0xa0_1fff, "fbffe000", "fbffffff"),
+            (0xc0_7fff, "fdfffc00", "fdffffff"),
+            (0xe1_ffff, "feffff80", "feffffff"),
+            (0xff_ffff, "feffff80", "feffffff"),
+        ];
+        for (net_id, lowest, highest) in types {
+            assert_eq!(dev_addr(net_id, 0).to_string(), lowest, "{net_id:06x}");
+            assert_eq!(dev_addr(net_id, u32::MAX).to_string(), highest, "{net_id:06x}");
+        }
     }
 }

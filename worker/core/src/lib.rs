@@ -16,5 +16,6 @@ pub mod load;
 pub mod model;
 pub mod seen;
 pub mod session;
+pub mod settings;
 pub mod shares;
 pub mod uplink;

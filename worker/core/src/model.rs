@@ -7,6 +7,7 @@ mod event;
 mod join;
 mod reception;
 mod session;
+mod settings;
 
 pub use answer::*;
 pub use directory::*;
@@ -15,3 +16,4 @@ pub use event::*;
 pub use join::*;
 pub use reception::*;
 pub use session::*;
+pub use settings::*;

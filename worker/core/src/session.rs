@@ -6,13 +6,17 @@ use limpet_shared::{DevAddr, Eui64, UnixMicros, region::Region};
 
 use crate::{
     ident,
-    model::{Answer, DeviceProfile, MacState, Seen, Session, SessionId, SessionKey, SessionKeys, SessionRow, Slot},
+    model::{
+        Answer, DeviceProfile, MacState, RegionSettings, Seen, Session, SessionId, SessionKey, SessionKeys, SessionRow,
+        Slot,
+    },
 };
 
-/// RX1 delay that the network tells devices in the JoinAccept, in seconds; also what ABP devices have from the factory.
+/// RX1 delay that the network tells devices in the JoinAccept if it has no setting for it, in seconds; also what ABP devices have from
+/// the factory.
 pub const RX1_DELAY: u8 = 1;
 
-/// The receive windows as the region has them at the start of a session.
+/// The parameters that a device has from the factory, as its region has them.
 pub fn initial_mac(region: &Region) -> MacState {
     let (rx2_frequency, rx2_data_rate) = region.rx2();
     MacState {
@@ -20,7 +24,9 @@ pub fn initial_mac(region: &Region) -> MacState {
         rx1_dr_offset: 0,
         rx2_data_rate,
         rx2_frequency,
+        extra_channels: None,
         data_rate: 0,
+        tx_power: 0,
         channels_set: false,
         channels_tried: 0,
         battery: None,
@@ -28,7 +34,19 @@ pub fn initial_mac(region: &Region) -> MacState {
     }
 }
 
-/// A session's first row.
+/// The parameters that a JoinAccept tells: from then on they are the session's own, whatever is set later.
+pub fn told_at_join(region: &Region, settings: &RegionSettings, profile: &DeviceProfile) -> MacState {
+    let factory = initial_mac(region);
+    MacState {
+        rx1_delay: settings.rx1_delay.unwrap_or(factory.rx1_delay).max(profile.rx1_delay),
+        rx1_dr_offset: settings.rx1_dr_offset.unwrap_or(factory.rx1_dr_offset),
+        rx2_data_rate: settings.rx2_dr.unwrap_or(factory.rx2_data_rate),
+        extra_channels: settings.extra_channels.clone(),
+        ..factory
+    }
+}
+
+/// A session's first row, with the parameters from the factory.
 pub fn begin(key: SessionKey, since: UnixMicros, joined: bool, region: &Region, keys: SessionKeys) -> Session {
     Session {
         key,

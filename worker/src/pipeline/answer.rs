@@ -79,7 +79,7 @@ impl Pipeline {
 
     /// How long after its acceptance an answer is decided, at most, if each event is told in time.
     pub(super) fn replies_after(&self, session: &Session) -> Option<Duration> {
-        (!self.reply_delay.is_zero()).then(|| self.reply_delay(session) + DECIDING)
+        (!self.settings.reply_delay().is_zero()).then(|| self.reply_delay(session) + DECIDING)
     }
 
     /// Until the last of these windows can be met no more.
@@ -91,7 +91,7 @@ impl Pipeline {
 
     /// How long an application has for its answer, from the moment its event is told.
     fn reply_delay(&self, session: &Session) -> Duration {
-        self.reply_delay + Duration::from_secs(u64::from(session.mac.rx1_delay.saturating_sub(1)))
+        self.settings.reply_delay() + Duration::from_secs(u64::from(session.mac.rx1_delay.saturating_sub(1)))
     }
 
     /// After the event is told: who accepted the uplink answers it at the end of `reply_delay`, and somewhat later where the

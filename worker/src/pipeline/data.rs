@@ -206,11 +206,13 @@ impl Pipeline {
         let worker = &self.name;
         let home = self.regions.by_name(&row.session.region).filter(|home| home.band() == region.band());
         let (home, ways, queue) = (home.unwrap_or(region), &ways, &queue);
+        let settings = self.settings.now();
         let (reply_after, telling) = (self.replies_after(&row.session), EMIT_LIMIT);
         let uplink = Uplink {
             row,
             context,
             region,
+            settings: settings.of(region),
             home,
             frame,
             fcnt,

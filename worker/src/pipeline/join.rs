@@ -58,7 +58,7 @@ impl Pipeline {
             home,
             receptions,
             ways: &self.ways(copies),
-            net_id: self.net_id,
+            settings: &self.settings.now(),
             random,
             flush,
             before: before.as_ref(),
@@ -91,7 +91,7 @@ impl Pipeline {
         let mut best = (usize::MAX, 0);
         for _ in 0..DRAWS {
             let random = self.surroundings.random();
-            let addr = join::dev_addr(self.net_id, random);
+            let addr = join::dev_addr(self.settings.net_id(), random);
             let sessions = self.store.sessions_by_addr(addr, Freshness::Quorum).await?.len();
             best = best.min((sessions, random));
             if sessions < MOST_OF_ADDR {

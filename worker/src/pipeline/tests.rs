@@ -12,6 +12,7 @@ mod joins;
 mod outages;
 mod overload;
 mod refusals;
+mod settings;
 mod urls;
 mod waiting;
 
@@ -47,6 +48,7 @@ use crate::{
     metrics::Metrics,
     regions::Regions,
     seams::{Link, Surroundings},
+    settings::Settings,
 };
 
 const DEVICE: Eui64 = Eui64(0x70b3_d57e_d000_0001);
@@ -118,6 +120,10 @@ impl Webhook {
     }
 }
 
+fn settings(reply_delay: Duration) -> NetworkSettings {
+    NetworkSettings { reply_delay: Some(reply_delay.as_millis() as u32), ..NetworkSettings::default() }
+}
+
 /// A network of workers that share a store, an edge and a webhook.
 pub(super) struct Net {
     pub(super) store: Arc<SqliteStore>,
@@ -166,8 +172,7 @@ impl Net {
             Regions::new([&[self.region][..], &self.besides].concat(), false),
             Metrics::new().unwrap(),
             name.into(),
-            0,
-            self.reply_delay,
+            Settings::new(settings(self.reply_delay)),
         )
     }
 

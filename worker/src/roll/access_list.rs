@@ -1,7 +1,7 @@
 //! Who may take part: the revoked certificates and the join tokens.
 //!
 //! Every worker must know of a revocation within seconds, and both tables hardly ever change. So what is read every few
-//! seconds is the number that moves with them, and the tables themselves when it has.
+//! seconds is the number that moves with them, and the tables themselves when it has. The network's settings move it too.
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ mod answer;
 mod event;
 mod heard;
 mod session;
+pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -79,13 +80,12 @@ impl Form {
                 let text = serde_json::to_string(value);
                 text.map(Body::Json).map_err(|e| StoreError::Corrupt(format!("cannot write a row: {e}")))
             }
-            Self::Compact => Ok(Body::Compact(compact(value))),
+            Self::Compact => Ok(Body::Compact(compact(&value.to_row()))),
         }
     }
 }
 
-fn compact<T: Stored>(value: &T) -> Vec<u8> {
-    let row = value.to_row();
+fn compact(row: &impl Message) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD + row.encoded_len());
     bytes.extend([VERSION, 0, 0, 0, 0]);
     // A vector grows as needed, so encoding into it cannot run out of space.
@@ -97,21 +97,28 @@ fn compact<T: Stored>(value: &T) -> Vec<u8> {
 
 /// Of either form.
 pub(crate) fn decode<T: Stored>(bytes: &[u8]) -> Result<T> {
-    let corrupt = |what: &dyn std::fmt::Display| StoreError::Corrupt(format!("cannot read a row: {what}"));
+    if bytes.first() == Some(&b'{') {
+        return serde_json::from_slice(bytes).map_err(corrupt);
+    }
+    T::from_row(message(bytes)?).map_err(corrupt)
+}
+
+/// What a row in the compact form holds.
+fn message<M: Message + Default>(bytes: &[u8]) -> Result<M> {
     match bytes.split_first_chunk::<HEAD>() {
-        _ if bytes.first() == Some(&b'{') => serde_json::from_slice(bytes).map_err(|e| corrupt(&e)),
         Some(([VERSION, told @ ..], message)) => {
             if u32::from_be_bytes(*told) != check(message) {
-                return Err(corrupt(&"it is damaged"));
+                return Err(corrupt("it is damaged"));
             }
-            let row = T::Row::decode(message).map_err(|e| corrupt(&e))?;
-            T::from_row(row).map_err(|what| corrupt(&what))
+            M::decode(message).map_err(corrupt)
         }
-        Some(([version, ..], _)) => {
-            Err(corrupt(&format!("its form has version {version}, which a newer Limpet wrote")))
-        }
-        None => Err(corrupt(&"it is too short")),
+        Some(([version, ..], _)) => Err(corrupt(format!("its form has version {version}, which a newer Limpet wrote"))),
+        None => Err(corrupt("it is too short")),
     }
+}
+
+fn corrupt(what: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("cannot read a row: {what}"))
 }
 
 fn check(message: &[u8]) -> u32 {

@@ -8,7 +8,10 @@ use limpet_shared::{
 use limpet_worker_core::model::*;
 use uuid::Uuid;
 
-use crate::{Moving, Result};
+use crate::{Moving, Result, rows::settings};
+
+/// The setting that holds [`NetworkSettings`].
+pub(crate) const NETWORK_SETTINGS: &str = "network_settings";
 
 /// What became of a compare-and-set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,6 +345,13 @@ pub trait Directory: Send + Sync + 'static {
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>>;
     /// Sets it if it is not set. Returns what holds now: the first writer's value.
     async fn init_setting(&self, name: &str, value: &[u8]) -> Result<Vec<u8>>;
+
+    /// What operators have set for the network and its regions; nothing before they do.
+    async fn network_settings(&self) -> Result<NetworkSettings> {
+        settings::read(self.setting(NETWORK_SETTINGS).await?.as_deref())
+    }
+    /// Replaces what was read; false, and nothing is written, if it is another by now. Moves [`Membership::membership_version`].
+    async fn replace_network_settings(&self, was: &NetworkSettings, next: &NetworkSettings) -> Result<bool>;
 }
 
 /// The servers of the cluster, and who may become one. Servers meet here: no balancer talks to another, no worker to
@@ -371,8 +381,8 @@ pub trait Membership: Send + Sync + 'static {
     /// Forgets tokens that expired before `before`. Returns how many.
     async fn expire_tokens(&self, before: UnixMicros) -> Result<u64>;
 
-    /// Another number after each change of revoked servers or tokens, which is cheap to ask for. It moves when the change can
-    /// be read, so ask before reading. A server of a version before this changes them without it.
+    /// Another number after each change of revoked servers, tokens or network settings, which is cheap to ask for. It moves when the
+    /// change can be read, so ask before reading. A server of a version before this changes them without it.
     async fn membership_version(&self) -> Result<u64>;
 }
 

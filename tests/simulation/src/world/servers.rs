@@ -17,7 +17,7 @@ use limpet_shared::{
 };
 use limpet_store::SqliteStore;
 use limpet_store_testing::fault::FaultStore;
-use limpet_worker::{DEFAULT_REPLY_DELAY, WorkerConfig};
+use limpet_worker::WorkerConfig;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -171,8 +171,7 @@ impl World {
             regions: Region::by_name("eu868").into_iter().collect(),
             weight: 100,
             admin_password: None,
-            net_id: 0,
-            reply_delay: DEFAULT_REPLY_DELAY,
+            reply_delay: None,
             accept_unknown_gateways: false,
             sweep_at_start: false,
             combined: false,

@@ -82,6 +82,10 @@ impl Api {
             since: row.session.since,
             fcnt_up: row.session.seen.next,
             fcnt_down: row.session.next_fcnt_down,
+            rx1_delay: row.session.mac.rx1_delay,
+            rx1_dr_offset: row.session.mac.rx1_dr_offset,
+            rx2_dr: row.session.mac.rx2_data_rate,
+            rx2_frequency: row.session.mac.rx2_frequency,
         });
         let queue = waiting.iter().take(QUEUED).map(|item| admin::QueuedDownlink {
             id: item.id.clone(),

@@ -6,9 +6,12 @@ use chirpstack_api::{
     api::{self, internal_service_server::InternalService},
     common,
 };
-use limpet_shared::region::Region;
+use limpet_shared::region::{Channel, Region};
 use limpet_store::List;
-use limpet_worker_core::{model::ApiKey, session::initial_mac};
+use limpet_worker_core::{
+    model::{ApiKey, DeviceProfile, RegionSettings},
+    session::told_at_join,
+};
 use tokio_stream::Stream;
 use tonic::{Request, Status, async_trait};
 use uuid::Uuid;
@@ -65,16 +68,21 @@ fn describe(region: &Region) -> String {
     }
 }
 
-fn region_details(region: &Region) -> api::GetRegionResponse {
-    let mac = initial_mac(region);
-    let channel = |channel: &limpet_shared::region::Channel| api::RegionChannel {
+/// What devices are told that join now.
+fn region_details(region: &Region, settings: &RegionSettings) -> api::GetRegionResponse {
+    let mac = told_at_join(region, settings, &DeviceProfile::default());
+    let channel = |channel: &Channel| api::RegionChannel {
         frequency: channel.frequency,
         data_rates: (channel.min_dr..=channel.max_dr).map(u32::from).collect(),
+    };
+    let channels = match &settings.extra_channels {
+        Some(extra) => region.channels_with(extra),
+        None => region.uplink_channels(),
     };
     api::GetRegionResponse {
         id: region.name().into(),
         region: band(region),
-        uplink_channels: region.uplink_channels().iter().map(channel).collect(),
+        uplink_channels: channels.iter().map(channel).collect(),
         rx1_delay: mac.rx1_delay.into(),
         rx1_dr_offset: mac.rx1_dr_offset.into(),
         rx2_dr: mac.rx2_data_rate.into(),
@@ -154,7 +162,9 @@ impl InternalService for Grpc {
     async fn get_region(&self, request: Request<api::GetRegionRequest>) -> Reply<api::GetRegionResponse> {
         let (_, request) = self.admit(request)?;
         let region = self.0.regions.by_name(&request.id);
-        reply(region_details(region.ok_or_else(|| ApiError::NotFound(format!("region {:?}", request.id)))?))
+        let region = region.ok_or_else(|| ApiError::NotFound(format!("region {:?}", request.id)))?;
+        let settings = self.0.store.network_settings().await.map_err(ApiError::from)?;
+        reply(region_details(region, settings.of(region)))
     }
 
     async fn get_version(&self, request: Request<()>) -> Reply<api::GetVersionResponse> {

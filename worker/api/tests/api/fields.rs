@@ -51,7 +51,7 @@ async fn a_profile_that_asks_for_what_is_not_there_is_refused_by_field() {
         ("allow_roaming", api::DeviceProfile { allow_roaming: true, ..usual() }),
         ("is_relay", api::DeviceProfile { is_relay: true, ..usual() }),
         ("is_relay_ed", api::DeviceProfile { is_relay_ed: true, ..usual() }),
-        ("rx1_delay", api::DeviceProfile { rx1_delay: 5, ..usual() }),
+        ("rx1_delay", api::DeviceProfile { rx1_delay: 16, ..usual() }),
         ("app_layer_params", api::DeviceProfile { app_layer_params: Some(app), ..usual() }),
         ("supported_uplink_data_rates", api::DeviceProfile { supported_uplink_data_rates: vec![0], ..usual() }),
         ("abp_rx1_delay", api::DeviceProfile { abp_rx1_delay: 16, ..usual() }),
@@ -67,12 +67,13 @@ async fn a_profile_that_asks_for_what_is_not_there_is_refused_by_field() {
         region_config_id: "US915_1".into(),
         abp_rx2_freq: 923_300_000,
         abp_rx2_dr: 8,
+        rx1_delay: 15,
         ..usual()
     };
     let id = server.profile(good).await.unwrap();
     let get = server.ask(api::GetDeviceProfileRequest { id });
     let found = server.profiles().await.get(get).await.unwrap().into_inner().device_profile.unwrap();
-    assert_eq!((found.region_config_id.as_str(), found.abp_rx2_dr), ("us915_1", 8));
+    assert_eq!((found.region_config_id.as_str(), found.abp_rx2_dr, found.rx1_delay), ("us915_1", 8, 15));
 }
 
 #[tokio::test]

@@ -91,6 +91,9 @@ pub struct DeviceProfile {
     /// Seconds between two uplinks, as far as is known; after one and a half of it a device counts as inactive. 0: not known.
     pub uplink_interval_secs: u32,
     pub flush_queue_on_activate: bool,
+    /// Seconds: what its devices are told when they join, if it is more than the region's.
+    #[serde(default, skip_serializing_if = "is_regions_own")]
+    pub rx1_delay: u8,
     /// ABP: seconds.
     pub abp_rx1_delay: u8,
     pub abp_rx1_dr_offset: u8,
@@ -98,6 +101,10 @@ pub struct DeviceProfile {
     /// Hz; 0: the region's.
     pub abp_rx2_freq: u32,
     pub tags: Tags,
+}
+
+fn is_regions_own(rx1_delay: &u8) -> bool {
+    *rx1_delay == 0
 }
 
 impl DeviceProfile {

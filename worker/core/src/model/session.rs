@@ -156,8 +156,15 @@ pub struct MacState {
     pub rx2_data_rate: u8,
     /// Hz.
     pub rx2_frequency: u32,
+    /// The channels (Hz) that it was told of beside those which every device knows. `None`: those that its region adds by itself; also of
+    /// sessions made before a network could choose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra_channels: Option<Vec<u32>>,
     /// Data rate of the last uplink.
     pub data_rate: u8,
+    /// The TXPower (its index: 0 is the highest) that the device was last told.
+    #[serde(default, skip_serializing_if = "is_highest")]
+    pub tx_power: u8,
     /// The device knows the channels of its sub-band (by CFList, or by an accepted LinkADRReq).
     pub channels_set: bool,
     /// How often a LinkADRReq for the channels was sent; given up after a few.
@@ -165,6 +172,10 @@ pub struct MacState {
     /// Battery level and margin of the last DevStatusAns.
     pub battery: Option<u8>,
     pub margin: Option<i8>,
+}
+
+fn is_highest(tx_power: &u8) -> bool {
+    *tx_power == 0
 }
 
 /// The uplink (or join) accepted last, with all that a worker needs to finish it for a dead one.

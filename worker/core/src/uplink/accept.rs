@@ -22,6 +22,8 @@ pub struct Uplink<'a> {
     pub row: &'a SessionRow,
     pub context: &'a DeviceContext,
     pub region: &'a Region,
+    /// Those of [`Self::region`].
+    pub settings: &'a RegionSettings,
     /// The region configuration that the session lives in, of the same band: its channels are the device's, wherever it was heard.
     pub home: &'a Region,
     pub frame: &'a DataFrame<'a>,
@@ -108,7 +110,7 @@ impl Uplink<'_> {
             asked: self.frame.fctrl.adr_ack_req,
             fopts: commands::encode(commands),
             tells_channels: commands::tell_channels(commands),
-            gateways: downlink::plan(self.receptions, self.ways, Timing::of(&next.mac), self.region),
+            gateways: downlink::plan(self.receptions, self.ways, Timing::of(&next.mac), (self.region, self.settings)),
             region: self.region.name().into(),
         }
     }

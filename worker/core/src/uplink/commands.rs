@@ -72,7 +72,12 @@ pub fn add_channels(answers: &mut Vec<DownlinkCommand>, mac: &mut MacState, regi
     if mac.channels_set || mac.channels_tried >= CHANNEL_TRIES {
         return;
     }
-    let requests = region.channel_mask_requests(mac.data_rate);
+    let mut requests = region.channel_mask_requests(mac.data_rate);
+    for request in &mut requests {
+        if let DownlinkCommand::LinkAdrReq { tx_power, .. } = request {
+            *tx_power = mac.tx_power;
+        }
+    }
     let room = MAX_FOPTS.saturating_sub(answers.iter().map(DownlinkCommand::len).sum());
     if requests.is_empty() {
         mac.channels_set = true;

@@ -362,8 +362,7 @@ async fn a_worker_whose_clock_is_off_meets_both_windows_and_waits_for_copies() {
             Regions::new(vec![net.region], false),
             Metrics::new().unwrap(),
             "off".into(),
-            0,
-            DEFAULT_REPLY_DELAY,
+            Arc::default(),
         );
         net.workers = vec![pipeline];
         net.personalize().await;

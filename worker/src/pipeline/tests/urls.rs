@@ -102,8 +102,7 @@ impl Two {
             Regions::new(vec![net.region], false),
             Metrics::new().unwrap(),
             "w0".into(),
-            0,
-            DEFAULT_REPLY_DELAY,
+            Arc::default(),
         );
         worker.urls_apart.store(true, Ordering::Relaxed);
         worker

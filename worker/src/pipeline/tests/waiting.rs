@@ -87,8 +87,7 @@ fn worker(net: &Net, endpoints: Arc<Endpoints>) -> Arc<Pipeline> {
         Regions::new(vec![net.region], false),
         Metrics::new().unwrap(),
         "w0".into(),
-        0,
-        DEFAULT_REPLY_DELAY,
+        Arc::default(),
     )
 }
 

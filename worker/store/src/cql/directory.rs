@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Directory, GatewayChanges, GatewayTags, List, Moving, Page, Result, StoreError, Totals, lists::Entry,
-    moving::Identified, words,
+    moving::Identified, rows::settings, traits::NETWORK_SETTINGS, words,
 };
 
 #[async_trait]
@@ -255,5 +255,23 @@ impl Directory for CqlStore {
             return Ok(value.to_vec());
         }
         Ok(self.setting(name).await?.unwrap_or_else(|| value.to_vec()))
+    }
+    async fn replace_network_settings(&self, was: &NetworkSettings, next: &NetworkSettings) -> Result<bool> {
+        let (value, mut replaced) = (settings::write(next), true);
+        let replace = |now: Vec<u8>| {
+            let found = settings::read(Some(&now))?;
+            // What is there already is what an earlier try has written, whose answer was lost.
+            replaced = found == *was || found == *next;
+            Ok(if replaced { value.clone() } else { now })
+        };
+        let row = self.entities.change(&self.db, Kind::Setting, NETWORK_SETTINGS, replace).await?;
+        if row.is_none() {
+            replaced = *was == NetworkSettings::default()
+                && self.entities.insert(&self.db, Kind::Setting, NETWORK_SETTINGS, &value).await?;
+        }
+        if replaced {
+            self.count_membership_change().await?;
+        }
+        Ok(replaced)
     }
 }

@@ -102,7 +102,7 @@ impl Membership for CqlStore {
 impl CqlStore {
     /// After the change, so that who sees the new number sees the change. Whoever dies in between has told nobody that it was
     /// made.
-    async fn count_membership_change(&self) -> Result<()> {
+    pub(super) async fn count_membership_change(&self) -> Result<()> {
         let count = |value: Vec<u8>| Ok(counted::next(Some(&value)));
         let counted = self.entities.change(&self.db, Kind::Setting, counted::MEMBERSHIP, count);
         let first = counted::next(None);

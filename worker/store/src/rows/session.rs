@@ -10,6 +10,7 @@ use super::{
     Read,
     answer::{self, AnswerRow},
     at, event, fits, fits_option, key,
+    settings::{ChannelsRow, channels, channels_row},
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -89,6 +90,10 @@ struct MacRow {
     battery: Option<u32>,
     #[prost(sint32, optional, tag = "9")]
     margin: Option<i32>,
+    #[prost(message, optional, tag = "10")]
+    extra_channels: Option<ChannelsRow>,
+    #[prost(uint32, tag = "11")]
+    tx_power: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -224,6 +229,8 @@ fn mac_row(mac: &MacState) -> MacRow {
         channels_tried: mac.channels_tried.into(),
         battery: mac.battery.map(u32::from),
         margin: mac.margin.map(i32::from),
+        extra_channels: mac.extra_channels.as_deref().map(channels_row),
+        tx_power: mac.tx_power.into(),
     }
 }
 
@@ -238,6 +245,8 @@ fn mac(row: MacRow) -> Read<MacState> {
         channels_tried: fits(row.channels_tried)?,
         battery: fits_option(row.battery)?,
         margin: fits_option(row.margin)?,
+        extra_channels: row.extra_channels.map(channels),
+        tx_power: fits(row.tx_power)?,
     })
 }
 

@@ -25,7 +25,7 @@ fn comes_back<T: Stored + PartialEq + std::fmt::Debug>(value: &T) {
 
 /// A row that was cut off, or has another bit somewhere.
 fn is_whole_or_an_error<T: Stored + std::fmt::Debug>(value: &T) {
-    let row = compact(value);
+    let row = compact(&value.to_row());
     // Some of the places: another case has others.
     for at in (0..row.len()).step_by(1 + row.len() / 60) {
         decode::<T>(&row[..at]).unwrap_err();
@@ -176,6 +176,7 @@ prop_compose! {
         ids in any::<(u32, u64, u64, u64, u64)>(), counters in any::<(u32, u32, u32, u64, Option<u32>)>(),
         seen in any::<(u32, [u64; 8], u64, Option<[u8; 4]>, u64)>(), used in 0..=8_usize,
         mac in any::<(u8, u8, u8, u32, u8, bool, u8, Option<u8>, Option<i8>)>(),
+        told in (option::of(vec(any::<u32>(), 0..6)), any::<u8>()),
         slot in any::<(u64, u8, u32, u64, u64, bool, Option<[u8; 4]>)>(), events in vec(event(), 0..3), answer in answer(),
         item in option::of(any::<(u64, u32, u8, Option<u32>, u8)>()), awaited in option::of((".{0,9}", any::<u32>())),
     ) -> Session {
@@ -189,6 +190,7 @@ prop_compose! {
         session.mac = MacState {
             rx1_delay: mac.0, rx1_dr_offset: mac.1, rx2_data_rate: mac.2, rx2_frequency: mac.3, data_rate: mac.4,
             channels_set: mac.5, channels_tried: mac.6, battery: mac.7, margin: mac.8,
+            extra_channels: told.0, tx_power: told.1,
         };
         let kind = match slot.1 % 4 {
             0 => SlotKind::Empty,
@@ -210,8 +212,39 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn region_settings()(
+        bytes in any::<(Option<u8>, Option<u8>, Option<u8>, Option<i8>)>(), extra_channels in option::of(vec(any::<u32>(), 0..6)),
+    ) -> RegionSettings {
+        let (rx1_delay, rx1_dr_offset, rx2_dr, downlink_tx_power) = bytes;
+        RegionSettings { rx1_delay, rx1_dr_offset, rx2_dr, downlink_tx_power, extra_channels }
+    }
+}
+
+prop_compose! {
+    fn network_settings()(
+        numbers in any::<(Option<u32>, Option<u32>, Option<u32>)>(),
+        regions in proptest::collection::btree_map("[a-z0-9_]{1,9}", region_settings(), 0..3),
+    ) -> NetworkSettings {
+        let (net_id, reply_delay, deduplication_delay) = numbers;
+        NetworkSettings { net_id, reply_delay, deduplication_delay, regions }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn settings_come_back_as_they_were_and_whole(was in network_settings()) {
+        let row = settings::write(&was);
+        prop_assert_eq!(settings::read(Some(&row)).unwrap(), was);
+        for at in 0..row.len() {
+            settings::read(Some(&row[..at])).unwrap_err();
+            let mut other = row.clone();
+            other[at] ^= 1 << (at % 8);
+            settings::read(Some(&other)).unwrap_err();
+        }
+    }
 
     #[test]
     fn every_session_comes_back_as_it_was(session in session()) {
@@ -285,7 +318,7 @@ fn smaller<T: Stored + PartialEq + std::fmt::Debug>(what: &str, value: &T) {
 
 #[test]
 fn a_form_of_a_newer_version_is_named() {
-    let mut row = compact(&WaitingBody { event: Samples::new().event(Eui64(1)), refusals: 1 });
+    let mut row = compact(&WaitingBody { event: Samples::new().event(Eui64(1)), refusals: 1 }.to_row());
     row[0] = 2;
     let refused = decode::<WaitingBody>(&row).unwrap_err().to_string();
     assert!(refused.contains("version 2, which a newer Limpet wrote"), "{refused}");

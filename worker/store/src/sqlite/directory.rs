@@ -3,6 +3,7 @@
 mod devices;
 mod people;
 
+use limpet_worker_core::model::NetworkSettings;
 use rusqlite::{Connection, Row, ToSql};
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use super::{
     error::{all, execute, one},
     readers::snapshot,
 };
-use crate::{List, Page, Result, words};
+use crate::{List, Page, Result, rows::settings, traits::NETWORK_SETTINGS, words};
 
 /// How a kind of thing is listed.
 struct Listing {
@@ -99,4 +100,19 @@ pub(super) fn init_setting(conn: &Connection, name: &str, value: Vec<u8>) -> Res
     let sql = "INSERT INTO setting (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING";
     execute(conn, sql, (name, &value))?;
     Ok(setting(conn, name)?.unwrap_or(value))
+}
+
+pub(super) fn replace_network_settings(
+    conn: &Connection,
+    was: &NetworkSettings,
+    next: &NetworkSettings,
+) -> Result<bool> {
+    if settings::read(setting(conn, NETWORK_SETTINGS)?.as_deref())? != *was {
+        return Ok(false);
+    }
+    let sql =
+        "INSERT INTO setting (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    execute(conn, sql, (NETWORK_SETTINGS, settings::write(next)))?;
+    super::membership::count_change(conn)?;
+    Ok(true)
 }

@@ -94,7 +94,7 @@ pub(super) fn revoke_server(conn: &Connection, revoked: &RevokedServer) -> Resul
     count_change(conn)
 }
 
-fn count_change(conn: &Connection) -> Result<()> {
+pub(super) fn count_change(conn: &Connection) -> Result<()> {
     let next = counted::next(directory::setting(conn, counted::MEMBERSHIP)?.as_deref());
     let sql =
         "INSERT INTO setting (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";

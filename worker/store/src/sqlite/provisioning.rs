@@ -183,6 +183,10 @@ impl Directory for SqliteStore {
         let value = value.to_vec();
         self.writer.write(move |conn| directory::init_setting(conn, &name, value)).await
     }
+    async fn replace_network_settings(&self, was: &NetworkSettings, next: &NetworkSettings) -> Result<bool> {
+        let (was, next) = (was.clone(), next.clone());
+        self.writer.write(move |conn| directory::replace_network_settings(conn, &was, &next)).await
+    }
 }
 
 impl SqliteStore {

@@ -15,6 +15,7 @@ mod quota;
 mod receptions;
 mod samples;
 mod sessions;
+mod settings;
 
 use std::{future::Future, pin::Pin, sync::Arc, task::Poll};
 
@@ -134,6 +135,7 @@ properties![
     moving::settings_are_listed_and_written_over,
     moving::the_gateway_sets_version_is_restored,
     moving::pending_events_are_restored,
+    settings::settings_of_the_network_are_replaced_by_who_has_read_them,
 ];
 
 impl Property {

@@ -1,8 +1,7 @@
 //! A device's session.
 
 use chirpstack_api::api;
-use limpet_shared::DevAddr;
-use limpet_worker_core::model::Activation;
+use limpet_worker_core::{join::dev_addr, model::Activation};
 
 use super::super::Grpc;
 use crate::{
@@ -13,9 +12,6 @@ use crate::{
     fields::{self, refuse},
     quota,
 };
-
-/// The bits of a DevAddr that a network of NetID 000000 chooses itself (LoRaWAN 1.0.4, 6.1.1: type 0, NwkID 0).
-const NWK_ADDR: u32 = 0x01ff_ffff;
 
 /// LoRaWAN 1.0.x has one network session key, and clients write it into all three fields of 1.1; and one FCntDown.
 fn read(given: &api::DeviceActivation) -> Result<Activation> {
@@ -93,7 +89,8 @@ impl Grpc {
                 self.device_of(caller, &request.dev_eui, Access::Read).await?;
             }
         }
-        let dev_addr = DevAddr(u32::from_be_bytes(random()?) & NWK_ADDR);
+        let settings = self.0.store.network_settings().await.map_err(ApiError::from)?;
+        let dev_addr = dev_addr(settings.net_id(), u32::from_be_bytes(random()?));
         Ok(api::GetRandomDevAddrResponse { dev_addr: dev_addr.to_string() })
     }
 }

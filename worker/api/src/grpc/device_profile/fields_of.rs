@@ -5,10 +5,7 @@ use chirpstack_api::{
     common,
 };
 use limpet_shared::region::Region;
-use limpet_worker_core::{
-    model::{DeviceProfile, MacVersion},
-    session::RX1_DELAY,
-};
+use limpet_worker_core::model::{DeviceProfile, MacVersion};
 
 use crate::{
     error::{ApiError, Result},
@@ -36,6 +33,7 @@ pub(super) fn read(given: api::DeviceProfile, regions: &Regions) -> Result<Devic
         supports_otaa: given.supports_otaa,
         uplink_interval_secs: given.uplink_interval,
         flush_queue_on_activate: given.flush_queue_on_activate,
+        rx1_delay: fields::byte("rx1_delay", given.rx1_delay, 0..=15)?,
         abp_rx1_delay: fields::byte("abp_rx1_delay", given.abp_rx1_delay, 0..=15)?,
         abp_rx1_dr_offset: fields::byte("abp_rx1_dr_offset", given.abp_rx1_dr_offset, 0..=region.max_rx1_dr_offset())?,
         abp_rx2_dr: fields::byte("abp_rx2_dr", given.abp_rx2_dr, 0..=15)?,
@@ -105,8 +103,6 @@ fn refuse_unserved(given: &api::DeviceProfile) -> Result<()> {
     refuse("class_b_downlink_only", given.class_b_downlink_only, "class B is not served yet")?;
     refuse("measurements", !given.measurements.is_empty(), "measurements are not served yet")?;
     refuse("allow_roaming", given.allow_roaming, "roaming is not served yet")?;
-    let delay = format!("the network's RX1 delay is {RX1_DELAY} s: use 0");
-    refuse("rx1_delay", given.rx1_delay > RX1_DELAY.into(), &delay)?;
     let app = given.app_layer_params.unwrap_or_default();
     let app = app.ts003_version != 0 || app.ts004_version != 0 || app.ts005_version != 0;
     refuse("app_layer_params", app, "application layer packages (TS003, TS004, TS005) are not served yet")?;
@@ -148,6 +144,7 @@ pub(super) fn write(profile: &DeviceProfile) -> api::DeviceProfile {
         supports_otaa: profile.supports_otaa,
         uplink_interval: profile.uplink_interval_secs,
         flush_queue_on_activate: profile.flush_queue_on_activate,
+        rx1_delay: profile.rx1_delay.into(),
         abp_rx1_delay: profile.abp_rx1_delay.into(),
         abp_rx1_dr_offset: profile.abp_rx1_dr_offset.into(),
         abp_rx2_dr: profile.abp_rx2_dr.into(),

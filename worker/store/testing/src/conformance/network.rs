@@ -5,7 +5,9 @@ use limpet_shared::{
     UnixMicros,
     admin::{RevokedServer, Role, TokenInfo},
 };
-use limpet_worker_core::model::{CurrentSession, Device, DeviceSeen, DeviceState, GatewaySeen, SessionKey};
+use limpet_worker_core::model::{
+    CurrentSession, Device, DeviceSeen, DeviceState, GatewaySeen, NetworkSettings, SessionKey,
+};
 
 use super::samples::{House, NOON, Samples};
 use limpet_store::{
@@ -47,6 +49,7 @@ impl Samples {
         store.init_setting("regions", b"eu868").await?;
         store.init_setting("ring_key", &self.aes_key().0).await?;
         store.init_setting(NETWORK_BEGAN, &1_790_000_000_u64.to_be_bytes()).await?;
+        store.replace_network_settings(&NetworkSettings::default(), &self.network_settings()).await?;
         store.create_user(&self.user()).await?;
         store.create_user(&self.user()).await?;
         let tenant = self.tenant();

@@ -212,6 +212,8 @@ impl Samples {
             channels_tried: 2,
             battery: Some(255),
             margin: Some(-32),
+            extra_channels: Some(vec![867_100_000, 867_300_000]),
+            tx_power: 7,
         }
     }
 

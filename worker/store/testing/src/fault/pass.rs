@@ -124,6 +124,7 @@ pass_on! {
         read totals(now: UnixMicros) -> Result<Totals>;
         read setting(name: &str) -> Result<Option<Vec<u8>>>;
         write init_setting(name: &str, value: &[u8]) -> Result<Vec<u8>>;
+        write replace_network_settings(was: &NetworkSettings, next: &NetworkSettings) -> Result<bool>;
     }
 }
 

@@ -1,0 +1,75 @@
+//! What operators have set for the network and for each of its regions, by ChirpStack's names. What is not set is as it always was.
+
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use core::time::Duration;
+
+use limpet_shared::region::Region;
+
+/// How long after its event an uplink is answered, at an RX1 delay of 1 s: time for an application to enqueue its answer.
+pub const DEFAULT_REPLY_DELAY: Duration = Duration::from_millis(100);
+/// How long copies of one transmission are waited for.
+pub const DEFAULT_DEDUPLICATION_DELAY: Duration = Duration::from_millis(200);
+
+/// The record of the network as a whole, and one for each region configuration that anything is set for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// 24 bits.
+    pub net_id: Option<u32>,
+    /// Milliseconds.
+    pub reply_delay: Option<u32>,
+    /// Milliseconds.
+    pub deduplication_delay: Option<u32>,
+    /// By the region's id, such as `us915_1`.
+    pub regions: BTreeMap<String, RegionSettings>,
+}
+
+/// What is told to devices that join from then on, and how they are sent to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionSettings {
+    /// Seconds, 1 to 15.
+    pub rx1_delay: Option<u8>,
+    pub rx1_dr_offset: Option<u8>,
+    pub rx2_dr: Option<u8>,
+    /// dBm EIRP.
+    pub downlink_tx_power: Option<i8>,
+    /// Hz. Set and empty: none but those that every device knows.
+    pub extra_channels: Option<Vec<u32>>,
+}
+
+static AS_EVER: RegionSettings = RegionSettings {
+    rx1_delay: None,
+    rx1_dr_offset: None,
+    rx2_dr: None,
+    downlink_tx_power: None,
+    extra_channels: None,
+};
+
+impl NetworkSettings {
+    /// The NetID, 24 bits; 000000 is that of private networks.
+    pub fn net_id(&self) -> u32 {
+        self.net_id.unwrap_or_default()
+    }
+
+    pub fn reply_delay(&self) -> Duration {
+        self.reply_delay.map_or(DEFAULT_REPLY_DELAY, |millis| Duration::from_millis(millis.into()))
+    }
+
+    pub fn deduplication_delay(&self) -> Duration {
+        self.deduplication_delay.map_or(DEFAULT_DEDUPLICATION_DELAY, |millis| Duration::from_millis(millis.into()))
+    }
+
+    /// Those of a region configuration.
+    pub fn of(&self, region: &Region) -> &RegionSettings {
+        self.regions.get(region.name()).unwrap_or(&AS_EVER)
+    }
+}
+
+impl RegionSettings {
+    /// What a gateway is told to send with, dBm.
+    pub fn power(&self, region: &Region, frequency: u32) -> i8 {
+        match self.downlink_tx_power {
+            Some(wanted) => region.allowed_power(frequency, wanted),
+            None => region.downlink_power(frequency),
+        }
+    }
+}
