@@ -9,4 +9,5 @@ mod console;
 mod outputs;
 mod pages;
 mod proxies;
+mod settings;
 mod start;

@@ -20,7 +20,17 @@ use plan::{Band, Frame};
 /// The join is refused in RX1, so that a JoinAccept is heard in RX2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eu868() {
-    let band = Band {
+    run::run(eu868_band()).await;
+}
+
+/// What is set for a region is told to those who join then, and changes nothing for those who joined before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eu868_while_its_settings_change() {
+    run::settings::run(Band { join_in: 1, ..eu868_band() }).await;
+}
+
+fn eu868_band() -> Band {
+    Band {
         name: "eu868",
         api: chirpstack_api::common::Region::Eu868,
         stack: region::Configuration::new(region::Region::EU868),
@@ -39,8 +49,7 @@ async fn eu868() {
         rx2: Frame { frequency: 869_525_000, datr: plan::lora(12, 125) },
         join_in: 2,
         seed: 868,
-    };
-    run::run(band).await;
+    }
 }
 
 /// The second sub-band: channels 8 to 15. The stack joins there first, and must stay there by the CFList (type 1).

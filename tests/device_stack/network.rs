@@ -24,7 +24,7 @@ use tonic::{
 use crate::{
     plan::{Band, Item},
     radio::Antenna,
-    support::{Limpet, Webhook, eventually, free_addresses},
+    support::{Limpet, Webhook, ctl, eventually, free_addresses},
 };
 
 const PASSWORD: &str = "a device stack";
@@ -38,7 +38,7 @@ pub struct Network {
     authorization: MetadataValue<Ascii>,
     pub webhook: Webhook,
     pub gateways: Vec<Arc<VirtualGateway>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Network {
@@ -62,7 +62,7 @@ impl Network {
             authorization: format!("Bearer {token}").parse().unwrap(),
             webhook: Webhook::start().await,
             gateways: Vec::new(),
-            _folder: folder,
+            folder,
         };
         network.provision(band).await;
         network.start_gateways(addresses[0]).await;
@@ -179,6 +179,12 @@ impl Network {
     pub async fn queue_length(&self) -> u32 {
         let get = self.request(GetDeviceQueueItemsRequest { dev_eui: DEV_EUI.to_string(), count_only: true });
         DeviceServiceClient::new(self.channel.clone()).get_queue(get).await.unwrap().into_inner().total_count
+    }
+
+    /// `limpet ctl` beside it, which has to be answered.
+    pub fn ctl(&self, arguments: &[&str]) {
+        let told = ctl(&self.folder.path().join("data"), arguments);
+        assert!(told.status.success(), "{arguments:?}: {told:?}");
     }
 
     /// SIGTERM; it has to end by itself, and well.

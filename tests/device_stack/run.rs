@@ -1,5 +1,7 @@
 //! The run: join, twenty uplinks, and what must have come of them at the device, the gateways and the application.
 
+pub mod settings;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,

@@ -10,7 +10,7 @@ mod process;
 mod webhook;
 
 pub use ports::{free_address, free_addresses};
-pub use process::Limpet;
+pub use process::{Limpet, ctl};
 pub use webhook::{Event, Webhook};
 
 use std::time::{Duration, Instant};
