@@ -8,17 +8,23 @@ use core::time::Duration;
 
 use crate::lorawan::mac::DownlinkCommand;
 
+mod cn779;
+mod eu433;
 mod eu868;
 mod modulation;
 mod plan;
+mod ru864;
 mod us915;
 
 pub use modulation::{CodeRate, Modulation};
 use plan::{ChannelList, DataRate, Plan, Rx1Frequency};
 
 /// Every region, in the order that they are shown in.
-static REGIONS: [Region; 10] = [
+static REGIONS: [Region; 13] = [
     Region { name: "eu868", plan: &eu868::PLAN, channels: eu868::ALL_CHANNELS },
+    Region { name: "eu433", plan: &eu433::PLAN, channels: eu433::ALL_CHANNELS },
+    Region { name: "ru864", plan: &ru864::PLAN, channels: ru864::ALL_CHANNELS },
+    Region { name: "cn779", plan: &cn779::PLAN, channels: cn779::ALL_CHANNELS },
     Region { name: "us915", plan: &us915::PLAN, channels: us915::ALL_CHANNELS },
     Region { name: "us915_0", plan: &us915::PLAN, channels: us915::sub_band(0) },
     Region { name: "us915_1", plan: &us915::PLAN, channels: us915::sub_band(1) },
@@ -43,7 +49,7 @@ static NAMES: [&str; REGIONS.len()] = {
 /// Channels that a CFList of type 0 has room for.
 pub const MOST_EXTRA_CHANNELS: usize = 5;
 
-/// One configuration of a band, as ChirpStack names them: `eu868`, `us915`, `us915_0` to `us915_7`.
+/// One configuration of a band, as ChirpStack names them: `eu868`, `us915` and so on, `us915_0` to `us915_7`.
 #[derive(Debug)]
 pub struct Region {
     name: &'static str,

@@ -38,12 +38,16 @@ fn a_frequency_written_as_a_32_bit_float_is_its_channels() {
 fn regions_have_the_names_of_chirpstack() {
     assert_eq!(
         Region::names(),
-        ["eu868", "us915", "us915_0", "us915_1", "us915_2", "us915_3", "us915_4", "us915_5", "us915_6", "us915_7"]
+        [
+            "eu868", "eu433", "ru864", "cn779", "us915", "us915_0", "us915_1", "us915_2", "us915_3", "us915_4",
+            "us915_5", "us915_6", "us915_7"
+        ]
     );
     for name in Region::names() {
         assert_eq!(region(name).name(), *name);
         assert_eq!(region(&name.to_uppercase()), region(name));
-        assert_eq!(region(name).band(), if name.starts_with("eu") { "EU868" } else { "US915" });
+        let band = name.split('_').next().unwrap();
+        assert_eq!(region(name).band(), band.to_uppercase());
     }
     for unknown in ["", "eu", "eu868_0", "us915_8", "us915_01", "as923"] {
         assert_eq!(Region::by_name(unknown), None, "{unknown}");
@@ -103,6 +107,51 @@ fn data_rates_of_eu868() {
     }
     assert_eq!(eu868.uplink_data_rate(&lora(12, 500)), None);
     assert_eq!(eu868.uplink_data_rate(&Modulation::Fsk { bit_rate: 49_999 }), None);
+}
+
+/// Value by value after RP002-1.0.4; ChirpStack's tables of these bands say the same.
+#[test]
+fn bands_with_the_data_rates_of_eu868_up_to_dr7() {
+    let same = table("eu868")[..8].to_vec();
+    for (name, band, known, rx2, range, power) in [
+        ("ru864", "RU864", &[868_900_000, 869_100_000][..], 869_100_000, (864_000_000, 870_000_000), 16),
+        ("eu433", "EU433", &[433_175_000, 433_375_000, 433_575_000], 434_665_000, (433_175_000, 434_665_000), 12),
+        ("cn779", "CN779", &[779_500_000, 779_700_000, 779_900_000], 786_000_000, (779_500_000, 786_500_000), 12),
+    ] {
+        let region = region(name);
+        assert_eq!((region.band(), table(name)), (band, same.clone()));
+        for channels in [region.uplink_channels(), region.join_channels()] {
+            let frequencies: Vec<_> = channels.iter().map(|channel| channel.frequency).collect();
+            assert_eq!(frequencies, known, "{name}");
+            assert!(
+                channels.iter().zip(0..).all(|(c, index)| (c.index, c.min_dr, c.max_dr) == (index, 0, 5)),
+                "{name}"
+            );
+        }
+        assert_eq!((region.join_data_rates(), region.rx2()), (&[0, 1, 2, 3, 4, 5][..], (rx2, 0)), "{name}");
+        for dr in 0..8 {
+            assert_eq!(region.uplink_data_rate(&region.modulation(dr).unwrap()), Some(dr), "{name}");
+            assert!(region.is_downlink_data_rate(dr) && region.accepts(known[0], dr), "{name}");
+            for offset in 0..6 {
+                let answered = region.rx1(known[1], dr, offset);
+                assert_eq!(answered, Some((known[1], dr.saturating_sub(offset))), "{name}: DR{dr}, offset {offset}");
+            }
+            assert_eq!(region.rx1(known[0], dr, 6), None);
+        }
+        assert_eq!((region.max_rx1_dr_offset(), region.rx1(known[0], 8, 0)), (5, None), "{name}");
+        let (low, high) = range;
+        let accepted = [low - 1, low, high, high + 1].map(|frequency| region.accepts(frequency, 0));
+        assert_eq!(accepted, [false, true, true, false], "{name}");
+        assert_eq!(
+            (region.downlink_power(known[0]), region.downlink_power(rx2), region.most_power()),
+            (power, power, power)
+        );
+        // Nothing is told that every device knows; what the network adds is.
+        assert_eq!((region.cf_list(), region.extra_channels()), (None, Some(Vec::new())), "{name}");
+        let added = u32::from_le_bytes([0, 1, 2, 3].map(|at| region.cf_list_of(&[low + 1_000_000]).unwrap()[at]));
+        assert_eq!(added, (low + 1_000_000) / 100, "{name}");
+        assert_eq!(region.channel_mask_requests(0), [], "{name}");
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub static SETTINGS: &[Setting] = &[
         secret: true,
     },
     setting("store-file", "a file whose first line is the URL of a store"),
-    setting("region", "eu868, us915, us915_0 to us915_7, several separated by commas"),
+    setting("region", "eu868, eu433, ru864, cn779, us915, us915_0 to us915_7, several separated by commas"),
     setting("weight", "a number from 1 to 100"),
     setting("reply-delay", "0ms to 10s: a number with ms or s"),
     setting("http", ADDRESS),
