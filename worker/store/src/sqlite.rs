@@ -14,6 +14,7 @@ mod frame_store;
 mod inline;
 mod keeper;
 mod leases;
+mod letters;
 mod lists;
 mod membership;
 mod moving;
@@ -35,6 +36,7 @@ use self::{
     folder::{Folder, WriteLock},
     inline::Inline,
     keeper::{Keeper, Tools},
+    letters::Letters,
     readers::Readers,
     writer::{Mailbox, Writer},
 };
@@ -75,9 +77,10 @@ impl SqliteStore {
         };
         let readers: rusqlite::Result<Vec<Connection>> =
             (0..READERS).map(|_| schema::connect_reader(&folder.database)).collect();
-        let readers = Readers::start(readers.map_err(sqlite)?)?;
+        let letters = Letters::default();
+        let readers = Readers::start(readers.map_err(sqlite)?, letters.clone())?;
         let notes = Arc::new(Notes::default());
-        let mailbox = Mailbox::start(conn, lock, notes.clone())?;
+        let mailbox = Mailbox::start(conn, lock, notes.clone(), letters)?;
         let tools = Tools {
             conn: schema::connect_keeper(&folder.database).map_err(sqlite)?,
             lock: WriteLock::open(&folder)?,
@@ -114,6 +117,15 @@ impl SqliteStore {
             form,
             _keeper: None,
         }))
+    }
+
+    /// Reads what an uplink needs: little, and often.
+    async fn look<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.readers.look(&self.writer, work).await
     }
 
     /// Brings the schema up to date. Blocks.

@@ -17,8 +17,6 @@ use crate::{
     waiting_body::WaitingBody,
 };
 
-/// The copies of a frame come within milliseconds, as a rule, and gateways wait for 100 ms.
-const PUT_WITHIN: Duration = Duration::from_millis(3);
 /// Nobody waits for a mark but the next uplink of its device.
 const MARK_WITHIN: Duration = Duration::from_millis(20);
 
@@ -26,10 +24,10 @@ const MARK_WITHIN: Duration = Duration::from_millis(20);
 impl FrameStore for SqliteStore {
     async fn put_reception(&self, reception: Reception) -> Result<()> {
         let body = self.form.encode(&reception)?;
-        self.writer.write_along(PUT_WITHIN, move |conn| receptions::put(conn, &reception, &body)).await
+        self.writer.write_one(move |conn| receptions::put(conn, &reception, &body)).await
     }
     async fn receptions(&self, key: DedupKey) -> Result<Vec<Reception>> {
-        self.readers.read(move |conn| receptions::of_key(conn, key)).await
+        self.look(move |conn| receptions::of_key(conn, key)).await
     }
     async fn reception_keys(&self, since: UnixMicros, after: Option<DedupKey>, limit: u32) -> Result<Vec<DedupKey>> {
         self.readers.read(move |conn| receptions::keys(conn, since, after, limit)).await
@@ -46,14 +44,14 @@ impl FrameStore for SqliteStore {
     }
 
     async fn sessions_by_addr(&self, addr: DevAddr, _: Freshness) -> Result<Vec<SessionRow>> {
-        self.readers.read(move |conn| sessions::by_addr(conn, addr)).await
+        self.look(move |conn| sessions::by_addr(conn, addr)).await
     }
     async fn candidates(&self, addr: DevAddr, _: Freshness, queue: u32) -> Result<Vec<Candidate>> {
-        self.readers.read(move |conn| sessions::candidates(conn, addr, queue)).await
+        self.look(move |conn| sessions::candidates(conn, addr, queue)).await
     }
     async fn session(&self, key: &SessionKey, _: Freshness) -> Result<Option<SessionRow>> {
         let key = *key;
-        self.readers.read(move |conn| sessions::by_key(conn, &key)).await
+        self.look(move |conn| sessions::by_key(conn, &key)).await
     }
     async fn create_session(&self, session: &Session) -> Result<Commit> {
         let (key, rev, body) = (session.key, session.rev, self.form.encode(session)?);
@@ -61,7 +59,9 @@ impl FrameStore for SqliteStore {
     }
     async fn commit_session(&self, next: &Session) -> Result<Commit> {
         let (key, rev, body) = (next.key, next.rev, self.form.encode(next)?);
-        self.writer.write(move |conn| sessions::replace(conn, &key, rev, &body)).await
+        // Uplinks whose windows end together are decided one after the other, and written together.
+        self.writer.gather().await;
+        self.writer.write_one(move |conn| sessions::replace(conn, &key, rev, &body)).await
     }
     async fn delete_session(&self, key: &SessionKey) -> Result<()> {
         let key = *key;
@@ -77,10 +77,10 @@ impl FrameStore for SqliteStore {
     }
 
     async fn device_state(&self, dev_eui: Eui64, _: Freshness) -> Result<DeviceState> {
-        self.readers.read(move |conn| sessions::device_state(conn, dev_eui)).await
+        self.look(move |conn| sessions::device_state(conn, dev_eui)).await
     }
     async fn join_row(&self, dev_eui: Eui64, dev_nonce: u16, _: Freshness) -> Result<Option<JoinRow>> {
-        self.readers.read(move |conn| sessions::join_row(conn, dev_eui, dev_nonce)).await
+        self.look(move |conn| sessions::join_row(conn, dev_eui, dev_nonce)).await
     }
     async fn commit_join(&self, next: &DeviceState, join: Option<&JoinRow>) -> Result<Commit> {
         let (next, join) = (next.clone(), join.cloned());
@@ -98,7 +98,7 @@ impl FrameStore for SqliteStore {
         self.writer.write(move |conn| sessions::enqueue(conn, item)).await
     }
     async fn queue(&self, dev_eui: Eui64, after: u64, limit: u32) -> Result<Vec<QueueItem>> {
-        self.readers.read(move |conn| sessions::queue(conn, dev_eui, after, limit)).await
+        self.look(move |conn| sessions::queue(conn, dev_eui, after, limit)).await
     }
     async fn delete_queue_item(&self, dev_eui: Eui64, seq: u64) -> Result<()> {
         self.writer.write(move |conn| sessions::delete_queue_item(conn, dev_eui, seq)).await

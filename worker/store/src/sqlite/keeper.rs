@@ -15,7 +15,7 @@ use rusqlite::Connection;
 
 use super::{
     folder::{WriteLock, try_lock},
-    writer::{FlushNotes, Job},
+    writer::Queue,
 };
 use crate::{OpenError, notes::Notes, words::now};
 
@@ -43,7 +43,7 @@ pub(super) struct Tools {
     /// The process whose file this is, locked, is the one that checkpoints.
     pub appointment: File,
     pub notes: Arc<Notes>,
-    pub bell: tokio::sync::mpsc::WeakSender<Box<dyn Job>>,
+    pub bell: Arc<Queue>,
 }
 
 impl Keeper {
@@ -81,12 +81,9 @@ impl Tools {
         Some((log.len(), log.modified().ok()?))
     }
 
-    /// Has the notes written with the next transaction. A full queue is busy enough: the next tick will do.
     fn ring(&self) {
-        if !self.notes.is_empty()
-            && let Some(writer) = self.bell.upgrade()
-        {
-            let _ = writer.try_send(Box::new(FlushNotes(self.notes.clone())));
+        if !self.notes.is_empty() {
+            self.bell.flush(&self.notes);
         }
     }
 

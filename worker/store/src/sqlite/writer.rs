@@ -1,4 +1,7 @@
-//! Group commit: one thread writes, and takes all that wait into one transaction.
+//! Group commit: one thread writes, and takes all that wait into one transaction. Between two it also reads, for whoever finds it
+//! at rest: its connection still holds the pages that it wrote, and the readers' hold none after any commit.
+
+mod queue;
 
 use std::{
     sync::{
@@ -12,19 +15,28 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::timeout,
 };
 
-use super::{folder::WriteLock, inline::Inline, notes};
+pub(super) use self::queue::Queue;
+use self::queue::{Due, Next};
+use super::{
+    folder::WriteLock,
+    inline::Inline,
+    letters::{Letter, Letters},
+    notes,
+    readers::{Read, read_all},
+};
 use crate::notes::Notes;
 use crate::{OpenError, Result, StoreError};
 
 /// Writes that may wait. Whoever finds this many waits for a place, but not for ever.
 const WAITING: usize = 4096;
 
-/// How many writes one transaction takes at most. More would make the last of them wait, and gain little (measured).
-const BATCH: usize = 256;
+/// How many writes one transaction takes at most. On a fast disk more than 256 would gain little; on a slow one, or a busy one, what
+/// a transaction takes is all that gets through.
+const BATCH: usize = 2048;
 
 /// How long a write may wait for a place, and then for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,16 +63,21 @@ pub(super) enum Writer {
     Inline(Inline),
 }
 
-/// The way to the thread, which ends when the last of them is dropped and all is written.
+/// The way to the thread, which ends when this is dropped and all is written.
 pub(super) struct Mailbox {
-    jobs: mpsc::Sender<Box<dyn Job>>,
-    along: Along,
+    queue: Arc<Queue>,
+    places: Arc<Semaphore>,
+    letters: Letters,
     health: Arc<Health>,
     well_after: Duration,
 }
 
-/// Writes that go along with the next transaction, whoever's it is. No more than their callers are, each of which waits.
-type Along = Arc<Mutex<Vec<Box<dyn Job>>>>;
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.queue.close();
+        self.letters.close();
+    }
+}
 
 /// How the thread is, for readiness.
 #[derive(Default)]
@@ -75,6 +92,8 @@ pub(super) struct Health {
 pub(super) trait Job: Send {
     /// Does it, and keeps the answer. After an error, what it wrote is to be undone.
     fn run(&mut self, conn: &Connection) -> Result<()>;
+    /// It is one statement, which SQLite does as a whole or not at all: after an error there is nothing to undo.
+    fn is_one(&self) -> bool;
     /// Tells the kept answer, or what became of the whole transaction.
     fn answer(self: Box<Self>, transaction: &Result<()>);
 }
@@ -84,6 +103,8 @@ struct Write<T, F> {
     kept: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
     state: Arc<AtomicU8>,
+    is_one: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Write<T, F> {
@@ -93,6 +114,9 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Write<T, F> {
             self.kept = Some(work(conn));
         }
         self.kept.as_ref().map_or(Ok(()), |kept| kept.as_ref().map(drop).map_err(Clone::clone))
+    }
+    fn is_one(&self) -> bool {
+        self.is_one
     }
     fn answer(self: Box<Self>, transaction: &Result<()>) {
         // Also an error stands on what others wrote in this transaction, so it is one only if that was committed.
@@ -124,7 +148,19 @@ impl Writer {
         }
     }
 
-    /// The same for what is not in a hurry: if others write within that time it goes along, and saves a transaction.
+    /// The same for what uplinks write, which is one statement: it may wait for others, for less time than anybody notices.
+    pub async fn write_one<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        match self {
+            Self::Thread(mailbox) => mailbox.write_now(work, true).await,
+            Self::Inline(inline) => inline.write(work),
+        }
+    }
+
+    /// The same for one statement that is not in a hurry: if others write within that time it goes along, and saves a transaction.
     pub async fn write_along<T, F>(&self, within: Duration, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -133,6 +169,21 @@ impl Writer {
         match self {
             Self::Thread(mailbox) => mailbox.write_along(within, work).await,
             Self::Inline(inline) => inline.write(work),
+        }
+    }
+
+    /// Lets others who are about to write hand theirs in, too.
+    pub async fn gather(&self) {
+        if matches!(self, Self::Thread(_)) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Has a read done by the thread, if it is at rest; else it is given back.
+    pub fn read(&self, read: Read) -> Option<Read> {
+        match self {
+            Self::Thread(mailbox) => mailbox.queue.read(read),
+            Self::Inline(_) => Some(read),
         }
     }
 
@@ -147,15 +198,27 @@ impl Writer {
 
 impl Mailbox {
     /// Starts the thread.
-    pub fn start(conn: Connection, lock: WriteLock, notes: Arc<Notes>) -> std::result::Result<Self, OpenError> {
-        let (jobs, queue) = mpsc::channel(WAITING);
-        let health = Arc::new(Health::default());
-        let along = Along::default();
-        let (with, health_of) = (along.clone(), health.clone());
-        let thread = Thread { conn, lock, notes, queue, along: with, health: health_of, told: None, untold: 0 };
+    pub fn start(
+        conn: Connection,
+        lock: WriteLock,
+        notes: Arc<Notes>,
+        letters: Letters,
+    ) -> std::result::Result<Self, OpenError> {
+        let (queue, health) = (Arc::<Queue>::default(), Arc::<Health>::default());
+        let thread = Thread {
+            conn,
+            lock,
+            notes,
+            queue: queue.clone(),
+            letters: letters.clone(),
+            health: health.clone(),
+            begun: None,
+            told: None,
+            untold: 0,
+        };
         let spawned = thread::Builder::new().name("store-writer".into()).spawn(move || thread.run());
         spawned.map_err(OpenError::Thread)?;
-        Ok(Self { jobs, along, health, well_after: WELL_AFTER })
+        Ok(Self { queue, places: Arc::new(Semaphore::new(WAITING)), letters, health, well_after: WELL_AFTER })
     }
 
     pub async fn write<T, F>(&self, work: F) -> Result<T>
@@ -163,8 +226,18 @@ impl Mailbox {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let (job, answer, state) = job(work);
-        self.hand_in(job).await?;
+        self.write_now(work, false).await
+    }
+
+    async fn write_now<T, F>(&self, work: F, is_one: bool) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let (job, answer, state) = job(work, is_one, self.place().await?);
+        if !self.queue.write(job, if is_one { Due::Paced } else { Due::Now }) {
+            return Err(ended());
+        }
         answered(answer, &state).await
     }
 
@@ -173,31 +246,32 @@ impl Mailbox {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let (job, mut answer, state) = job(work);
-        self.along.lock().push(job);
+        let (job, mut answer, state) = job(work, true, self.place().await?);
+        if !self.queue.write(job, Due::Along) {
+            return Err(ended());
+        }
         match timeout(within, &mut answer).await {
-            Ok(Ok(answer)) => return answer,
-            Ok(Err(_)) => return Err(StoreError::Unavailable("the writer has ended".into())),
-            Err(_) => {}
+            Ok(answer) => answer.map_err(|_| ended())?,
+            Err(_) => {
+                // Nobody else has written: so there is a transaction for it.
+                self.queue.go();
+                answered(answer, &state).await
+            }
         }
-        // Nobody else has written: so there is a transaction for it.
-        if let Err(error) = self.hand_in(Box::new(Nothing)).await {
-            return Err(given_up(&state, &error.to_string()));
-        }
-        answered(answer, &state).await
     }
 
-    async fn hand_in(&self, job: Box<dyn Job>) -> Result<()> {
-        match timeout(PATIENCE, self.jobs.send(job)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(StoreError::Unavailable("the writer has ended".into())),
+    /// For a write that is about to be handed in.
+    async fn place(&self) -> Result<OwnedSemaphorePermit> {
+        self.letters.attend();
+        match timeout(PATIENCE, self.places.clone().acquire_owned()).await {
+            Ok(place) => place.map_err(|_| ended()),
             Err(_) => Err(StoreError::Unavailable(format!("{WAITING} writes are waiting"))),
         }
     }
 
-    /// The way to the thread that does not keep it alive.
-    pub fn notes_bell(&self) -> mpsc::WeakSender<Box<dyn Job>> {
-        self.jobs.downgrade()
+    /// Where the keeper has notes written.
+    pub fn notes_bell(&self) -> Arc<Queue> {
+        self.queue.clone()
     }
 
     /// After a failure it tries one that needs room: nobody else would, if the worker is not ready.
@@ -223,17 +297,25 @@ impl Mailbox {
     }
 }
 
+fn ended() -> StoreError {
+    StoreError::Unavailable("the writer has ended".into())
+}
+
 /// A write, where its answer comes, and how it is.
 type Waited<T> = (Box<dyn Job>, oneshot::Receiver<Result<T>>, Arc<AtomicU8>);
 
-fn job<T, F>(work: F) -> Waited<T>
+fn job<T, F>(work: F, is_one: bool, place: OwnedSemaphorePermit) -> Waited<T>
 where
     T: Send + 'static,
     F: FnOnce(&Connection) -> Result<T> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
     let state = Arc::new(AtomicU8::new(QUEUED));
-    (Box::new(Write { work: Some(work), kept: None, reply, state: state.clone() }), answer, state)
+    (
+        Box::new(Write { work: Some(work), kept: None, reply, state: state.clone(), is_one, _place: place }),
+        answer,
+        state,
+    )
 }
 
 async fn answered<T>(answer: oneshot::Receiver<Result<T>>, state: &AtomicU8) -> Result<T> {
@@ -260,22 +342,22 @@ fn probe(conn: &Connection) -> Result<()> {
     super::error::execute(conn, "REPLACE INTO write_probe (one, body) VALUES (1, randomblob(?1))", [PROBE]).map(drop)
 }
 
-/// A transaction for what goes along.
-struct Nothing;
-
-impl Job for Nothing {
-    fn run(&mut self, _: &Connection) -> Result<()> {
-        Ok(())
+impl Queue {
+    /// Has notes written with the next transaction. After its end the thread has done so by itself.
+    pub fn flush(&self, notes: &Arc<Notes>) {
+        self.write(Box::new(FlushNotes(notes.clone())), Due::Paced);
     }
-    fn answer(self: Box<Self>, _: &Result<()>) {}
 }
 
 /// A write of what was noted; see [`Notes`].
-pub(super) struct FlushNotes(pub Arc<Notes>);
+struct FlushNotes(Arc<Notes>);
 
 impl Job for FlushNotes {
     fn run(&mut self, conn: &Connection) -> Result<()> {
         notes::write_some(&self.0, conn)
+    }
+    fn is_one(&self) -> bool {
+        false
     }
     fn answer(self: Box<Self>, _: &Result<()>) {}
 }
@@ -284,18 +366,31 @@ struct Thread {
     conn: Connection,
     lock: WriteLock,
     notes: Arc<Notes>,
-    queue: mpsc::Receiver<Box<dyn Job>>,
-    along: Along,
+    queue: Arc<Queue>,
+    letters: Letters,
     health: Arc<Health>,
+    /// When the last transaction began.
+    begun: Option<Instant>,
     /// When a failure was told last, and how many came since.
     told: Option<Instant>,
     untold: u64,
 }
 
+impl Drop for Thread {
+    /// However it ended: nobody is to wait for it.
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
 impl Thread {
     fn run(mut self) {
-        while let Some(first) = self.queue.blocking_recv() {
-            self.serve(vec![first]);
+        loop {
+            match self.queue.next(self.begun, BATCH) {
+                Next::Read(reads) => self.letters.post(read_all(&self.conn, reads)),
+                Next::Write(batch) => self.serve(batch),
+                Next::End => break,
+            }
         }
         while !self.notes.is_empty() {
             self.serve(vec![Box::new(FlushNotes(self.notes.clone()))]);
@@ -303,7 +398,8 @@ impl Thread {
     }
 
     fn serve(&mut self, mut batch: Vec<Box<dyn Job>>) {
-        *self.health.busy_since.lock() = Some(Instant::now());
+        let now = Instant::now();
+        (*self.health.busy_since.lock(), self.begun) = (Some(now), Some(now));
         let outcome = self.transact(&mut batch);
         *self.health.busy_since.lock() = None;
         let failing = outcome.as_ref().map_or_else(|error| Some(error.clone()), |odd| odd.clone());
@@ -312,9 +408,8 @@ impl Thread {
             *self.health.failing.lock() = Some((error, Instant::now()));
         }
         let outcome = outcome.map(drop);
-        for job in batch {
-            job.answer(&outcome);
-        }
+        let all: Letter = Box::new(move || batch.into_iter().for_each(|job| job.answer(&outcome)));
+        self.letters.post([all]);
     }
 
     fn tell(&mut self, error: &StoreError, writes: usize) {
@@ -329,13 +424,7 @@ impl Thread {
     /// One transaction. Takes in what has come while it waited for its turn. Gives what [`run_all`] gives.
     fn transact(&mut self, batch: &mut Vec<Box<dyn Job>>) -> Result<Option<StoreError>> {
         let turn = self.lock.take().map_err(|e| StoreError::Unavailable(format!("the write lock: {e}")))?;
-        while batch.len() < BATCH
-            && let Ok(job) = self.queue.try_recv()
-        {
-            batch.push(job);
-        }
-        // All of it: whoever waits has asked for a transaction once, and this may have been it.
-        batch.append(&mut self.along.lock());
+        batch.append(&mut self.queue.more(BATCH.saturating_sub(batch.len())));
         let outcome = run_all(&self.conn, batch);
         if !self.conn.is_autocommit() {
             // What cannot be rolled back ends with the connection's next transaction; nothing was committed.
@@ -351,18 +440,24 @@ fn run_all(conn: &Connection, batch: &mut [Box<dyn Job>]) -> Result<Option<Store
     let mut odd = None;
     statement(conn, "BEGIN IMMEDIATE")?;
     for job in batch {
-        statement(conn, "SAVEPOINT one")?;
+        if !job.is_one() {
+            statement(conn, "SAVEPOINT one")?;
+        }
         if let Err(error) = job.run(conn) {
             if conn.is_autocommit() {
                 // Some errors, a full disk among them, can make SQLite roll all of it back.
                 return Err(StoreError::Unavailable(error.to_string()));
             }
-            statement(conn, "ROLLBACK TO one")?;
+            if !job.is_one() {
+                statement(conn, "ROLLBACK TO one")?;
+            }
             if !matches!(error, StoreError::AlreadyExists(_) | StoreError::NotFound(_) | StoreError::Exhausted(_)) {
                 odd = Some(error);
             }
         }
-        statement(conn, "RELEASE one")?;
+        if !job.is_one() {
+            statement(conn, "RELEASE one")?;
+        }
     }
     // The commit record may have reached the log before the failure, and count after a crash.
     statement(conn, "COMMIT").map_err(|e| StoreError::Unknown(e.to_string()))?;

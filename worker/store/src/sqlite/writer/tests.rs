@@ -8,7 +8,9 @@ fn writer(dir: &Path) -> (Mailbox, WriteLock) {
     let folder = Folder::prepare(dir).unwrap();
     let mut conn = schema::connect_writer(&folder.database).unwrap();
     schema::migrate(&folder.database, &mut conn, crate::Finish::Later).unwrap();
-    let writer = Mailbox::start(conn, WriteLock::open(&folder).unwrap(), Arc::new(Notes::default())).unwrap();
+    let writer =
+        Mailbox::start(conn, WriteLock::open(&folder).unwrap(), Arc::new(Notes::default()), Letters::default())
+            .unwrap();
     (writer, WriteLock::open(&folder).unwrap())
 }
 
@@ -124,4 +126,43 @@ async fn what_goes_along_is_written_with_the_next_transaction_or_in_one_of_its_o
     let twice = writer.write_along(A_MOMENT, set("along", vec![1])).await;
     assert!(twice.is_err(), "it fails like any other: {twice:?}");
     assert_eq!(names(dir.path()), ["alone", "along", "other"]);
+}
+
+/// Reads that somebody at rest does, and those that are given back.
+#[tokio::test]
+async fn a_read_finds_the_writer_at_rest_or_is_given_back_and_never_waits_for_a_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, other) = writer(dir.path());
+    writer.write(set("before", vec![1])).await.unwrap();
+    let (told, mut read) = tokio::sync::mpsc::unbounded_channel();
+    let count = |told: &tokio::sync::mpsc::UnboundedSender<i64>| -> Read {
+        let told = told.clone();
+        Box::new(move |conn: &Connection| -> Letter {
+            let count = conn.query_row("SELECT count(*) FROM setting", [], |row| row.get(0)).unwrap();
+            Box::new(move || told.send(count).unwrap())
+        })
+    };
+    let mut given_back = 0;
+    for _ in 0..100 {
+        match writer.queue.read(count(&told)) {
+            None => assert_eq!(read.recv().await, Some(1)),
+            Some(_) => {
+                given_back += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+    assert!(given_back < 50, "{given_back}");
+    // Another process has its turn, and this one waits for it.
+    let turn = other.take().unwrap();
+    let write = writer.write(set("after", vec![1]));
+    let reads = async {
+        while writer.queue.read(count(&told)).is_none() {
+            assert_eq!(read.recv().await, Some(1));
+        }
+        drop(turn);
+    };
+    let (written, ()) = tokio::join!(write, reads);
+    assert_eq!(written, Ok(()));
+    assert_eq!(names(dir.path()), ["after", "before"]);
 }
