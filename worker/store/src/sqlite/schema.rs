@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use limpet_shared::admin::Server;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, config::DbConfig};
 
 use super::error::{all, decode};
 use crate::{Finish, Migrated, OpenError, moving, rows::Form};
@@ -46,6 +46,7 @@ fn connect(file: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     conn.pragma_update(None, "cache_size", -16_384)?;
     conn.pragma_update(None, "temp_store", "memory")?;
+    one_plan(&conn)?;
     Ok(conn)
 }
 
@@ -54,7 +55,13 @@ pub(super) fn connect_memory() -> rusqlite::Result<Connection> {
     let conn = Connection::open_in_memory()?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     conn.pragma_update(None, "foreign_keys", true)?;
+    one_plan(&conn)?;
     Ok(conn)
+}
+
+/// A prepared statement stays as it is, whatever its parameters are: else each new value of a LIMIT has it prepared again.
+fn one_plan(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// A connection that writes. The file must exist.
