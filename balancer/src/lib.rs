@@ -22,7 +22,6 @@ mod muted;
 mod pace;
 mod registry;
 mod udp;
-mod watched;
 mod worker_links;
 
 use std::sync::Arc;

@@ -3,12 +3,11 @@
 
 use std::{os::fd::OwnedFd, time::Duration};
 
+use limpet_link::watched::watched;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use tokio::io::unix::AsyncFd;
-
-use crate::watched::watched;
 
 /// What one look gathers: no PUSH_ACK is late by more than this for it.
 const REST: Duration = Duration::from_micros(900);

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use limpet_balancer_core::Source;
-use limpet_link::{host, quic};
+use limpet_link::{host, quic, watched::watched};
 use limpet_shared::{Now, link::MAX_DATAGRAM};
 use quinn::{
     AsyncUdpSocket,
@@ -26,7 +26,6 @@ use crate::{
     clock::Clock,
     muted::Muted,
     pace::{Pace, Rest},
-    watched::watched,
 };
 
 /// What is asked of the kernel for each direction.

@@ -24,6 +24,7 @@ pub mod time;
 mod tls;
 pub mod token;
 pub mod trust;
+pub mod watched;
 
 pub use alarm::Alarm;
 pub use authority::Authority;

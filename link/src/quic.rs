@@ -6,7 +6,10 @@ use std::{
     io::{self, IoSliceMut},
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -15,9 +18,13 @@ use quinn::{
     AsyncTimer, AsyncUdpSocket, Runtime, UdpPoller,
     udp::{RecvMeta, Transmit, UdpSocketState},
 };
-use tokio::{io::Interest, net::UdpSocket};
+use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::{alarm::Alarm, host};
+use crate::{
+    alarm::Alarm,
+    host,
+    watched::{watched, watched_for},
+};
 
 /// The running tokio runtime.
 pub(crate) fn runtime() -> io::Result<Arc<dyn Runtime>> {
@@ -41,7 +48,7 @@ impl Runtime for OnTokio {
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Arc::new(Socket { io: UdpSocket::from_std(socket)?, state }))
+        Ok(Arc::new(Socket::new(socket, state)?))
     }
 
     fn now(&self) -> Instant {
@@ -83,8 +90,26 @@ pub fn read_all(
 
 #[derive(Debug)]
 struct Socket {
-    io: UdpSocket,
+    /// For reading only: else the kernel tells of each packet that has left, and wakes us up for it.
+    io: AsyncFd<std::net::UdpSocket>,
     state: UdpSocketState,
+    /// It took no more when it was last given something.
+    full: AtomicBool,
+}
+
+impl Socket {
+    fn new(socket: std::net::UdpSocket, state: UdpSocketState) -> io::Result<Self> {
+        Ok(Self { io: watched(socket)?, state, full: AtomicBool::new(false) })
+    }
+
+    /// Returns when it takes more.
+    async fn has_room(&self) -> io::Result<()> {
+        let other = watched_for(Interest::WRITABLE, self.io.get_ref().try_clone()?)?;
+        let room = other.writable().await?;
+        self.full.store(false, Ordering::Relaxed);
+        drop(room);
+        Ok(())
+    }
 }
 
 impl AsyncUdpSocket for Socket {
@@ -93,7 +118,10 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || self.state.send((&self.io).into(), transmit))
+        let sent = self.state.send(self.io.get_ref().into(), transmit);
+        let full = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.full.store(full, Ordering::Relaxed);
+        sent
     }
 
     fn poll_recv(
@@ -103,10 +131,10 @@ impl AsyncUdpSocket for Socket {
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.io.poll_recv_ready(context))?;
+            drop(ready!(self.io.poll_read_ready(context))?);
             let places = buffers.len().min(metas.len());
-            let try_io = |read: &mut dyn FnMut() -> io::Result<usize>| self.io.try_io(Interest::READABLE, read);
-            match read_all(places, try_io, || self.state.recv((&self.io).into(), buffers, metas)) {
+            let try_io = |read: &mut dyn FnMut() -> io::Result<usize>| self.io.try_io(Interest::READABLE, |_| read());
+            match read_all(places, try_io, || self.state.recv(self.io.get_ref().into(), buffers, metas)) {
                 Ok(0) => {}
                 read => return Poll::Ready(read),
             }
@@ -114,7 +142,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        self.io.get_ref().local_addr()
     }
 
     fn may_fragment(&self) -> bool {
@@ -141,9 +169,12 @@ struct Writable {
 impl UdpPoller for Writable {
     fn poll_writable(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { socket, waiting } = self.get_mut();
+        if waiting.is_none() && !socket.full.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
         let wait = waiting.get_or_insert_with(|| {
             let socket = socket.clone();
-            Box::pin(async move { socket.io.writable().await })
+            Box::pin(async move { socket.has_room().await })
         });
         let done = ready!(wait.as_mut().poll(context));
         *waiting = None;
@@ -154,5 +185,31 @@ impl UdpPoller for Writable {
 impl fmt::Debug for Writable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writable").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_took_no_more_is_waited_for_once() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let state = UdpSocketState::new((&socket).into()).unwrap();
+        let socket = Arc::new(Socket::new(socket, state).unwrap());
+        let mut poller = socket.clone().create_io_poller();
+        for full in [false, true, false] {
+            socket.full.store(full, Ordering::Relaxed);
+            let mut polls = 0;
+            let writable = poll_fn(|context| {
+                polls += 1;
+                poller.as_mut().poll_writable(context)
+            });
+            writable.await.unwrap();
+            assert_eq!(polls > 1, full);
+            assert!(!socket.full.load(Ordering::Relaxed));
+        }
     }
 }
