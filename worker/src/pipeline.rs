@@ -299,8 +299,10 @@ impl Pipeline {
         let asked = tokio::time::Instant::now();
         let receptions = self.until_stored("receptions", || self.store.receptions(work.key)).await;
         let follow_after = (asked.elapsed() * LEADER_OPERATIONS).clamp(FOLLOW_AFTER, FOLLOW_AFTER_MOST);
-        let copies = Transmission::of(receptions, &held);
-        self.let_others_go_first(follow_after * copies.rank(&held).min(2)).await;
+        let mut copies = Transmission::of(receptions, &held);
+        let rank = copies.rank(&held);
+        copies.follows = rank > 0;
+        self.let_others_go_first(follow_after * rank.min(2)).await;
         let age = copies.receptions.first().map(|first| self.age(first)).unwrap_or_default();
         let mut at_work = None;
         match &mut place {

@@ -39,7 +39,7 @@ impl Pipeline {
         place: &mut Place,
     ) -> Outcome {
         let freshness = if again { Freshness::Serial } else { Freshness::Quorum };
-        let Some(found) = self.find_session(frame, freshness).await? else { return Ok(Flow::Done) };
+        let Some(found) = self.find_session(frame, freshness, !copies.follows).await? else { return Ok(Flow::Done) };
         let waited = place.decide(&found.row.session.key).await;
         let Some(Found { row, fcnt, besides }) = self.as_decided(frame, freshness, found, waited).await? else {
             return Ok(Flow::Done);
@@ -101,19 +101,30 @@ impl Pipeline {
         found: Found,
         waited: bool,
     ) -> Result<Option<Found>, StoreError> {
-        let found = if waited { self.find_session(frame, freshness).await? } else { Some(found) };
+        let found = if waited { self.find_session(frame, freshness, true).await? } else { Some(found) };
         match found {
             Some(Found { row, .. }) if self.lanes.soon_out(&row.session.key, row.session.slot.number).await => {
-                self.find_session(frame, freshness).await
+                self.find_session(frame, freshness, true).await
             }
             found => Ok(found),
         }
     }
 
     /// Candidates by DevAddr; the MIC picks. Before "unknown", a second look at what is settled: a re-join changes keys.
-    async fn find_session(&self, frame: &DataFrame<'_>, freshness: Freshness) -> Result<Option<Found>, StoreError> {
+    /// `decides`: most likely it is to be decided, and not done with by somebody else.
+    async fn find_session(
+        &self,
+        frame: &DataFrame<'_>,
+        freshness: Freshness,
+        decides: bool,
+    ) -> Result<Option<Found>, StoreError> {
         for freshness in [freshness, Freshness::Serial] {
-            let candidates = self.store.candidates(frame.dev_addr, freshness, QUEUE_GLANCE).await?;
+            let candidates = if decides {
+                self.store.candidates(frame.dev_addr, freshness, QUEUE_GLANCE).await?
+            } else {
+                let rows = self.store.sessions_by_addr(frame.dev_addr, freshness).await?;
+                rows.into_iter().map(|row| Candidate { row, besides: None }).collect()
+            };
             let picked = uplink::pick(candidates.iter().map(|candidate| &candidate.row), frame);
             if let Some((session, fcnt)) = picked.map(|(row, fcnt)| (row.session.key, fcnt)) {
                 let mut candidates = candidates.into_iter();

@@ -151,6 +151,8 @@ pub(crate) struct Transmission {
     pub receptions: Vec<Reception>,
     /// Found by the sweep, and not handed over by a balancer.
     pub swept: bool,
+    /// Another worker holds the first copy, and has most likely settled it.
+    pub follows: bool,
     /// Handed over again by a balancer.
     left: bool,
 }
@@ -181,7 +183,7 @@ impl Transmission {
     fn sorted(receptions: Vec<Reception>, swept: bool) -> Self {
         let mut receptions = copies::on_one_channel(receptions);
         receptions.sort_by_key(|r| (r.received_at, r.gateway));
-        Self { receptions, swept, left: false }
+        Self { receptions, swept, follows: false, left: false }
     }
 
     /// Whether somebody has had it before, and may have died at it.
