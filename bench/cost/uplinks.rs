@@ -15,6 +15,8 @@ use crate::{
 const GATEWAYS: usize = 40;
 /// Before anything is measured at a rate.
 const WARM: Duration = Duration::from_secs(2);
+/// At which each device is heard for the first time.
+const FIRST_RATE: u32 = 250;
 /// A CQL engine that has just started is slow at first.
 const ENGINE_WARM: Duration = Duration::from_secs(15);
 /// For how long the last events are waited for.
@@ -67,7 +69,18 @@ impl Site {
         let field = Field::provision(servers.http, devices, &gateways.euis, webhook).await?;
         gateways.connect(servers.gwmp)?;
         gateways.pull();
-        Ok(Self { name, servers, field, gateways, sink })
+        let mut site = Self { name, servers, field, gateways, sink };
+        site.hear_all(devices).await?;
+        Ok(site)
+    }
+
+    /// Each device once: the first uplink that a worker hears of a device costs it more than those that follow.
+    async fn hear_all(&mut self, devices: usize) -> Outcome<()> {
+        let length = Duration::from_secs_f64(devices as f64 / f64::from(FIRST_RATE));
+        let (shots, written) = self.field.shots(FIRST_RATE, length, Shape { copies: 1, confirmed: None })?;
+        let played = joined(self.gateways.play(shots)?).await?;
+        self.events(&written.iter().collect::<Vec<_>>(), &played).await;
+        Ok(())
     }
 
     /// Sends, and measures what comes after the first moments.
