@@ -32,7 +32,7 @@ test-tools:
 	@$(STEP) 'get what the tests need besides Rust' scripts/test-tools.sh
 
 test: test-tools
-	@$(STEP) 'build everything and run all tests' $(CARGO) test --workspace --locked
+	@$(STEP) 'build everything and run all tests' scripts/tests.sh
 
 # A target folder of its own: the feature would rebuild half of the other each time. Needs cmake.
 test-cql-tls: test-tools
