@@ -4,7 +4,8 @@
 //! By default the counts are small, so that it all fits into a few minutes on two slow cores. With `LIMPET_FULL=1` they
 //! are the counts that the promises are stated with, and the times that are promised are asserted too; give it a machine
 //! of its own: `LIMPET_FULL=1 cargo test --test cluster -- --nocapture`. Each test prints its figures and the seed of
-//! its moments; `LIMPET_SEED=N` repeats them. `LIMPET_LOGS=DIR` keeps what every process wrote.
+//! its moments; `LIMPET_SEED=N` repeats them. `LIMPET_LOGS=DIR` keeps what every process wrote. `LIMPET_BIN=target/release/limpet` has
+//! another binary run than the one that cargo builds for tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod account;
@@ -18,6 +19,7 @@ mod counters;
 mod cut_off;
 mod field;
 mod next_version;
+mod revisions;
 mod support;
 mod watch;
 

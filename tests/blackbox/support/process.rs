@@ -1,6 +1,7 @@
 //! Processes of the binary under test: started, watched, stopped and killed, each by its own id.
 
 use std::{
+    ffi::OsString,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::Path,
@@ -30,8 +31,13 @@ pub struct Stopped {
     pub lines: Vec<String>,
 }
 
+/// The binary under test: what cargo has built beside the tests, or what `LIMPET_BIN` names, such as an optimised one for figures.
+fn binary() -> OsString {
+    std::env::var_os("LIMPET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_limpet").into())
+}
+
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_limpet"));
+    let mut command = Command::new(binary());
     command.args(arguments);
     bare(command)
 }
