@@ -16,6 +16,7 @@ use std::{
 };
 
 use limpet_link::host::{self, Rule};
+use limpet_shared::UnixMicros;
 use limpet_store::StoreError;
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
@@ -77,8 +78,9 @@ impl Lease {
     /// So that the next one need not wait for its end.
     async fn give_back(&self, pipeline: &Pipeline) {
         if Instant::now() < *self.sure_until.lock() + IDLE_LEASE_FOR {
-            let now = pipeline.surroundings.now();
-            if let Err(error) = pipeline.store.lease(LEASE, &self.holder, now, now).await {
+            // Over by everybody's clock, however far behind this one's.
+            let (now, over) = (pipeline.surroundings.now(), UnixMicros::default());
+            if let Err(error) = pipeline.store.lease(LEASE, &self.holder, now, over).await {
                 tracing::debug!(%error, "the right to send what waits ends by itself");
             }
         }
@@ -240,6 +242,17 @@ mod tests {
         assert_eq!(shown(rounds), (true, true), "it has ended");
         rounds.forget_the_backlog();
         assert_eq!(shown(rounds), (false, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_ends_leaves_the_lease_to_others_at_once_though_their_clocks_are_behind() {
+        let net = Net::new("eu868", 0).await;
+        let Rounds { pipeline, lease, .. } = Rounds::new(net.worker("w0"), 1, CancellationToken::new());
+        assert!(lease.is_held(&pipeline).await.unwrap());
+        let behind = pipeline.surroundings.now() - Duration::from_secs(15);
+        assert!(!net.store.lease(LEASE, "b", behind, behind + LEASE_FOR).await.unwrap());
+        lease.give_back(&pipeline).await;
+        assert!(net.store.lease(LEASE, "b", behind, behind + LEASE_FOR).await.unwrap());
     }
 
     /// The clock of who held it before was a day ahead.
