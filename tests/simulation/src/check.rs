@@ -1,5 +1,6 @@
 //! The promises of the design's first section, from what is seen outside.
 
+mod recovery;
 mod ring;
 
 use std::{
@@ -12,8 +13,8 @@ use uuid::Uuid;
 
 use crate::{
     field::gateway_eui,
-    plan::{ENOUGH, Plan, Theme, Trouble, UPLINKS_END},
-    seen::{Look, Seen, Serial, Told, What, reply},
+    plan::{ENOUGH, Plan, Theme, Trouble},
+    seen::{Ask, Look, Seen, Serial, Told, What, reply},
 };
 
 /// An event is there within this time, if its endpoint is.
@@ -50,6 +51,8 @@ pub enum Violation {
     TwoAnswers(Serial),
     /// Promise 9: what an application enqueued in time did not leave in the windows of that uplink.
     LateReply(Serial),
+    /// Promise 5: all troubles are over, and this uplink was not acknowledged, told or answered as by workers that had none.
+    Forgotten(Serial),
     /// Promise 3: two different payloads under one DevAddr and FCntDown.
     CounterReused(u32, u16),
     /// The same, as a device has heard it.
@@ -102,6 +105,7 @@ impl fmt::Display for Violation {
             Self::ToldTwice(n) => write!(f, "promise 2: uplink {n} was told twice though it was taken"),
             Self::CopyMissing(n, gateway) => write!(f, "promise 2: gateway {gateway} is missing in uplink {n}'s event"),
             Self::AskedTwice(gateway) => write!(f, "promise 2: gateway {gateway} was asked twice for one downlink"),
+            Self::Forgotten(n) => write!(f, "promise 5: uplink {n} fares ill, though every trouble is over"),
             Self::TwoAnswers(n) => write!(f, "promise 2: uplink {n} was answered twice"),
             Self::LateReply(n) => write!(f, "promise 9: the answer to uplink {n} was not in its windows"),
             Self::CounterReused(addr, fcnt) => {
@@ -136,13 +140,18 @@ pub struct Facts {
     pub seen: Seen,
     pub told: Vec<Told>,
     pub looks: Vec<Look>,
+    pub asks: Vec<Ask>,
     /// When an operator let a worker drain (true), or took that back; by name.
     pub drains: Vec<(Duration, String, bool)>,
     /// Queue items that were enqueued, and of these the ones that are in the queue still.
     pub items: BTreeSet<usize>,
     pub queued: BTreeSet<usize>,
+    /// Devices of which events wait still: another worker, whose clock was ahead, had the right to send them.
+    pub waiting: BTreeSet<usize>,
     /// Uplinks whose answers the API has taken in time.
     pub replied: BTreeSet<Serial>,
+    /// When the last trouble began or ended.
+    pub troubled_until: Duration,
     pub panics: Vec<String>,
 }
 
@@ -151,21 +160,22 @@ pub fn check(plan: &Plan, facts: &Facts) -> Vec<Violation> {
     let owed = plan.theme.owes();
     let mut found: Vec<Violation> = facts.panics.iter().cloned().map(Violation::Panicked).collect();
     found.extend(losses(plan, facts));
-    found.extend(identities(facts));
+    found.extend(identities(plan, facts));
     found.extend(downlinks(plan, facts));
     found.extend(joins(plan, facts));
     found.extend(
-        facts.items.iter().filter(|item| !is_accounted_for(facts, **item)).map(|item| Violation::ItemLost(*item)),
+        facts.items.iter().filter(|item| !is_accounted_for(plan, facts, **item)).map(|item| Violation::ItemLost(*item)),
     );
     found.extend(ring::check(plan, facts));
+    found.extend(recovery::check(plan, facts));
     if owed.answers {
-        found.extend(unanswered(&facts.seen));
+        found.extend(unanswered(plan, &facts.seen));
     }
     if owed.order {
         found.extend(out_of_order(facts));
     }
     if owed.once || plan.theme == Theme::Endpoints && !plan.hears_no_thanks() {
-        found.extend(twice(facts));
+        found.extend(twice(plan, facts));
     }
     if owed.copies {
         found.extend(copies(plan, facts));
@@ -188,14 +198,11 @@ fn first_told(facts: &Facts) -> Vec<(Serial, &Told)> {
 
 fn losses(plan: &Plan, facts: &Facts) -> Vec<Violation> {
     let told: BTreeSet<Serial> = first_told(facts).into_iter().map(|(serial, _)| serial).collect();
-    // Where frames come late, those of a device that counts anew may be of the time before for all that anybody knows.
-    let tells_restarts = !matches!(plan.theme, Theme::Everything | Theme::Gateways | Theme::Stalls | Theme::Aimed);
     let lost = facts.seen.acked.iter().filter(|(serial, by)| {
         let Some(sent) = facts.seen.sent.get(serial) else { return false };
         // Later than its successor by more than clocks differ, it cannot be told from a replay.
         let at_once = by.iter().any(|gateway| !sent.late.contains(gateway));
-        let counts_anew = plan.devices.get(sent.device).is_some_and(|d| !d.joins && d.starts_again_at.is_some());
-        !told.contains(serial) && at_once && (tells_restarts || !counts_anew)
+        !told.contains(serial) && at_once && !may_be_of_before(plan, sent.device)
     });
     let mut found: Vec<Violation> = lost.map(|(serial, _)| Violation::Lost(*serial)).collect();
     let joined = |device: usize, addr: u32| {
@@ -206,7 +213,14 @@ fn losses(plan: &Plan, facts: &Facts) -> Vec<Violation> {
     found
 }
 
-fn identities(facts: &Facts) -> Vec<Violation> {
+/// Where frames come late or again, those of a device that counts anew may be of the time before for all that anybody knows, or of now.
+fn may_be_of_before(plan: &Plan, device: usize) -> bool {
+    let tells_restarts = !matches!(plan.theme, Theme::Everything | Theme::Gateways | Theme::Stalls | Theme::Aimed);
+    let counts_anew = plan.devices.get(device).is_some_and(|d| !d.joins && d.starts_again_at.is_some());
+    counts_anew && !tells_restarts
+}
+
+fn identities(plan: &Plan, facts: &Facts) -> Vec<Violation> {
     let (mut ids, mut serials, mut found) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for told in &facts.told {
         let What::Up { serial, dev_addr, fcnt, .. } = told.what else { continue };
@@ -215,7 +229,7 @@ fn identities(facts: &Facts) -> Vec<Violation> {
             found.push(Violation::Invented(serial));
         }
         let id = *ids.entry(serial).or_insert(told.id);
-        if id != told.id {
+        if id != told.id && !may_be_of_before(plan, told.device) {
             found.push(Violation::TwoEvents(serial, id, told.id));
         }
         let known = *serials.entry(told.id).or_insert(serial);
@@ -246,7 +260,8 @@ fn downlinks(plan: &Plan, facts: &Facts) -> Vec<Violation> {
             .extend(facts.replied.iter().filter(|serial| !carries(serial)).map(|serial| Violation::LateReply(*serial)));
     }
     // A balancer that has lost its gateway, or itself, may not know what went out before.
-    if matches!(plan.theme, Theme::Calm | Theme::Endpoints | Theme::Kills | Theme::Operators) {
+    let knows = [Theme::Calm, Theme::Endpoints, Theme::Kills, Theme::Operators, Theme::Slow, Theme::Aimed];
+    if knows.contains(&plan.theme) {
         found.extend(seen.asked_twice.iter().map(|gateway| Violation::AskedTwice(*gateway)));
     }
     found
@@ -270,12 +285,13 @@ fn joins(plan: &Plan, facts: &Facts) -> Vec<Violation> {
     found
 }
 
-/// It waits, or the application has heard of its end.
-fn is_accounted_for(facts: &Facts, item: usize) -> bool {
-    facts.queued.contains(&item) || facts.told.iter().any(|told| told.what == What::Item(item))
+/// It waits, or the application has heard of its end, or will.
+fn is_accounted_for(plan: &Plan, facts: &Facts, item: usize) -> bool {
+    let will_hear = plan.items.get(item).is_some_and(|(_, device)| facts.waiting.contains(device));
+    will_hear || facts.queued.contains(&item) || facts.told.iter().any(|told| told.what == What::Item(item))
 }
 
-fn unanswered(seen: &Seen) -> Vec<Violation> {
+fn unanswered(plan: &Plan, seen: &Seen) -> Vec<Violation> {
     let missed = seen.sent.iter().filter(|(serial, sent)| {
         sent.confirmed
             && sent.can_be_answered
@@ -286,7 +302,7 @@ fn unanswered(seen: &Seen) -> Vec<Violation> {
     let mut found: Vec<Violation> = missed.map(|(serial, _)| Violation::Unanswered(*serial)).collect();
     let joins = seen.joins.iter().enumerate().filter(|(_, asked)| {
         // What was asked last may be answered after the end.
-        asked.can_be_answered && asked.acked && !asked.accepted && asked.at + JOIN_ANSWERED < UPLINKS_END + ENOUGH
+        asked.can_be_answered && asked.acked && !asked.accepted && asked.at + JOIN_ANSWERED < plan.uplinks_end + ENOUGH
     });
     found.extend(joins.map(|(at, _)| Violation::Unjoined(at)));
     found
@@ -306,10 +322,12 @@ fn out_of_order(facts: &Facts) -> Vec<Violation> {
     found
 }
 
-fn twice(facts: &Facts) -> Vec<Violation> {
+fn twice(plan: &Plan, facts: &Facts) -> Vec<Violation> {
     let mut times = BTreeMap::<Serial, usize>::new();
     for told in &facts.told {
-        if let What::Up { serial, .. } = told.what {
+        if let What::Up { serial, .. } = told.what
+            && !may_be_of_before(plan, told.device)
+        {
             *times.entry(serial).or_default() += 1;
         }
     }

@@ -15,15 +15,13 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use crate::{
     net::Network,
-    plan::{Plan, Trouble, UPLINKS_END},
-    seen::{Accept, Asked, Seen, Sent, Serial, Trace},
+    plan::{Plan, Trouble},
+    seen::{Accept, Asking, Seen, Sent, Serial, Trace},
 };
 pub use device::ITEM;
 use device::{Intent, SimDevice};
 use gateway::{Pushed, SimGateway};
 
-/// Most gateways hear most devices: so many in ten.
-const HEARD: u32 = 8;
 /// A device listens from so long before a window opens to so long after.
 const WINDOW: Duration = Duration::from_millis(2);
 
@@ -54,6 +52,10 @@ pub struct Field {
     pub seen: Seen,
     chance: SmallRng,
     serial: Serial,
+    /// So many in a thousand gateways hear an uplink.
+    heard: u32,
+    /// When devices send no more.
+    uplinks_end: Duration,
     network: Network,
     servers: Vec<SocketAddr>,
     trace: Trace,
@@ -75,6 +77,8 @@ impl Field {
             seen,
             chance,
             serial: 0,
+            heard: plan.heard,
+            uplinks_end: plan.uplinks_end,
             network: network.clone(),
             servers: servers.to_vec(),
             trace,
@@ -83,7 +87,7 @@ impl Field {
 
     /// Lets gateways talk to the server, and devices to gateways.
     pub fn tick(&mut self, now: Duration) {
-        if now < UPLINKS_END {
+        if now < self.uplinks_end {
             (0..self.devices.len()).for_each(|index| self.transmit(now, index));
         }
         let mut air = Vec::new();
@@ -112,7 +116,7 @@ impl Field {
         let Some((transmission, sent)) = device.transmit(now, &intent, serial) else { return };
         let (mut heard, mut late) = (BTreeSet::new(), BTreeSet::new());
         for gateway in &mut self.gateways {
-            if self.chance.random_range(0..10) < HEARD {
+            if self.chance.random_range(0..1000) < self.heard {
                 let pushed = if let Intent::Join = intent {
                     Pushed::Join(self.seen.joins.len())
                 } else {
@@ -129,7 +133,8 @@ impl Field {
         match (intent, sent) {
             (Intent::Join, _) => {
                 let dev_nonce = device.dev_nonce();
-                let asked = Asked { device: index, dev_nonce, at: now, can_be_answered, acked: false, accepted: false };
+                let asked =
+                    Asking { device: index, dev_nonce, at: now, can_be_answered, acked: false, accepted: false };
                 self.seen.joins.push(asked);
             }
             (Intent::Uplink, Some(sent)) => {
@@ -224,6 +229,14 @@ impl Field {
             _ => gateway.junk(&mut self.chance),
         }
         Ok(())
+    }
+
+    /// The device whose uplink was acknowledged last sends nothing more.
+    pub fn silence_the_last(&mut self, now: Duration) {
+        let last = self.seen.acked.keys().next_back().and_then(|serial| self.seen.sent.get(serial));
+        if let Some(device) = last.map(|sent| sent.device).and_then(|device| self.devices.get_mut(device)) {
+            device.silence(now);
+        }
     }
 
     /// A balancer is new, and knows nothing of what it sent before.

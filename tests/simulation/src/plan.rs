@@ -1,5 +1,6 @@
 //! What a seed decides: how large the network is, who is in it, what goes wrong, and when.
 
+mod arranged;
 mod troubles;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -11,8 +12,8 @@ pub use troubles::{Mood, Strike, Trouble, Ways, Weathers};
 
 /// When the last trouble is over. From then on everything works, so that what was promised can be asked for.
 pub const TROUBLE_ENDS: Duration = Duration::from_secs(10);
-/// When devices send no more.
-pub const UPLINKS_END: Duration = Duration::from_secs(16);
+/// When devices of most plans send no more.
+const UPLINKS_END: Duration = Duration::from_secs(16);
 /// When it is over, at the latest; [`ENOUGH`] after the last uplink if everything was told by then.
 pub const END: Duration = Duration::from_secs(28);
 /// What is told a second time, or on air a second time, would be so by then.
@@ -37,6 +38,8 @@ pub enum Theme {
     Everything,
     /// Servers die at the moments at which it hurts most.
     Aimed,
+    /// The store is slow, for some workers only.
+    Slow,
 }
 
 /// What a network with only such troubles owes.
@@ -66,6 +69,7 @@ impl Theme {
             Self::Stalls => Owed { steady: true, ..Owed::default() },
             Self::Operators => Owed { answers: true, once: true, ..Owed::default() },
             Self::Gateways => Owed { once: true, steady: true, ..Owed::default() },
+            Self::Slow => Owed { answers: true, once: true, ..Owed::default() },
             Self::Everything | Self::Aimed => Owed::default(),
         }
     }
@@ -112,6 +116,11 @@ pub struct DevicePlan {
     pub silent_from: Option<Duration>,
 }
 
+/// Most gateways hear most devices: so many in a thousand.
+const MOST_HEAR: u32 = 800;
+/// There are so many, with an endpoint each.
+pub const APPLICATIONS: usize = 2;
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -133,6 +142,14 @@ pub struct Plan {
     pub strikes: Vec<Strike>,
     /// When an application enqueues a downlink, and for which device.
     pub items: Vec<(Duration, usize)>,
+    /// It does so as an answer to the device's next event.
+    pub items_answer: bool,
+    /// How long each application's endpoint takes for an event.
+    pub endpoints_take: [Duration; APPLICATIONS],
+    /// So many in a thousand gateways hear an uplink.
+    pub heard: u32,
+    /// When devices send no more.
+    pub uplinks_end: Duration,
     /// A rule that all servers break.
     pub broken: Option<Rule>,
 }
@@ -184,7 +201,11 @@ impl Plan {
             11..13 => Theme::Gateways,
             _ => Theme::Everything,
         };
-        let theme = if seed % 5 == 4 { Theme::Aimed } else { theme };
+        let theme = match seed % 10 {
+            4 | 9 => Theme::Aimed,
+            7 => Theme::Slow,
+            _ => theme,
+        };
         let (balancers, workers) = (chance.random_range(1..=2), chance.random_range(2..=3));
         let spares = usize::from(matches!(theme, Theme::Operators | Theme::Everything));
         let mut plan = Self {
@@ -200,6 +221,10 @@ impl Plan {
             troubles: Vec::new(),
             strikes: Vec::new(),
             items: Vec::new(),
+            items_answer: false,
+            endpoints_take: Default::default(),
+            heard: MOST_HEAR,
+            uplinks_end: UPLINKS_END,
             broken: None,
         };
         plan.troubles = troubles::draw(chance, &plan);
@@ -215,7 +240,36 @@ impl Plan {
         let of = plan.devices.len();
         plan.items = (0..chance.random_range(0..7)).map(|_| (at(chance), chance.random_range(0..of))).collect();
         plan.items.sort_unstable();
+        plan.items_answer = chance.random();
+        plan.endpoints_take =
+            std::array::from_fn(|_| Duration::from_millis([0, 0, 60, 200][chance.random_range(0..4)]));
+        if theme == Theme::Aimed {
+            plan.heard = [MOST_HEAR, 500, 300][chance.random_range(0..3)];
+            plan.narrow(chance);
+        }
         plan
+    }
+
+    /// Some plans do one thing only, so that nothing mends what it has done; and some application wants much of one device.
+    fn narrow(&mut self, chance: &mut SmallRng) {
+        let wanted = chance.random_range(0..self.devices.len());
+        if chance.random() {
+            self.items.iter_mut().for_each(|(_, device)| *device = wanted);
+        }
+        match chance.random_range(0..8) {
+            0 => self.strikes.iter_mut().for_each(|s| (s.trouble, s.end) = (Trouble::KillMost, Trouble::PowerBack)),
+            1 => self.strikes.iter_mut().for_each(|s| (s.trouble, s.end) = (Trouble::PowerCut, Trouble::PowerBack)),
+            2 => {
+                let worker = chance.random_range(0..self.workers);
+                let ends = (Trouble::KillWorker(worker), Trouble::StartWorker(worker));
+                self.strikes.iter_mut().for_each(|s| (s.trouble, s.end) = ends);
+            }
+            3 => {
+                self.strikes.clear();
+                self.troubles.extend((0..self.workers).map(troubles::forgets));
+            }
+            _ => {}
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use limpet_shared::Eui64;
+use limpet_store_testing::fault::Asked;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -33,7 +34,7 @@ pub struct Sent {
 
 /// A JoinRequest that left a device.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct Asking {
     pub device: usize,
     pub dev_nonce: u16,
     pub at: Duration,
@@ -63,7 +64,7 @@ pub struct Seen {
     pub heard: BTreeMap<Serial, (BTreeSet<u32>, BTreeSet<Vec<u8>>)>,
     /// Uplinks that the device has listened after.
     pub listened: BTreeSet<Serial>,
-    pub joins: Vec<Asked>,
+    pub joins: Vec<Asking>,
     /// Sessions that devices have: device, DevAddr.
     pub sessions: BTreeSet<(usize, u32)>,
     pub accepts: Vec<Accept>,
@@ -120,6 +121,14 @@ pub struct Look {
     pub workers: BTreeMap<String, u32>,
     /// For each gateway its worker.
     pub choices: Vec<Option<String>>,
+}
+
+/// What a worker had asked of the store by some moment, since it started.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    pub at: Duration,
+    pub worker: usize,
+    pub asked: Asked,
 }
 
 /// What happened, for people, in the order of time.

@@ -23,8 +23,8 @@ use crate::{
     field::{Field, dev_eui},
     machine::{Process, TICK},
     net::{Network, Sent},
-    plan::{END, ENOUGH, Plan, TROUBLE_ENDS, Trouble, UPLINKS_END, Ways},
-    seen::{Look, Trace},
+    plan::{END, ENOUGH, Plan, TROUBLE_ENDS, Trouble, Ways},
+    seen::{Ask, Look, Trace},
     system,
 };
 use endpoint::Endpoints;
@@ -58,9 +58,12 @@ struct World {
     workers: Vec<Server>,
     authority: Arc<limpet_link::Authority>,
     looks: Arc<Mutex<Vec<Look>>>,
+    asks: Vec<Ask>,
     drains: Drains,
     disk_full: bool,
     items: BTreeSet<usize>,
+    /// When the last trouble began or ended.
+    troubled_until: Duration,
     trace: Trace,
 }
 
@@ -99,27 +102,36 @@ fn run_here(plan: &Plan) -> Result<Outcome> {
     let mut struck: Vec<(Duration, Trouble)> = Vec::new();
     let mut items = plan.items.iter().enumerate().peekable();
     let mut now = Duration::ZERO;
-    while now < END && !(now >= UPLINKS_END + ENOUGH && world.is_all_told(&field)) {
+    while now < END && !(now >= plan.uplinks_end + ENOUGH && world.is_all_told(&field)) {
         now += TICK;
         let woken = world.network.advance(now);
         while let Some(strike) = strikes.next_if(|s| now < TROUBLE_ENDS && field.seen.acked.len() >= s.acked) {
             let at = now + strike.then;
             struck.extend([(at, strike.trouble), (at + strike.lasts, strike.end)]);
+            if strike.silences {
+                field.silence_the_last(now);
+            }
         }
         struck.sort_by_key(|(at, _)| *at);
         let due: Vec<_> = struck.extract_if(.., |(at, _)| *at <= now).collect();
         let planned = std::iter::from_fn(|| troubles.next_if(|(at, _)| *at <= now));
         for (_, trouble) in planned.chain(due) {
             world.trace.say(now, format!("{trouble:?}"));
+            world.troubled_until = now;
             world.happen(now, trouble, &mut field)?;
             field.happen(now, trouble)?;
         }
         while let Some((number, (_, device))) = items.next_if(|(_, (at, _))| *at <= now) {
             world.trace.say(now, format!("queue item {number} for device {device}"));
-            world.enqueue(number, *device)?;
+            if plan.items_answer {
+                world.endpoints.hand(number, *device);
+            } else {
+                world.enqueue(number, *device)?;
+            }
         }
         world.add_gateways(now)?;
         world.supervise(now)?;
+        world.forget_drains(now);
         if now.as_millis().is_multiple_of(LOOK_EVERY.as_millis()) {
             world.look(now);
         }
@@ -142,7 +154,7 @@ impl World {
     }
 
     fn facts(&self, field: Field) -> Result<Facts> {
-        let mut queued = BTreeSet::new();
+        let (mut queued, mut waiting) = (BTreeSet::new(), BTreeSet::new());
         provision::apart()?.block_on(async {
             for device in 0..self.plan.devices.len() {
                 let mut done = 0;
@@ -153,17 +165,23 @@ impl World {
                 }
                 let items = self.store.queue(dev_eui(device), done, 100).await?;
                 queued.extend(items.iter().filter_map(|item| endpoint::item_number(&item.id)));
+                if self.waits(device).await? {
+                    waiting.insert(device);
+                }
             }
             limpet_store::Result::Ok(())
         })?;
         Ok(Facts {
             told: self.endpoints.told(),
             looks: self.looks.lock().clone(),
+            asks: self.asks.clone(),
             drains: self.drains.lock().clone(),
-            items: self.items.clone(),
+            items: self.items.iter().copied().chain(self.endpoints.enqueued()).collect(),
+            troubled_until: self.troubled_until,
             panics: panics::noted(),
             replied: self.endpoints.replied(),
             queued,
+            waiting,
             seen: field.seen,
         })
     }

@@ -196,6 +196,7 @@ impl Pipeline {
         self.store.create_session(&row.session).await?;
         let state = self.store.device_state(row.dev_eui, Freshness::Serial).await?;
         let known = [state.current.map(|c| c.key), state.previous].contains(&Some(row.session.key));
+        let known = known || !host::keeps(Rule::HeedJoinRefusal);
         if !known {
             self.store.delete_session(&row.session.key).await?;
         }

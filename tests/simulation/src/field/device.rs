@@ -118,6 +118,11 @@ impl SimDevice {
         }
     }
 
+    /// From now on it sends nothing.
+    pub fn silence(&mut self, now: Duration) {
+        self.plan.silent_from = Some(self.plan.silent_from.map_or(now, |before| before.min(now)));
+    }
+
     fn lose_counters(&mut self) {
         (self.is_deaf_now, self.last) = (false, None);
         if let Some(session) = self.device.session_mut() {

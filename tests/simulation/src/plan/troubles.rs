@@ -97,6 +97,8 @@ pub enum Mood {
     /// Refuses some, loses some, does some and does not say so.
     Odd,
     Away,
+    /// Does not say what became of many writes, half of which it has not done.
+    Forgetful,
     /// After some writes its user is dead.
     Deadly,
 }
@@ -110,6 +112,7 @@ impl Mood {
             Self::Slow => Faults { delay: Duration::from_millis(80), ..well },
             Self::Odd => Faults { delay: Duration::from_millis(20), refuse: 60, lose: 20, hide: 40, ..well },
             Self::Away => Faults { refuse: 1000, ..well },
+            Self::Forgetful => Faults { lose: 150, hide: 150, ..well },
             Self::Deadly => Faults { delay: delay.max(Duration::from_millis(2)), crash: 60, ..well },
         }
     }
@@ -124,6 +127,8 @@ pub struct Strike {
     pub trouble: Trouble,
     pub lasts: Duration,
     pub end: Trouble,
+    /// The device that was acknowledged last sends nothing more.
+    pub silences: bool,
 }
 
 /// Between *acknowledged* and *stored*, while copies are waited for, when the event leaves, when the answer does, or later.
@@ -146,7 +151,8 @@ pub fn aim(chance: &mut SmallRng, plan: &Plan) -> Vec<Strike> {
                 }
             };
             let (then, lasts) = (chance.random_range(moment), chance.random_range(100..1_500));
-            Strike { acked, then: Duration::from_millis(then), trouble, lasts: Duration::from_millis(lasts), end }
+            let (then, lasts) = (Duration::from_millis(then), Duration::from_millis(lasts));
+            Strike { acked, then, trouble, lasts, end, silences: chance.random_range(0..3) == 0 }
         })
         .collect()
 }
@@ -176,6 +182,7 @@ fn one(chance: &mut SmallRng, plan: &Plan) -> Pair {
     let lasts = chance.random_range(30..4_000);
     let (one, other, most) = match plan.theme {
         Theme::Endpoints | Theme::Aimed => endpoint(chance),
+        Theme::Slow => slow(chance, plan),
         Theme::Kills => worker_dies(chance, plan),
         Theme::Stalls => stall(chance, plan),
         Theme::Operators => operator(chance, plan),
@@ -185,6 +192,10 @@ fn one(chance: &mut SmallRng, plan: &Plan) -> Pair {
     if plan.theme == Theme::Stalls {
         // A ring that is just being built says nothing about stalls.
         at = at.max(5_500);
+    }
+    if plan.theme == Theme::Slow && chance.random() {
+        // Before devices join.
+        at = 1_100;
     }
     let end = (at + lasts.min(most)).min(latest.max(at));
     [(Duration::from_millis(at), one), (Duration::from_millis(end), other)]
@@ -206,6 +217,17 @@ fn endpoint(chance: &mut SmallRng) -> Drawn {
 fn worker_dies(chance: &mut SmallRng, plan: &Plan) -> Drawn {
     let worker = chance.random_range(0..plan.workers);
     (Trouble::KillWorker(worker), Trouble::StartWorker(worker), LONG)
+}
+
+fn slow(chance: &mut SmallRng, plan: &Plan) -> Drawn {
+    let worker = chance.random_range(0..plan.workers);
+    (Trouble::Store(worker, Mood::Slow), Trouble::Store(worker, Mood::Well), LONG)
+}
+
+/// As long as troubles may last.
+pub fn forgets(worker: usize) -> Pair {
+    let (one, other) = (Trouble::Store(worker, Mood::Forgetful), Trouble::Store(worker, Mood::Well));
+    [(TROUBLE_BEGINS, one), (TROUBLE_ENDS, other)]
 }
 
 fn stall(chance: &mut SmallRng, plan: &Plan) -> Drawn {

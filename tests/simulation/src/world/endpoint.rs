@@ -16,10 +16,11 @@ use limpet_worker_core::model::{Event, EventKind, HttpIntegration, QueueItem};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::provision::{APPLICATIONS, application_id};
+use super::provision::{application_id, queue_item};
 use crate::{
     field::dev_eui,
     net::Network,
+    plan::{APPLICATIONS, Plan},
     seen::{Serial, Told, Trace, What, reply},
 };
 
@@ -35,6 +36,24 @@ struct Endpoint {
     away: AtomicBool,
     /// Takes events, and its answers get lost.
     mute: AtomicBool,
+    /// How long it takes for an event.
+    takes: Duration,
+}
+
+/// What an application is about to enqueue, and since when.
+#[derive(Debug)]
+struct Thought {
+    since: Duration,
+    item: QueueItem,
+    what: Answers,
+}
+
+/// What it is.
+#[derive(Clone, Copy, Debug)]
+enum Answers {
+    Uplink(Serial),
+    /// With an item of the plan.
+    Item(usize),
 }
 
 #[derive(Debug)]
@@ -46,16 +65,30 @@ pub struct Endpoints {
     answers: BTreeSet<usize>,
     told: Mutex<Vec<Told>>,
     ups: Mutex<BTreeSet<Serial>>,
-    /// When, and of which device, each uplink was told that is not answered yet.
-    thinking: Mutex<BTreeMap<Serial, (Duration, usize)>>,
+    /// Events that are not answered yet.
+    thinking: Mutex<Vec<Thought>>,
     /// Uplinks whose answers the API has taken in time.
     replied: Mutex<BTreeSet<Serial>>,
+    /// Items that wait for the next event of their device, and those that the API has taken.
+    handed: Mutex<BTreeMap<usize, Vec<usize>>>,
+    enqueued: Mutex<BTreeSet<usize>>,
 }
 
 impl Endpoints {
-    pub fn new(network: Network, trace: Trace, answers: BTreeSet<usize>) -> Self {
-        let (all, told, ups, thinking, replied) = Default::default();
-        Self { network, trace, all, answers, told, ups, thinking, replied }
+    pub fn new(network: Network, trace: Trace, plan: &Plan) -> Self {
+        let all = plan.endpoints_take.map(|takes| Endpoint { takes, ..Endpoint::default() });
+        let (told, ups, thinking, replied, handed, enqueued) = Default::default();
+        Self { network, trace, all, answers: plan.replied_to(), told, ups, thinking, replied, handed, enqueued }
+    }
+
+    /// An item that answers the device's next event.
+    pub fn hand(&self, number: usize, device: usize) {
+        self.handed.lock().entry(device).or_default().push(number);
+    }
+
+    /// Those of these that the API has taken.
+    pub fn enqueued(&self) -> BTreeSet<usize> {
+        self.enqueued.lock().clone()
     }
 
     pub fn replied(&self) -> BTreeSet<Serial> {
@@ -67,22 +100,39 @@ impl Endpoints {
         let Ok(Started { api, .. }) = started.await else { return };
         loop {
             tokio::time::sleep(LOOKS).await;
-            while let Some((serial, (told, device))) = self.due() {
-                let (id, data) = (format!("reply-{serial}"), reply(serial));
-                let item = QueueItem { dev_eui: dev_eui(device), id, fport: 6, data, ..QueueItem::default() };
+            while let Some(Thought { since, item, what }) = self.due() {
                 let began = self.network.now();
-                if api.enqueue(item).await.is_ok() && began < told + DEFAULT_REPLY_DELAY {
-                    self.replied.lock().insert(serial);
+                let is_taken = api.enqueue(item).await.is_ok();
+                match what {
+                    Answers::Item(number) if is_taken => drop(self.enqueued.lock().insert(number)),
+                    Answers::Uplink(serial) if is_taken && began < since + DEFAULT_REPLY_DELAY => {
+                        self.replied.lock().insert(serial);
+                    }
+                    _ => {}
                 }
             }
         }
     }
 
-    fn due(&self) -> Option<(Serial, (Duration, usize))> {
+    fn due(&self) -> Option<Thought> {
         let now = self.network.now();
         let mut thinking = self.thinking.lock();
-        let serial = thinking.iter().find(|(_, (told, _))| *told + THINKS <= now).map(|(serial, _)| *serial)?;
-        thinking.remove_entry(&serial)
+        let at = thinking.iter().position(|thought| thought.since + THINKS <= now)?;
+        Some(thinking.remove(at))
+    }
+
+    /// What the device's application says to an event that it was told at this time.
+    fn think(&self, since: Duration, device: usize, serial: Serial) {
+        if self.answers.contains(&device) {
+            let (id, data) = (format!("reply-{serial}"), reply(serial));
+            let item = QueueItem { dev_eui: dev_eui(device), id, fport: 6, data, ..QueueItem::default() };
+            self.thinking.lock().push(Thought { since, item, what: Answers::Uplink(serial) });
+        }
+        for number in self.handed.lock().remove(&device).unwrap_or_default() {
+            let (item, what) = (queue_item(number, device), Answers::Item(number));
+            self.trace.say(since, format!("its answer is queue item {number}"));
+            self.thinking.lock().push(Thought { since, item, what });
+        }
     }
 
     pub fn set_away(&self, application: usize, away: bool) {
@@ -108,9 +158,8 @@ impl Endpoints {
         let (at, id, what) = (self.network.now(), event.id, what(&event.kind));
         self.trace.say(at, format!("device {device}'s application is told {}: {what:?}", event.kind.name()));
         if let What::Up { serial, .. } = what {
-            let is_new = self.ups.lock().insert(serial);
-            if is_new && self.answers.contains(&device) {
-                self.thinking.lock().insert(serial, (at, device));
+            if self.ups.lock().insert(serial) {
+                self.think(at, device, serial);
             }
         }
         self.told.lock().push(Told { at, device, id, what });
@@ -122,11 +171,12 @@ impl Deliver for Endpoints {
     async fn deliver(&self, _: &HttpIntegration, event: &Event, limit: Duration) -> Result<(), DeliveryError> {
         let application = (0..APPLICATIONS).find(|index| application_id(*index) == event.device.application_id);
         let Some(endpoint) = application.and_then(|index| self.all.get(index)) else { return Ok(()) };
-        let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        if !is(&endpoint.away) {
+        let (is_away, is_mute) = (endpoint.away.load(Ordering::Relaxed), endpoint.mute.load(Ordering::Relaxed));
+        if !is_away {
+            tokio::time::sleep(endpoint.takes).await;
             self.take(event);
         }
-        if is(&endpoint.away) || is(&endpoint.mute) {
+        if is_away || is_mute {
             tokio::time::sleep(limit).await;
             return Err(DeliveryError::TimedOut(limit));
         }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use limpet_shared::region::Region;
-use limpet_store::{FrameStore, Store};
+use limpet_shared::{UnixMicros, region::Region};
+use limpet_store::{FrameStore, IntegrationId, Store};
 use limpet_worker_core::{
     model::*,
     session::{Personalization, personalized},
@@ -15,10 +15,9 @@ use super::{Result, World};
 use crate::{
     field::{app_key, dev_eui, gateway_eui, keys},
     machine::BEGIN,
-    plan::{DevicePlan, Plan},
+    plan::{APPLICATIONS, DevicePlan, Plan},
 };
 
-pub const APPLICATIONS: usize = 2;
 const TENANT: Uuid = Uuid::from_u128(1);
 
 pub fn application_id(index: usize) -> Uuid {
@@ -81,7 +80,7 @@ async fn create_device(store: &dyn Store, index: usize, plan: &DevicePlan) -> Re
         device_profile_id: profile.id,
         name: format!("device {index}"),
         app_key: Some(app_key(index)),
-        skip_fcnt_check: !plan.joins,
+        skip_fcnt_check: !plan.joins && plan.starts_again_at.is_some(),
         ..Device::default()
     };
     store.create_device(&device).await?;
@@ -112,19 +111,29 @@ async fn create_gateway(store: &dyn Store, index: usize) -> Result<()> {
     Ok(())
 }
 
+/// What an application wants of a device.
+pub fn queue_item(number: usize, device: usize) -> QueueItem {
+    QueueItem {
+        dev_eui: dev_eui(device),
+        id: format!("item-{number}"),
+        fport: 5,
+        confirmed: number.is_multiple_of(3),
+        data: format!("{}{number}", crate::field::ITEM).into_bytes(),
+        ..QueueItem::default()
+    }
+}
+
 impl World {
+    /// Whether an event of this device waits for its endpoint.
+    pub(super) async fn waits(&self, device: usize) -> limpet_store::Result<bool> {
+        let application = self.plan.devices.get(device).map(|device| application_id(device.application));
+        let (of, ever) = (IntegrationId(application.unwrap_or_default()), UnixMicros(i64::MAX.unsigned_abs()));
+        self.store.has_pending(of, dev_eui(device), ever, i64::MAX.unsigned_abs()).await
+    }
+
     /// What an application asks the API for.
     pub(super) fn enqueue(&mut self, number: usize, device: usize) -> Result<()> {
-        let data = format!("{}{number}", crate::field::ITEM).into_bytes();
-        let item = QueueItem {
-            dev_eui: dev_eui(device),
-            id: format!("item-{number}"),
-            fport: 5,
-            confirmed: number.is_multiple_of(3),
-            data,
-            ..QueueItem::default()
-        };
-        apart()?.block_on(self.store.enqueue(item))?;
+        apart()?.block_on(self.store.enqueue(queue_item(number, device)))?;
         self.items.insert(number);
         Ok(())
     }

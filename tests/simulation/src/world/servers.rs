@@ -28,7 +28,7 @@ use crate::{
     machine::{Machine, Process},
     net::Network,
     plan::{Mood, Plan},
-    seen::{Look, Trace},
+    seen::{Ask, Look, Trace},
 };
 
 /// When a worker was drained, or no more; by name.
@@ -88,8 +88,8 @@ impl World {
         host::simulate(None);
         let store = SqliteStore::in_memory()?;
         provision::network(&*store, &plan)?;
-        let endpoints = Arc::new(Endpoints::new(network.clone(), trace.clone(), plan.replied_to()));
-        let (looks, drains, items) = Default::default();
+        let endpoints = Arc::new(Endpoints::new(network.clone(), trace.clone(), &plan));
+        let (looks, asks, drains, items, troubled_until) = Default::default();
         Ok(Self {
             plan,
             network,
@@ -100,9 +100,11 @@ impl World {
             workers,
             authority,
             looks,
+            asks,
             drains,
             disk_full: false,
             items,
+            troubled_until,
             trace,
         })
     }
@@ -224,8 +226,11 @@ impl World {
         }
     }
 
-    /// Asks every balancer for its ring, and for each gateway's worker.
-    pub(super) fn look(&self, now: Duration) {
+    /// Asks every balancer for its ring, and for each gateway's worker; and notes what workers have asked of the store.
+    pub(super) fn look(&mut self, now: Duration) {
+        let views =
+            self.workers.iter().enumerate().filter_map(|(worker, server)| Some((worker, server.view.as_ref()?)));
+        self.asks.extend(views.map(|(worker, view)| Ask { at: now, worker, asked: view.asked() }));
         for (index, server) in self.balancers.iter().enumerate() {
             let (Some(process), Some(door)) = (&server.process, server.door.lock().clone()) else { continue };
             if process.paused {
@@ -238,7 +243,12 @@ impl World {
                 for gateway in 0..gateways {
                     let request = Request::Ring { eui: Some(gateway_eui(gateway)) };
                     let Reply::Ring(ring) = door.ask_here(request).await else { return };
-                    workers = ring.workers.into_iter().map(|worker| (worker.name, worker.weight)).collect();
+                    let now = ring.workers.into_iter().map(|worker| (worker.name, worker.weight)).collect();
+                    // The ring has changed between two questions.
+                    if gateway > 0 && now != workers {
+                        return;
+                    }
+                    workers = now;
                     choices.push(ring.worker);
                 }
                 let mut looks = looks.lock();
@@ -269,6 +279,18 @@ impl World {
                 drains.lock().push((now, name, on));
             }
         });
+    }
+
+    /// No balancer is left that knows of it, nor the worker itself.
+    pub(super) fn forget_drains(&self, now: Duration) {
+        if self.balancers.iter().any(|balancer| balancer.process.is_some()) {
+            return;
+        }
+        let mut drains = self.drains.lock();
+        for dead in self.workers.iter().filter(|worker| worker.process.is_none()) {
+            let drains_now = drains.iter().rfind(|(_, name, _)| *name == dead.name).is_some_and(|(.., on)| *on);
+            drains.extend(drains_now.then(|| (now, dead.name.clone(), false)));
+        }
     }
 
     pub(super) fn remove_worker(&mut self, index: usize) {

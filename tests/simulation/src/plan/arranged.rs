@@ -1,0 +1,91 @@
+//! Plans made for one rule each, whose absence few seeds bring to light.
+
+use std::time::Duration;
+
+use limpet_link::host::Rule;
+
+use super::{
+    APPLICATIONS, DevicePlan, GatewayPlan, Habit, Mood, Plan, Strike, TROUBLE_ENDS, Theme, Trouble, UPLINKS_END,
+    troubles,
+};
+
+impl Plan {
+    /// The plan for this rule, if there is one.
+    pub fn arranged(rule: Rule) -> Option<Self> {
+        match rule {
+            Rule::SweepWhenBalancerGone => Some(balancer_and_worker_die()),
+            Rule::ReadAfterUnknown => Some(store_forgets()),
+            Rule::HeedJoinRefusal => Some(joins_at_a_slow_worker()),
+            _ => None,
+        }
+    }
+}
+
+/// Where nothing happens.
+fn quiet(theme: Theme, joins: bool) -> Plan {
+    let device = |index: usize| DevicePlan {
+        joins,
+        counts_nonces: index.is_multiple_of(2),
+        confirmed: index.is_multiple_of(2),
+        every: Duration::from_millis(if index.is_multiple_of(2) { 2_400 } else { 900 }),
+        is_deaf: false,
+        starts_again_at: None,
+        application: index / 2 % 2,
+        silent_from: None,
+    };
+    Plan {
+        seed: 1,
+        theme,
+        balancers: 1,
+        workers: 2,
+        spares: 0,
+        gateways: vec![GatewayPlan { balancer: 0, habit: Habit::Honest, added_at: None }; 4],
+        devices: (0..6).map(device).collect(),
+        clocks: Vec::new(),
+        store_delay: Duration::ZERO,
+        troubles: Vec::new(),
+        strikes: Vec::new(),
+        items: Vec::new(),
+        items_answer: false,
+        endpoints_take: Default::default(),
+        heard: 800,
+        uplinks_end: UPLINKS_END,
+        broken: None,
+    }
+}
+
+/// Something for each device, all the time.
+fn many_items(plan: &Plan) -> Vec<(Duration, usize)> {
+    (0..40).map(|number| (Duration::from_millis(1_500 + number * 250), number as usize % plan.devices.len())).collect()
+}
+
+/// With the frames that these two hold, while another worker lives that has no copy. Later than all workers have looked for what was
+/// stored before they started.
+fn balancer_and_worker_die() -> Plan {
+    let strike = |acked| Strike {
+        acked,
+        then: Duration::from_millis(30),
+        trouble: Trouble::KillMost,
+        lasts: Duration::from_millis(500),
+        end: Trouble::PowerBack,
+        silences: false,
+    };
+    let mut plan = Plan { heard: 300, strikes: vec![strike(105), strike(118)], ..quiet(Theme::Aimed, false) };
+    plan.devices.iter_mut().for_each(|device| (device.confirmed, device.every) = (false, Duration::from_millis(300)));
+    plan
+}
+
+/// What it says nothing of it may have done, or not.
+fn store_forgets() -> Plan {
+    let plan = quiet(Theme::Aimed, false);
+    Plan { troubles: (0..plan.workers).map(troubles::forgets).collect(), items: many_items(&plan), ..plan }
+}
+
+/// Two workers decide one join, and the slow one comes later.
+fn joins_at_a_slow_worker() -> Plan {
+    let (begins, ends) = (Duration::from_secs(1), TROUBLE_ENDS);
+    let slow = [(begins, Trouble::Store(0, Mood::Slow)), (ends, Trouble::Store(0, Mood::Well))];
+    let mut plan = quiet(Theme::Slow, true);
+    plan.devices.iter_mut().for_each(|device| device.starts_again_at = Some(Duration::from_millis(8_000)));
+    Plan { troubles: vec![slow], ..plan }
+}
