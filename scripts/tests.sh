@@ -62,6 +62,7 @@ fi
 setsid scripts/tests.sh beside >"$out/beside" 2>&1 &
 other=$!
 trap 'kill -- "-$other" 2>/dev/null; [ -z "$ours" ] || rm -rf "$ours"' EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 

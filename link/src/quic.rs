@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn::{
@@ -103,12 +103,16 @@ impl Socket {
     }
 
     /// Returns when it takes more.
-    async fn has_room(&self) -> io::Result<()> {
-        let other = watched_for(Interest::WRITABLE, self.io.get_ref().try_clone()?)?;
-        let room = other.writable().await?;
+    async fn has_room(&self) {
+        let told = async {
+            let other = watched_for(Interest::WRITABLE, self.io.get_ref().try_clone()?)?;
+            other.writable().await.map(drop)
+        };
+        // Without a file descriptor to be told by, it is tried again. An error would end the connection, and nobody hear of it.
+        if told.await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         self.full.store(false, Ordering::Relaxed);
-        drop(room);
-        Ok(())
     }
 }
 
@@ -174,7 +178,10 @@ impl UdpPoller for Writable {
         }
         let wait = waiting.get_or_insert_with(|| {
             let socket = socket.clone();
-            Box::pin(async move { socket.has_room().await })
+            Box::pin(async move {
+                socket.has_room().await;
+                Ok(())
+            })
         });
         let done = ready!(wait.as_mut().poll(context));
         *waiting = None;

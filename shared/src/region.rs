@@ -273,11 +273,13 @@ impl Region {
         self.plan.free_range
     }
 
-    /// Whether a network may add a channel there: within the band, in the 100 Hz of LoRaWAN, and none that every device knows.
+    /// Whether a network may add a channel there: within the band, in the 100 Hz of LoRaWAN, none that every device knows, and none so
+    /// near to one of the plan that what is heard on it is taken for that ([`Region::snap`]).
     pub fn takes_extra_channel(&self, frequency_hz: u32) -> bool {
         let known = |frequency| self.channels_in(self.plan.join_channels).any(|known| known.frequency == frequency);
         let in_range = self.plan.free_range.is_some_and(|(low, high)| (low..=high).contains(&frequency_hz));
-        in_range && frequency_hz.is_multiple_of(100) && !known(frequency_hz)
+        let beside = |channel: Channel| (1..=10_000).contains(&channel.frequency.abs_diff(frequency_hz));
+        in_range && frequency_hz.is_multiple_of(100) && !known(frequency_hz) && !self.plan.channels().any(beside)
     }
 
     /// Type 1: masks of 16 channels each, channel 0 first; the type in the last byte.

@@ -21,7 +21,7 @@ use limpet_shared::{
     UnixMicros,
     admin::{IntegrationBacklog, Reply, Request, RevokedServer, Role, Server, TokenInfo},
 };
-use limpet_store::Store;
+use limpet_store::{Store, StoreError};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc},
@@ -86,6 +86,8 @@ pub struct Roll {
     urls_apart: Arc<AtomicBool>,
     /// Who is to know the network's settings.
     pipeline: Option<Arc<Pipeline>>,
+    /// They may be others than were read last.
+    settings_moved: AtomicBool,
 }
 
 /// What the last call has brought.
@@ -194,7 +196,21 @@ impl LastCall {
 impl Roll {
     pub fn new(me: Server, folder: PathBuf, store: Arc<dyn Store>, links: Arc<Links>) -> Self {
         let (usage, known, bell, configured, troubles, counted, urls_apart, pipeline) = Default::default();
-        Self { me, folder, store, links, usage, known, bell, configured, troubles, counted, urls_apart, pipeline }
+        Self {
+            me,
+            folder,
+            store,
+            links,
+            usage,
+            known,
+            bell,
+            configured,
+            troubles,
+            counted,
+            urls_apart,
+            pipeline,
+            settings_moved: AtomicBool::new(false),
+        }
     }
 
     /// Whose integrations that fail, and what waits for them, are written down too.
@@ -292,24 +308,36 @@ impl Roll {
 
     async fn read(&self) {
         let mark = self.known.lock().access.mark();
-        let read = async {
-            let access = AccessList::read(&*self.store, mark).await?;
-            // The same number moves with the settings.
-            if let Some(pipeline) = self.pipeline.as_ref().filter(|_| access.is_some()) {
-                pipeline.read_settings().await?;
-            }
-            Ok((access, self.store.servers().await?))
-        };
+        let read = async { Ok((AccessList::read(&*self.store, mark).await?, self.store.servers().await?)) };
         match within(read).await {
             Some((access, servers)) => {
                 if let Some(access) = &access {
                     self.links.revoke(&access.revoked);
                 }
+                // The same number moves with the settings.
+                self.settings_moved.fetch_or(access.is_some(), Ordering::Relaxed);
                 let mut known = self.known.lock();
                 known.learn(servers, access);
                 self.urls_apart.store(known.others_take_urls_apart(&self.me.name), Ordering::Relaxed);
             }
             None => tracing::debug!("the store does not tell of the other servers now"),
+        }
+        self.read_settings().await;
+    }
+
+    /// By itself: whatever becomes of it, revoked servers are known.
+    async fn read_settings(&self) {
+        let Some(pipeline) = &self.pipeline else { return };
+        if !self.settings_moved.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        match tokio::time::timeout(STORE_LIMIT, pipeline.read_settings()).await {
+            Ok(Ok(())) => {}
+            // Read again when the number has moved, or in a minute.
+            Ok(Err(StoreError::Corrupt(why))) => {
+                tracing::warn!(why, "the network's settings cannot be read; those known last hold");
+            }
+            Ok(Err(_)) | Err(_) => self.settings_moved.store(true, Ordering::Relaxed),
         }
     }
 

@@ -72,8 +72,19 @@ fn changes(before: &NetworkSettings, now: &NetworkSettings, regions: &[&'static 
     changes.join(", ")
 }
 
-/// What the network has. Without a `reply_delay` it gets this worker's, if that was given one.
+/// What the network has. Without a `reply_delay` it gets this worker's, if that was given one. What cannot be read keeps no worker from
+/// its work: sessions have what their devices were told.
 pub async fn open(store: &dyn Store, reply_delay: Option<Duration>) -> Result<NetworkSettings> {
+    match seeded(store, reply_delay).await {
+        Err(StoreError::Corrupt(why)) => {
+            tracing::error!(why, "the network's settings cannot be read; their defaults hold until they can");
+            Ok(NetworkSettings::default())
+        }
+        settings => settings,
+    }
+}
+
+async fn seeded(store: &dyn Store, reply_delay: Option<Duration>) -> Result<NetworkSettings> {
     let Some(given) = reply_delay else { return store.network_settings().await };
     for _ in 0..CHANGES {
         let was = store.network_settings().await?;
@@ -91,6 +102,7 @@ pub async fn open(store: &dyn Store, reply_delay: Option<Duration>) -> Result<Ne
         let millis = u32::try_from(given.as_millis()).unwrap_or(u32::MAX);
         let next = NetworkSettings { reply_delay: Some(millis), ..was.clone() };
         if store.replace_network_settings(&was, &next).await? {
+            tracing::info!(?given, "the network has the reply_delay of this worker's --reply-delay from now on");
             return Ok(next);
         }
     }

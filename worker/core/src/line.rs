@@ -40,7 +40,7 @@ const BUSY_LATE: usize = 64;
 const BUSY_PART: usize = 4;
 const BUSY_LATE_PART: usize = 24;
 /// Datagrams taken up and not done, those that cost nothing now included.
-const TAKEN_UP: usize = 20_000;
+const TAKEN_UP: usize = 60_000;
 /// In how many seconds, the present one included, that must have begun which counts as worked on.
 const COUNTED: u64 = 3;
 /// What a datagram costs besides its bytes, roughly, and each of its packets.

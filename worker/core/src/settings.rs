@@ -165,7 +165,7 @@ static REGIONS: [Setting<RegionSettings, &'static Region>; 6] = [
             None => format!("none: the channels of {} are fixed", region.band()),
             Some((low, high)) => format!(
                 "up to {MOST_EXTRA_CHANNELS} frequencies (Hz) from {low} to {high}, multiples of 100, separated by commas, none twice \
-                 and none that every device knows; empty for none"
+                 and none that every device knows, or within 10 kHz of one of the plan; empty for none"
             ),
         },
         put: |settings, region, text| {

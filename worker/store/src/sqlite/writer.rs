@@ -37,6 +37,7 @@ const WAITING: usize = 4096;
 /// How many writes one transaction takes at most. On a fast disk more than 256 would gain little; on a slow one, or a busy one, what
 /// a transaction takes is all that gets through.
 const BATCH: usize = 2048;
+const BATCH_IF_FAILING: usize = 256;
 
 /// How long a write may wait for a place, and then for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -276,10 +277,13 @@ impl Mailbox {
 
     /// After a failure it tries one that needs room: nobody else would, if the worker is not ready.
     pub async fn check(&self) -> Result<()> {
+        if self.queue.is_closed() {
+            return Err(ended());
+        }
         if let Some(since) = *self.health.busy_since.lock()
             && since.elapsed() > STALLED
         {
-            let stalled = format!("a write transaction has taken {} ms so far", since.elapsed().as_millis());
+            let stalled = format!("the writer has been at one thing for {} ms so far", since.elapsed().as_millis());
             return Err(StoreError::Unavailable(stalled));
         }
         let Some((error, at)) = self.health.failing.lock().clone() else { return Ok(()) };
@@ -379,15 +383,20 @@ struct Thread {
 impl Drop for Thread {
     /// However it ended: nobody is to wait for it.
     fn drop(&mut self) {
-        self.queue.close();
+        self.queue.abandon();
     }
 }
 
 impl Thread {
     fn run(mut self) {
         loop {
-            match self.queue.next(self.begun, BATCH) {
-                Next::Read(reads) => self.letters.post(read_all(&self.conn, reads)),
+            match self.queue.next(self.begun, self.most()) {
+                Next::Read(reads) => {
+                    *self.health.busy_since.lock() = Some(Instant::now());
+                    let letters = read_all(&self.conn, reads);
+                    *self.health.busy_since.lock() = None;
+                    self.letters.post(letters);
+                }
                 Next::Write(batch) => self.serve(batch),
                 Next::End => break,
             }
@@ -395,6 +404,11 @@ impl Thread {
         while !self.notes.is_empty() {
             self.serve(vec![Box::new(FlushNotes(self.notes.clone()))]);
         }
+    }
+
+    /// What a transaction takes: of a disk that may be full, no more than there is room for when the probe has found some.
+    fn most(&self) -> usize {
+        if self.health.failing.lock().is_some() { BATCH_IF_FAILING } else { BATCH }
     }
 
     fn serve(&mut self, mut batch: Vec<Box<dyn Job>>) {
@@ -424,7 +438,7 @@ impl Thread {
     /// One transaction. Takes in what has come while it waited for its turn. Gives what [`run_all`] gives.
     fn transact(&mut self, batch: &mut Vec<Box<dyn Job>>) -> Result<Option<StoreError>> {
         let turn = self.lock.take().map_err(|e| StoreError::Unavailable(format!("the write lock: {e}")))?;
-        batch.append(&mut self.queue.more(BATCH.saturating_sub(batch.len())));
+        batch.append(&mut self.queue.more(self.most().saturating_sub(batch.len())));
         let outcome = run_all(&self.conn, batch);
         if !self.conn.is_autocommit() {
             // What cannot be rolled back ends with the connection's next transaction; nothing was committed.

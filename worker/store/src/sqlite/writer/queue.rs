@@ -129,6 +129,19 @@ impl Queue {
         self.state.lock().take(most)
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// The thread has ended: nothing more comes in, and whoever waits is told.
+    pub(super) fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let left = (std::mem::take(&mut state.reads), std::mem::take(&mut state.writes));
+        drop(state);
+        drop(left);
+    }
+
     /// Nothing more comes in.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
