@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use limpet_link::host::Rule;
 
-use super::{
-    APPLICATIONS, DevicePlan, GatewayPlan, Habit, Mood, Plan, Strike, TROUBLE_ENDS, Theme, Trouble, UPLINKS_END,
-    troubles,
-};
+use super::{DevicePlan, GatewayPlan, Habit, Mood, Plan, Strike, TROUBLE_ENDS, Theme, Trouble, UPLINKS_END, troubles};
 
 impl Plan {
     /// The plan for this rule, if there is one.
