@@ -96,7 +96,7 @@ impl Scene {
     async fn warm_up(&self) {
         for _ in 0..10 {
             self.took.lock().unwrap().clear();
-            self.play(100).await;
+            self.play(sized(100, 40)).await;
             if self.median() < WARM {
                 break;
             }
@@ -212,7 +212,7 @@ async fn what_is_in_time_leaves_in_time(cluster: &Cluster, scene: &Scene, rx1_de
     scene.took.lock().unwrap().clear();
     let before = scene.field.assert_counters_used_once();
     let written = revisions(cluster.store()).await;
-    let played = scene.play(sized(1_000, 60)).await;
+    let played = scene.play(sized(1_000, 40)).await;
     let answered = revisions(cluster.store()).await;
     let took = scene.took.lock().unwrap().clone();
     let slowest = took.values().max().copied().unwrap_or_default();
@@ -284,7 +284,8 @@ async fn an_answer_leaves_in_the_windows_of_its_uplink() {
 async fn an_answer_leaves_in_the_windows_of_its_uplink_on_a_database() {
     let _turn = turn_alone().await;
     let Some(engine) = engine(1, "127.0.28") else { return };
-    for (rx1_delay, keyspace) in [(1, "answers"), (5, "answers_after_5")] {
+    // What a later window changes is not the store's; it is seen on SQLite.
+    for (rx1_delay, keyspace) in [(1, "answers"), (5, "answers_after_5")].into_iter().take(sized(2, 1)) {
         let cluster = Cluster::apart_on(&["alpha", "beta"], engine.store(keyspace)).await;
         all_leave_in_time(cluster, rx1_delay).await;
     }
@@ -311,7 +312,7 @@ async fn an_answer_leaves_with_its_uplink_or_the_next_on_a_database_too() {
 
 async fn with_its_uplink_or_the_next(mut cluster: Cluster, scene: Scene) {
     let (mut dice, _) = moments();
-    let (uplinks, playing) = (sized(2_000, 400), scene.clone());
+    let (uplinks, playing) = (sized(2_000, 200), scene.clone());
     let playing = tokio::spawn(async move {
         let played = playing.play(uplinks).await;
         // What was answered last goes out with one more uplink.

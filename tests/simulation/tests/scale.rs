@@ -119,7 +119,7 @@ fn asked(facts: &Facts, by: Duration) -> Asked {
     let mut sum = Asked::default();
     let workers: BTreeSet<usize> = facts.asks.iter().map(|ask| ask.worker).collect();
     for worker in workers {
-        let last = facts.asks.iter().filter(|ask| ask.worker == worker && ask.at <= by).next_back();
+        let last = facts.asks.iter().rfind(|ask| ask.worker == worker && ask.at <= by);
         let Asked { reads, writes, conditional } = last.map(|ask| ask.asked).unwrap_or_default();
         (sum.reads, sum.writes, sum.conditional) =
             (sum.reads + reads, sum.writes + writes, sum.conditional + conditional);

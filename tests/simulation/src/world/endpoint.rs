@@ -157,10 +157,10 @@ impl Endpoints {
         let Some(device) = (0..DEVICES).find(|index| dev_eui(*index) == event.device.dev_eui) else { return };
         let (at, id, what) = (self.network.now(), event.id, what(&event.kind));
         self.trace.say(at, format!("device {device}'s application is told {}: {what:?}", event.kind.name()));
-        if let What::Up { serial, .. } = what {
-            if self.ups.lock().insert(serial) {
-                self.think(at, device, serial);
-            }
+        if let What::Up { serial, .. } = what
+            && self.ups.lock().insert(serial)
+        {
+            self.think(at, device, serial);
         }
         self.told.lock().push(Told { at, device, id, what });
     }
