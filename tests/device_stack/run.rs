@@ -38,12 +38,18 @@ struct Expected {
     items: Vec<(String, bool)>,
 }
 
-pub async fn run(band: Band) {
-    let network = Network::start(&band).await;
+/// A network, and a device that has joined it.
+async fn joined(band: &Band) -> (Network, Stack) {
+    let network = Network::start(band).await;
     let clock = DeviceClock::new();
     let radio = FakeRadio::new(clock.clone(), network.antennas());
     let mut stack: Stack = Device::new_with_seed(band.stack.clone(), radio, StackTimer(clock), band.seed);
-    join(&band, &network, &mut stack).await;
+    join(band, &network, &mut stack).await;
+    (network, stack)
+}
+
+pub async fn run(band: Band) {
+    let (network, mut stack) = joined(&band).await;
     let mut expected = Expected::default();
     let mut enqueued = Vec::new();
     let mut next_fcnt_down = 0;

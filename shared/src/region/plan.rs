@@ -115,27 +115,3 @@ impl DataRate {
         Self { index, modulation, up: false, down: true, max_mac_payload }
     }
 }
-
-/// DR0 to DR7 as in most bands that devices send in on channels of 125 kHz.
-pub(super) static EUROPEAN_DATA_RATES: [DataRate; 8] = [
-    DataRate::both(0, lora(12, 125), 59),
-    DataRate::both(1, lora(11, 125), 59),
-    DataRate::both(2, lora(10, 125), 59),
-    DataRate::both(3, lora(9, 125), 123),
-    DataRate::both(4, lora(8, 125), 250),
-    DataRate::both(5, lora(7, 125), 250),
-    DataRate::both(6, lora(7, 250), 250),
-    DataRate::both(7, Modulation::Fsk { bit_rate: 50_000 }, 250),
-];
-
-/// How they are answered in RX1: slower by the offset, and never below DR0.
-pub(super) static EUROPEAN_RX1: [(u8, &[u8]); 8] = [
-    (0, &[0, 0, 0, 0, 0, 0]),
-    (1, &[1, 0, 0, 0, 0, 0]),
-    (2, &[2, 1, 0, 0, 0, 0]),
-    (3, &[3, 2, 1, 0, 0, 0]),
-    (4, &[4, 3, 2, 1, 0, 0]),
-    (5, &[5, 4, 3, 2, 1, 0]),
-    (6, &[6, 5, 4, 3, 2, 1]),
-    (7, &[7, 6, 5, 4, 3, 2]),
-];

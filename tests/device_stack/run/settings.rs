@@ -8,11 +8,7 @@ const RX1_DELAY: u32 = 3;
 const CHANNELS: &str = "extra_channels=867100000,867300000";
 
 pub async fn run(band: Band) {
-    let network = Network::start(&band).await;
-    let clock = DeviceClock::new();
-    let radio = FakeRadio::new(clock.clone(), network.antennas());
-    let mut stack: Stack = Device::new_with_seed(band.stack.clone(), radio, StackTimer(clock), band.seed);
-    join(&band, &network, &mut stack).await;
+    let (network, mut stack) = joined(&band).await;
     answered(&band, &network, &mut stack, 1).await;
 
     let delay = format!("rx1_delay={RX1_DELAY}");
