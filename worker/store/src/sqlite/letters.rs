@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 /// Tells somebody what they wait for.
 pub(super) type Letter = Box<dyn FnOnce() + Send>;
 
-/// Clones are one. Letters are delivered by a task of the runtime that has asked last, and by whoever posts them if there is none.
+/// Clones are one. Letters are delivered by a task of the runtime that asked first, until it ends, and by whoever posts them if there is none.
 #[derive(Clone, Default)]
 pub(super) struct Letters(Arc<Office>);
 
