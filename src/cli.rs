@@ -130,6 +130,12 @@ pub struct ProcessingArgs {
     /// the first start that says it; `limpet ctl region set network reply_delay=TIME` changes it [default: 100ms]
     #[arg(long, value_name = "TIME")]
     pub reply_delay: Option<String>,
+    /// Processor time that a codec may use for one payload [default: 100ms]
+    #[arg(long, value_name = "TIME")]
+    pub codec_time: Option<String>,
+    /// Memory that it may use [default: 16]
+    #[arg(long, value_name = "MIB")]
+    pub codec_mib: Option<String>,
     /// HTTP address for API, console and metrics [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,

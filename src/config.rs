@@ -9,6 +9,7 @@ use std::{
 };
 
 use limpet_balancer::AckAt;
+use limpet_codec::Limits;
 use limpet_http::Proxies;
 use limpet_link::Token;
 use limpet_shared::admin::Role;
@@ -80,6 +81,8 @@ pub struct Processing {
     pub reply_delay: Option<Duration>,
     pub http: SocketAddr,
     pub accept_unknown_gateways: bool,
+    /// What a codec may use for one payload.
+    pub codec: Limits,
 }
 
 #[derive(Clone, Debug)]
@@ -302,6 +305,16 @@ fn processing(layers: &mut Layers, data: &Path) -> Processing {
         reply_delay: layers.read("reply-delay", parse::short_time),
         http: layers.read("http", parse::address).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into()),
         accept_unknown_gateways: accept_unknown_gateways(layers),
+        codec: codec_limits(layers),
+    }
+}
+
+fn codec_limits(layers: &mut Layers) -> Limits {
+    let default = Limits::default();
+    Limits {
+        time: layers.read("codec-time", parse::some_time).unwrap_or(default.time),
+        memory: layers.read("codec-mib", parse::number(1, 1024)).map_or(default.memory, |mib| (mib as usize) << 20),
+        ..default
     }
 }
 

@@ -153,6 +153,12 @@ pub fn short_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The same, but not none.
+pub fn some_time(text: &str) -> Result<Duration, String> {
+    let time = short_time(text)?;
+    if time.is_zero() { Err("it is no time at all".into()) } else { Ok(time) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

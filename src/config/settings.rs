@@ -51,6 +51,8 @@ pub static SETTINGS: &[Setting] = &[
     setting("region", "eu868, eu433, ru864, cn779, us915, us915_0 to us915_7, several separated by commas"),
     setting("weight", "a number from 1 to 100"),
     setting("reply-delay", "0ms to 10s: a number with ms or s"),
+    setting("codec-time", "1ms to 10s: a number with ms or s"),
+    setting("codec-mib", "a number from 1 to 1024"),
     setting("http", ADDRESS),
     setting("workers", "a number from 1 to 64"),
     setting("demo", BOOL),

@@ -69,6 +69,7 @@ pub async fn at_store(url: &str, request: Request) -> Result<Reply, PeopleError>
         default_region: regions.first().cloned().unwrap_or_default(),
         regions,
         store,
+        codecs: limpet_codec::Codecs::default(),
         cluster: std::sync::Arc::new(NoCluster),
         version: env!("CARGO_PKG_VERSION").into(),
         server: String::new(),

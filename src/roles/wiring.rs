@@ -217,6 +217,7 @@ pub async fn start_worker(
         balancers: place.balancers,
         store,
         deliver: Arc::new(limpet_integration::Sender::new().map_err(failed)?),
+        codecs: limpet_codec::Codecs::new(processing.codec),
         http,
         // Their names were checked with the rest of the configuration.
         regions: processing.regions.iter().filter_map(|name| Region::by_name(name)).collect(),

@@ -169,7 +169,6 @@ def device_profile(admin, tenant_id):
         ("mac_version", common.MacVersion.LORAWAN_1_1_0),
         ("supports_class_c", True),
         ("is_relay", True),
-        ("payload_codec_runtime", api.CodecRuntime.JS),
         ("tenant_id", "no uuid"),
         ("name", ""),
     ]:

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use limpet_api::Api;
+use limpet_codec::Codecs;
 use limpet_console::JoinLine;
 use limpet_http::Proxies;
 use limpet_integration::Deliver;
@@ -22,6 +23,8 @@ pub struct WorkerConfig {
     pub store: Arc<dyn Store>,
     /// Who hands events to integrations.
     pub deliver: Arc<dyn Deliver>,
+    /// Read and write payloads.
+    pub codecs: Codecs,
     /// API, console, metrics and health; `None` for the second and further workers of one process.
     pub http: Option<SocketAddr>,
     /// Regions that the operator named; the network's, if this is not the first worker, must be the same. Empty: the network's.

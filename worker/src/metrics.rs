@@ -40,6 +40,7 @@ pub struct Metrics {
     tx_acks_lost: IntCounter,
     events: IntCounterVec,
     delivery_failures: IntCounter,
+    codec_failures: IntCounterVec,
     pending: IntCounter,
     pending_dropped: IntCounterVec,
     pending_events: GaugeVec,
@@ -166,6 +167,7 @@ impl Metrics {
                 "delivery_failures_total",
                 "Attempts at delivery that failed; the event waits and is tried again.",
             )?,
+            codec_failures: by("codec_failures_total", "Payloads that a codec could not decode, by reason.", "reason")?,
             pending: counter("events_pended_total", "Events put into the pending table.")?,
             pending_dropped: by("pending_dropped_total", "Waiting events given up, by reason.", "reason")?,
             pending_events: gauges(
@@ -284,6 +286,9 @@ impl Metrics {
     }
     pub fn delivery_failed(&self) {
         self.delivery_failures.inc();
+    }
+    pub fn codec_failed(&self, reason: &str) {
+        self.codec_failures.with_label_values(&[reason]).inc();
     }
     pub fn pending(&self) {
         self.pending.inc();

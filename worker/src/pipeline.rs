@@ -6,6 +6,7 @@
 mod act;
 mod answer;
 mod data;
+mod decoding;
 mod foreign;
 mod intake;
 mod join;
@@ -31,6 +32,7 @@ use std::{
     time::Duration,
 };
 
+use limpet_codec::Codecs;
 use limpet_integration::Deliver;
 use limpet_link::host::{self, Rule};
 use limpet_shared::{
@@ -94,6 +96,7 @@ enum Flow {
 pub struct Pipeline {
     pub store: Arc<dyn Store>,
     pub deliver: Arc<dyn Deliver>,
+    codecs: Codecs,
     pub link: Arc<dyn Link>,
     pub surroundings: Arc<dyn Surroundings>,
     pub regions: Regions,
@@ -139,11 +142,13 @@ impl Pipeline {
         metrics: Metrics,
         name: String,
         settings: Arc<Settings>,
+        codecs: Codecs,
     ) -> Arc<Self> {
         let phase = Duration::from_millis(u64::from(surroundings.random() % 100));
         Arc::new(Self {
             store,
             deliver,
+            codecs,
             link,
             surroundings,
             regions,

@@ -244,6 +244,7 @@ fn wire(
         metrics,
         name.clone(),
         Settings::new(settings),
+        config.codecs.clone(),
     );
     let feed = Arc::new(Feed::new(store.clone(), links.clone(), pipeline.clone()));
     let roll = Roll::new(myself(config, http, &links), config.identity_folder.clone(), store.clone(), links.clone())
@@ -457,6 +458,7 @@ async fn renewal(links: Arc<Links>, end: CancellationToken) {
 fn api_state(config: &WorkerConfig, view: LinkedCluster, regions: &[&'static Region]) -> ApiState {
     ApiState {
         store: config.store.clone(),
+        codecs: config.codecs.clone(),
         cluster: Arc::new(view),
         regions: regions.iter().map(|r| r.name().to_owned()).collect(),
         default_region: regions.first().map(|r| r.name().to_owned()).unwrap_or_default(),

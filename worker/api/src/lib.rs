@@ -11,6 +11,7 @@ mod auth;
 mod bootstrap;
 mod clock;
 mod cluster;
+mod codecs;
 mod error;
 mod fields;
 mod grpc;
@@ -26,6 +27,7 @@ mod session;
 
 use std::{sync::Arc, time::Duration};
 
+use limpet_codec::Codecs;
 use limpet_store::Store;
 
 pub use admin_worker::{DeviceKeys, regions_of};
@@ -50,6 +52,8 @@ pub fn router(state: ApiState) -> axum::Router {
 #[derive(Clone)]
 pub struct ApiState {
     pub store: Arc<dyn Store>,
+    /// Read and write payloads.
+    pub codecs: Codecs,
     pub cluster: Arc<dyn ClusterView>,
     /// Names of the network's regions, such as `eu868`, `us915_1`.
     pub regions: Vec<String>,
@@ -66,6 +70,7 @@ pub struct ApiState {
 /// One worker's API, ready to serve ([`Api::router`]) and to answer the cluster's questions ([`Api::answer`]).
 pub struct Api {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) codecs: Codecs,
     pub(crate) cluster: Arc<dyn ClusterView>,
     pub(crate) regions: Regions,
     pub(crate) auth: Auth,
@@ -92,6 +97,7 @@ impl Api {
             auth: Auth::new(state.store.clone()),
             regions: Regions::new(&state.regions, &state.default_region),
             store: state.store,
+            codecs: state.codecs,
             cluster: state.cluster,
             last_overview: overview::Last::default(),
             counting: overview::Counting::default(),

@@ -7,6 +7,8 @@ mod access;
 mod bodies;
 #[path = "api/cluster.rs"]
 mod cluster;
+#[path = "api/codecs.rs"]
+mod codecs;
 #[path = "api/devices.rs"]
 mod devices;
 #[path = "api/fields.rs"]

@@ -105,6 +105,7 @@ impl Browser {
     fn over(store: Arc<dyn Store>, cluster: Arc<dyn ClusterView>) -> Self {
         let api = Api::new(ApiState {
             store: store.clone(),
+            codecs: limpet_codec::Codecs::default(),
             cluster,
             regions: vec!["eu868".into()],
             default_region: "eu868".into(),

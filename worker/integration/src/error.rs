@@ -38,6 +38,9 @@ pub enum DeliveryError {
     /// The endpoint does not want this event (any other 4xx).
     #[error("{origin} refused the event with {status}")]
     Refused { origin: String, status: u16 },
+    /// What its payload says is not known yet.
+    #[error("its payload could not be decoded yet: {0}")]
+    Undecoded(String),
     /// The event cannot be written as the integration wants it.
     #[error(transparent)]
     Render(#[from] RenderError),
@@ -58,6 +61,7 @@ impl DeliveryError {
             },
             Self::NotNow { .. } => "not_now",
             Self::Refused { .. } => "refused",
+            Self::Undecoded(_) => "undecoded",
             Self::Render(_) => "render",
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use limpet_codec::Object;
 use limpet_worker_core::model::{Event, HttpIntegration};
 use reqwest::{
     Client, Response, Url,
@@ -50,8 +51,13 @@ impl Sender {
     }
 
     /// Posts the event to every URL of the integration at once. `Ok` when all of them answered 2xx; else a failure. Without a time limit of its own, except for opening connections.
-    pub async fn send(&self, integration: &HttpIntegration, event: &Event) -> Result<(), DeliveryError> {
-        let rendered = render(event, integration.json)?;
+    pub async fn send(
+        &self,
+        integration: &HttpIntegration,
+        event: &Event,
+        object: Option<&Object>,
+    ) -> Result<(), DeliveryError> {
+        let rendered = render(event, object, integration.json)?;
         let headers = headers(integration, rendered.content_type)?;
         let urls = endpoints(&integration.url, rendered.name)?;
         if let [url] = urls.as_slice() {
@@ -80,9 +86,11 @@ impl Deliver for Sender {
         &self,
         integration: &HttpIntegration,
         event: &Event,
+        object: Option<&Object>,
         limit: Duration,
     ) -> Result<(), DeliveryError> {
-        tokio::time::timeout(limit, self.send(integration, event)).await.unwrap_or(Err(DeliveryError::TimedOut(limit)))
+        let sent = tokio::time::timeout(limit, self.send(integration, event, object));
+        sent.await.unwrap_or(Err(DeliveryError::TimedOut(limit)))
     }
 }
 

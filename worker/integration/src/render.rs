@@ -1,10 +1,12 @@
 //! Events as ChirpStack v4 writes them (`integration.proto`), in JSON or protobuf.
 
+mod object;
 mod radio;
 
 use std::collections::HashMap;
 
 use chirpstack_api::{common, integration as pb, pbjson_types::Timestamp};
+use limpet_codec::Object;
 use limpet_shared::UnixMicros;
 use limpet_worker_core::model::*;
 use prost::Message;
@@ -25,10 +27,10 @@ pub struct Rendered {
 #[error("the event cannot be written as JSON: {0}")]
 pub struct RenderError(#[from] serde_json::Error);
 
-/// Writes the event as JSON (camelCase, as protobuf's JSON mapping has it) or protobuf.
-pub fn render(event: &Event, json: bool) -> Result<Rendered, RenderError> {
+/// Writes the event as JSON (camelCase, as protobuf's JSON mapping has it) or protobuf. `object` is what an uplink's payload says.
+pub fn render(event: &Event, object: Option<&Object>, json: bool) -> Result<Rendered, RenderError> {
     match &event.kind {
-        EventKind::Up(up) => encode("up", &uplink(event, up), json),
+        EventKind::Up(up) => encode("up", &uplink(event, up, object), json),
         EventKind::Join(join) => encode("join", &joined(event, join), json),
         EventKind::Ack(ack) => encode("ack", &acknowledged(event, ack), json),
         EventKind::TxAck(tx) => encode("txack", &transmitted(event, tx), json),
@@ -44,7 +46,7 @@ fn encode<M: Message + Serialize>(name: &'static str, message: &M, json: bool) -
     })
 }
 
-fn uplink(event: &Event, up: &UpEvent) -> pb::UplinkEvent {
+fn uplink(event: &Event, up: &UpEvent, object: Option<&Object>) -> pb::UplinkEvent {
     pb::UplinkEvent {
         deduplication_id: event.id.to_string(),
         time: Some(timestamp(event.at)),
@@ -56,6 +58,7 @@ fn uplink(event: &Event, up: &UpEvent) -> pb::UplinkEvent {
         f_port: up.fport.unwrap_or(0).into(),
         confirmed: up.confirmed,
         data: up.data.clone(),
+        object: object.map(object::write),
         rx_info: up.receptions.iter().flat_map(|r| radio::rx_infos(event, up, r)).collect(),
         tx_info: Some(radio::uplink_tx_info(up)),
         region_config_id: up.region.clone(),

@@ -15,7 +15,7 @@ use limpet_store::{IntegrationId, PendingEvent, StoreError};
 use limpet_worker_core::model::*;
 use serde::{Deserialize, Serialize};
 
-use super::{EMIT_LIMIT, Pipeline};
+use super::{EMIT_LIMIT, Pipeline, decoding::Reading};
 
 /// What a TX_ACK hands back: all that any worker needs to act on it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,7 +100,11 @@ impl Pipeline {
         }
         let application = &context.application;
         let endpoints = application.endpoints();
-        let told = endpoints.iter().map(|endpoint| self.emit_to(endpoint, session, application));
+        let mut readings = Vec::new();
+        for event in session.slot.events.iter().filter(|_| !endpoints.is_empty()) {
+            readings.push(self.read_payload(event, context, EMIT_LIMIT).await);
+        }
+        let told = endpoints.iter().map(|endpoint| self.emit_to(endpoint, session, &readings, application));
         let through_pending = join_all(told).await.contains(&true);
         let (key, number) = (&session.key, session.slot.number);
         self.until_stored("mark_out", || self.store.mark_out(key, number, through_pending)).await;
@@ -108,7 +112,13 @@ impl Pipeline {
     }
 
     /// Whether any of them waits.
-    async fn emit_to(&self, endpoint: &Endpoint<'_>, session: &Session, application: &Application) -> bool {
+    async fn emit_to(
+        &self,
+        endpoint: &Endpoint<'_>,
+        session: &Session,
+        readings: &[Reading],
+        application: &Application,
+    ) -> bool {
         let own = self.waits_under(endpoint, application);
         let mut behind = session.slot.behind_pending && host::keeps(Rule::WaitBehind) && {
             let (device, slot) = (session.key.dev_eui, session.slot.number);
@@ -117,13 +127,17 @@ impl Pipeline {
             self.until_stored("has_pending", || has(application.id)).await
                 || self.until_stored("has_pending", || has(endpoint.apart)).await
         };
-        for (part, event) in session.slot.events.iter().enumerate() {
+        for ((part, event), reading) in (0_u32..).zip(&session.slot.events).zip(readings) {
             let mut pending = None;
             if behind {
                 pending = Some(waiting(session, own, part, event));
-            } else if let Err(error) = self.deliver(endpoint, event).await {
+            } else if let Err(error) = self.deliver(endpoint, event, reading).await {
                 let refusals = u32::from(error.is_verdict());
                 pending = Some(PendingEvent { refusals, ..waiting(session, own, part, event) });
+            } else if let Some(complaint) = reading.complaint(event)
+                && self.deliver(endpoint, &complaint, &Reading::Nothing).await.is_err()
+            {
+                pending = Some(waiting(session, own, Reading::part_of_complaint(part), &complaint));
             }
             behind |= pending.is_some();
             if let Some(pending) = pending.filter(|_| host::keeps(Rule::KeepWaiting)) {
@@ -134,13 +148,14 @@ impl Pipeline {
         behind
     }
 
-    async fn deliver(&self, endpoint: &Endpoint<'_>, event: &Event) -> Result<(), DeliveryError> {
+    async fn deliver(&self, endpoint: &Endpoint<'_>, event: &Event, reading: &Reading) -> Result<(), DeliveryError> {
+        reading.is_known()?;
         let mut event = Cow::Borrowed(event);
         if !host::keeps(Rule::StableId) {
             event.to_mut().id = uuid::Uuid::new_v4();
         }
         let event = &*event;
-        match self.deliver.deliver(&endpoint.http, event, EMIT_LIMIT).await {
+        match self.deliver.deliver(&endpoint.http, event, reading.object(), EMIT_LIMIT).await {
             Ok(()) => {
                 self.metrics.delivered(&event.kind);
                 self.troubles.took(&event.device, endpoint);
@@ -165,7 +180,7 @@ impl Pipeline {
             return Ok(());
         }
         for integration in self.waiting_under(&context.application) {
-            for (part, event) in row.session.slot.events.iter().enumerate() {
+            for (part, event) in (0_u32..).zip(&row.session.slot.events) {
                 self.store.put_pending(waiting(&row.session, integration, part, event)).await?;
                 self.waits();
             }
@@ -202,13 +217,13 @@ impl Pipeline {
     }
 }
 
-fn waiting(session: &Session, integration: IntegrationId, part: usize, event: &Event) -> PendingEvent {
+fn waiting(session: &Session, integration: IntegrationId, part: u32, event: &Event) -> PendingEvent {
     PendingEvent {
         integration,
         device: session.key.dev_eui,
         session_since: session.since,
         slot: session.slot.number,
-        part: u32::try_from(part).unwrap_or(u32::MAX),
+        part,
         event: event.clone(),
         refusals: 0,
     }

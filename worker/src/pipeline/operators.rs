@@ -42,7 +42,7 @@ impl Pipeline {
         };
         let device = first.device;
         let what = format!("the event {} of device {device}", first.event.kind.name());
-        match self.deliver.deliver(&endpoint.http, &first.event, LIMIT).await {
+        match self.offer_waiting(&endpoint.http, &first, &mut None, LIMIT).await {
             Ok(()) => {
                 self.metrics.delivered(&first.event.kind);
                 self.troubles.took(&first.event.device, &endpoint);

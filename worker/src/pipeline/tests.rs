@@ -2,6 +2,7 @@
 
 mod answers;
 mod clocks;
+mod codecs;
 mod copies;
 mod counters;
 mod crashes;
@@ -15,6 +16,7 @@ mod refusals;
 mod settings;
 mod urls;
 mod waiting;
+mod webhook;
 
 use std::{
     sync::{
@@ -25,6 +27,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use limpet_codec::{Codecs, Object};
 use limpet_integration::{Deliver, DeliveryError};
 use limpet_shared::{
     AesKey, DevAddr, Eui64, UnixMicros,
@@ -41,6 +44,7 @@ use limpet_worker_core::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
+use webhook::Webhook;
 
 use super::{Pipeline, Stage, run_pending, sweep};
 use crate::{
@@ -89,34 +93,6 @@ impl Link for BalancerLinks {
     }
     fn is_suspect(&self, worker: &str) -> bool {
         self.suspects.lock().iter().any(|s| s == worker)
-    }
-}
-
-#[derive(Default)]
-struct Webhook {
-    events: Mutex<Vec<Event>>,
-    down: AtomicBool,
-}
-#[async_trait]
-impl Deliver for Webhook {
-    async fn deliver(&self, _: &HttpIntegration, event: &Event, limit: Duration) -> Result<(), DeliveryError> {
-        if self.down.load(Ordering::Relaxed) {
-            return Err(DeliveryError::TimedOut(limit));
-        }
-        self.events.lock().push(event.clone());
-        Ok(())
-    }
-}
-impl Webhook {
-    fn ups(&self) -> Vec<(Uuid, u32)> {
-        let up = |e: &Event| match &e.kind {
-            EventKind::Up(up) => Some((e.id, up.fcnt)),
-            _ => None,
-        };
-        self.events.lock().iter().filter_map(up).collect()
-    }
-    fn joins(&self) -> usize {
-        self.events.lock().iter().filter(|e| matches!(e.kind, EventKind::Join(_))).count()
     }
 }
 
@@ -173,6 +149,7 @@ impl Net {
             Metrics::new().unwrap(),
             name.into(),
             Settings::new(settings(self.reply_delay)),
+            Codecs::default(),
         )
     }
 

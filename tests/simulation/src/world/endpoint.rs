@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use limpet_codec::Object;
 use limpet_integration::{Deliver, DeliveryError};
 use limpet_worker::{DEFAULT_REPLY_DELAY, Started};
 use limpet_worker_core::model::{Event, EventKind, HttpIntegration, QueueItem};
@@ -168,7 +169,13 @@ impl Endpoints {
 
 #[async_trait]
 impl Deliver for Endpoints {
-    async fn deliver(&self, _: &HttpIntegration, event: &Event, limit: Duration) -> Result<(), DeliveryError> {
+    async fn deliver(
+        &self,
+        _: &HttpIntegration,
+        event: &Event,
+        _: Option<&Object>,
+        limit: Duration,
+    ) -> Result<(), DeliveryError> {
         let application = (0..APPLICATIONS).find(|index| application_id(*index) == event.device.application_id);
         let Some(endpoint) = application.and_then(|index| self.all.get(index)) else { return Ok(()) };
         let (is_away, is_mute) = (endpoint.away.load(Ordering::Relaxed), endpoint.mute.load(Ordering::Relaxed));

@@ -169,6 +169,7 @@ impl World {
             balancers,
             store: view,
             deliver: self.endpoints.clone(),
+            codecs: Default::default(),
             http: None,
             regions: Region::by_name("eu868").into_iter().collect(),
             weight: 100,

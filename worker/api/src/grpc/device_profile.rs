@@ -63,6 +63,7 @@ impl DeviceProfileService for Grpc {
         let now = clock::now();
         let wanted = fields_of::read(given, &self.0.regions)?;
         let profile = DeviceProfile { id: Uuid::new_v4(), created_at: now, updated_at: now, tenant_id, ..wanted };
+        self.0.check_codec(&profile).await?;
         self.0.store.create_device_profile(&profile).await.map_err(ApiError::from)?;
         reply(api::CreateDeviceProfileResponse { id: profile.id.to_string() })
     }
@@ -90,6 +91,7 @@ impl DeviceProfileService for Grpc {
             tenant_id: known.tenant_id,
             ..fields_of::read(given, &self.0.regions)?
         };
+        self.0.check_codec(&profile).await?;
         self.0.store.update_device_profile(&profile).await.map_err(ApiError::from)?;
         reply(())
     }

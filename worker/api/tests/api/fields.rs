@@ -43,7 +43,7 @@ async fn a_profile_that_asks_for_what_is_not_there_is_refused_by_field() {
         ("mac_version", api::DeviceProfile { mac_version: common::MacVersion::Lorawan110.into(), ..usual() }),
         ("reg_params_revision", api::DeviceProfile { reg_params_revision: 77, ..usual() }),
         ("adr_algorithm_id", api::DeviceProfile { adr_algorithm_id: "lr_fhss".into(), ..usual() }),
-        ("payload_codec_runtime", api::DeviceProfile { payload_codec_runtime: 2, ..usual() }),
+        ("payload_codec_runtime", api::DeviceProfile { payload_codec_runtime: 3, ..usual() }),
         ("device_status_req_interval", api::DeviceProfile { device_status_req_interval: 24, ..usual() }),
         ("supports_class_b", api::DeviceProfile { supports_class_b: true, ..usual() }),
         ("supports_class_c", api::DeviceProfile { supports_class_c: true, ..usual() }),

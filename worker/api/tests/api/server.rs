@@ -90,6 +90,7 @@ pub struct Server {
 pub fn state(store: Arc<dyn Store>, cluster: Arc<dyn ClusterView>) -> ApiState {
     ApiState {
         store,
+        codecs: limpet_codec::Codecs::default(),
         cluster,
         regions: vec!["eu868".into(), "us915_1".into()],
         default_region: "eu868".into(),

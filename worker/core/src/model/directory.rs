@@ -100,7 +100,32 @@ pub struct DeviceProfile {
     pub abp_rx2_dr: u8,
     /// Hz; 0: the region's.
     pub abp_rx2_freq: u32,
+    /// How payloads are read and written.
+    #[serde(default, skip_serializing_if = "PayloadCodec::is_none")]
+    pub codec: PayloadCodec,
     pub tags: Tags,
+}
+
+/// How a profile's payloads are read and written. The script is kept whatever runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadCodec {
+    pub runtime: CodecRuntime,
+    pub script: String,
+}
+
+impl PayloadCodec {
+    fn is_none(&self) -> bool {
+        self.runtime == CodecRuntime::None && self.script.is_empty()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CodecRuntime {
+    #[default]
+    None,
+    CayenneLpp,
+    /// JavaScript.
+    Js,
 }
 
 fn is_regions_own(rx1_delay: &u8) -> bool {

@@ -88,7 +88,7 @@ async fn an_event_arrives_as_json_with_its_name_in_the_query_and_the_integration
     let endpoint = Endpoint::answering(StatusCode::OK).await;
     let mut integration = to(format!("{}?token=a%20b", endpoint.url()));
     integration.headers.insert("Authorization".into(), "Bearer 1234".into());
-    sender().deliver(&integration, &event(), Duration::from_secs(10)).await.unwrap();
+    sender().deliver(&integration, &event(), None, Duration::from_secs(10)).await.unwrap();
 
     let seen = endpoint.seen();
     assert_eq!(seen.len(), 1);
@@ -105,7 +105,7 @@ async fn an_event_arrives_as_json_with_its_name_in_the_query_and_the_integration
 async fn protobuf_is_sent_as_octets() {
     let endpoint = Endpoint::answering(StatusCode::NO_CONTENT).await;
     let integration = HttpIntegration { json: false, ..to(endpoint.url()) };
-    sender().send(&integration, &event()).await.unwrap();
+    sender().send(&integration, &event(), None).await.unwrap();
     let seen = endpoint.seen();
     assert_eq!(seen[0].headers["content-type"], "application/octet-stream");
     let decoded: chirpstack_api::integration::JoinEvent = prost::Message::decode(seen[0].body.clone()).unwrap();
@@ -116,18 +116,18 @@ async fn protobuf_is_sent_as_octets() {
 async fn every_url_must_take_the_event() {
     let (good, bad) = (Endpoint::answering(StatusCode::OK).await, Endpoint::answering(StatusCode::BAD_GATEWAY).await);
     let both = to(format!("{}, {}", good.url(), bad.url()));
-    let error = sender().send(&both, &event()).await.unwrap_err();
+    let error = sender().send(&both, &event(), None).await.unwrap_err();
     assert!(matches!(error, DeliveryError::NotNow { status: 502, .. }), "{error}");
     assert_eq!((good.seen().len(), bad.seen().len()), (1, 1));
 
     // An event is not given up for what one endpoint thinks of it while another is only away.
     let refusing = Endpoint::answering(StatusCode::BAD_REQUEST).await;
     for urls in [format!("{},{}", refusing.url(), bad.url()), format!("{},{}", bad.url(), refusing.url())] {
-        assert!(!sender().send(&to(urls), &event()).await.unwrap_err().is_verdict());
+        assert!(!sender().send(&to(urls), &event(), None).await.unwrap_err().is_verdict());
     }
 
     let other = Endpoint::answering(StatusCode::ACCEPTED).await;
-    sender().send(&to(format!("{},{}", good.url(), other.url())), &event()).await.unwrap();
+    sender().send(&to(format!("{},{}", good.url(), other.url())), &event(), None).await.unwrap();
     assert_eq!((good.seen().len(), other.seen().len()), (2, 1));
 }
 
@@ -147,7 +147,7 @@ async fn only_2xx_takes_an_event_and_a_refusal_is_told_apart_from_not_now() {
         (StatusCode::PERMANENT_REDIRECT, "not_now", false),
     ] {
         let endpoint = Endpoint::answering(answer).await;
-        let error = sender().send(&to(endpoint.url()), &event()).await.unwrap_err();
+        let error = sender().send(&to(endpoint.url()), &event(), None).await.unwrap_err();
         assert_eq!((error.label(), error.needs_operator()), (label, needs_operator), "{answer}");
         assert_eq!(error.is_verdict(), label == "refused", "{answer}");
         assert_eq!(endpoint.seen().len(), 1, "{answer} was not followed");
@@ -160,11 +160,11 @@ async fn an_endpoint_that_is_away_or_silent_is_named_without_its_secrets() {
     let address = listener.local_addr().unwrap();
     let url = format!("http://user:hunter2@{address}/hook?token=hunter3");
     let limit = Duration::from_millis(50);
-    let silent = sender().deliver(&to(url.clone()), &event(), limit).await.unwrap_err();
+    let silent = sender().deliver(&to(url.clone()), &event(), None, limit).await.unwrap_err();
     assert!(matches!(silent, DeliveryError::TimedOut(_)), "{silent}");
 
     drop(listener);
-    let away = sender().send(&to(url), &event()).await.unwrap_err();
+    let away = sender().send(&to(url), &event(), None).await.unwrap_err();
     assert_eq!(away.label(), "connection_refused");
     assert!(away.to_string().contains(&address.to_string()) && !away.to_string().contains("hunter"), "{away}");
 }
@@ -172,13 +172,13 @@ async fn an_endpoint_that_is_away_or_silent_is_named_without_its_secrets() {
 #[tokio::test]
 async fn what_cannot_be_sent_is_an_error_and_no_panic() {
     for url in ["", " , ", "hook", "ftp://example.org/", "http://", "http://[::1"] {
-        let error = sender().send(&to(url.into()), &event()).await.unwrap_err();
+        let error = sender().send(&to(url.into()), &event(), None).await.unwrap_err();
         assert_eq!(error.label(), "url", "{url:?}");
         assert_eq!(check(&to(url.into())).unwrap_err().label(), "url", "{url:?}");
     }
     let mut integration = to("http://127.0.0.1:1/".into());
     integration.headers.insert("X-Key".into(), "two\nlines".into());
-    assert_eq!(sender().send(&integration, &event()).await.unwrap_err().label(), "header");
+    assert_eq!(sender().send(&integration, &event(), None).await.unwrap_err().label(), "header");
     assert_eq!(check(&integration).unwrap_err().label(), "header");
     assert!(check(&to("http://localhost/a".into())).is_ok());
     assert_eq!(check(&to(["http://localhost/a"; MAX_URLS + 1].join(","))).unwrap_err().label(), "url");
@@ -190,7 +190,7 @@ async fn a_connection_carries_one_event_after_the_other() {
     let sender = sender();
     // A connection is free again once the answer's body has been read, which nobody waits for.
     for _ in 0..500 {
-        sender.send(&to(endpoint.url()), &event()).await.unwrap();
+        sender.send(&to(endpoint.url()), &event(), None).await.unwrap();
         let mut peers: Vec<SocketAddr> = endpoint.seen().iter().map(|s| s.peer).collect();
         let events = peers.len();
         peers.sort();
@@ -213,7 +213,7 @@ async fn an_answer_that_never_ends_counts_by_its_status() {
         peer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nand so on").await.unwrap();
         std::future::pending::<()>().await;
     });
-    sender().deliver(&to(url), &event(), Duration::from_secs(30)).await.unwrap();
+    sender().deliver(&to(url), &event(), None, Duration::from_secs(30)).await.unwrap();
     assert!(!server.is_finished());
 }
 
@@ -222,7 +222,7 @@ async fn what_keeps_an_endpoint_from_being_reached_is_told_apart() {
     let endpoint = Endpoint::answering(StatusCode::OK).await;
     let encrypted = endpoint.url().replace("http:", "https:");
     for (url, label) in [(encrypted, "tls"), ("http://nowhere.invalid/".into(), "dns")] {
-        let error = sender().send(&to(url), &event()).await.unwrap_err();
+        let error = sender().send(&to(url), &event(), None).await.unwrap_err();
         assert_eq!(error.label(), label, "{error}");
     }
 }

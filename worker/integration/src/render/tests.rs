@@ -62,7 +62,7 @@ fn up() -> UpEvent {
 }
 
 fn as_json(kind: EventKind) -> (&'static str, Value) {
-    let rendered = render(&event(kind), true).unwrap();
+    let rendered = render(&event(kind), None, true).unwrap();
     assert_eq!(rendered.content_type, "application/json");
     (rendered.name, serde_json::from_slice(&rendered.body).unwrap())
 }
@@ -133,7 +133,7 @@ fn each_reception_tells_its_gateway_and_what_it_heard() {
 fn protobuf_says_what_json_says() {
     for kind in [EventKind::Up(up()), EventKind::Join(JoinEvent { dev_addr: DevAddr(1), region: "eu868".into() })] {
         let event = event(kind);
-        let (binary, text) = (render(&event, false).unwrap(), render(&event, true).unwrap());
+        let (binary, text) = (render(&event, None, false).unwrap(), render(&event, None, true).unwrap());
         assert_eq!(binary.content_type, "application/octet-stream");
         let from_binary = match binary.name {
             "up" => serde_json::to_value(pb::UplinkEvent::decode(&binary.body[..]).unwrap()).unwrap(),
@@ -191,11 +191,11 @@ fn odd_values_are_rendered_and_none_panics() {
     odd.receptions[1].received_at = UnixMicros(u64::MAX);
     let mut event = event(EventKind::Up(odd));
     event.at = UnixMicros(u64::MAX);
-    let json: Value = serde_json::from_slice(&render(&event, true).unwrap().body).unwrap();
+    let json: Value = serde_json::from_slice(&render(&event, None, true).unwrap().body).unwrap();
     assert_eq!(json["fPort"], 0);
     assert_eq!(json["txInfo"]["frequency"], 868_100_000);
     assert_eq!(json["txInfo"].get("modulation"), None);
-    assert!(!render(&event, false).unwrap().body.is_empty());
+    assert!(!render(&event, None, false).unwrap().body.is_empty());
 }
 
 /// An event beside the `up` event of ChirpStack's documentation (integrations, event types): the same fields of the same kinds, and
@@ -250,9 +250,22 @@ fn a_frame_without_crc_and_half_a_fine_timestamp() {
         let rx = &mut up.receptions[0].rx;
         (rx.no_crc, rx.tmms, rx.fine_time) = (no_crc, tmms, fine_time);
         let event = event(EventKind::Up(up));
-        let binary = pb::UplinkEvent::decode(&render(&event, false).unwrap().body[..]).unwrap();
+        let binary = pb::UplinkEvent::decode(&render(&event, None, false).unwrap().body[..]).unwrap();
         assert_eq!(binary.rx_info[0].crc_status().as_str_name(), status);
         assert_eq!(binary.rx_info[0].fine_time_since_gps_epoch, None, "neither clock alone says when it was");
         assert_eq!(binary.rx_info[0].location, None);
     }
+}
+
+#[test]
+fn what_the_payload_says_is_an_object_of_fractions_lists_and_objects() {
+    let said = json!({"a": 10, "b": {"c": [1.5, null, "x", true, {"d": {}}]}, "": -0.25});
+    let event = event(EventKind::Up(up()));
+    let object = said.as_object().unwrap();
+    let text: Value = serde_json::from_slice(&render(&event, Some(object), true).unwrap().body).unwrap();
+    assert_eq!(text["object"], json!({"a": 10.0, "b": {"c": [1.5, null, "x", true, {"d": {}}]}, "": -0.25}));
+    let binary = pb::UplinkEvent::decode(&render(&event, Some(object), false).unwrap().body[..]).unwrap();
+    assert_eq!(serde_json::to_value(binary.object.unwrap()).unwrap(), text["object"]);
+    let without: Value = serde_json::from_slice(&render(&event, None, true).unwrap().body).unwrap();
+    assert_eq!(without.get("object"), None);
 }

@@ -258,7 +258,7 @@ struct DeviceTurn {
 impl DeviceTurn {
     async fn run(self) -> Result<Ended, StoreError> {
         let (pipeline, (integration, device)) = (&self.pipeline, self.device);
-        let (mut delivered, mut removed) = (false, 0);
+        let (mut delivered, mut removed, mut codec) = (false, 0, None);
         let mut waiting = pipeline.store.next_pending(integration, device, BATCH).await?;
         let application = self.application(&waiting).await?;
         if let Some(application) = &application
@@ -290,7 +290,7 @@ impl DeviceTurn {
             if !host::keeps(Rule::DeleteWhenTaken) {
                 pipeline.store.delete_pending(&waiting).await?;
             }
-            match pipeline.deliver.deliver(&endpoint.http, &waiting.event, LIMIT).await {
+            match pipeline.offer_waiting(&endpoint.http, &waiting, &mut codec, LIMIT).await {
                 Ok(()) => {
                     pipeline.metrics.delivered(&waiting.event.kind);
                     // That an endpoint takes the word of a refusal does not mean that it takes events again.

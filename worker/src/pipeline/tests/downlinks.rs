@@ -363,6 +363,7 @@ async fn a_worker_whose_clock_is_off_meets_both_windows_and_waits_for_copies() {
             Metrics::new().unwrap(),
             "off".into(),
             Arc::default(),
+            Codecs::default(),
         );
         net.workers = vec![pipeline];
         net.personalize().await;

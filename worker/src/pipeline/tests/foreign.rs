@@ -23,6 +23,7 @@ async fn a_store_that_does_not_answer_makes_no_region_ambiguous() {
         Metrics::new().unwrap(),
         "w0".into(),
         Arc::default(),
+        Codecs::default(),
     );
     let given = give(worker.clone(), net.frame(1, 903_900_000, &uplink(0, false), 5));
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -27,7 +27,13 @@ enum Does {
 
 #[async_trait]
 impl Deliver for Urls {
-    async fn deliver(&self, http: &HttpIntegration, event: &Event, limit: Duration) -> Result<(), DeliveryError> {
+    async fn deliver(
+        &self,
+        http: &HttpIntegration,
+        event: &Event,
+        _: Option<&Object>,
+        limit: Duration,
+    ) -> Result<(), DeliveryError> {
         let mut outcome = Ok(());
         for url in http.urls() {
             let does = self.does.lock().get(url).copied();
@@ -103,6 +109,7 @@ impl Two {
             Metrics::new().unwrap(),
             "w0".into(),
             Arc::default(),
+            Codecs::default(),
         );
         worker.urls_apart.store(true, Ordering::Relaxed);
         worker

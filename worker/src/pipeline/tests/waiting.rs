@@ -27,7 +27,13 @@ struct Endpoints {
 
 #[async_trait]
 impl Deliver for Endpoints {
-    async fn deliver(&self, http: &HttpIntegration, event: &Event, limit: Duration) -> Result<(), DeliveryError> {
+    async fn deliver(
+        &self,
+        http: &HttpIntegration,
+        event: &Event,
+        _: Option<&Object>,
+        limit: Duration,
+    ) -> Result<(), DeliveryError> {
         let origin = http.url.clone();
         if event.device.application_id < Uuid::from_u128(DEAD) {
             self.tries.lock().push(event.id);
@@ -88,6 +94,7 @@ fn worker(net: &Net, endpoints: Arc<Endpoints>) -> Arc<Pipeline> {
         Metrics::new().unwrap(),
         "w0".into(),
         Arc::default(),
+        Codecs::default(),
     )
 }
 

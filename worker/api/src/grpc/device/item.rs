@@ -13,12 +13,6 @@ const NOT_MEASURED: u8 = 255;
 
 /// What a device is set to, besides its times and keys.
 pub(super) fn read(given: &api::Device) -> Result<Device> {
-    let variables = !given.variables.is_empty();
-    fields::refuse(
-        "variables",
-        variables,
-        "codecs and integrations that read them are not served yet: leave them empty",
-    )?;
     let join_eui = if given.join_eui.is_empty() { Eui64::default() } else { fields::eui("join_eui", &given.join_eui)? };
     Ok(Device {
         dev_eui: fields::eui("dev_eui", &given.dev_eui)?,
@@ -29,6 +23,7 @@ pub(super) fn read(given: &api::Device) -> Result<Device> {
         join_eui,
         skip_fcnt_check: given.skip_fcnt_check,
         is_disabled: given.is_disabled,
+        variables: fields::tags("variables", given.variables.clone())?,
         tags: fields::tags("tags", given.tags.clone())?,
         ..Device::default()
     })

@@ -2,7 +2,7 @@
 
 use chirpstack_api::api;
 use limpet_shared::Eui64;
-use limpet_worker_core::model::QueueItem;
+use limpet_worker_core::model::{DeviceContext, QueueItem};
 use uuid::Uuid;
 
 use super::super::Grpc;
@@ -17,7 +17,6 @@ use crate::{
 
 /// A downlink to append.
 fn read(given: api::DeviceQueueItem) -> Result<QueueItem> {
-    refuse("object", given.object.is_some(), "codecs come later: give data")?;
     refuse("is_encrypted", given.is_encrypted, "the payload is encrypted here: give it in plain")?;
     refuse("is_pending", given.is_pending, "is set by the network")?;
     refuse("f_cnt_down", given.f_cnt_down != 0, "is set by the network")?;
@@ -54,6 +53,14 @@ fn write(item: &QueueItem, progress: &Progress) -> api::DeviceQueueItem {
 }
 
 impl Grpc {
+    /// With a payload instead of an object.
+    async fn encoded(&self, context: &DeviceContext, mut given: api::DeviceQueueItem) -> Result<api::DeviceQueueItem> {
+        let Some(object) = given.object.take() else { return Ok(given) };
+        refuse("object", !given.data.is_empty(), "give either object or data")?;
+        let encoded = self.0.encode(context, &object, fields::byte("f_port", given.f_port, 0..=u8::MAX)?).await?;
+        Ok(api::DeviceQueueItem { data: encoded.bytes, f_port: encoded.f_port.into(), ..given })
+    }
+
     async fn progress(&self, dev_eui: Eui64) -> Result<Progress> {
         Ok(queue::progress(current(self.0.store.as_ref(), dev_eui).await?.as_ref()))
     }
@@ -65,7 +72,7 @@ impl Grpc {
     ) -> Result<api::EnqueueDeviceQueueItemResponse> {
         let given = required("queue_item", request.queue_item)?;
         let context = self.device_of(caller, &given.dev_eui, Access::Write).await?;
-        let item = read(given)?;
+        let item = read(self.encoded(&context, given).await?)?;
         let dev_eui = context.device.dev_eui;
         if request.flush_queue {
             self.0.store.flush_queue(dev_eui, u64::MAX).await?;

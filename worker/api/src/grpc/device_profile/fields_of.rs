@@ -1,11 +1,9 @@
 //! The fields of a device profile: most of what ChirpStack's has is refused by name until Limpet can do it.
 
-use chirpstack_api::{
-    api::{self, CodecRuntime},
-    common,
-};
+use chirpstack_api::{api, common};
+use limpet_codec::LONGEST_SCRIPT;
 use limpet_shared::region::Region;
-use limpet_worker_core::model::{DeviceProfile, MacVersion};
+use limpet_worker_core::model::{CodecRuntime, DeviceProfile, MacVersion, PayloadCodec};
 
 use crate::{
     error::{ApiError, Result},
@@ -38,6 +36,7 @@ pub(super) fn read(given: api::DeviceProfile, regions: &Regions) -> Result<Devic
         abp_rx1_dr_offset: fields::byte("abp_rx1_dr_offset", given.abp_rx1_dr_offset, 0..=region.max_rx1_dr_offset())?,
         abp_rx2_dr: fields::byte("abp_rx2_dr", given.abp_rx2_dr, 0..=15)?,
         abp_rx2_freq: given.abp_rx2_freq,
+        codec: codec(given.payload_codec_runtime, given.payload_codec_script)?,
         tags: fields::tags("tags", given.tags)?,
         ..DeviceProfile::default()
     };
@@ -89,14 +88,26 @@ fn mac_version(given: i32) -> Result<MacVersion> {
     })
 }
 
+/// The script is kept whatever the runtime is, so that a codec can be turned off and on.
+fn codec(runtime: i32, script: String) -> Result<PayloadCodec> {
+    use api::CodecRuntime as Theirs;
+    let runtime = match Theirs::try_from(runtime) {
+        Ok(Theirs::None) => CodecRuntime::None,
+        Ok(Theirs::CayenneLpp) => CodecRuntime::CayenneLpp,
+        Ok(Theirs::Js) => CodecRuntime::Js,
+        Err(_) => return Err(ApiError::invalid("payload_codec_runtime", "is no runtime that is known here")),
+    };
+    let longest = format!("must have at most {LONGEST_SCRIPT} bytes");
+    refuse("payload_codec_script", script.len() > LONGEST_SCRIPT, &longest)?;
+    Ok(PayloadCodec { runtime, script })
+}
+
 /// Fields that would change what the network does, if it could do it. Left as their clients' defaults they pass.
-/// Parameters of a feature that the profile itself turns off (class B and C, relay, codec) have no effect in ChirpStack
+/// Parameters of a feature that the profile itself turns off (class B and C, relay) have no effect in ChirpStack
 /// either, and pass with any value.
 fn refuse_unserved(given: &api::DeviceProfile) -> Result<()> {
     let adr = given.adr_algorithm_id.as_str();
     refuse("adr_algorithm_id", !matches!(adr, "" | ADR_ALGORITHM), "only \"default\" is known")?;
-    let codec = given.payload_codec_runtime != i32::from(CodecRuntime::None);
-    refuse("payload_codec_runtime", codec, "codecs come later: use NONE")?;
     refuse("device_status_req_interval", given.device_status_req_interval > 1, "is not served yet: use 0 or 1")?;
     refuse("supports_class_b", given.supports_class_b, "class B is not served yet")?;
     refuse("supports_class_c", given.supports_class_c, "class C is not served yet")?;
@@ -149,6 +160,13 @@ pub(super) fn write(profile: &DeviceProfile) -> api::DeviceProfile {
         abp_rx1_dr_offset: profile.abp_rx1_dr_offset.into(),
         abp_rx2_dr: profile.abp_rx2_dr.into(),
         abp_rx2_freq: profile.abp_rx2_freq,
+        payload_codec_runtime: match profile.codec.runtime {
+            CodecRuntime::None => api::CodecRuntime::None,
+            CodecRuntime::CayenneLpp => api::CodecRuntime::CayenneLpp,
+            CodecRuntime::Js => api::CodecRuntime::Js,
+        }
+        .into(),
+        payload_codec_script: profile.codec.script.clone(),
         tags: fields::map(&profile.tags),
         ..Default::default()
     }

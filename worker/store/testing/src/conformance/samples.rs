@@ -308,6 +308,7 @@ impl Samples {
             reg_params_revision: "RP002_1_0_3".into(),
             supports_otaa: true,
             uplink_interval_secs: 3600,
+            codec: PayloadCodec { runtime: CodecRuntime::Js, script: "let \"x\" = 'ä\n';".into() },
             ..DeviceProfile::default()
         }
     }
