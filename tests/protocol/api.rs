@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 
-use chirpstack_api::api::{
-    ActivateDeviceRequest, DeviceActivation, DeviceQueueItem, EnqueueDeviceQueueItemRequest,
-    GetDeviceActivationRequest, GetDeviceProfileRequest, GetDeviceQueueItemsRequest, GetDeviceRequest,
-    GetGatewayRequest, LoginRequest, UpdateDeviceProfileRequest, UpdateGatewayRequest,
-    device_profile_service_client::DeviceProfileServiceClient, device_service_client::DeviceServiceClient,
-    gateway_service_client::GatewayServiceClient, internal_service_client::InternalServiceClient,
+use chirpstack_api::{
+    api::{
+        ActivateDeviceRequest, CodecRuntime, DeviceActivation, DeviceQueueItem, EnqueueDeviceQueueItemRequest,
+        GetDeviceActivationRequest, GetDeviceProfileRequest, GetDeviceQueueItemsRequest, GetDeviceRequest,
+        GetGatewayRequest, LoginRequest, UpdateDeviceProfileRequest, UpdateGatewayRequest,
+        device_profile_service_client::DeviceProfileServiceClient, device_service_client::DeviceServiceClient,
+        gateway_service_client::GatewayServiceClient, internal_service_client::InternalServiceClient,
+    },
+    prost_types::{Struct, Value, value::Kind},
 };
 use limpet_bench::{Session, VirtualDevice};
 use limpet_shared::Eui64;
@@ -96,6 +99,33 @@ impl Api {
         profile.abp_rx1_delay = seconds;
         let update = UpdateDeviceProfileRequest { device_profile: Some(profile) };
         profiles.update(self.request(update)).await.unwrap();
+    }
+
+    /// Gives the device's profile a script.
+    pub async fn set_codec(&self, dev_eui: Eui64, script: &str) {
+        let get = GetDeviceRequest { dev_eui: dev_eui.to_string() };
+        let device = self.devices().get(self.request(get)).await.unwrap().into_inner().device.unwrap();
+        let mut profiles = DeviceProfileServiceClient::new(self.channel.clone());
+        let get = GetDeviceProfileRequest { id: device.device_profile_id };
+        let mut profile = profiles.get(self.request(get)).await.unwrap().into_inner().device_profile.unwrap();
+        (profile.payload_codec_runtime, profile.payload_codec_script) = (CodecRuntime::Js.into(), script.into());
+        let update = UpdateDeviceProfileRequest { device_profile: Some(profile) };
+        profiles.update(self.request(update)).await.unwrap();
+    }
+
+    /// Puts an object of texts into the queue.
+    pub async fn enqueue_object(
+        &self,
+        dev_eui: Eui64,
+        f_port: u32,
+        fields: &[(&str, &str)],
+    ) -> Result<(), tonic::Status> {
+        let text = |text: &str| Value { kind: Some(Kind::StringValue(text.into())) };
+        let fields = fields.iter().map(|(key, value)| ((*key).into(), text(value))).collect();
+        let dev_eui = dev_eui.to_string();
+        let item = DeviceQueueItem { dev_eui, f_port, object: Some(Struct { fields }), ..Default::default() };
+        let enqueue = EnqueueDeviceQueueItemRequest { queue_item: Some(item), flush_queue: false };
+        self.devices().enqueue(self.request(enqueue)).await.map(|_| ())
     }
 
     /// How many items wait in the device's queue.

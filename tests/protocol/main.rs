@@ -6,6 +6,7 @@ mod addresses;
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod api;
 mod balancers;
+mod codecs;
 mod copies;
 mod counters;
 mod earlier;

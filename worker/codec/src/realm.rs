@@ -196,3 +196,67 @@ impl Still {
         !self.realm.runtime.is_job_pending() && unchanged.unwrap_or(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::js::Input;
+
+    const SCRIPT: &str = "var seen = [], loop = { seen }; seen.push(loop); function decodeUplink(input) { \
+                          seen.push(new Error('x'), Buffer.from(input.bytes)); return { data: { n: seen.length } } }";
+
+    fn call() -> Call {
+        let values = json!({ "bytes": [1, 2], "fPort": 1, "variables": {} }).to_string();
+        Call::Decode(Input { values, received_at: Some(0), f_port: 1 })
+    }
+
+    #[test]
+    fn an_engine_that_is_kept_stays_as_it_was_and_as_large() {
+        let still = Still::new(Limits::default(), SCRIPT).unwrap();
+        let mut sizes = Vec::new();
+        for _ in 0..5 {
+            for _ in 0..400 {
+                let object = still.call(&call()).unwrap().object().unwrap();
+                assert_eq!(json!(object), json!({"n": 3.0}));
+                assert!(still.is_unchanged());
+            }
+            still.realm.runtime.run_gc();
+            sizes.push(still.realm.runtime.memory_usage().malloc_size);
+        }
+        assert!(sizes[4] < sizes[0] + 20_000, "{sizes:?}");
+    }
+
+    /// Setters of the language's own objects may keep what they are given where nobody sees it. These only throw, or set a property of the
+    /// object that they are called on.
+    #[test]
+    fn no_setter_of_the_engine_keeps_anything() {
+        let still = Still::new(Limits::default(), "Buffer").unwrap();
+        let found: Vec<String> = still
+            .realm
+            .run(|ctx| {
+                let names = "const found = []; const seen = new Set([globalThis]);
+                    const look = (object, name) => {
+                      for (const key of Reflect.ownKeys(object)) {
+                        const property = Object.getOwnPropertyDescriptor(object, key);
+                        const path = name + '.' + String(key);
+                        if (property.set) found.push(path);
+                        const value = property.value;
+                        if (value && (typeof value === 'object' || typeof value === 'function') && !seen.has(value)) {
+                          seen.add(value);
+                          look(value, path);
+                        }
+                      }
+                    };
+                    look(globalThis, 'globalThis'); found";
+                Ok(script(ctx, names)?)
+            })
+            .unwrap();
+        let harmless = ["__proto__", "Symbol(Symbol.toStringTag)", "constructor", "stack", "caller", "arguments"];
+        let odd: Vec<_> =
+            found.iter().filter(|path| !harmless.iter().any(|name| path.ends_with(&format!(".{name}")))).collect();
+        assert!(odd.is_empty(), "{odd:?} may keep something from one call to the next");
+        assert!(found.iter().any(|path| path.ends_with("__proto__")), "nothing was looked at");
+    }
+}

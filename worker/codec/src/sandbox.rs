@@ -91,3 +91,45 @@ impl Sandbox {
         script
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::js::Input;
+
+    /// How the script is run after two calls.
+    fn way(text: &str) -> &'static str {
+        let mut sandbox = Sandbox::new(Limits::default());
+        let text: Arc<str> = text.into();
+        for _ in 0..2 {
+            let values = r#"{"bytes": [1, 2], "fPort": 1, "variables": {}}"#.into();
+            let call = Call::Decode(Input { values, received_at: Some(0), f_port: 1 });
+            let _ = sandbox.run(1, &text, &call);
+        }
+        match sandbox.scripts[&1].way {
+            Way::Unknown => "unknown",
+            Way::Still(_) => "still",
+            Way::Fresh => "fresh",
+        }
+    }
+
+    #[test]
+    fn a_script_that_only_decodes_keeps_its_engine() {
+        let decoder = "function decodeUplink(input) { return { data: { n: Buffer.from(input.bytes).length } } }";
+        assert_eq!(way(decoder), "still");
+        assert_eq!(way(&format!("String.prototype.x = 1; {decoder}")), "fresh");
+        assert_eq!(way(&format!("left = 1; {decoder}")), "fresh");
+        assert_eq!(way(&format!("var a = Array.prototype; a.last = 1; if (!a.last) throw 1; {decoder}")), "fresh");
+        assert_eq!(way("function decodeUplink(input) { return foo }"), "unknown");
+    }
+
+    #[test]
+    fn scripts_that_are_kept_are_bounded() {
+        let mut sandbox = Sandbox::new(Limits::default());
+        for id in 0..3 * KEPT as u128 {
+            sandbox.script(id, &"".into());
+        }
+        assert_eq!(sandbox.scripts.len(), KEPT);
+        assert!(sandbox.scripts.contains_key(&(3 * KEPT as u128 - 1)));
+    }
+}
