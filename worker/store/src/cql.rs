@@ -111,8 +111,8 @@ impl CqlStore {
             moves: tokio::sync::OnceCell::new(),
             expired: AtomicU64::new(0),
             described: url.describe(),
-            inlet: Gate::default(),
-            flow: Gate::default(),
+            inlet: Gate::new(db.patience.clone()),
+            flow: Gate::new(db.patience.clone()),
             db,
         });
         tokio::spawn(write_notes(Arc::downgrade(&store)));

@@ -20,10 +20,7 @@ use scylla::{
     },
     deserialize::row::DeserializeRow,
     errors::{DbError, ExecutionError, NewSessionError, PrepareError, RequestAttemptError},
-    policies::{
-        retry::{DefaultRetryPolicy, FallthroughRetryPolicy},
-        speculative_execution::SimpleSpeculativeExecutionPolicy,
-    },
+    policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy},
     response::{PagingState, query_result::QueryResult},
     serialize::{batch::BatchValues, row::SerializeRow},
     statement::{
@@ -37,16 +34,15 @@ use scylla::{
 use super::{
     datacenters::Home,
     engine::Engine,
+    gate::Patience,
     routing::{InOrder, by_replica},
     url::{CqlUrl, Level},
 };
 use crate::{OpenError, Result, StoreError, rows::Form};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// A read or a plain write: one more replica is asked beside the first after `SPECULATE`. Not earlier and not more: where the
-/// whole database is slow, asking again makes it slower.
+/// A read or a plain write: one more replica may be asked beside the first, see [`Patience`].
 const HOT_LIMIT: Duration = Duration::from_millis(800);
-const SPECULATE: Duration = Duration::from_millis(150);
 /// A conditional write, and a read that settles one. Neither is ever sent twice.
 const CAS_LIMIT: Duration = Duration::from_millis(1_500);
 /// One page of a long read.
@@ -81,6 +77,7 @@ pub(super) struct Db {
     /// Rows are written in the compact form: from when the schema says that all servers read it.
     pub compact: AtomicBool,
     level: Level,
+    pub patience: Arc<Patience>,
     hot: ExecutionProfileHandle,
     cas: ExecutionProfileHandle,
     scan: ExecutionProfileHandle,
@@ -101,7 +98,8 @@ impl Db {
         };
         let (engine, home) = (Engine::ask(&look).await?, Home::find(&look, url).await?);
         let replicas = by_replica(home.datacenter.as_deref(), url.level == Level::Quorum);
-        let hot = hot(url.level).load_balancing_policy(replicas.clone()).build().into_handle();
+        let patience = Arc::new(Patience::default());
+        let hot = hot(url.level, patience.clone()).load_balancing_policy(replicas.clone()).build().into_handle();
         let mut builder = builder(url)?
             .default_execution_profile_handle(hot.clone())
             .keepalive_interval(engine.keepalive())
@@ -126,6 +124,7 @@ impl Db {
             compact: AtomicBool::new(false),
             home,
             level: url.level,
+            patience,
             hot,
             cas: cas.build().into_handle(),
             scan: scan.build().into_handle(),
@@ -317,15 +316,12 @@ fn builder(url: &CqlUrl) -> std::result::Result<SessionBuilder, OpenError> {
     Ok(builder)
 }
 
-fn hot(level: Level) -> ExecutionProfileBuilder {
+fn hot(level: Level, patience: Arc<Patience>) -> ExecutionProfileBuilder {
     ExecutionProfile::builder()
         .consistency(level.plain())
         .request_timeout(Some(HOT_LIMIT))
         .retry_policy(Arc::new(DefaultRetryPolicy::new()))
-        .speculative_execution_policy(Some(Arc::new(SimpleSpeculativeExecutionPolicy {
-            max_retry_count: 1,
-            retry_interval: SPECULATE,
-        })))
+        .speculative_execution_policy(Some(patience))
 }
 
 /// Asks once.
