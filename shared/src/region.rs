@@ -202,6 +202,19 @@ impl Region {
         self.plan.rx2
     }
 
+    /// Whether a network may have devices listen there (Hz) in RX2: anywhere in the band, in the 100 Hz of LoRaWAN; on its downlink channels
+    /// where they are fixed.
+    pub fn takes_rx2_frequency(&self, frequency_hz: u32) -> bool {
+        let in_range = |(low, high)| (low..=high).contains(&frequency_hz) && frequency_hz.is_multiple_of(100);
+        let is_channel = match self.plan.rx1_frequency {
+            Rx1Frequency::SameAsUplink => false,
+            Rx1Frequency::Modulo { first, step, count } => {
+                (0..count).any(|channel| first + step * channel == frequency_hz)
+            }
+        };
+        frequency_hz == self.plan.rx2.0 || is_channel || self.plan.free_range.is_some_and(in_range)
+    }
+
     /// The highest RX1DROffset that the band defines.
     pub fn max_rx1_dr_offset(&self) -> u8 {
         self.plan.rx1_data_rates.first().map_or(0, |(_, by_offset)| by_offset.len().saturating_sub(1) as u8)

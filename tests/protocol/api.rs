@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use chirpstack_api::{
     api::{
-        ActivateDeviceRequest, CodecRuntime, DeviceActivation, DeviceQueueItem, EnqueueDeviceQueueItemRequest,
-        GetDeviceActivationRequest, GetDeviceProfileRequest, GetDeviceQueueItemsRequest, GetDeviceRequest,
-        GetGatewayRequest, LoginRequest, UpdateDeviceProfileRequest, UpdateGatewayRequest,
-        device_profile_service_client::DeviceProfileServiceClient, device_service_client::DeviceServiceClient,
-        gateway_service_client::GatewayServiceClient, internal_service_client::InternalServiceClient,
+        ActivateDeviceRequest, CodecRuntime, DeviceActivation, DeviceProfile, DeviceQueueItem,
+        EnqueueDeviceQueueItemRequest, GetDeviceActivationRequest, GetDeviceProfileRequest, GetDeviceQueueItemsRequest,
+        GetDeviceRequest, GetDeviceResponse, GetGatewayRequest, LoginRequest, UpdateDeviceProfileRequest,
+        UpdateGatewayRequest, device_profile_service_client::DeviceProfileServiceClient,
+        device_service_client::DeviceServiceClient, gateway_service_client::GatewayServiceClient,
+        internal_service_client::InternalServiceClient,
     },
     prost_types::{Struct, Value, value::Kind},
 };
@@ -91,12 +92,22 @@ impl Api {
 
     /// Gives the device's profile, which others may have too, another RX1 delay; it counts from the next activation on.
     pub async fn set_rx1_delay(&self, dev_eui: Eui64, seconds: u32) {
+        self.change_profile(dev_eui, |profile| profile.abp_rx1_delay = seconds).await;
+    }
+
+    /// A device with what is known of it.
+    pub async fn device(&self, dev_eui: Eui64) -> GetDeviceResponse {
         let get = GetDeviceRequest { dev_eui: dev_eui.to_string() };
-        let device = self.devices().get(self.request(get)).await.unwrap().into_inner().device.unwrap();
+        self.devices().get(self.request(get)).await.unwrap().into_inner()
+    }
+
+    /// Changes the device's profile, which others may have too.
+    pub async fn change_profile(&self, dev_eui: Eui64, change: impl FnOnce(&mut DeviceProfile)) {
+        let device = self.device(dev_eui).await.device.unwrap();
         let mut profiles = DeviceProfileServiceClient::new(self.channel.clone());
         let get = GetDeviceProfileRequest { id: device.device_profile_id };
         let mut profile = profiles.get(self.request(get)).await.unwrap().into_inner().device_profile.unwrap();
-        profile.abp_rx1_delay = seconds;
+        change(&mut profile);
         let update = UpdateDeviceProfileRequest { device_profile: Some(profile) };
         profiles.update(self.request(update)).await.unwrap();
     }

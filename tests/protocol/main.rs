@@ -18,6 +18,7 @@ mod metrics;
 mod moving;
 mod network;
 mod raw;
+mod requests;
 mod restart;
 mod site;
 #[allow(dead_code, unused_imports, reason = "shared with tests that use more of it")]

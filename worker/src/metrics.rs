@@ -7,7 +7,11 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use limpet_http::Counters;
 use limpet_store::StoreError;
-use limpet_worker_core::{load::Advice, model::EventKind, uplink::Acceptance};
+use limpet_worker_core::{
+    load::Advice,
+    model::{EventKind, RequestState},
+    uplink::Acceptance,
+};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
     Registry, TextEncoder,
@@ -35,6 +39,7 @@ pub struct Metrics {
     lost_races: IntCounter,
     takeovers: IntCounter,
     clocks_apart: IntCounter,
+    mac_requests_given_up: IntCounterVec,
     downlinks: IntCounter,
     tx_acks: IntCounterVec,
     tx_acks_lost: IntCounter,
@@ -91,6 +96,11 @@ fn store_seconds(registry: &Registry) -> prometheus::Result<HistogramVec> {
 fn takeovers(registry: &Registry) -> prometheus::Result<IntCounter> {
     let help = "Uplinks and joins finished for another worker or an earlier life of this one.";
     register(registry, IntCounter::new("limpet_worker_takeovers_total", help))
+}
+
+fn mac_requests_given_up(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "MAC commands that ask a device for something and are asked no more: refused, or never answered.";
+    register(registry, IntCounterVec::new(Opts::new("limpet_worker_mac_requests_given_up_total", help), &["reason"]))
 }
 
 fn waiting_datagrams(registry: &Registry) -> prometheus::Result<IntGauge> {
@@ -152,6 +162,7 @@ impl Metrics {
                 "clocks_apart_total",
                 "Uplinks of devices that were heard or activated, by some server's clock, later than it is at the balancer now.",
             )?,
+            mac_requests_given_up: mac_requests_given_up(&r)?,
             downlinks: counter("downlinks_total", "Downlinks handed to a balancer; the same bytes again count again.")?,
             tx_acks: by(
                 "downlink_results_total",
@@ -207,6 +218,9 @@ impl Metrics {
     /// Each series is there from the start, so that its first event is an increase.
     fn begin_with_zeros(&self) {
         reasons::DROPS.iter().for_each(|reason| self.dropped.with_label_values(&[*reason]).inc_by(0));
+        for reason in ["refused", "unanswered"] {
+            self.mac_requests_given_up.with_label_values(&[reason]).inc_by(0);
+        }
         reasons::PENDING.iter().for_each(|reason| self.pending_dropped.with_label_values(&[*reason]).inc_by(0));
     }
 
@@ -253,6 +267,10 @@ impl Metrics {
     }
     pub fn clocks_apart(&self) {
         self.clocks_apart.inc();
+    }
+    pub fn mac_request_given_up(&self, state: RequestState) {
+        let reason = if state == RequestState::Refused { "refused" } else { "unanswered" };
+        self.mac_requests_given_up.with_label_values(&[reason]).inc();
     }
     pub fn downlink(&self) {
         self.downlinks.inc();

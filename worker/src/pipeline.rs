@@ -129,6 +129,7 @@ pub struct Pipeline {
     waiting: Notify,
     store_errors: log_limit::LineLimit,
     clocks_apart: log_limit::LineLimit,
+    requests_given_up: log_limit::LineLimit,
 }
 
 impl Pipeline {
@@ -175,6 +176,7 @@ impl Pipeline {
             waiting: Notify::new(),
             store_errors: log_limit::LineLimit::of(STORE_ERRORS_TOLD),
             clocks_apart: log_limit::LineLimit::default(),
+            requests_given_up: log_limit::LineLimit::default(),
         })
     }
 

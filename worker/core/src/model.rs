@@ -6,6 +6,7 @@ mod endpoint;
 mod event;
 mod join;
 mod reception;
+mod request;
 mod session;
 mod settings;
 
@@ -15,5 +16,6 @@ pub use endpoint::*;
 pub use event::*;
 pub use join::*;
 pub use reception::*;
+pub use request::*;
 pub use session::*;
 pub use settings::*;

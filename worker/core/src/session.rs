@@ -8,7 +8,7 @@ use crate::{
     ident,
     model::{
         Answer, DeviceProfile, MacState, RegionSettings, Seen, Session, SessionId, SessionKey, SessionKeys, SessionRow,
-        Slot,
+        Slot, Windows,
     },
 };
 
@@ -31,19 +31,52 @@ pub fn initial_mac(region: &Region) -> MacState {
         channels_tried: 0,
         battery: None,
         margin: None,
+        status_asked_at: UnixMicros(0),
+        requests: Vec::new(),
     }
 }
 
-/// The parameters that a JoinAccept tells: from then on they are the session's own, whatever is set later.
+/// The parameters that a JoinAccept tells. It has no room for the frequency of RX2, which the device is told later.
 pub fn told_at_join(region: &Region, settings: &RegionSettings, profile: &DeviceProfile) -> MacState {
-    let factory = initial_mac(region);
-    MacState {
-        rx1_delay: settings.rx1_delay.unwrap_or(factory.rx1_delay).max(profile.rx1_delay),
-        rx1_dr_offset: settings.rx1_dr_offset.unwrap_or(factory.rx1_dr_offset),
-        rx2_data_rate: settings.rx2_dr.unwrap_or(factory.rx2_data_rate),
-        extra_channels: settings.extra_channels.clone(),
-        ..factory
+    let mut mac = MacState { extra_channels: settings.extra_channels.clone(), ..initial_mac(region) };
+    let (rx2_frequency, _) = region.rx2();
+    let wanted = wanted_windows(settings, profile, default_windows(region));
+    mac.set_windows(Windows { rx2_frequency, ..wanted });
+    mac
+}
+
+/// The windows that a device is to have; `own` where nothing is set.
+pub fn wanted_windows(settings: &RegionSettings, profile: &DeviceProfile, own: Windows) -> Windows {
+    Windows {
+        rx1_delay: settings.rx1_delay.unwrap_or(own.rx1_delay).max(profile.rx1_delay),
+        rx1_dr_offset: settings.rx1_dr_offset.unwrap_or(own.rx1_dr_offset),
+        rx2_data_rate: settings.rx2_dr.unwrap_or(own.rx2_data_rate),
+        rx2_frequency: settings.rx2_frequency.unwrap_or(own.rx2_frequency),
     }
+}
+
+/// The band's own.
+pub fn default_windows(region: &Region) -> Windows {
+    let (rx2_frequency, rx2_data_rate) = region.rx2();
+    Windows { rx1_delay: RX1_DELAY, rx1_dr_offset: 0, rx2_data_rate, rx2_frequency }
+}
+
+/// Those that an ABP device has built in, by its profile.
+fn built_in_windows(region: &Region, profile: &DeviceProfile) -> Windows {
+    let default = default_windows(region);
+    let (rx2_data_rate, rx2_frequency) = match profile.abp_rx2_freq {
+        0 => (default.rx2_data_rate, default.rx2_frequency),
+        frequency => (profile.abp_rx2_dr, frequency),
+    };
+    let rx1_delay = if profile.abp_rx1_delay == 0 { default.rx1_delay } else { profile.abp_rx1_delay };
+    Windows { rx1_delay, rx1_dr_offset: profile.abp_rx1_dr_offset, rx2_data_rate, rx2_frequency }
+}
+
+/// The state that an ABP device has from the factory.
+pub fn built_in_mac(region: &Region, profile: &DeviceProfile) -> MacState {
+    let mut mac = initial_mac(region);
+    mac.set_windows(built_in_windows(region, profile));
+    mac
 }
 
 /// A session's first row, with the parameters from the factory.
@@ -115,13 +148,6 @@ pub fn personalized(
     session.seen = Seen::starting_at(abp.fcnt_up);
     session.next_fcnt_down = abp.fcnt_down;
     session.queue_done = abp.queue_done;
-    if profile.abp_rx1_delay != 0 {
-        session.mac.rx1_delay = profile.abp_rx1_delay;
-    }
-    session.mac.rx1_dr_offset = profile.abp_rx1_dr_offset;
-    if profile.abp_rx2_freq != 0 {
-        session.mac.rx2_frequency = profile.abp_rx2_freq;
-        session.mac.rx2_data_rate = profile.abp_rx2_dr;
-    }
+    session.mac = built_in_mac(region, profile);
     session
 }

@@ -138,11 +138,13 @@ static REGIONS: [Setting<RegionSettings, &'static Region>; 6] = [
     },
     Setting {
         name: "rx2_frequency",
-        // A JoinAccept has no room for it; RXParamSetupReq is what tells devices of another one.
-        allowed: |region| format!("{} (Hz), the band's own: devices cannot be told of another one yet", region.rx2().0),
-        put: |_, region, text| (number(text) == Some(region.rx2().0)).then_some(()),
-        unset: |_| {},
-        get: |_| None,
+        allowed: rx2_frequencies,
+        put: |settings, region, text| {
+            settings.rx2_frequency = Some(number(text).filter(|hz| region.takes_rx2_frequency(*hz))?);
+            Some(())
+        },
+        unset: |settings| settings.rx2_frequency = None,
+        get: |settings| settings.rx2_frequency.map(|hz| hz.to_string()),
         default: |region| region.rx2().0.to_string(),
     },
     Setting {
@@ -177,6 +179,13 @@ static REGIONS: [Setting<RegionSettings, &'static Region>; 6] = [
         default: |region| region.extra_channels().map(list).unwrap_or_default(),
     },
 ];
+
+fn rx2_frequencies(region: &'static Region) -> String {
+    match region.extra_channel_range() {
+        Some((low, high)) => format!("{low} to {high} (Hz), multiples of 100"),
+        None => format!("{} (Hz), or the frequency of another downlink channel of {}", region.rx2().0, region.band()),
+    }
+}
 
 fn extra_channels(region: &Region, text: &str) -> Option<Vec<u32>> {
     region.extra_channel_range()?;

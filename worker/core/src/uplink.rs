@@ -3,16 +3,18 @@
 mod accept;
 mod answer;
 mod commands;
+mod requests;
 
 pub use accept::{Uplink, accept};
 pub use answer::{Next, Reply, decide, next};
+pub use requests::describe as describe_request;
 
 use core::time::Duration;
 
 use limpet_shared::{UnixMicros, lorawan::DataFrame};
 
 use crate::{
-    model::{Session, SessionRow, SlotKind},
+    model::{Request, RequestState, Session, SessionRow, SlotKind},
     seen::{CLOCK_SKEW, Standing},
 };
 
@@ -163,6 +165,14 @@ fn judge_again(mic: Option<[u8; 4]>, session: &Session, frame: &VerifiedFrame, r
         return if relaxed && starts { Verdict::Accept(Acceptance::Restarted) } else { Verdict::Replay };
     }
     if frame.confirmed && is_highest { Verdict::Accept(Acceptance::AckAgain) } else { Verdict::Retransmission }
+}
+
+/// Requests to the device that are over since `before`, for the device refuses them or never answers.
+pub fn given_up<'a>(before: &'a Session, now: &'a Session) -> impl Iterator<Item = &'a Request> {
+    let is_over = |request: &&Request| request.state != RequestState::Waiting;
+    now.mac.requests.iter().filter(is_over).filter(|request| {
+        before.mac.requests.iter().all(|was| (was.state, &was.commands) != (request.state, &request.commands))
+    })
 }
 
 /// Whether the event before the next one may be in the pending table (`p` of the model): the next one then looks there

@@ -15,7 +15,7 @@ use serde::Serialize;
 /// An event, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// ChirpStack's name of the event: `up`, `join`, `ack`, `txack` or `log`.
+    /// ChirpStack's name of the event: `up`, `join`, `ack`, `txack`, `log` or `status`.
     pub name: &'static str,
     /// `application/json` or `application/octet-stream`.
     pub content_type: &'static str,
@@ -35,6 +35,7 @@ pub fn render(event: &Event, object: Option<&Object>, json: bool) -> Result<Rend
         EventKind::Ack(ack) => encode("ack", &acknowledged(event, ack), json),
         EventKind::TxAck(tx) => encode("txack", &transmitted(event, tx), json),
         EventKind::Log(log) => encode("log", &logged(event, log), json),
+        EventKind::Status(status) => encode("status", &told(event, *status), json),
     }
 }
 
@@ -97,6 +98,19 @@ fn transmitted(event: &Event, tx: &TxAckEvent) -> pb::TxAckEvent {
         f_cnt_down: tx.fcnt_down,
         gateway_id: tx.gateway.to_string(),
         tx_info: Some(radio::downlink_tx_info(tx)),
+    }
+}
+
+fn told(event: &Event, StatusEvent { margin, battery }: StatusEvent) -> pb::StatusEvent {
+    pb::StatusEvent {
+        deduplication_id: event.id.to_string(),
+        time: Some(timestamp(event.at)),
+        device_info: Some(device_info(&event.device)),
+        margin: margin.into(),
+        external_power_source: battery == 0,
+        battery_level_unavailable: battery == 255,
+        // 0 and 255 are no level.
+        battery_level: if battery == 255 { 0.0 } else { f32::from(battery) / 254.0 * 100.0 },
     }
 }
 

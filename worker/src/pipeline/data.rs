@@ -6,7 +6,7 @@ use limpet_link::host::{self, Rule};
 use limpet_shared::{DevAddr, UnixMicros, lorawan::DataFrame};
 use limpet_store::{Besides, Candidate, Commit, Freshness, StoreError};
 use limpet_worker_core::{
-    model::{DeviceContext, QueueItem, SessionRow},
+    model::{DeviceContext, QueueItem, RequestState, Session, SessionRow},
     seen::CLOCK_SKEW,
     uplink::{self, Acceptance, Uplink, Verdict, VerifiedFrame},
 };
@@ -154,6 +154,18 @@ impl Pipeline {
         }
     }
 
+    /// Devices that will not have what is set for them.
+    fn note_given_up(&self, before: &Session, now: &Session) {
+        for request in uplink::given_up(before, now) {
+            self.metrics.mac_request_given_up(request.state);
+            if let Some(unsaid) = self.requests_given_up.admit(self.surroundings.now()) {
+                let (dev_eui, asked) = (now.key.dev_eui, uplink::describe_request(request));
+                let why = if request.state == RequestState::Refused { "refuses" } else { "does not answer" };
+                tracing::warn!(%dev_eui, unsaid, "a device {why} {asked}: it is not asked again unless something else is set");
+            }
+        }
+    }
+
     pub(super) fn drop_unknown(&self, reason: &'static str, dev_addr: DevAddr) {
         self.metrics.dropped(reason);
         tracing::debug!(%dev_addr, reason, "dropped");
@@ -225,6 +237,7 @@ impl Pipeline {
             region,
             settings: settings.of(region),
             home,
+            home_settings: settings.of(home),
             frame,
             fcnt,
             receptions,
@@ -255,6 +268,7 @@ impl Pipeline {
         match committed {
             Ok(Commit::Applied) => {
                 self.metrics.accepted(how);
+                self.note_given_up(&row.session, &next);
                 tracing::debug!(dev_eui = %next.key.dev_eui, fcnt, ?how, answered = next.slot_answer().is_some(), "uplink accepted");
                 self.act(&next, context, region).await;
                 Ok(if how == Acceptance::Overtaken { Flow::Done } else { self.await_reply(&next, took) })

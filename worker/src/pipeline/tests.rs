@@ -13,6 +13,7 @@ mod joins;
 mod outages;
 mod overload;
 mod refusals;
+mod requests;
 mod settings;
 mod urls;
 mod waiting;

@@ -211,5 +211,6 @@ fn what(kind: &EventKind) -> What {
         // A gateway's refusal is not the end of it.
         EventKind::Log(log) if log.description.contains("offered again") => What::Other,
         EventKind::Log(log) => log.context.get("queue_item_id").map_or(What::Other, |id| item(id)),
+        EventKind::Status(_) => What::Other,
     }
 }

@@ -10,7 +10,7 @@ use limpet_shared::region::{Channel, Region};
 use limpet_store::List;
 use limpet_worker_core::{
     model::{ApiKey, DeviceProfile, RegionSettings},
-    session::told_at_join,
+    session::{default_windows, wanted_windows},
 };
 use tokio_stream::Stream;
 use tonic::{Request, Status, async_trait};
@@ -68,9 +68,9 @@ fn describe(region: &Region) -> String {
     }
 }
 
-/// What devices are told that join now.
+/// What devices are to have.
 fn region_details(region: &Region, settings: &RegionSettings) -> api::GetRegionResponse {
-    let mac = told_at_join(region, settings, &DeviceProfile::default());
+    let windows = wanted_windows(settings, &DeviceProfile::default(), default_windows(region));
     let channel = |channel: &Channel| api::RegionChannel {
         frequency: channel.frequency,
         data_rates: (channel.min_dr..=channel.max_dr).map(u32::from).collect(),
@@ -83,10 +83,10 @@ fn region_details(region: &Region, settings: &RegionSettings) -> api::GetRegionR
         id: region.name().into(),
         region: band(region),
         uplink_channels: channels.iter().map(channel).collect(),
-        rx1_delay: mac.rx1_delay.into(),
-        rx1_dr_offset: mac.rx1_dr_offset.into(),
-        rx2_dr: mac.rx2_data_rate.into(),
-        rx2_frequency: mac.rx2_frequency,
+        rx1_delay: windows.rx1_delay.into(),
+        rx1_dr_offset: windows.rx1_dr_offset.into(),
+        rx2_dr: windows.rx2_data_rate.into(),
+        rx2_frequency: windows.rx2_frequency,
         description: describe(region),
         ..Default::default()
     }

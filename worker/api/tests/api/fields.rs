@@ -44,7 +44,7 @@ async fn a_profile_that_asks_for_what_is_not_there_is_refused_by_field() {
         ("reg_params_revision", api::DeviceProfile { reg_params_revision: 77, ..usual() }),
         ("adr_algorithm_id", api::DeviceProfile { adr_algorithm_id: "lr_fhss".into(), ..usual() }),
         ("payload_codec_runtime", api::DeviceProfile { payload_codec_runtime: 3, ..usual() }),
-        ("device_status_req_interval", api::DeviceProfile { device_status_req_interval: 24, ..usual() }),
+        ("device_status_req_interval", api::DeviceProfile { device_status_req_interval: 1441, ..usual() }),
         ("supports_class_b", api::DeviceProfile { supports_class_b: true, ..usual() }),
         ("supports_class_c", api::DeviceProfile { supports_class_c: true, ..usual() }),
         ("measurements", api::DeviceProfile { measurements: [("t".into(), Default::default())].into(), ..usual() }),
@@ -68,12 +68,14 @@ async fn a_profile_that_asks_for_what_is_not_there_is_refused_by_field() {
         abp_rx2_freq: 923_300_000,
         abp_rx2_dr: 8,
         rx1_delay: 15,
+        device_status_req_interval: 24,
         ..usual()
     };
     let id = server.profile(good).await.unwrap();
     let get = server.ask(api::GetDeviceProfileRequest { id });
     let found = server.profiles().await.get(get).await.unwrap().into_inner().device_profile.unwrap();
     assert_eq!((found.region_config_id.as_str(), found.abp_rx2_dr, found.rx1_delay), ("us915_1", 8, 15));
+    assert_eq!(found.device_status_req_interval, 24);
 }
 
 #[tokio::test]

@@ -35,12 +35,14 @@ pub struct OpenAnswer {
     pub ack: bool,
     /// The ADR bit, as the device has it.
     pub adr: bool,
-    /// The device asks whether it is heard (ADRACKReq): something must be said.
+    /// Something must be said: the device asks whether it is heard (ADRACKReq), it repeats an answer until it hears something, or
+    /// it is time for a request.
     pub asked: bool,
-    /// MAC commands for FOpts.
+    /// Answers to the device's MAC commands; at most what FOpts hold.
     pub fopts: Vec<u8>,
-    /// The device's sub-band is among them.
-    pub tells_channels: bool,
+    /// MAC commands that ask the device for something, in the order of their urgency; those that fit go along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<u8>,
     /// The gateways that can answer, the best first, with all windows, also those that are over.
     pub gateways: Vec<PlannedGateway>,
     /// The region that the windows are of.
@@ -147,7 +149,7 @@ mod tests {
             adr: false,
             asked: false,
             fopts: Vec::new(),
-            tells_channels: false,
+            requests: Vec::new(),
             gateways: Vec::new(),
             region: "eu868".into(),
         }))

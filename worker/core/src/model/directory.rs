@@ -91,9 +91,12 @@ pub struct DeviceProfile {
     /// Seconds between two uplinks, as far as is known; after one and a half of it a device counts as inactive. 0: not known.
     pub uplink_interval_secs: u32,
     pub flush_queue_on_activate: bool,
-    /// Seconds: what its devices are told when they join, if it is more than the region's.
+    /// Seconds: what its devices are told, if it is more than the region's.
     #[serde(default, skip_serializing_if = "is_regions_own")]
     pub rx1_delay: u8,
+    /// How often a day its devices are asked for their status; 0: never.
+    #[serde(default, skip_serializing_if = "is_never_asked")]
+    pub device_status_req_interval: u32,
     /// ABP: seconds.
     pub abp_rx1_delay: u8,
     pub abp_rx1_dr_offset: u8,
@@ -130,6 +133,10 @@ pub enum CodecRuntime {
 
 fn is_regions_own(rx1_delay: &u8) -> bool {
     *rx1_delay == 0
+}
+
+fn is_never_asked(times_a_day: &u32) -> bool {
+    *times_a_day == 0
 }
 
 impl DeviceProfile {

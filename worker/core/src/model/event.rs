@@ -41,6 +41,7 @@ pub enum EventKind {
     Ack(AckEvent),
     TxAck(TxAckEvent),
     Log(LogEvent),
+    Status(StatusEvent),
 }
 
 impl EventKind {
@@ -52,6 +53,7 @@ impl EventKind {
             Self::Ack(_) => "ack",
             Self::TxAck(_) => "txack",
             Self::Log(_) => "log",
+            Self::Status(_) => "status",
         }
     }
 }
@@ -120,4 +122,13 @@ pub struct LogEvent {
     pub code: String,
     pub description: String,
     pub context: Tags,
+}
+
+/// The device has told its status (DevStatusAns; LoRaWAN 1.0.4, 5.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusEvent {
+    /// SNR in dB of the downlink that asked, -32 to 31.
+    pub margin: i8,
+    /// 0: powered from outside; 1 to 254: the battery's level; 255: not measured.
+    pub battery: u8,
 }

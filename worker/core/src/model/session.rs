@@ -5,7 +5,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use limpet_shared::{AesKey, DevAddr, Eui64, RadioTime, UnixMicros, lorawan::Keys};
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Event};
+use super::{Answer, Event, Request};
 
 /// Identity of a session: a hash of the device and of the join (or activation) that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -167,11 +167,41 @@ pub struct MacState {
     pub tx_power: u8,
     /// The device knows the channels of its sub-band (by CFList, or by an accepted LinkADRReq).
     pub channels_set: bool,
-    /// How often a LinkADRReq for the channels was sent; given up after a few.
+    /// Only in the stored form, for versions that counted there how often they had told the channels.
+    #[serde(default)]
     pub channels_tried: u8,
     /// Battery level and margin of the last DevStatusAns.
     pub battery: Option<u8>,
     pub margin: Option<i8>,
+    /// `received_at` of the uplink that was last answered with a DevStatusReq; 0 if none was.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub status_asked_at: UnixMicros,
+    /// What the device was asked and has not granted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<Request>,
+}
+
+/// Where a class A device listens after an uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// Seconds.
+    pub rx1_delay: u8,
+    pub rx1_dr_offset: u8,
+    pub rx2_data_rate: u8,
+    /// Hz.
+    pub rx2_frequency: u32,
+}
+
+impl MacState {
+    pub fn windows(&self) -> Windows {
+        let Self { rx1_delay, rx1_dr_offset, rx2_data_rate, rx2_frequency, .. } = *self;
+        Windows { rx1_delay, rx1_dr_offset, rx2_data_rate, rx2_frequency }
+    }
+
+    pub fn set_windows(&mut self, to: Windows) {
+        (self.rx1_delay, self.rx1_dr_offset) = (to.rx1_delay, to.rx1_dr_offset);
+        (self.rx2_data_rate, self.rx2_frequency) = (to.rx2_data_rate, to.rx2_frequency);
+    }
 }
 
 fn is_highest(tx_power: &u8) -> bool {

@@ -23,13 +23,15 @@ pub struct NetworkSettings {
     pub regions: BTreeMap<String, RegionSettings>,
 }
 
-/// What is told to devices that join from then on, and how they are sent to.
+/// What devices are told, and how they are sent to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionSettings {
     /// Seconds, 1 to 15.
     pub rx1_delay: Option<u8>,
     pub rx1_dr_offset: Option<u8>,
     pub rx2_dr: Option<u8>,
+    /// Hz.
+    pub rx2_frequency: Option<u32>,
     /// dBm EIRP.
     pub downlink_tx_power: Option<i8>,
     /// Hz. Set and empty: none but those that every device knows.
@@ -40,6 +42,7 @@ static AS_EVER: RegionSettings = RegionSettings {
     rx1_delay: None,
     rx1_dr_offset: None,
     rx2_dr: None,
+    rx2_frequency: None,
     downlink_tx_power: None,
     extra_channels: None,
 };

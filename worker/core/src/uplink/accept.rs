@@ -9,11 +9,15 @@ use limpet_shared::{
     region::Region,
 };
 
-use super::{Acceptance, Reply, answer, behind_pending, commands};
+use super::{
+    Acceptance, Reply, answer, behind_pending, commands,
+    requests::{self, Wanted},
+};
 use crate::{
     downlink::{self, Timing, Way},
     ident,
     model::*,
+    session,
 };
 
 /// An uplink and all that deciding about it needs.
@@ -26,6 +30,8 @@ pub struct Uplink<'a> {
     pub settings: &'a RegionSettings,
     /// The region configuration that the session lives in, of the same band: its channels are the device's, wherever it was heard.
     pub home: &'a Region,
+    /// Those of [`Self::home`].
+    pub home_settings: &'a RegionSettings,
     pub frame: &'a DataFrame<'a>,
     /// The 32-bit FCntUp that verified.
     pub fcnt: u32,
@@ -70,7 +76,7 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
         Acceptance::AckAgain => {
             next.slot.kind = SlotKind::AckAgain(uplink.fcnt);
             // It promises nothing about the queue: its item, if it had one, is offered with the next new uplink.
-            let open = uplink.open(&next, &[]);
+            let open = uplink.open(&next, ToSay::default());
             next.answer = Answer::Closed;
             uplink.answer_at_once(&mut next, &open, &[]);
         }
@@ -78,16 +84,26 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
             if how == Acceptance::Restarted {
                 next.resets += 1;
                 next.seen = next.seen.restarted_at(uplink.fcnt);
+                uplink.forget_mac(&mut next);
             }
             next.seen = next.seen.accept(uplink.fcnt, next.slot.received_at, uplink.frame.mic);
             next.slot.events.push(uplink.up_event(next.resets));
             uplink.settle_queue(&mut next);
-            let commands = uplink.take_commands(&mut next.mac);
-            let open = uplink.open(&next, &commands);
+            let said = uplink.take_commands(&mut next);
+            let open = uplink.open(&next, said);
             uplink.answer(&mut next, open);
         }
     }
     next
+}
+
+/// What the answer to an uplink is to say, besides an ACK and an item.
+#[derive(Default)]
+struct ToSay {
+    /// It is reason enough for a downlink.
+    is_due: bool,
+    answers: Vec<u8>,
+    requests: Vec<u8>,
 }
 
 impl Uplink<'_> {
@@ -101,15 +117,15 @@ impl Uplink<'_> {
     }
 
     /// What its answer has to say, and by which gateways it can go.
-    fn open(&self, next: &Session, commands: &[mac::DownlinkCommand]) -> OpenAnswer {
+    fn open(&self, next: &Session, said: ToSay) -> OpenAnswer {
         OpenAnswer {
             slot: next.slot.number,
             opened_at: self.now,
             ack: self.frame.confirmed,
             adr: self.frame.fctrl.adr,
-            asked: self.frame.fctrl.adr_ack_req,
-            fopts: commands::encode(commands),
-            tells_channels: commands::tell_channels(commands),
+            asked: self.frame.fctrl.adr_ack_req || said.is_due,
+            fopts: said.answers,
+            requests: said.requests,
             gateways: downlink::plan(self.receptions, self.ways, Timing::of(&next.mac), (self.region, self.settings)),
             region: self.region.name().into(),
         }
@@ -207,16 +223,52 @@ impl Uplink<'_> {
         self.event("up", resets, self.fcnt, EventKind::Up(up))
     }
 
+    /// A device that has lost its counter has lost what it was told by MAC commands as well; a join tells more than that, and what it
+    /// told may be kept.
+    fn forget_mac(&self, next: &mut Session) {
+        next.mac.requests.clear();
+        if !next.joined {
+            let (battery, margin) = (next.mac.battery, next.mac.margin);
+            next.mac = MacState { battery, margin, ..session::built_in_mac(self.home, &self.context.profile) };
+        }
+    }
+
     /// MAC commands travel in FOpts, or alone in the FRMPayload of FPort 0 (LoRaWAN 1.0.4, 4.3.2).
-    fn take_commands(&self, state: &mut MacState) -> Vec<mac::DownlinkCommand> {
-        state.data_rate = self.receptions.first().map_or(state.data_rate, |r| r.data_rate);
+    fn take_commands(&self, next: &mut Session) -> ToSay {
+        next.mac.data_rate = self.receptions.first().map_or(next.mac.data_rate, |r| r.data_rate);
         let commands = match self.frame.fport {
             Some(0) => mac::parse_uplink(&self.frame.decrypt(&self.keys(), self.fcnt)).commands,
             _ => mac::parse_uplink(self.frame.fopts).commands,
         };
-        let mut answers = commands::take(&commands, state, self.receptions, self.received_at(), self.region);
-        commands::add_channels(&mut answers, state, self.home);
-        answers
+        let answers = commands::encode(&commands::answers(&commands, self.receptions, self.received_at(), self.region));
+        let settled = requests::settle(&commands, self.frame.fctrl.adr, &mut next.mac, self.home);
+        let wanted = Wanted {
+            home: self.home,
+            settings: self.home_settings,
+            profile: &self.context.profile,
+            joined: next.joined,
+            at: self.received_at(),
+        };
+        let asked = requests::ask(&wanted, &mut next.mac, &settled, self.fcnt, requests::room_beside(&answers));
+        let events = &mut next.slot.events;
+        let resets = next.resets;
+        events.extend(settled.status.map(|status| self.event("status", resets, self.fcnt, EventKind::Status(status))));
+        for (request, what) in &settled.refused {
+            events.push(self.given_up(request, resets, &format!("refuses (its {what})")));
+        }
+        for request in &asked.unanswered {
+            events.push(self.given_up(request, resets, "does not answer"));
+        }
+        ToSay { is_due: settled.repeats || asked.due, answers, requests: asked.commands }
+    }
+
+    /// Tells the owner that the device will not have what is set for it.
+    fn given_up(&self, request: &Request, resets: u32, why: &str) -> Event {
+        let (name, asked) = (request.subject().map_or("", Subject::name), requests::describe(request));
+        let description = format!("the device {why} {asked}: it is not asked again unless something else is set");
+        let context = Tags::from([("mac_command".to_string(), name.to_string())]);
+        let kind = EventKind::Log(LogEvent { error: false, code: "UNKNOWN".into(), description, context });
+        self.event(&format!("log {asked}"), resets, self.fcnt, kind)
     }
 
     /// What became of the queue item sent last: a TX_ACK or the device's own ACK says that it was on air.

@@ -1,13 +1,14 @@
 //! The answer as a decision of its own: an ACK, MAC commands and a queue item in one downlink, decided once, by whoever comes to it.
 
-use alloc::{format, string::String};
+use alloc::{format, string::String, vec::Vec};
 
 use limpet_shared::{
     UnixMicros,
-    lorawan::{DataSpec, Direction, FCtrl, build_data},
+    lorawan::{DataSpec, Direction, FCtrl, MAX_FOPTS, build_data},
     region::Region,
 };
 
+use super::requests;
 use crate::{downlink, ident, model::*};
 
 /// MACPayload without FOpts, FPort and FRMPayload: DevAddr, FCtrl, FCnt.
@@ -63,13 +64,11 @@ pub fn decide(reply: &Reply<'_>, next: &mut Session) -> bool {
     }
     let fits = |length| !downlink::fitting(&plan, length, reply.region).is_empty();
     let item = reply.item(next).filter(|item| fits(length(item)));
-    // Commands that leave no room for the item wait for another time.
-    let fopts = if item.is_some_and(|item| !fits(length(item) + open.fopts.len())) { &[] } else { &open.fopts[..] };
-    if item.is_none() && !(open.ack || open.asked || !fopts.is_empty()) {
+    if item.is_none() && !open.owes() {
         return false;
     }
-    let length = item.map_or(FHDR, length) + fopts.len();
-    let mut plan = downlink::fitting(&plan, length, reply.region).into_iter();
+    let said = MacCommands::beside(item, open, fits);
+    let mut plan = downlink::fitting(&plan, said.length, reply.region).into_iter();
     let Some(first) = plan.next() else { return false };
     let more = reply.queue.iter().any(|i| i.seq > item.map_or(next.queue_done, |item| item.seq));
     let fcnt_down = next.next_fcnt_down;
@@ -79,14 +78,12 @@ pub fn decide(reply: &Reply<'_>, next: &mut Session) -> bool {
         dev_addr: next.key.dev_addr,
         fctrl: FCtrl { adr: open.adr, ack: open.ack, f_pending: more, ..FCtrl::default() },
         fcnt: fcnt_down,
-        fopts,
-        fport: item.map(|i| i.fport),
-        payload: item.map_or(&[], |i| &i.data),
+        fopts: &said.fopts,
+        fport: item.map(|i| i.fport).or((!said.on_port_0.is_empty()).then_some(0)),
+        payload: item.map_or(&said.on_port_0, |i| &i.data),
     };
     let Ok(phy) = build_data(&spec, &next.keys.into()) else { return false };
-    if !fopts.is_empty() && open.tells_channels {
-        next.mac.channels_tried += 1;
-    }
+    requests::note_sent(&mut next.mac, said.requests, next.seen.next.wrapping_sub(1), open.opened_at);
     next.next_fcnt_down += 1;
     let downlink = PlannedDownlink {
         key: ident::downlink_key(&next.key, fcnt_down),
@@ -103,6 +100,36 @@ pub fn decide(reply: &Reply<'_>, next: &mut Session) -> bool {
         note_item(next, item, fcnt_down);
     }
     true
+}
+
+/// The MAC commands of a downlink.
+struct MacCommands<'a> {
+    fopts: Vec<u8>,
+    /// FRMPayload of port 0, for what FOpts cannot hold; then these are empty (LoRaWAN 1.0.4, 4.3.1.6).
+    on_port_0: Vec<u8>,
+    /// Those of them that ask the device for something.
+    requests: &'a [u8],
+    /// Of the MACPayload.
+    length: usize,
+}
+
+impl<'a> MacCommands<'a> {
+    /// What leaves room for the item waits for another time; without an item port 0 is free.
+    fn beside(item: Option<&QueueItem>, open: &'a OpenAnswer, fits: impl Fn(usize) -> bool) -> Self {
+        let header = item.map_or(FHDR, length);
+        let answers = if item.is_some() && !fits(header + open.fopts.len()) { &[] } else { &open.fopts[..] };
+        let with = |requests: usize| match answers.len() + requests {
+            commands @ 0..=MAX_FOPTS => Some(header + commands),
+            commands => item.is_none().then_some(header + 1 + commands),
+        };
+        let requests = requests::whole(&open.requests, |length| with(length).is_some_and(&fits));
+        let commands = [answers, requests].concat();
+        let length = with(requests.len()).unwrap_or(header);
+        if commands.len() > MAX_FOPTS {
+            return Self { fopts: Vec::new(), on_port_0: commands, requests, length };
+        }
+        Self { fopts: commands, on_port_0: Vec::new(), requests, length }
+    }
 }
 
 impl<'a> Reply<'a> {

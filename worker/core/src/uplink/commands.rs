@@ -1,25 +1,21 @@
-//! The device's MAC commands, and what the network answers.
+//! What devices ask for by MAC commands, and what the network answers.
 
 use alloc::vec::Vec;
 
 use limpet_shared::{
     UnixMicros,
-    lorawan::mac::{self, DownlinkCommand, UplinkCommand},
+    lorawan::{
+        MAX_FOPTS,
+        mac::{self, DownlinkCommand, UplinkCommand},
+    },
     region::{Modulation, Region},
 };
 
-use crate::model::{MacState, Reception};
+use crate::model::Reception;
 
-/// FOpts hold at most 15 bytes (LoRaWAN 1.0.4, 4.3.1.6).
-const MAX_FOPTS: usize = 15;
-
-/// A LinkADRReq that was not answered this often is given up: some old stacks never do.
-const CHANNEL_TRIES: u8 = 3;
-
-/// Takes what the device answered into `mac`, and lists what it must be answered.
-pub fn take(
+/// What the device must be answered.
+pub fn answers(
     commands: &[UplinkCommand],
-    mac: &mut MacState,
     receptions: &[Reception],
     received_at: UnixMicros,
     region: &Region,
@@ -31,13 +27,6 @@ pub fn take(
             UplinkCommand::DeviceTimeReq => {
                 let (gps_seconds, fraction) = mac::gps_time(received_at);
                 answers.push(DownlinkCommand::DeviceTimeAns { gps_seconds, fraction });
-            }
-            UplinkCommand::LinkAdrAns { channel_mask_ack, .. } if mac.channels_tried > 0 => {
-                mac.channels_set |= *channel_mask_ack;
-            }
-            UplinkCommand::DevStatusAns { battery, margin } => {
-                mac.battery = Some(*battery);
-                mac.margin = Some(*margin);
             }
             _ => {}
         }
@@ -65,30 +54,6 @@ fn required_snr(modulation: &Modulation) -> f32 {
         Modulation::Lora { spreading_factor, .. } => -7.5 - 2.5 * (f32::from(*spreading_factor) - 7.0),
         _ => 0.0,
     }
-}
-
-/// Adds the LinkADRReq block that tells the device its sub-band, if it still needs it and may be told.
-pub fn add_channels(answers: &mut Vec<DownlinkCommand>, mac: &mut MacState, region: &Region) {
-    if mac.channels_set || mac.channels_tried >= CHANNEL_TRIES {
-        return;
-    }
-    let mut requests = region.channel_mask_requests(mac.data_rate);
-    for request in &mut requests {
-        if let DownlinkCommand::LinkAdrReq { tx_power, .. } = request {
-            *tx_power = mac.tx_power;
-        }
-    }
-    let room = MAX_FOPTS.saturating_sub(answers.iter().map(DownlinkCommand::len).sum());
-    if requests.is_empty() {
-        mac.channels_set = true;
-    } else if requests.iter().map(DownlinkCommand::len).sum::<usize>() <= room {
-        answers.extend(requests);
-    }
-}
-
-/// Whether the device's sub-band is among them. What counts as a try is that they are sent.
-pub fn tell_channels(answers: &[DownlinkCommand]) -> bool {
-    answers.iter().any(|answer| matches!(answer, DownlinkCommand::LinkAdrReq { .. }))
 }
 
 /// The commands as FOpts: those that do not fit are left for another time.

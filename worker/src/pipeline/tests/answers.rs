@@ -8,6 +8,9 @@ use super::*;
 async fn network(workers: usize, rx1_delay: u8) -> (Net, SessionKey) {
     let net = Net::new("eu868", workers).await;
     let key = net.personalize().await;
+    let mut profile = net.store.device_profile(Uuid::from_u128(3)).await.unwrap().unwrap();
+    profile.abp_rx1_delay = rx1_delay;
+    net.store.update_device_profile(&profile).await.unwrap();
     let mut session = net.session(&key).await.session;
     (session.rev, session.mac.rx1_delay) = (session.rev + 1, rx1_delay);
     net.store.commit_session(&session).await.unwrap();

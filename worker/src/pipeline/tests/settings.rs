@@ -8,7 +8,7 @@ use super::*;
 
 impl Net {
     /// Somebody sets them, and all workers have read them.
-    async fn set(&self, settings: &[(&str, Option<&str>)]) {
+    pub(super) async fn set(&self, settings: &[(&str, Option<&str>)]) {
         let was = self.store.network_settings().await.unwrap();
         let mut next = was.clone();
         for (name, value) in settings {

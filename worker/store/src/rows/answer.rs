@@ -31,12 +31,13 @@ pub(crate) struct OpenRow {
     asked: bool,
     #[prost(bytes = "vec", tag = "6")]
     fopts: Vec<u8>,
-    #[prost(bool, tag = "7")]
-    tells_channels: bool,
     #[prost(message, repeated, tag = "8")]
     gateways: Vec<GatewayRow>,
     #[prost(string, tag = "9")]
     region: String,
+    /// Tag 7 was of a version in between.
+    #[prost(bytes = "vec", tag = "10")]
+    requests: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -104,7 +105,7 @@ pub(super) fn to_row(answer: &Answer) -> Option<AnswerRow> {
             adr: open.adr,
             asked: open.asked,
             fopts: open.fopts.clone(),
-            tells_channels: open.tells_channels,
+            requests: open.requests.clone(),
             gateways: open.gateways.iter().map(gateway_row).collect(),
             region: open.region.clone(),
         })),
@@ -122,7 +123,7 @@ pub(super) fn from_row(row: Option<AnswerRow>) -> Read<Answer> {
             adr: open.adr,
             asked: open.asked,
             fopts: open.fopts,
-            tells_channels: open.tells_channels,
+            requests: open.requests,
             gateways: gateways(open.gateways)?,
             region: open.region,
         })),

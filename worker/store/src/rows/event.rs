@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use limpet_shared::{DevAddr, Eui64};
-use limpet_worker_core::model::{AckEvent, DeviceInfo, Event, EventKind, JoinEvent, LogEvent, TxAckEvent, UpEvent};
+use limpet_worker_core::model::{
+    AckEvent, DeviceInfo, Event, EventKind, JoinEvent, LogEvent, StatusEvent, TxAckEvent, UpEvent,
+};
 use prost::{Message, Oneof};
 
 use super::{Read, at, fits, fits_option, heard, uuid, uuid_bytes, uuid_or_none};
@@ -27,7 +29,7 @@ pub(crate) struct EventRow {
     /// Absent where it stands beside.
     #[prost(message, optional, tag = "3")]
     device: Option<DeviceRow>,
-    #[prost(oneof = "KindRow", tags = "4, 5, 6, 7, 8")]
+    #[prost(oneof = "KindRow", tags = "4, 5, 6, 7, 8, 9")]
     kind: Option<KindRow>,
 }
 
@@ -65,6 +67,8 @@ enum KindRow {
     TxAck(TxAckRow),
     #[prost(message, tag = "8")]
     Log(LogRow),
+    #[prost(message, tag = "9")]
+    Status(StatusRow),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -137,6 +141,14 @@ struct LogRow {
     description: String,
     #[prost(btree_map = "string, string", tag = "4")]
     context: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StatusRow {
+    #[prost(sint32, tag = "1")]
+    margin: i32,
+    #[prost(uint32, tag = "2")]
+    battery: u32,
 }
 
 pub(super) fn waiting_row(body: &WaitingBody) -> WaitingRow {
@@ -227,6 +239,9 @@ fn kind_row(kind: &EventKind) -> KindRow {
             description: log.description.clone(),
             context: log.context.clone(),
         }),
+        EventKind::Status(status) => {
+            KindRow::Status(StatusRow { margin: status.margin.into(), battery: status.battery.into() })
+        }
     }
 }
 
@@ -259,6 +274,9 @@ fn kind_of(row: KindRow) -> Read<EventKind> {
         }),
         KindRow::Log(LogRow { error, code, description, context }) => {
             EventKind::Log(LogEvent { error, code, description, context })
+        }
+        KindRow::Status(StatusRow { margin, battery }) => {
+            EventKind::Status(StatusEvent { margin: fits(margin)?, battery: fits(battery)? })
         }
     })
 }

@@ -2,7 +2,8 @@
 
 use limpet_shared::{DevAddr, Eui64};
 use limpet_worker_core::model::{
-    AwaitingAck, ItemInFlight, MacState, Seen, Session, SessionId, SessionKey, SessionKeys, Slot, SlotKind,
+    AwaitingAck, ItemInFlight, MacState, Request, RequestState, Seen, Session, SessionId, SessionKey, SessionKeys,
+    Slot, SlotKind,
 };
 use prost::Message;
 
@@ -94,6 +95,23 @@ struct MacRow {
     extra_channels: Option<ChannelsRow>,
     #[prost(uint32, tag = "11")]
     tx_power: u32,
+    #[prost(uint64, tag = "12")]
+    status_asked_at: u64,
+    #[prost(message, repeated, tag = "13")]
+    requests: Vec<RequestRow>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RequestRow {
+    #[prost(bytes = "vec", tag = "1")]
+    commands: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    tries: u32,
+    #[prost(uint32, tag = "3")]
+    asked_at: u32,
+    /// 0 waiting, 1 refused, 2 unanswered.
+    #[prost(uint32, tag = "4")]
+    state: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -231,6 +249,8 @@ fn mac_row(mac: &MacState) -> MacRow {
         margin: mac.margin.map(i32::from),
         extra_channels: mac.extra_channels.as_deref().map(channels_row),
         tx_power: mac.tx_power.into(),
+        status_asked_at: mac.status_asked_at.0,
+        requests: mac.requests.iter().map(request_row).collect(),
     }
 }
 
@@ -247,7 +267,29 @@ fn mac(row: MacRow) -> Read<MacState> {
         margin: fits_option(row.margin)?,
         extra_channels: row.extra_channels.map(channels),
         tx_power: fits(row.tx_power)?,
+        status_asked_at: at(row.status_asked_at),
+        requests: row.requests.into_iter().map(request).collect::<Read<_>>()?,
     })
+}
+
+fn request_row(request: &Request) -> RequestRow {
+    let state = match request.state {
+        RequestState::Waiting => 0,
+        RequestState::Refused => 1,
+        RequestState::Unanswered => 2,
+    };
+    let Request { commands, tries, asked_at, .. } = request;
+    RequestRow { commands: commands.clone(), tries: (*tries).into(), asked_at: *asked_at, state }
+}
+
+fn request(row: RequestRow) -> Read<Request> {
+    let state = match row.state {
+        0 => RequestState::Waiting,
+        1 => RequestState::Refused,
+        2 => RequestState::Unanswered,
+        _ => return Err("a request to a device is in a state that is not known here"),
+    };
+    Ok(Request { commands: row.commands, tries: fits(row.tries)?, asked_at: row.asked_at, state })
 }
 
 fn slot_row(slot: &Slot) -> SlotRow {

@@ -32,6 +32,8 @@ struct RegionRow {
     downlink_tx_power: Option<i32>,
     #[prost(message, optional, tag = "6")]
     extra_channels: Option<ChannelsRow>,
+    #[prost(uint32, optional, tag = "7")]
+    rx2_frequency: Option<u32>,
 }
 
 /// Channels that may be none, which is another thing than not to be told.
@@ -84,6 +86,7 @@ fn region_row(id: &str, region: &RegionSettings) -> RegionRow {
         rx1_delay: region.rx1_delay.map(u32::from),
         rx1_dr_offset: region.rx1_dr_offset.map(u32::from),
         rx2_dr: region.rx2_dr.map(u32::from),
+        rx2_frequency: region.rx2_frequency,
         downlink_tx_power: region.downlink_tx_power.map(i32::from),
         extra_channels: region.extra_channels.as_deref().map(channels_row),
     }
@@ -94,6 +97,7 @@ fn region(row: RegionRow) -> Read<RegionSettings> {
         rx1_delay: fits_option(row.rx1_delay)?,
         rx1_dr_offset: fits_option(row.rx1_dr_offset)?,
         rx2_dr: fits_option(row.rx2_dr)?,
+        rx2_frequency: row.rx2_frequency,
         downlink_tx_power: row.downlink_tx_power.map(fits).transpose()?,
         extra_channels: row.extra_channels.map(channels),
     })

@@ -117,6 +117,7 @@ fn kind() -> impl Strategy<Value = EventKind> {
                 EventKind::TxAck(TxAckEvent { queue_item, fcnt_down, gateway, frequency, data_rate, power, region })
             }
         ),
+        any::<(i8, u8)>().prop_map(|(margin, battery)| EventKind::Status(StatusEvent { margin, battery })),
         (any::<bool>(), ".{0,30}", tags()).prop_map(|(error, description, context)| EventKind::Log(LogEvent {
             error,
             code: "X".into(),
@@ -156,10 +157,11 @@ prop_compose! {
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
-    let open = (any::<(u64, u64, bool, bool, bool, bool)>(), vec(any::<u8>(), 0..15), vec(planned(), 0..4));
-    let open = open.prop_map(|((slot, at, ack, adr, asked, tells_channels), fopts, gateways)| {
+    let commands = || vec(any::<u8>(), 0..15);
+    let open = (any::<(u64, u64, bool, bool, bool)>(), commands(), commands(), vec(planned(), 0..4));
+    let open = open.prop_map(|((slot, at, ack, adr, asked), fopts, requests, gateways)| {
         let (opened_at, region) = (UnixMicros(at), "eu868".into());
-        Answer::Open(Box::new(OpenAnswer { slot, opened_at, ack, adr, asked, fopts, tells_channels, gateways, region }))
+        Answer::Open(Box::new(OpenAnswer { slot, opened_at, ack, adr, asked, fopts, requests, gateways, region }))
     });
     let item = option::of((any::<u64>(), ".{0,9}"));
     let decided = (any::<(u64, u64, u32)>(), vec(any::<u8>(), 0..60), item, planned(), vec(planned(), 0..3));
@@ -171,12 +173,18 @@ fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![Just(Answer::Closed), open, decided]
 }
 
+fn request() -> impl Strategy<Value = Request> {
+    let states = [RequestState::Waiting, RequestState::Refused, RequestState::Unanswered];
+    let request = (vec(any::<u8>(), 0..25), any::<(u8, u32)>(), proptest::sample::select(states.to_vec()));
+    request.prop_map(|(commands, (tries, asked_at), state)| Request { commands, tries, asked_at, state })
+}
+
 prop_compose! {
     fn session()(
         ids in any::<(u32, u64, u64, u64, u64)>(), counters in any::<(u32, u32, u32, u64, Option<u32>)>(),
         seen in any::<(u32, [u64; 8], u64, Option<[u8; 4]>, u64)>(), used in 0..=8_usize,
         mac in any::<(u8, u8, u8, u32, u8, bool, u8, Option<u8>, Option<i8>)>(),
-        told in (option::of(vec(any::<u32>(), 0..6)), any::<u8>()),
+        told in (option::of(vec(any::<u32>(), 0..6)), any::<u8>(), any::<u64>()), requests in vec(request(), 0..3),
         slot in any::<(u64, u8, u32, u64, u64, bool, Option<[u8; 4]>)>(), events in vec(event(), 0..3), answer in answer(),
         item in option::of(any::<(u64, u32, u8, Option<u32>, u8)>()), awaited in option::of((".{0,9}", any::<u32>())),
     ) -> Session {
@@ -190,7 +198,7 @@ prop_compose! {
         session.mac = MacState {
             rx1_delay: mac.0, rx1_dr_offset: mac.1, rx2_data_rate: mac.2, rx2_frequency: mac.3, data_rate: mac.4,
             channels_set: mac.5, channels_tried: mac.6, battery: mac.7, margin: mac.8,
-            extra_channels: told.0, tx_power: told.1,
+            extra_channels: told.0, tx_power: told.1, status_asked_at: UnixMicros(told.2), requests,
         };
         let kind = match slot.1 % 4 {
             0 => SlotKind::Empty,
@@ -214,10 +222,10 @@ prop_compose! {
 
 prop_compose! {
     fn region_settings()(
-        bytes in any::<(Option<u8>, Option<u8>, Option<u8>, Option<i8>)>(), extra_channels in option::of(vec(any::<u32>(), 0..6)),
+        bytes in any::<(Option<u8>, Option<u8>, Option<u8>, Option<i8>)>(), rx2_frequency in any::<Option<u32>>(), extra_channels in option::of(vec(any::<u32>(), 0..6)),
     ) -> RegionSettings {
         let (rx1_delay, rx1_dr_offset, rx2_dr, downlink_tx_power) = bytes;
-        RegionSettings { rx1_delay, rx1_dr_offset, rx2_dr, downlink_tx_power, extra_channels }
+        RegionSettings { rx1_delay, rx1_dr_offset, rx2_dr, rx2_frequency, downlink_tx_power, extra_channels }
     }
 }
 

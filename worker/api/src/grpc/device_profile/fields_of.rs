@@ -14,6 +14,9 @@ use crate::{
 /// The one ADR algorithm that profiles may name.
 pub(super) const ADR_ALGORITHM: &str = "default";
 
+/// Once a minute, each of which takes a downlink.
+const MOST_STATUS_REQUESTS: u32 = 1440;
+
 /// What a profile is set to, besides its identity, tenant and times.
 pub(super) fn read(given: api::DeviceProfile, regions: &Regions) -> Result<DeviceProfile> {
     refuse_unserved(&given)?;
@@ -32,6 +35,7 @@ pub(super) fn read(given: api::DeviceProfile, regions: &Regions) -> Result<Devic
         uplink_interval_secs: given.uplink_interval,
         flush_queue_on_activate: given.flush_queue_on_activate,
         rx1_delay: fields::byte("rx1_delay", given.rx1_delay, 0..=15)?,
+        device_status_req_interval: given.device_status_req_interval,
         abp_rx1_delay: fields::byte("abp_rx1_delay", given.abp_rx1_delay, 0..=15)?,
         abp_rx1_dr_offset: fields::byte("abp_rx1_dr_offset", given.abp_rx1_dr_offset, 0..=region.max_rx1_dr_offset())?,
         abp_rx2_dr: fields::byte("abp_rx2_dr", given.abp_rx2_dr, 0..=15)?,
@@ -108,7 +112,8 @@ fn codec(runtime: i32, script: String) -> Result<PayloadCodec> {
 fn refuse_unserved(given: &api::DeviceProfile) -> Result<()> {
     let adr = given.adr_algorithm_id.as_str();
     refuse("adr_algorithm_id", !matches!(adr, "" | ADR_ALGORITHM), "only \"default\" is known")?;
-    refuse("device_status_req_interval", given.device_status_req_interval > 1, "is not served yet: use 0 or 1")?;
+    let often = given.device_status_req_interval > MOST_STATUS_REQUESTS;
+    refuse("device_status_req_interval", often, &format!("is more than {MOST_STATUS_REQUESTS} times a day"))?;
     refuse("supports_class_b", given.supports_class_b, "class B is not served yet")?;
     refuse("supports_class_c", given.supports_class_c, "class C is not served yet")?;
     refuse("class_b_downlink_only", given.class_b_downlink_only, "class B is not served yet")?;
@@ -156,6 +161,7 @@ pub(super) fn write(profile: &DeviceProfile) -> api::DeviceProfile {
         uplink_interval: profile.uplink_interval_secs,
         flush_queue_on_activate: profile.flush_queue_on_activate,
         rx1_delay: profile.rx1_delay.into(),
+        device_status_req_interval: profile.device_status_req_interval,
         abp_rx1_delay: profile.abp_rx1_delay.into(),
         abp_rx1_dr_offset: profile.abp_rx1_dr_offset.into(),
         abp_rx2_dr: profile.abp_rx2_dr.into(),

@@ -195,7 +195,7 @@ impl Samples {
             adr: true,
             asked: true,
             fopts: vec![2, 10, 1],
-            tells_channels: true,
+            requests: vec![8, 5],
             gateways: vec![PlannedGateway { gateway: self.eui(), balancer: u64::MAX, windows }],
             region: "us915_1".into(),
         }))
@@ -214,6 +214,8 @@ impl Samples {
             margin: Some(-32),
             extra_channels: Some(vec![867_100_000, 867_300_000]),
             tx_power: 7,
+            status_asked_at: NOON,
+            requests: vec![Request { commands: vec![8, 5], tries: 3, asked_at: 70_000, state: RequestState::Refused }],
         }
     }
 

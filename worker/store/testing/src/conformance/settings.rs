@@ -10,6 +10,7 @@ impl Samples {
             rx1_delay: Some(15),
             rx1_dr_offset: Some(5),
             rx2_dr: Some(3),
+            rx2_frequency: Some(869_500_000),
             downlink_tx_power: Some(-1),
             extra_channels: Some(vec![867_100_000, 867_300_000]),
         };
