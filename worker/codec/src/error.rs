@@ -69,6 +69,6 @@ impl CodecError {
 
     /// The script did not end by itself.
     pub(crate) fn is_stop(&self) -> bool {
-        matches!(self, Self::Time(_) | Self::Memory(_) | Self::Hangs)
+        matches!(self, Self::Time(_) | Self::Memory(_) | Self::Hangs | Self::Engine)
     }
 }

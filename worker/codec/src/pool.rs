@@ -154,8 +154,7 @@ impl Shared {
             let began = used();
             let done = catch_unwind(AssertUnwindSafe(|| sandbox.run(job.id, &job.text, &job.call)));
             let answer = done.unwrap_or_else(|_| {
-                // Nobody knows what state its engines are in: they are not even taken down.
-                std::mem::forget(std::mem::replace(&mut sandbox, Sandbox::new(self.limits)));
+                sandbox.give_up(job.id);
                 Err(CodecError::Engine)
             });
             let goes_on = self.ended(run, owner, &job, answer.as_ref().err(), used().saturating_sub(began));

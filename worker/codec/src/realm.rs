@@ -134,7 +134,7 @@ pub(crate) fn fresh(limits: Limits, text: &str, call: &Call) -> Result<Answer, C
     realm.run(|ctx| {
         bring_buffer(ctx, text)?;
         let entry = if is_module {
-            module(ctx, text)?
+            module(&realm.clock, ctx, text)?
         } else {
             // First by itself: what is wrong with it has its own lines.
             script::<()>(ctx, text)?;
@@ -154,10 +154,15 @@ fn is_module(text: &str) -> bool {
     })
 }
 
-fn module<'js>(ctx: &Ctx<'js>, text: &str) -> Result<Value<'js>, Error> {
+fn module<'js>(clock: &Clock, ctx: &Ctx<'js>, text: &str) -> Result<Value<'js>, Error> {
     let declared = Module::declare(ctx.clone(), NAME, format!("{text}\n;export const limpet_entry = {ENTRY};"))?;
     let (module, loaded) = declared.eval()?;
-    loaded.finish::<()>()?;
+    // What it awaits may make more to do for ever, a little at a time.
+    let mut result = loaded.result::<()>();
+    while result.is_none() && !clock.is_over() && ctx.execute_pending_job() {
+        result = loaded.result();
+    }
+    result.unwrap_or(Err(Error::WouldBlock))?;
     module.get("limpet_entry")
 }
 

@@ -48,8 +48,14 @@ async fn a_script_that_does_not_end_is_stopped_and_then_not_run_for_a_while() {
 
 #[tokio::test]
 async fn a_script_that_loops_when_it_is_loaded_is_stopped_too() {
-    let error = decode(&codecs(), "for (;;) {} function decodeUplink() {}").await.unwrap_err();
-    assert_eq!(error.label(), "time");
+    let await_for_ever =
+        "let f = () => Promise.resolve().then(f); f(); f(); await f(); export function decodeUplink() {}";
+    for text in ["for (;;) {} function decodeUplink() {}", &await_for_ever.replace("; export", ";\nexport")] {
+        let error = decode(&codecs(), text).await.unwrap_err();
+        assert_eq!(error.label(), "time", "{error}");
+    }
+    let never = "await new Promise(() => {});\nexport function decodeUplink() {}";
+    assert_eq!(decode(&codecs(), never).await.unwrap_err().label(), "answer");
 }
 
 #[tokio::test]
