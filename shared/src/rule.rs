@@ -69,6 +69,8 @@ pub enum Rule {
     CountJoinNonces,
     /// A join that somebody else was faster with makes no second session.
     HeedJoinRefusal,
+    /// A session that is over is kept for what was acknowledged in its time.
+    KeepFormerSessions,
     /// Balancers are told of each gateway that is added.
     TellOfGateways,
     /// A worker that hears from one balancer that it drains tells the others.
@@ -121,6 +123,7 @@ impl Rule {
         Self::TellOfItems,
         Self::CountJoinNonces,
         Self::HeedJoinRefusal,
+        Self::KeepFormerSessions,
         Self::TellOfGateways,
         Self::TellOfDrains,
         Self::ClustersRing,

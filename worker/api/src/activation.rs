@@ -1,6 +1,6 @@
 //! Activation by personalization (ABP), and its end.
 
-use limpet_shared::{AesKey, region::Region};
+use limpet_shared::region::Region;
 use limpet_store::{Commit, Freshness, IntegrationId, PendingEvent, Store, StoreError};
 use limpet_worker_core::{
     model::{Activation, CurrentSession, DeviceContext, DeviceProfile, DeviceState, Session, SessionKeys, SessionRow},
@@ -8,9 +8,7 @@ use limpet_worker_core::{
 };
 
 use crate::{
-    Api,
-    auth::random,
-    clock,
+    Api, clock,
     error::{ApiError, Result},
     queue,
 };
@@ -47,9 +45,10 @@ pub(crate) async fn activate(api: &Api, context: &DeviceContext, wanted: &Activa
     begin(store, &session).await?;
     // Others may have taken the last places at the same time.
     let now = store.sessions_by_addr(wanted.dev_addr, Freshness::Serial).await?;
+    let is_own = |row: &SessionRow| row.session.key.dev_eui == wanted.dev_eui && row.session.over.is_none();
     let others: Vec<_> = now.into_iter().filter(|row| row.session.key.dev_eui != wanted.dev_eui).collect();
     match room_among(&others, wanted) {
-        Err(full) if had.iter().all(|row| row.session.key.dev_eui != wanted.dev_eui) => {
+        Err(full) if !had.iter().any(is_own) => {
             deactivate(store, context).await?;
             Err(full)
         }
@@ -111,8 +110,9 @@ pub(crate) fn region_of(api: &Api, profile: &DeviceProfile) -> Result<&'static R
 }
 
 /// Changes the device's state by compare-and-set to the session that `make` gives for it (for the sessions that it replaces, and for
-/// how far the queue is done), and ends the sessions that it had. First the state, then the session row: the state's revision is in the session's
-/// identity, so only the winner of a race has a row to write. How far the old keys have counted is written down before they go.
+/// how far the queue is done), and ends the sessions that it had; their rows stay, for what was acknowledged and not accepted yet. First the
+/// state, then the session row: the state's revision is in the session's identity, so only the winner of a race has a row to write. How far
+/// the old keys have counted is written down before they go.
 async fn replace_current(
     store: &dyn Store,
     context: &DeviceContext,
@@ -121,21 +121,30 @@ async fn replace_current(
     let dev_eui = context.device.dev_eui;
     for _ in 0..ATTEMPTS {
         let before = store.device_state(dev_eui, Freshness::Serial).await?;
-        let old = sessions_of(store, &before).await?;
+        let all = sessions_of(store, &before).await?;
+        let old: Vec<_> = all.iter().filter(|row| row.session.over.is_none()).cloned().collect();
         let done = old.iter().map(|row| queue::progress(Some(row)).done).max().unwrap_or_default();
         // If this is broken off, the next activation finds the session that still has a row.
         let previous = old.first().map(|row| row.session.key);
         let mut next = DeviceState { rev: before.rev + 1, current: None, previous, ..before.clone() };
-        old.iter().for_each(|row| next.remember_counter(row));
+        all.iter().for_each(|row| next.remember_counter(row));
+        let over = before.current.map(|current| current.key).into_iter().chain(before.previous);
+        // These have had their time, whoever wins this.
+        for key in next.part_with(over, clock::now()) {
+            for row in all.iter().filter(|row| row.session.key == key) {
+                keep_events(store, context, row).await?;
+            }
+            store.delete_session(&key).await?;
+        }
         let session = make(&next, &old, done);
         next.current = session.as_ref().map(|s| CurrentSession { key: s.key, since: s.since, dev_nonce: None });
         if !commit_state(store, &next).await? {
             continue;
         }
         // Another activation's row may have come since they were read, and have been found in use.
-        let mut all = sessions_of(store, &before).await?;
-        all.retain(|row| old.iter().all(|known| known.session.key != row.session.key));
-        if end_all(store, context, &old).await? && end_all(store, context, &all).await? {
+        let mut late = sessions_of(store, &before).await?;
+        late.retain(|row| row.session.over.is_none() && old.iter().all(|known| known.session.key != row.session.key));
+        if end_all(store, context, &old).await? && end_all(store, context, &late).await? {
             queue::forget_done(store, dev_eui, done).await?;
             return Ok(session);
         }
@@ -151,11 +160,14 @@ async fn commit_state(store: &dyn Store, next: &DeviceState) -> Result<bool> {
     }
 }
 
-/// The sessions that a device may be in, the one that it should be in first.
+/// The sessions that a device may be in, the one that it should be in first; and those that are over, unless ending them was broken off.
 async fn sessions_of(store: &dyn Store, state: &DeviceState) -> Result<Vec<SessionRow>> {
-    let mut rows = Vec::new();
-    for key in state.current.map(|c| c.key).into_iter().chain(state.previous) {
-        rows.extend(store.session(&key, Freshness::Serial).await?);
+    let mut rows: Vec<SessionRow> = Vec::new();
+    let former = state.former.iter().map(|former| former.key);
+    for key in state.current.map(|c| c.key).into_iter().chain(state.previous).chain(former) {
+        if rows.iter().all(|row| row.session.key != key) {
+            rows.extend(store.session(&key, Freshness::Serial).await?);
+        }
     }
     Ok(rows)
 }
@@ -170,24 +182,19 @@ async fn end_all(store: &dyn Store, context: &DeviceContext, old: &[SessionRow])
 }
 
 /// Ends a session as it was read: false if an uplink was faster, whose downlink has counted on. Its last event is kept, and
-/// keys that nobody knows make sure that nothing is decided in it any more.
+/// nothing is decided in it any more.
 async fn end(store: &dyn Store, context: &DeviceContext, row: &SessionRow) -> Result<bool> {
     keep_events(store, context, row).await?;
-    let keys = SessionKeys { nwk_s_key: AesKey(random()?), app_s_key: AesKey(random()?) };
-    let ended = Session { rev: row.session.rev + 1, keys, ..row.session.clone() };
-    let applied = match store.commit_session(&ended).await {
-        Ok(Commit::Applied) => true,
-        // A session's keys do not change: with others, or without a row, another activation has ended it.
+    let ended = row.session.ended(clock::now());
+    match store.commit_session(&ended).await {
+        Ok(Commit::Applied) => Ok(true),
+        // A session's keys do not change: with others, or without a row, another activation or a join has ended it.
         Ok(Commit::Refused) | Err(StoreError::Unknown(_)) => {
             let now = store.session(&ended.key, Freshness::Serial).await?;
-            now.is_none_or(|now| now.session.keys != row.session.keys)
+            Ok(now.is_none_or(|now| now.session.keys != row.session.keys))
         }
-        Err(error) => return Err(error.into()),
-    };
-    if applied {
-        store.delete_session(&ended.key).await?;
+        Err(error) => Err(error.into()),
     }
-    Ok(applied)
 }
 
 async fn keep_events(store: &dyn Store, context: &DeviceContext, row: &SessionRow) -> Result<()> {
@@ -206,5 +213,6 @@ async fn keep_events(store: &dyn Store, context: &DeviceContext, row: &SessionRo
         };
         store.put_pending(pending).await?;
     }
+    store.mark_out(&row.session.key, row.session.slot.number, true).await?;
     Ok(())
 }

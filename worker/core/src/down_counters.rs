@@ -17,7 +17,7 @@ impl DeviceState {
         if session.slot.number == 0 {
             return;
         }
-        let SessionKeys { nwk_s_key, app_s_key } = &session.keys;
+        let SessionKeys { nwk_s_key, app_s_key } = &session.device_keys();
         self.remember(DownCounter { key: ident::key_print(nwk_s_key), next: session.next_fcnt_down });
         self.remember(DownCounter { key: ident::key_print(app_s_key), next: session.next_fcnt_down });
     }

@@ -103,6 +103,11 @@ pub fn key_print(key: &AesKey) -> u64 {
     u64::from_be_bytes(first(hash(&[b"key", &key.0])))
 }
 
+/// A key that nobody knows who does not know this one.
+pub fn veil(key: &AesKey) -> [u8; 16] {
+    first(hash(&[b"veil", &key.0]))
+}
+
 /// Identity of a JoinAccept's bytes.
 pub fn accept_key(key: &SessionKey) -> u64 {
     u64::from_be_bytes(first(hash(&[b"accept", &session_bytes(key)])))

@@ -112,14 +112,16 @@ pub fn accept(join: &Join<'_>) -> Result<(DeviceState, JoinRow), JoinDrop> {
         highest_dev_nonce: state.highest_dev_nonce.max(Some(join.request.dev_nonce)),
         current: Some(current),
         previous: state.current.map(|c| c.key),
+        former: state.former.clone(),
         down_counters: state.down_counters.clone(),
     };
+    let forgotten = next.part_with(state.previous, received_at);
     // Keys of a join never come again.
     for row in join.before.into_iter().chain(join.ending).filter(|row| !row.session.joined) {
         next.remember_counter(row);
     }
     let (dev_eui, dev_nonce) = (state.dev_eui, join.request.dev_nonce);
-    Ok((next, JoinRow { dev_eui, dev_nonce, session, accept, retired: state.previous }))
+    Ok((next, JoinRow { dev_eui, dev_nonce, session, accept, retired: state.previous, forgotten }))
 }
 
 /// What is kept of the join of this session when a newer one has come: it is never finished, so neither keys nor bytes.
@@ -139,7 +141,7 @@ pub fn over(session: &CurrentSession, region: &Region) -> Option<JoinRow> {
         others: Vec::new(),
     };
     let (dev_eui, dev_nonce) = (session.key.dev_eui, session.dev_nonce?);
-    Some(JoinRow { dev_eui, dev_nonce, session: kept, accept, retired: None })
+    Some(JoinRow { dev_eui, dev_nonce, session: kept, accept, retired: None, forgotten: Vec::new() })
 }
 
 fn new_session(join: &Join<'_>, received_at: UnixMicros) -> Session {

@@ -9,6 +9,7 @@ extern crate alloc;
 pub mod copies;
 pub mod down_counters;
 pub mod downlink;
+pub mod former;
 pub mod ident;
 pub mod join;
 pub mod line;

@@ -98,6 +98,7 @@ pub fn begin(key: SessionKey, since: UnixMicros, joined: bool, region: &Region, 
         item: None,
         queue_done: 0,
         awaiting_ack: None,
+        over: None,
     }
 }
 
@@ -108,7 +109,11 @@ pub const MOST_OF_ADDR: usize = 64;
 /// Whether the device may be given this DevAddr, whose sessions these are. One that it has, it may have again.
 pub fn has_room(rows: &[SessionRow], dev_eui: Eui64) -> bool {
     let (own, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.session.key.dev_eui == dev_eui);
-    !own.is_empty() || others.iter().filter(|row| !row.session.joined).count() < MOST_OF_ADDR
+    let lives = |row: &&SessionRow| row.session.over.is_none();
+    let given: Vec<_> = others.into_iter().filter(|row| !row.session.joined).collect();
+    // A place that became free is given again, but not without end: what is over is compared with as well.
+    let has_place = given.iter().filter(|row| lives(row)).count() < MOST_OF_ADDR && given.len() < 2 * MOST_OF_ADDR;
+    own.iter().any(lives) || has_place
 }
 
 /// What an activation by personalization sets.
@@ -128,7 +133,7 @@ pub struct Personalization {
 impl Session {
     /// Notes how far those have counted that this session replaces: what was on its way when they ended must not count in it.
     pub fn replaces<'a>(&mut self, sessions: impl Iterator<Item = &'a Session>) {
-        let same = sessions.filter(|old| old.keys.nwk_s_key == self.keys.nwk_s_key);
+        let same = sessions.filter(|old| old.device_keys().nwk_s_key == self.keys.nwk_s_key);
         self.replaced_at = same.map(|old| old.seen.next).max().filter(|next| *next > self.seen.next);
     }
 }

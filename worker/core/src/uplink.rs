@@ -101,22 +101,51 @@ impl VerifiedFrame {
     }
 }
 
-/// Finds the session whose key verifies the MIC, and the 32-bit FCntUp that does. Of two sessions with one key the
-/// younger counts: the other is about to be deleted.
+/// When a frame was received.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    /// As [`VerifiedFrame`] has them.
+    pub received_at: UnixMicros,
+    pub now: UnixMicros,
+    pub swept: bool,
+}
+
+/// Finds the session whose key verifies the MIC, and the 32-bit FCntUp that does. Of two sessions with one key, of which one is over, it
+/// is the younger that takes the frame as one of its time: what the device has sent before it was activated anew is of the other.
 pub fn pick<'a>(
     rows: impl IntoIterator<Item = &'a SessionRow>,
     frame: &DataFrame<'_>,
+    heard: Heard,
 ) -> Option<(&'a SessionRow, u32)> {
     let verified = rows.into_iter().filter_map(|row| {
-        let key = &row.session.keys.nwk_s_key;
+        let key = &row.session.device_keys().nwk_s_key;
         let fcnt = row.session.seen.candidates(frame.fcnt).find(|full| frame.verify(key, *full))?;
         Some((row, fcnt))
     });
-    verified.max_by_key(|(row, _)| (row.session.since, row.session.key))
+    let rank = |(row, fcnt): &(&SessionRow, u32)| {
+        let Heard { received_at, now, swept } = heard;
+        let frame = VerifiedFrame { fcnt: *fcnt, confirmed: false, mic: frame.mic, received_at, now, swept };
+        // Whether its owner allows it to be a restart is not known here.
+        let takes = !matches!(judge(row, &frame, true), Verdict::Outdated | Verdict::Replay);
+        (takes, row.session.since, row.session.key)
+    };
+    // Asked only where there are two.
+    verified.max_by(|one, other| rank(one).cmp(&rank(other)))
 }
 
 /// Step 4. `relaxed`: the device's owner allows counters that start again.
 pub fn judge(row: &SessionRow, frame: &VerifiedFrame, relaxed: bool) -> Verdict {
+    let verdict = judge_in_its_time(row, frame, relaxed);
+    let Some(over) = row.session.over else { return verdict };
+    match verdict {
+        Verdict::Accept(_) if frame.received_at > over.at + CLOCK_SKEW => Verdict::Outdated,
+        // Nothing is answered there any more.
+        Verdict::Accept(Acceptance::AckAgain) => Verdict::Retransmission,
+        verdict => verdict,
+    }
+}
+
+fn judge_in_its_time(row: &SessionRow, frame: &VerifiedFrame, relaxed: bool) -> Verdict {
     let (session, fcnt) = (&row.session, frame.fcnt);
     let in_slot = matches!(session.slot.kind, SlotKind::Up(f) | SlotKind::AckAgain(f) if f == fcnt);
     if in_slot {

@@ -8,7 +8,7 @@ use limpet_store::{Besides, Candidate, Commit, Freshness, StoreError};
 use limpet_worker_core::{
     model::{DeviceContext, QueueItem, RequestState, Session, SessionRow},
     seen::CLOCK_SKEW,
-    uplink::{self, Acceptance, Uplink, Verdict, VerifiedFrame},
+    uplink::{self, Acceptance, Heard, Uplink, Verdict, VerifiedFrame},
 };
 
 use tokio::time::Instant;
@@ -39,9 +39,10 @@ impl Pipeline {
         place: &mut Place,
     ) -> Outcome {
         let freshness = if again { Freshness::Serial } else { Freshness::Quorum };
-        let Some(found) = self.find_session(frame, freshness, !copies.follows).await? else { return Ok(Flow::Done) };
+        let decides = !copies.follows;
+        let Some(found) = self.find_session(copies, frame, freshness, decides).await? else { return Ok(Flow::Done) };
         let waited = place.decide(&found.row.session.key).await;
-        let Some(Found { row, fcnt, besides }) = self.as_decided(frame, freshness, found, waited).await? else {
+        let Some(Found { row, fcnt, besides }) = self.as_decided(copies, frame, freshness, found, waited).await? else {
             return Ok(Flow::Done);
         };
         let (confirmed, mic, received_at) = (frame.confirmed, frame.mic, copies.received_at());
@@ -86,7 +87,7 @@ impl Pipeline {
             }
             _ => {
                 place.decided();
-                self.tell_owner(copies, &context, outdated(fcnt)).await;
+                self.tell_owner(copies, &context, outdated(fcnt, row.session.over.is_some())).await;
                 Ok(self.verdict("outdated", &row))
             }
         }
@@ -96,15 +97,16 @@ impl Pipeline {
     /// this process is just acting on is out.
     async fn as_decided(
         &self,
+        copies: &Transmission,
         frame: &DataFrame<'_>,
         freshness: Freshness,
         found: Found,
         waited: bool,
     ) -> Result<Option<Found>, StoreError> {
-        let found = if waited { self.find_session(frame, freshness, true).await? } else { Some(found) };
+        let found = if waited { self.find_session(copies, frame, freshness, true).await? } else { Some(found) };
         match found {
             Some(Found { row, .. }) if self.lanes.soon_out(&row.session.key, row.session.slot.number).await => {
-                self.find_session(frame, freshness, true).await
+                self.find_session(copies, frame, freshness, true).await
             }
             found => Ok(found),
         }
@@ -114,6 +116,7 @@ impl Pipeline {
     /// `decides`: most likely it is to be decided, and not done with by somebody else.
     async fn find_session(
         &self,
+        copies: &Transmission,
         frame: &DataFrame<'_>,
         freshness: Freshness,
         decides: bool,
@@ -125,7 +128,7 @@ impl Pipeline {
                 let rows = self.store.sessions_by_addr(frame.dev_addr, freshness).await?;
                 rows.into_iter().map(|row| Candidate { row, besides: None }).collect()
             };
-            let picked = uplink::pick(candidates.iter().map(|candidate| &candidate.row), frame);
+            let picked = uplink::pick(candidates.iter().map(|candidate| &candidate.row), frame, self.heard(copies));
             if let Some((session, fcnt)) = picked.map(|(row, fcnt)| (row.session.key, fcnt)) {
                 let mut candidates = candidates.into_iter();
                 let found = candidates.find(|candidate| candidate.row.session.key == session);
@@ -140,6 +143,10 @@ impl Pipeline {
         }
         self.drop_unknown("bad_mic", frame.dev_addr);
         Ok(None)
+    }
+
+    pub(super) fn heard(&self, copies: &Transmission) -> Heard {
+        Heard { received_at: copies.received_at(), now: self.now_of_first(copies), swept: copies.swept }
     }
 
     /// The device's session is of a later time than it is at the balancer: told, for old frames may be judged wrongly then.
@@ -218,6 +225,7 @@ impl Pipeline {
         self.keep_slot(row, context).await?;
         let queue = match how {
             Acceptance::Overtaken | Acceptance::AckAgain => Vec::new(),
+            _ if row.session.over.is_some() => Vec::new(),
             // What comes in from now on finds the answer open, or its accepting worker looks again.
             _ => match queue {
                 Some(queue) => queue,
@@ -318,10 +326,13 @@ fn retransmitted(fcnt: u32) -> Word {
     Word { cause: "retransmission", code: "UPLINK_F_CNT_RETRANSMISSION", error: false, description }
 }
 
-fn outdated(fcnt: u32) -> Word {
-    let description = format!(
-        "an uplink with frame counter {fcnt} was dropped: it was received before the session began or the device counted anew, and was late"
-    );
+fn outdated(fcnt: u32, is_over: bool) -> Word {
+    let why = if is_over {
+        "its session was over when it was received: the device has not heard what took its place, or somebody replays its frames"
+    } else {
+        "it was received before the session began or the device counted anew, and was late"
+    };
+    let description = format!("an uplink with frame counter {fcnt} was dropped: {why}");
     Word { cause: "outdated", code: "UPLINK_F_CNT_RESET", error: true, description }
 }
 

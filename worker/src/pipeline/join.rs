@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join;
 use limpet_link::host::{self, Rule};
-use limpet_shared::{lorawan::JoinRequest, region::Region};
+use limpet_shared::{UnixMicros, lorawan::JoinRequest, region::Region};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
     join::{self, Join},
@@ -17,6 +17,8 @@ use super::{Flow, Pipeline, owners::Word, work::Transmission};
 
 /// How often a session that another task of this worker is creating is looked for.
 const BEING_MADE: Duration = Duration::from_millis(10);
+/// A session that is to end is written anew so often, if uplinks come in between.
+const RETIRE_TRIES: u32 = 8;
 /// DevAddrs that are drawn for a join at most, until one has few sessions.
 const DRAWS: u32 = 4;
 
@@ -142,10 +144,14 @@ impl Pipeline {
         self.store.queue_last(context.device.dev_eui).await.map(Some)
     }
 
-    /// Deletes what the join has made useless: the session before the one before, and flushed items, which are offered no more.
+    /// Ends the session before the one before, and deletes what the join has made useless: sessions that were over for long, and flushed
+    /// items, which are offered no more.
     async fn clear_up(&self, row: &JoinRow, context: &DeviceContext, freshness: Freshness) -> Result<(), StoreError> {
         if let Some(old) = &row.retired {
-            self.retire(old, context, freshness).await?;
+            self.retire(old, row.session.since, context, freshness).await?;
+        }
+        for old in &row.forgotten {
+            self.forget(old, context, freshness).await?;
         }
         if context.profile.flush_queue_on_activate && row.session.queue_done > 0 {
             self.store.flush_queue(row.dev_eui, row.session.queue_done).await?;
@@ -193,18 +199,49 @@ impl Pipeline {
     /// Writes the join's session row. False if an activation by hand replaced the join meanwhile: then no row is left,
     /// for nobody would know of it.
     async fn create(&self, row: &JoinRow) -> Result<bool, StoreError> {
-        self.store.create_session(&row.session).await?;
+        let created = self.store.create_session(&row.session).await?;
         let state = self.store.device_state(row.dev_eui, Freshness::Serial).await?;
         let known = [state.current.map(|c| c.key), state.previous].contains(&Some(row.session.key));
         let known = known || !host::keeps(Rule::HeedJoinRefusal);
-        if !known {
+        // A row that was there already is its maker's to look after, or over.
+        if !known && created == Commit::Applied {
             self.store.delete_session(&row.session.key).await?;
         }
         Ok(known)
     }
 
-    /// The session before the one before: nobody can be in it any more. Its last event is kept.
-    async fn retire(&self, key: &SessionKey, context: &DeviceContext, freshness: Freshness) -> Result<(), StoreError> {
+    /// The session before the one before: nobody can be in it any more. Its last event is kept, and so is the row, for what was
+    /// acknowledged and not accepted yet.
+    async fn retire(
+        &self,
+        key: &SessionKey,
+        at: UnixMicros,
+        context: &DeviceContext,
+        mut freshness: Freshness,
+    ) -> Result<(), StoreError> {
+        if !host::keeps(Rule::KeepFormerSessions) {
+            return self.forget(key, context, freshness).await;
+        }
+        for _ in 0..RETIRE_TRIES {
+            let Some(row) = self.store.session(key, freshness).await?.filter(|row| row.session.over.is_none()) else {
+                return Ok(());
+            };
+            if !row.slot_is_out() {
+                self.keep_slot(&row, context).await?;
+                self.store.mark_out(key, row.session.slot.number, true).await?;
+            }
+            if self.store.commit_session(&row.session.ended(at)).await? == Commit::Applied {
+                return Ok(());
+            }
+            // An uplink was faster.
+            freshness = Freshness::Serial;
+        }
+        // It goes on like the one before, until it is forgotten.
+        Ok(())
+    }
+
+    /// Deletes a session that was over for so long that nothing waits for it any more, or that makes room for others.
+    async fn forget(&self, key: &SessionKey, context: &DeviceContext, freshness: Freshness) -> Result<(), StoreError> {
         if let Some(row) = self.store.session(key, freshness).await? {
             self.keep_slot(&row, context).await?;
             self.store.delete_session(key).await?;

@@ -13,7 +13,7 @@ use limpet_shared::{
 };
 use limpet_store::{Freshness, StoreError};
 use limpet_worker_core::{
-    model::{DedupKey, SessionRow},
+    model::{DedupKey, RECEPTIONS_KEPT, SessionRow},
     seen::CLOCK_SKEW,
     uplink::{self, Verdict, VerifiedFrame},
 };
@@ -22,8 +22,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Pipeline, work::Transmission};
 
-/// The longest total outage that is survived: receptions are kept that long.
-pub const KEPT: Duration = Duration::from_secs(3600);
 /// One worker sweeps at a time; a dead one's lease ends by itself.
 const LEASE: &str = "sweep";
 const LEASE_FOR: Duration = Duration::from_secs(5);
@@ -91,7 +89,7 @@ impl Sweep {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.0.notified() => match pipeline.sweep(pipeline.surroundings.now() - KEPT, SETTLED_AFTER, &stop).await {
+                () = self.0.notified() => match pipeline.sweep(pipeline.surroundings.now() - RECEPTIONS_KEPT, SETTLED_AFTER, &stop).await {
                     Ok(Some(picked_up)) => tracing::info!(picked_up, "swept the stored receptions"),
                     Ok(None) => self.ask_again().await,
                     Err(error) => {
@@ -100,7 +98,7 @@ impl Sweep {
                     }
                 },
                 () = tokio::time::sleep(EXPIRE_EVERY) => {
-                    let before = pipeline.surroundings.now() - KEPT;
+                    let before = pipeline.surroundings.now() - RECEPTIONS_KEPT;
                     if let Err(error) = pipeline.store.expire_receptions(before).await {
                         pipeline.metrics.store_error("expire_receptions", &error);
                     }
@@ -291,7 +289,7 @@ impl Pipeline {
             Ok(Frame::Data(frame)) => {
                 let rows = self.remembered(frame.dev_addr, sessions).await?;
                 // A session changes only forwards: what was out when the row was read stays out.
-                let resolved = uplink::pick(rows, &frame).is_none_or(|(row, fcnt)| {
+                let resolved = uplink::pick(rows, &frame, self.heard(copies)).is_none_or(|(row, fcnt)| {
                     let (mic, received_at) = (frame.mic, copies.received_at());
                     let now = self.now_of(first);
                     let verified = VerifiedFrame { fcnt, confirmed: false, mic, received_at, now, swept: true };

@@ -8,6 +8,7 @@ mod counters;
 mod crashes;
 mod downlinks;
 mod foreign;
+mod former;
 mod heard;
 mod joins;
 mod outages;

@@ -12,7 +12,9 @@ impl Plan {
         match rule {
             Rule::SweepWhenBalancerGone => Some(balancer_and_worker_die()),
             Rule::ReadAfterUnknown => Some(store_forgets()),
+            Rule::TakeOver => Some(workers_die_telling_a_last_uplink()),
             Rule::HeedJoinRefusal => Some(joins_at_a_slow_worker()),
+            Rule::KeepFormerSessions => Some(devices_join_twice_around_a_power_cut()),
             _ => None,
         }
     }
@@ -72,10 +74,40 @@ fn balancer_and_worker_die() -> Plan {
     plan
 }
 
+/// Between accepting an uplink and its endpoint's word, and that device sends nothing more: nobody else has a reason to look at its slot.
+fn workers_die_telling_a_last_uplink() -> Plan {
+    let strike = |(at, worker)| Strike {
+        acked: 8 + 10 * at,
+        then: Duration::from_millis(330),
+        trouble: Trouble::KillWorker(worker),
+        lasts: Duration::from_millis(800),
+        end: Trouble::StartWorker(worker),
+        silences: true,
+    };
+    let strikes = [0, 1, 0, 1].into_iter().enumerate().map(strike).collect();
+    Plan { strikes, endpoints_take: [Duration::from_millis(200); 2], ..quiet(Theme::Aimed, false) }
+}
+
 /// What it says nothing of it may have done, or not.
 fn store_forgets() -> Plan {
     let plan = quiet(Theme::Aimed, false);
     Plan { troubles: (0..plan.workers).map(troubles::forgets).collect(), items: many_items(&plan), ..plan }
+}
+
+/// A worker has uplinks that are stored and not accepted, for the store is away for it, when all servers die. Their devices join before
+/// that at the other worker and, for they have heard no JoinAccept, again after it, before anybody looks for what was stored.
+fn devices_join_twice_around_a_power_cut() -> Plan {
+    let at = |millis| Duration::from_millis(millis);
+    let mut plan = Plan { seed: 2, heard: 350, uplinks_end: at(20_000), ..quiet(Theme::Aimed, true) };
+    for device in &mut plan.devices {
+        (device.confirmed, device.every, device.starts_again_at) = (false, at(100), Some(at(10_000)));
+    }
+    let away = [(at(9_980), Trouble::Store(0, Mood::Away)), (at(10_900), Trouble::Store(0, Mood::Well))];
+    let cut = [(at(10_800), Trouble::PowerCut), (at(11_000), Trouble::PowerBack)];
+    // What gateways were asked to transmit goes with them.
+    let dark = |gateway| [10_850, 10_900].map(|millis| (at(millis), Trouble::RestartGateway(gateway)));
+    let troubles = (0..plan.gateways.len()).map(dark).chain([away, cut]).collect();
+    Plan { troubles, ..plan }
 }
 
 /// Two workers decide one join, and the slow one comes later.

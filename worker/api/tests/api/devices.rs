@@ -3,7 +3,7 @@
 use chirpstack_api::api;
 use limpet_shared::{DevAddr, Eui64};
 use limpet_store::Freshness;
-use limpet_worker_core::model::ItemInFlight;
+use limpet_worker_core::model::{ItemInFlight, SessionRow};
 use tonic::Code;
 
 use crate::server::{DEVICE, KEY, OTHER_KEY, Server, code, refused_field};
@@ -27,6 +27,13 @@ fn activation(dev_addr: &str) -> api::DeviceActivation {
 async fn activate(server: &Server, activation: api::DeviceActivation) -> Result<(), tonic::Status> {
     let request = api::ActivateDeviceRequest { device_activation: Some(activation) };
     server.devices().await.activate(server.ask(request)).await.map(|_| ())
+}
+
+/// Those of a DevAddr that a device can be in.
+async fn sessions(server: &Server, addr: DevAddr) -> Vec<SessionRow> {
+    let mut rows = server.store.sessions_by_addr(addr, Freshness::Serial).await.unwrap();
+    rows.retain(|row| row.session.over.is_none());
+    rows
 }
 
 async fn session(server: &Server) -> Option<api::DeviceActivation> {
@@ -60,9 +67,10 @@ async fn a_device_is_activated_read_activated_anew_and_deactivated() {
 
     activate(&server, activation("01020305")).await.unwrap();
     assert_eq!(session(&server).await.unwrap().dev_addr, "01020305");
+    assert!(sessions(&server, DevAddr(0x0102_0304)).await.is_empty(), "the session before is over");
     let old = server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap();
-    assert!(old.is_empty(), "the session before is gone");
-    let new = server.store.sessions_by_addr(DevAddr(0x0102_0305), Freshness::Serial).await.unwrap();
+    assert_eq!(old.len(), 1, "and kept for what was acknowledged in it");
+    let new = sessions(&server, DevAddr(0x0102_0305)).await;
     assert_eq!(new.len(), 1);
     assert_eq!((new[0].session.seen.next, new[0].session.next_fcnt_down), (7, 9));
     assert!(!new[0].session.joined);
@@ -73,7 +81,7 @@ async fn a_device_is_activated_read_activated_anew_and_deactivated() {
     assert_eq!(devices.get_next_f_cnt_down(server.ask(next.clone())).await.unwrap().into_inner().f_cnt_down, 9);
     devices.deactivate(server.ask(api::DeactivateDeviceRequest { dev_eui: DEVICE.into() })).await.unwrap();
     assert_eq!(session(&server).await, None);
-    assert!(server.store.sessions_by_addr(DevAddr(0x0102_0305), Freshness::Serial).await.unwrap().is_empty());
+    assert!(sessions(&server, DevAddr(0x0102_0305)).await.is_empty());
     assert_eq!(code(devices.get_next_f_cnt_down(server.ask(next)).await), Code::NotFound);
 }
 
@@ -92,10 +100,14 @@ async fn a_dev_addr_is_given_to_so_many_devices_and_no_more() {
     let refused = activate(&server, named(64)).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("DevAddr 01020304") && refused.message().contains("another"), "{refused}");
-    let sessions = async || server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap().len();
+    let sessions = async || sessions(&server, DevAddr(0x0102_0304)).await.len();
     assert_eq!(sessions().await, 64);
-    activate(&server, named(3)).await.unwrap();
+    for _ in 0..5 {
+        activate(&server, named(3)).await.unwrap();
+    }
     assert_eq!(sessions().await, 64, "who has it may be activated anew");
+    let kept = server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap().len();
+    assert_eq!(kept, 64 + 2, "of sessions that are over two are kept");
     let elsewhere = api::DeviceActivation { dev_eui: eui(64), ..activation("01020305") };
     activate(&server, elsewhere).await.unwrap();
     let mut devices = server.devices().await;
@@ -125,7 +137,7 @@ async fn activations_at_once_fill_no_dev_addr_beyond_its_bound() {
             Err(refused) => assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}"),
         }
     }
-    let sessions = server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap();
+    let sessions = sessions(&server, DevAddr(0x0102_0304)).await;
     assert_eq!(sessions.len(), given, "who was refused has no session");
     assert!(given <= 64, "{given}");
 }
@@ -147,7 +159,7 @@ async fn activations_at_once_leave_one_session() {
         }
         let current = session(&server).await.unwrap().dev_addr;
         for n in 0..4 {
-            let sessions = server.store.sessions_by_addr(addr(n), Freshness::Serial).await.unwrap();
+            let sessions = sessions(&server, addr(n)).await;
             assert_eq!(sessions.len(), usize::from(current == addr(n).to_string()), "round {round}, {}", addr(n));
         }
     }
@@ -293,7 +305,7 @@ async fn keys_that_come_again_go_on_counting_down() {
     };
     let next = async || session(&server).await.unwrap().n_f_cnt_down;
     let sent = async |fcnt_down: u32| {
-        let rows = server.store.sessions_by_addr(DevAddr(0x0102_0304), Freshness::Serial).await.unwrap();
+        let rows = sessions(&server, DevAddr(0x0102_0304)).await;
         assert_eq!(rows.len(), 1);
         let mut session = rows[0].session.clone();
         (session.rev, session.slot.number, session.next_fcnt_down) = (session.rev + 1, 1, fcnt_down);

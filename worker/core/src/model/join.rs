@@ -21,9 +21,19 @@ pub struct DeviceState {
     pub current: Option<CurrentSession>,
     /// The session before it: a device goes on using it until it has heard the JoinAccept.
     pub previous: Option<SessionKey>,
+    /// Those that are over, the one that ended first in front ([`crate::former`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<FormerSession>,
     /// How far the keys of earlier sessions have counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub down_counters: Vec<DownCounter>,
+}
+
+/// A session that is over, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerSession {
+    pub key: SessionKey,
+    pub at: UnixMicros,
 }
 
 /// A session key of the past, and the FCntDown that it would go on with.
@@ -53,6 +63,7 @@ impl DeviceState {
             highest_dev_nonce: None,
             current: None,
             previous: None,
+            former: Vec::new(),
             down_counters: Vec::new(),
         }
     }
@@ -67,9 +78,12 @@ pub struct JoinRow {
     pub session: Session,
     /// The JoinAccept.
     pub accept: PlannedDownlink,
-    /// The session before the one before: nobody can be in it any more, and whoever finishes the join deletes it.
+    /// The session before the one before: nobody can be in it any more, and whoever finishes the join ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<SessionKey>,
+    /// Sessions that were over and are kept no more, to be deleted with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<SessionKey>,
 }
 
 impl JoinRow {

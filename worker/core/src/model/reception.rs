@@ -1,6 +1,7 @@
 //! One gateway's copy of an uplink.
 
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use core::time::Duration;
 
 use limpet_shared::{Eui64, RadioTime, UnixMicros};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,9 @@ use super::{Location, Tags};
 /// What copies of one transmission share: a hash of the PHYPayload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DedupKey(pub u128);
+
+/// Receptions are stored for so long: the longest total outage that is survived.
+pub const RECEPTIONS_KEPT: Duration = Duration::from_secs(3600);
 
 /// A reception as it is stored, keyed (`key`, `gateway`, `context`). A redelivery by the balancer writes the same
 /// row again: it holds nothing of the worker that wrote it.

@@ -54,6 +54,18 @@ pub struct Session {
     pub queue_done: u64,
     /// A confirmed downlink that the device has not acknowledged.
     pub awaiting_ack: Option<AwaitingAck>,
+    /// Another session, or none, has taken its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Over>,
+}
+
+/// What is left of a session that is over ([`Session::ended`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Over {
+    /// What was received after that is not of it.
+    pub at: UnixMicros,
+    /// Those that its device had.
+    pub keys: SessionKeys,
 }
 
 /// Session keys of LoRaWAN 1.0.x.

@@ -53,7 +53,7 @@ pub struct Uplink<'a> {
 }
 
 /// Step 5: the row that the compare-and-set writes. It holds all that is needed to finish the uplink: nothing that was
-/// planned here is acted on unless the store took the row.
+/// planned here is acted on unless the store took the row. In a session that is over only the event counts.
 pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
     let old = &uplink.row.session;
     let mut next = old.clone();
@@ -88,6 +88,9 @@ pub fn accept(uplink: &Uplink<'_>, how: Acceptance) -> Session {
             }
             next.seen = next.seen.accept(uplink.fcnt, next.slot.received_at, uplink.frame.mic);
             next.slot.events.push(uplink.up_event(next.resets));
+            if old.over.is_some() {
+                return next;
+            }
             uplink.settle_queue(&mut next);
             let said = uplink.take_commands(&mut next);
             let open = uplink.open(&next, said);
@@ -113,7 +116,7 @@ impl Uplink<'_> {
     }
 
     fn keys(&self) -> Keys {
-        self.row.session.keys.into()
+        self.row.session.device_keys().into()
     }
 
     /// What its answer has to say, and by which gateways it can go.

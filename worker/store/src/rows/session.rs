@@ -2,8 +2,8 @@
 
 use limpet_shared::{DevAddr, Eui64};
 use limpet_worker_core::model::{
-    AwaitingAck, ItemInFlight, MacState, Request, RequestState, Seen, Session, SessionId, SessionKey, SessionKeys,
-    Slot, SlotKind,
+    AwaitingAck, ItemInFlight, MacState, Over, Request, RequestState, Seen, Session, SessionId, SessionKey,
+    SessionKeys, Slot, SlotKind,
 };
 use prost::Message;
 
@@ -54,6 +54,18 @@ pub(crate) struct SessionRow {
     queue_done: u64,
     #[prost(message, optional, tag = "20")]
     awaiting_ack: Option<AwaitingRow>,
+    #[prost(message, optional, tag = "30")]
+    over: Option<OverRow>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OverRow {
+    #[prost(fixed64, tag = "1")]
+    at: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    nwk_s_key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    app_s_key: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -186,6 +198,11 @@ pub(super) fn to_row(session: &Session) -> SessionRow {
             .awaiting_ack
             .as_ref()
             .map(|waits| AwaitingRow { queue_item: waits.queue_item.clone(), fcnt_down: waits.fcnt_down }),
+        over: session.over.map(|over| OverRow {
+            at: over.at.0,
+            nwk_s_key: over.keys.nwk_s_key.0.into(),
+            app_s_key: over.keys.app_s_key.0.into(),
+        }),
     }
 }
 
@@ -210,7 +227,13 @@ pub(super) fn from_row(row: SessionRow) -> Read<Session> {
         awaiting_ack: row
             .awaiting_ack
             .map(|waits| AwaitingAck { queue_item: waits.queue_item, fcnt_down: waits.fcnt_down }),
+        over: row.over.map(over).transpose()?,
     })
+}
+
+fn over(row: OverRow) -> Read<Over> {
+    let keys = SessionKeys { nwk_s_key: key(&row.nwk_s_key)?, app_s_key: key(&row.app_s_key)? };
+    Ok(Over { at: at(row.at), keys })
 }
 
 fn seen_row(seen: &Seen) -> SeenRow {

@@ -187,6 +187,7 @@ prop_compose! {
         told in (option::of(vec(any::<u32>(), 0..6)), any::<u8>(), any::<u64>()), requests in vec(request(), 0..3),
         slot in any::<(u64, u8, u32, u64, u64, bool, Option<[u8; 4]>)>(), events in vec(event(), 0..3), answer in answer(),
         item in option::of(any::<(u64, u32, u8, Option<u32>, u8)>()), awaited in option::of((".{0,9}", any::<u32>())),
+        over in option::of(any::<(u64, [u8; 16], [u8; 16])>()),
     ) -> Session {
         let mut session = Samples::new().session(SessionKey { dev_addr: DevAddr(ids.0), dev_eui: Eui64(ids.1), id: SessionId(ids.2) });
         (session.rev, session.since) = (ids.3, UnixMicros(ids.4));
@@ -216,6 +217,10 @@ prop_compose! {
             ItemInFlight { seq, first_fcnt_down, offers, refused, refusals }
         });
         session.awaiting_ack = awaited.map(|(queue_item, fcnt_down)| AwaitingAck { queue_item, fcnt_down });
+        session.over = over.map(|(at, nwk_s_key, app_s_key)| {
+            let keys = SessionKeys { nwk_s_key: AesKey(nwk_s_key), app_s_key: AesKey(app_s_key) };
+            Over { at: UnixMicros(at), keys }
+        });
         session
     }
 }

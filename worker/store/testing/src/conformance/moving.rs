@@ -5,7 +5,7 @@ use limpet_shared::{
     admin::{RevokedServer, TokenInfo},
 };
 use limpet_worker_core::model::{
-    CurrentSession, DeviceSeen, DeviceState, DownCounter, GatewaySeen, Marks, SessionKey, SessionRow,
+    CurrentSession, DeviceSeen, DeviceState, DownCounter, FormerSession, GatewaySeen, Marks, SessionKey, SessionRow,
 };
 
 use super::{
@@ -55,6 +55,7 @@ async fn full_device(Bench { store, new }: &Bench, many: u16) -> Result<DeviceRe
         highest_dev_nonce: Some(u16::MAX),
         current: Some(CurrentSession { key, since: NOON, dev_nonce: Some(7) }),
         previous: Some(sessions[1].session.key),
+        former: vec![FormerSession { key: new.session_key(), at: NOON }],
         down_counters: vec![DownCounter { key: u64::MAX, next: u32::MAX }],
     };
     // The last DevNonce is among them.

@@ -174,6 +174,7 @@ impl Samples {
             item: Some(ItemInFlight { seq: 3, first_fcnt_down: 70_000, offers: 2, refused: Some(70_001), refusals: 1 }),
             queue_done: 2,
             awaiting_ack: Some(AwaitingAck { queue_item: self.uuid().to_string(), fcnt_down: 69_999 }),
+            over: None,
         }
     }
 
@@ -225,7 +226,14 @@ impl Samples {
 
     pub fn join(&self, dev_eui: Eui64, dev_nonce: u16) -> JoinRow {
         let key = SessionKey { dev_eui, ..self.session_key() };
-        JoinRow { dev_eui, dev_nonce, session: self.session(key), accept: self.downlink(), retired: None }
+        JoinRow {
+            dev_eui,
+            dev_nonce,
+            session: self.session(key),
+            accept: self.downlink(),
+            retired: None,
+            forgotten: Vec::new(),
+        }
     }
 
     pub fn item(&self, dev_eui: Eui64) -> QueueItem {
