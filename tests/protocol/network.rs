@@ -200,6 +200,13 @@ impl Network {
         self.activated(config, DevAddr(0x0100_0000 + number))
     }
 
+    /// The same, that lets the network choose its data rate from then on.
+    pub fn abp_with_adr(&self, data_rate: u8) -> VirtualDevice {
+        let number = self.number();
+        let config = DeviceConfig { data_rate: Some(data_rate), adr: true, ..Self::config(number) };
+        self.activated(config, DevAddr(0x0100_0000 + number))
+    }
+
     /// Another device with the address of this one.
     pub fn abp_beside(&self, other: &VirtualDevice) -> VirtualDevice {
         self.activated(Self::config(self.number()), other.session().unwrap().dev_addr)

@@ -137,3 +137,40 @@ async fn an_unknown_command_ends_the_list_and_not_the_frame() {
     site.exchange_with_all(&mut device, &packet).await.none();
     network.ups(2).await;
 }
+
+/// Two places for MAC commands in one frame are none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fopts_together_with_port_0_are_no_frame() {
+    let network = Network::up().await;
+    let (mut site, mut device) = (site(&network).await, network.abp());
+    let asks = Uplink { commands: vec![UplinkCommand::LinkCheckReq], ..unconfirmed() };
+    let mut packet = device.uplink(&asks).unwrap();
+    // Behind MHDR, DevAddr, FCtrl, FCnt and one byte of FOpts.
+    assert_eq!(std::mem::replace(&mut packet.phy[9], 0), 5);
+    site.exchange_with_all(&mut device, &packet).await.none();
+    let dropped = "limpet_worker_dropped_total{reason=\"fopts_with_port0\"}";
+    assert_eq!(network.metric(network.http, dropped).await, 1);
+    let packet = device.uplink(&unconfirmed()).unwrap();
+    site.exchange_with_all(&mut device, &packet).await.none();
+    assert_eq!(network.ups(1).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_lets_the_network_choose_is_made_faster_and_then_left_alone() {
+    let network = Network::up().await;
+    let (mut site, mut device) = (site(&network).await, network.abp_with_adr(0));
+    let asked = commands(&mut site, &mut device, &unconfirmed()).await;
+    // Heard with 9.5 dB, and SF12 needs -20 dB.
+    let [DownlinkCommand::LinkAdrReq { data_rate: 5, tx_power: 1, nb_trans: 1, .. }] = asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert_eq!(device.data_rate(), 5);
+    let mut told = 0;
+    for _ in 0..12 {
+        let packet = device.uplink(&unconfirmed()).unwrap();
+        assert_eq!(packet.data_rate, 5);
+        told += site.exchange_with_all(&mut device, &packet).await.heard.len();
+    }
+    // Its signal is as strong with any power, so that it is made quieter until it can do no more.
+    assert!((1..=4).contains(&told), "{told} downlinks");
+}

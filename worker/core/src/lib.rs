@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod adr;
 pub mod copies;
 pub mod down_counters;
 pub mod downlink;

@@ -1,5 +1,6 @@
 //! The words of the domain, as they are stored and passed around.
 
+mod adr;
 mod answer;
 mod directory;
 mod endpoint;
@@ -10,6 +11,7 @@ mod request;
 mod session;
 mod settings;
 
+pub use adr::*;
 pub use answer::*;
 pub use directory::*;
 pub use endpoint::*;

@@ -7,8 +7,8 @@ use limpet_shared::{DevAddr, Eui64, UnixMicros, region::Region};
 use crate::{
     ident,
     model::{
-        Answer, DeviceProfile, MacState, RegionSettings, Seen, Session, SessionId, SessionKey, SessionKeys, SessionRow,
-        Slot, Windows,
+        AdrState, Answer, DeviceProfile, MacState, RegionSettings, Seen, Session, SessionId, SessionKey, SessionKeys,
+        SessionRow, Slot, Windows,
     },
 };
 
@@ -32,6 +32,7 @@ pub fn initial_mac(region: &Region) -> MacState {
         battery: None,
         margin: None,
         status_asked_at: UnixMicros(0),
+        adr: AdrState::default(),
         requests: Vec::new(),
     }
 }

@@ -8,6 +8,7 @@ use limpet_shared::{
 };
 
 use crate::{
+    adr::{INSTALLATION_MARGIN, most_uplink_rate},
     model::{DEFAULT_DEDUPLICATION_DELAY, DEFAULT_REPLY_DELAY, NetworkSettings, RegionSettings},
     session::RX1_DELAY,
 };
@@ -20,6 +21,8 @@ const MOST_REPLY_DELAY: u32 = 10_000;
 const MOST_DEDUPLICATION_DELAY: u32 = 1_000;
 /// RXTimingSetupReq and RXDelay of a JoinAccept have four bits (LoRaWAN 1.0.4, 5.7).
 const MOST_RX1_DELAY: u8 = 15;
+/// dB.
+const MOST_MARGIN: u8 = 30;
 /// Three bytes.
 const MOST_NET_ID: u32 = 0x00ff_ffff;
 /// What ChirpStack's region files say for the band's own power.
@@ -102,7 +105,7 @@ static NETWORKS: [Setting<NetworkSettings, ()>; 3] = [
     },
 ];
 
-static REGIONS: [Setting<RegionSettings, &'static Region>; 6] = [
+static REGIONS: [Setting<RegionSettings, &'static Region>; 10] = [
     Setting {
         name: "rx1_delay",
         allowed: |_| format!("1 to {MOST_RX1_DELAY} (seconds)"),
@@ -160,6 +163,50 @@ static REGIONS: [Setting<RegionSettings, &'static Region>; 6] = [
         unset: |settings| settings.downlink_tx_power = None,
         get: |settings| settings.downlink_tx_power.map(|power| power.to_string()),
         default: |_| OWN_POWER.into(),
+    },
+    Setting {
+        name: "adr_disabled",
+        allowed: |_| "true or false".into(),
+        put: |settings, _, text| {
+            settings.adr_disabled = Some(text.parse().ok()?);
+            Some(())
+        },
+        unset: |settings| settings.adr_disabled = None,
+        get: |settings| settings.adr_disabled.map(|disabled| disabled.to_string()),
+        default: |_| false.to_string(),
+    },
+    Setting {
+        name: "min_dr",
+        allowed: |region| format!("0 to {}", most_uplink_rate(region)),
+        put: |settings, region, text| {
+            settings.min_dr = Some(number(text).filter(|rate| *rate <= most_uplink_rate(region))?);
+            Some(())
+        },
+        unset: |settings| settings.min_dr = None,
+        get: |settings| settings.min_dr.map(|rate| rate.to_string()),
+        default: |_| "0".into(),
+    },
+    Setting {
+        name: "max_dr",
+        allowed: |region| format!("0 to {}", most_uplink_rate(region)),
+        put: |settings, region, text| {
+            settings.max_dr = Some(number(text).filter(|rate| *rate <= most_uplink_rate(region))?);
+            Some(())
+        },
+        unset: |settings| settings.max_dr = None,
+        get: |settings| settings.max_dr.map(|rate| rate.to_string()),
+        default: |region| most_uplink_rate(region).to_string(),
+    },
+    Setting {
+        name: "installation_margin",
+        allowed: |_| format!("0 to {MOST_MARGIN} (dB)"),
+        put: |settings, _, text| {
+            settings.installation_margin = Some(number(text).filter(|margin| *margin <= MOST_MARGIN)?);
+            Some(())
+        },
+        unset: |settings| settings.installation_margin = None,
+        get: |settings| settings.installation_margin.map(|margin| margin.to_string()),
+        default: |_| INSTALLATION_MARGIN.to_string(),
     },
     Setting {
         name: "extra_channels",

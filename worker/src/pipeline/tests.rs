@@ -1,5 +1,6 @@
 //! The pipeline in paused time over the in-memory store: several workers, copies, races, crashes, repetitions.
 
+mod adr;
 mod answers;
 mod clocks;
 mod codecs;

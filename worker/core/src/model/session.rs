@@ -5,7 +5,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use limpet_shared::{AesKey, DevAddr, Eui64, RadioTime, UnixMicros, lorawan::Keys};
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Event, Request};
+use super::{AdrState, Answer, Event, Request};
 
 /// Identity of a session: a hash of the device and of the join (or activation) that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -172,7 +172,7 @@ pub struct MacState {
     /// sessions made before a network could choose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra_channels: Option<Vec<u32>>,
-    /// Data rate of the last uplink.
+    /// Data rate of the last uplink, or the one that the device was told since.
     pub data_rate: u8,
     /// The TXPower (its index: 0 is the highest) that the device was last told.
     #[serde(default, skip_serializing_if = "is_highest")]
@@ -188,6 +188,9 @@ pub struct MacState {
     /// `received_at` of the uplink that was last answered with a DevStatusReq; 0 if none was.
     #[serde(default, skip_serializing_if = "is_never")]
     pub status_asked_at: UnixMicros,
+    /// What the network knows where it chooses the data rate.
+    #[serde(default, skip_serializing_if = "AdrState::is_empty")]
+    pub adr: AdrState,
     /// What the device was asked and has not granted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<Request>,

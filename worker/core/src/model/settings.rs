@@ -34,6 +34,13 @@ pub struct RegionSettings {
     pub rx2_frequency: Option<u32>,
     /// dBm EIRP.
     pub downlink_tx_power: Option<i8>,
+    /// ADR leaves all devices alone.
+    pub adr_disabled: Option<bool>,
+    /// Between these ADR chooses.
+    pub min_dr: Option<u8>,
+    pub max_dr: Option<u8>,
+    /// dB above what a data rate needs that ADR does not use.
+    pub installation_margin: Option<u8>,
     /// Hz. Set and empty: none but those that every device knows.
     pub extra_channels: Option<Vec<u32>>,
 }
@@ -44,6 +51,10 @@ static AS_EVER: RegionSettings = RegionSettings {
     rx2_dr: None,
     rx2_frequency: None,
     downlink_tx_power: None,
+    adr_disabled: None,
+    min_dr: None,
+    max_dr: None,
+    installation_margin: None,
     extra_channels: None,
 };
 

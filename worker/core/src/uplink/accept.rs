@@ -14,11 +14,15 @@ use super::{
     requests::{self, Wanted},
 };
 use crate::{
+    adr::{self, Limits, Sending},
     downlink::{self, Timing, Way},
     ident,
     model::*,
     session,
 };
+
+/// A device that so often says that it goes on with another data rate, and does not, has none.
+const MOST_IGNORED: u8 = 3;
 
 /// An uplink and all that deciding about it needs.
 #[derive(Clone, Debug)]
@@ -230,6 +234,7 @@ impl Uplink<'_> {
     /// told may be kept.
     fn forget_mac(&self, next: &mut Session) {
         next.mac.requests.clear();
+        next.mac.adr = AdrState::default();
         if !next.joined {
             let (battery, margin) = (next.mac.battery, next.mac.margin);
             next.mac = MacState { battery, margin, ..session::built_in_mac(self.home, &self.context.profile) };
@@ -238,18 +243,19 @@ impl Uplink<'_> {
 
     /// MAC commands travel in FOpts, or alone in the FRMPayload of FPort 0 (LoRaWAN 1.0.4, 4.3.2).
     fn take_commands(&self, next: &mut Session) -> ToSay {
-        next.mac.data_rate = self.receptions.first().map_or(next.mac.data_rate, |r| r.data_rate);
         let commands = match self.frame.fport {
             Some(0) => mac::parse_uplink(&self.frame.decrypt(&self.keys(), self.fcnt)).commands,
             _ => mac::parse_uplink(self.frame.fopts).commands,
         };
         let answers = commands::encode(&commands::answers(&commands, self.receptions, self.received_at(), self.region));
         let settled = requests::settle(&commands, self.frame.fctrl.adr, &mut next.mac, self.home);
+        let sending = self.adapt(&mut next.mac, settled.was_told_to_send());
         let wanted = Wanted {
             home: self.home,
             settings: self.home_settings,
             profile: &self.context.profile,
             joined: next.joined,
+            sending,
             at: self.received_at(),
         };
         let asked = requests::ask(&wanted, &mut next.mac, &settled, self.fcnt, requests::room_beside(&answers));
@@ -263,6 +269,34 @@ impl Uplink<'_> {
             events.push(self.given_up(request, resets, "does not answer"));
         }
         ToSay { is_due: settled.repeats || asked.due, answers, requests: asked.commands }
+    }
+
+    /// What the device is to send with, if the network chooses that and it is another thing than now. `told`: it has just said that it
+    /// goes on as it was told.
+    fn adapt(&self, mac: &mut MacState, told: bool) -> Option<Sending> {
+        let data_rate = self.receptions.first().map_or(mac.data_rate, |r| r.data_rate);
+        if data_rate != mac.data_rate {
+            // By itself, and perhaps with its power: that of the beginning is assumed.
+            mac.adr.ignored = mac.adr.ignored.saturating_add(told.into());
+            if mac.adr.ignored >= MOST_IGNORED {
+                mac.adr.max_data_rate = Some(data_rate);
+            }
+            (mac.data_rate, mac.tx_power) = (data_rate, 0);
+            mac.adr.heard.clear();
+        }
+        let chooses = self.frame.fctrl.adr && !self.home_settings.adr_disabled.unwrap_or_default();
+        let needed = self.region.modulation(data_rate).as_ref().and_then(adr::required_snr).filter(|_| chooses);
+        let Some(needed) = needed else {
+            mac.adr.heard = Vec::new();
+            return None;
+        };
+        let best = self.receptions.iter().map(|r| r.rx.snr).fold(f32::NEG_INFINITY, f32::max);
+        adr::remember(&mut mac.adr, self.fcnt.saturating_sub(self.row.session.seen.next), best);
+        let limits = Limits::of(self.home, self.home_settings, &mac.adr);
+        let now = adr::now(mac);
+        let sending = adr::decide(now, &mac.adr.heard, needed, &limits);
+        // What it was asked and has not answered, it may have done: until it says what it does, nothing is sure.
+        (sending != now || requests::awaits_link_adr(mac)).then_some(sending)
     }
 
     /// Tells the owner that the device will not have what is set for it.

@@ -8,10 +8,10 @@ use limpet_shared::{
         MAX_FOPTS,
         mac::{self, DownlinkCommand, UplinkCommand},
     },
-    region::{Modulation, Region},
+    region::Region,
 };
 
-use crate::model::Reception;
+use crate::{adr::required_snr, model::Reception};
 
 /// What the device must be answered.
 pub fn answers(
@@ -37,7 +37,11 @@ pub fn answers(
 /// LinkCheckAns (5.1): the margin above what the data rate needs, and the number of gateways (not of receptions).
 fn link_check(receptions: &[Reception], region: &Region) -> DownlinkCommand {
     let best = receptions.iter().map(|r| r.rx.snr).fold(f32::NEG_INFINITY, f32::max);
-    let needed = receptions.first().and_then(|r| region.modulation(r.data_rate)).map_or(0.0, |m| required_snr(&m));
+    let needed = receptions
+        .first()
+        .and_then(|r| region.modulation(r.data_rate))
+        .and_then(|m| required_snr(&m))
+        .unwrap_or_default();
     let mut gateways: Vec<_> = receptions.iter().map(|r| r.gateway).collect();
     gateways.sort_unstable();
     gateways.dedup();
@@ -45,14 +49,6 @@ fn link_check(receptions: &[Reception], region: &Region) -> DownlinkCommand {
         // A float-to-integer cast saturates and takes NaN to 0, so any reported SNR is safe.
         margin: (best - needed).clamp(0.0, 254.0) as u8,
         gateways: gateways.len().min(255) as u8,
-    }
-}
-
-/// SNR at which a LoRa frame is just demodulated, dB (SX1301 data sheet: 2.5 dB a spreading factor, SF7 at -7.5).
-fn required_snr(modulation: &Modulation) -> f32 {
-    match modulation {
-        Modulation::Lora { spreading_factor, .. } => -7.5 - 2.5 * (f32::from(*spreading_factor) - 7.0),
-        _ => 0.0,
     }
 }
 

@@ -26,6 +26,7 @@ use limpet_shared::{
 };
 
 use crate::{
+    adr::{self, Sending},
     model::{DeviceProfile, MacState, RegionSettings, Request, RequestState, StatusEvent, Subject, Windows},
     session::{default_windows, wanted_windows},
 };
@@ -47,6 +48,8 @@ pub struct Wanted<'a> {
     pub profile: &'a DeviceProfile,
     /// The session is of a join.
     pub joined: bool,
+    /// What ADR wants it to send with, if that is another thing.
+    pub sending: Option<Sending>,
     /// When the uplink was received that can be answered now.
     pub at: UnixMicros,
 }
@@ -104,20 +107,13 @@ pub fn settle(commands: &[UplinkCommand], adr: bool, mac: &mut MacState, home: &
                     settled.answer(subject, &acks, mac, home);
                 }
             }
-            C::DevStatusAns { battery, margin } => {
-                if settled.answer(Subject::DevStatus, &[], mac, home) {
-                    (mac.battery, mac.margin) = (Some(battery), Some(margin));
-                    settled.status = Some(StatusEvent { margin, battery });
-                }
-            }
+            C::DevStatusAns { battery, margin } => settled.dev_status(StatusEvent { margin, battery }, mac, home),
             C::TxParamSetupAns | C::DlChannelAns { .. } => settled.repeats = true,
             _ => {}
         }
     }
-    if let Some([mask, rate, power]) = link_adr {
-        // A device that keeps its data rate for itself takes the channels all the same, and says so (5.2).
-        let acks = [(mask, "channels"), (rate || !adr, "data rate"), (power || !adr, "power")];
-        settled.answer(Subject::LinkAdr, &acks, mac, home);
+    if let Some(acks) = link_adr {
+        settled.link_adr(acks, adr, mac, home);
     }
     settled
 }
@@ -134,6 +130,43 @@ fn asked_channels(mac: &MacState) -> Vec<Subject> {
 }
 
 impl Settled {
+    /// A device that keeps its data rate for itself takes the channels all the same, and says so (5.2). One that has no such data rate or
+    /// power is asked for another one.
+    fn link_adr(&mut self, [mask, rate, power]: [bool; 3], adr: bool, mac: &mut MacState, home: &Region) {
+        let is_it = |request: &Request| request.is_open() && is_link_adr(request.subject());
+        let at = mac.requests.iter().position(is_it);
+        let Some(at) = at.filter(|_| mask && !(rate && power) && (!adr || mac.channels_set)) else {
+            let acks = [(mask, "channels"), (rate, "data rate"), (power, "power")];
+            self.answer(Subject::LinkAdr, &acks, mac, home);
+            return;
+        };
+        self.subjects.push(Subject::LinkAdr);
+        let request = mac.requests.remove(at);
+        mac.channels_set = true;
+        if let Some(&DownlinkCommand::LinkAdrReq { data_rate, tx_power, .. }) = request.read().last().filter(|_| adr) {
+            if !rate {
+                mac.adr.max_data_rate = Some(data_rate.saturating_sub(1));
+            }
+            match tx_power {
+                _ if power => {}
+                0 => mac.adr.min_power = 1,
+                refused => mac.adr.max_power = Some(refused - 1),
+            }
+        }
+    }
+
+    fn dev_status(&mut self, status: StatusEvent, mac: &mut MacState, home: &Region) {
+        if self.answer(Subject::DevStatus, &[], mac, home) {
+            (mac.battery, mac.margin) = (Some(status.battery), Some(status.margin));
+            self.status = Some(status);
+        }
+    }
+
+    /// Whether the device was told what to send with, and has answered.
+    pub fn was_told_to_send(&self) -> bool {
+        self.subjects.contains(&Subject::LinkAdr)
+    }
+
     /// Whether it was an answer to something that was asked.
     fn answer(&mut self, subject: Subject, acks: &[(bool, &str)], mac: &mut MacState, home: &Region) -> bool {
         let is_it = |request: &Request| request.is_open() && request.subject() == Some(subject);
@@ -161,7 +194,11 @@ fn grant(command: &DownlinkCommand, mac: &mut MacState, home: &Region) {
             (mac.rx1_dr_offset, mac.rx2_data_rate, mac.rx2_frequency) = (rx1_dr_offset, rx2_data_rate, frequency_hz);
         }
         DownlinkCommand::RxTimingSetupReq { delay } => mac.rx1_delay = delay.max(1),
-        DownlinkCommand::LinkAdrReq { tx_power, .. } => (mac.channels_set, mac.tx_power) = (true, tx_power),
+        DownlinkCommand::LinkAdrReq { data_rate, tx_power, nb_trans, .. } => {
+            (mac.channels_set, mac.data_rate, mac.tx_power) = (true, data_rate, tx_power);
+            mac.adr.nb_trans = if nb_trans > 1 { nb_trans } else { 0 };
+            mac.adr.heard.clear();
+        }
         DownlinkCommand::NewChannelReq { index, frequency_hz, .. } => {
             let known = home.join_channels().len();
             let Some(at) = usize::from(index).checked_sub(known) else { return };
@@ -330,10 +367,10 @@ impl Wanted<'_> {
             commands.iter().for_each(|command| command.encode(&mut bytes));
             wishes.push(bytes);
         };
-        if !mac.channels_set {
-            let block = self.sub_band(mac);
+        if !mac.channels_set || self.sending.is_some() {
+            let block = self.link_adr(mac);
             // Where there is nothing to tell they need no telling.
-            mac.channels_set = block.is_empty();
+            mac.channels_set |= block.is_empty();
             if !block.is_empty() {
                 wish(&block);
             }
@@ -356,12 +393,20 @@ impl Wanted<'_> {
         wishes
     }
 
-    /// The LinkADRReqs that tell a device its sub-band, at the data rate and power that it has.
-    fn sub_band(&self, mac: &MacState) -> Vec<DownlinkCommand> {
-        let mut requests = self.home.channel_mask_requests(mac.data_rate);
+    /// The LinkADRReqs that tell a device its sub-band, or to go on with all the channels that it has, and what it is to send with.
+    fn link_adr(&self, mac: &MacState) -> Vec<DownlinkCommand> {
+        let sending = self.sending.unwrap_or_else(|| adr::now(mac));
+        let mut requests = self.home.channel_mask_requests(sending.data_rate);
+        if requests.is_empty() && self.sending.is_some() {
+            // "All channels on" (ChMaskCntl 6) needs no word of which ones a device has; the mask is that of channels which all have.
+            let known = self.home.join_channels().len().min(8);
+            let channel_mask = if self.home.extra_channel_range().is_some() { (1 << known) - 1 } else { 0xff };
+            let Sending { data_rate, tx_power, nb_trans } = sending;
+            requests.push(DownlinkCommand::LinkAdrReq { data_rate, tx_power, channel_mask, ch_mask_cntl: 6, nb_trans });
+        }
         for request in &mut requests {
-            if let DownlinkCommand::LinkAdrReq { tx_power, .. } = request {
-                *tx_power = mac.tx_power;
+            if let DownlinkCommand::LinkAdrReq { tx_power, nb_trans, .. } = request {
+                (*tx_power, *nb_trans) = (sending.tx_power, sending.nb_trans);
             }
         }
         requests
@@ -400,6 +445,12 @@ impl Wanted<'_> {
         let asked_at = mac.status_asked_at.0;
         times_a_day > 0 && (asked_at == 0 || self.at.0.saturating_sub(asked_at) >= DAY / times_a_day)
     }
+}
+
+/// Whether the device was told what to send with, and has not answered.
+pub fn awaits_link_adr(mac: &MacState) -> bool {
+    let waits = |request: &Request| request.state == RequestState::Waiting && is_link_adr(request.subject());
+    mac.requests.iter().any(waits)
 }
 
 /// For people: what was asked for.

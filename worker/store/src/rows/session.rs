@@ -2,8 +2,8 @@
 
 use limpet_shared::{DevAddr, Eui64};
 use limpet_worker_core::model::{
-    AwaitingAck, ItemInFlight, MacState, Over, Request, RequestState, Seen, Session, SessionId, SessionKey,
-    SessionKeys, Slot, SlotKind,
+    AdrState, AwaitingAck, HeardUplink, ItemInFlight, MacState, Over, Request, RequestState, Seen, Session, SessionId,
+    SessionKey, SessionKeys, Slot, SlotKind,
 };
 use prost::Message;
 
@@ -111,6 +111,25 @@ struct MacRow {
     status_asked_at: u64,
     #[prost(message, repeated, tag = "13")]
     requests: Vec<RequestRow>,
+    #[prost(message, optional, tag = "14")]
+    adr: Option<AdrRow>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AdrRow {
+    #[prost(uint32, tag = "1")]
+    nb_trans: u32,
+    #[prost(uint32, optional, tag = "2")]
+    max_data_rate: Option<u32>,
+    #[prost(uint32, tag = "3")]
+    min_power: u32,
+    #[prost(uint32, optional, tag = "4")]
+    max_power: Option<u32>,
+    #[prost(uint32, tag = "5")]
+    ignored: u32,
+    /// Two bytes of each uplink.
+    #[prost(bytes = "vec", tag = "6")]
+    heard: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -274,6 +293,7 @@ fn mac_row(mac: &MacState) -> MacRow {
         tx_power: mac.tx_power.into(),
         status_asked_at: mac.status_asked_at.0,
         requests: mac.requests.iter().map(request_row).collect(),
+        adr: (!mac.adr.is_empty()).then(|| adr_row(&mac.adr)),
     }
 }
 
@@ -292,6 +312,30 @@ fn mac(row: MacRow) -> Read<MacState> {
         tx_power: fits(row.tx_power)?,
         status_asked_at: at(row.status_asked_at),
         requests: row.requests.into_iter().map(request).collect::<Read<_>>()?,
+        adr: row.adr.map(adr).transpose()?.unwrap_or_default(),
+    })
+}
+
+fn adr_row(adr: &AdrState) -> AdrRow {
+    AdrRow {
+        nb_trans: adr.nb_trans.into(),
+        max_data_rate: adr.max_data_rate.map(u32::from),
+        min_power: adr.min_power.into(),
+        max_power: adr.max_power.map(u32::from),
+        ignored: adr.ignored.into(),
+        heard: adr.heard.iter().flat_map(|heard| [heard.missed, heard.snr.cast_unsigned()]).collect(),
+    }
+}
+
+fn adr(row: AdrRow) -> Read<AdrState> {
+    let (pairs, []) = row.heard.as_chunks::<2>() else { return Err("an uplink was heard in half") };
+    Ok(AdrState {
+        nb_trans: fits(row.nb_trans)?,
+        max_data_rate: fits_option(row.max_data_rate)?,
+        min_power: fits(row.min_power)?,
+        max_power: fits_option(row.max_power)?,
+        ignored: fits(row.ignored)?,
+        heard: pairs.iter().map(|&[missed, snr]| HeardUplink { missed, snr: snr.cast_signed() }).collect(),
     })
 }
 

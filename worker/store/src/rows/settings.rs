@@ -34,6 +34,14 @@ struct RegionRow {
     extra_channels: Option<ChannelsRow>,
     #[prost(uint32, optional, tag = "7")]
     rx2_frequency: Option<u32>,
+    #[prost(bool, optional, tag = "8")]
+    adr_disabled: Option<bool>,
+    #[prost(uint32, optional, tag = "9")]
+    min_dr: Option<u32>,
+    #[prost(uint32, optional, tag = "10")]
+    max_dr: Option<u32>,
+    #[prost(uint32, optional, tag = "11")]
+    installation_margin: Option<u32>,
 }
 
 /// Channels that may be none, which is another thing than not to be told.
@@ -87,6 +95,10 @@ fn region_row(id: &str, region: &RegionSettings) -> RegionRow {
         rx1_dr_offset: region.rx1_dr_offset.map(u32::from),
         rx2_dr: region.rx2_dr.map(u32::from),
         rx2_frequency: region.rx2_frequency,
+        adr_disabled: region.adr_disabled,
+        min_dr: region.min_dr.map(u32::from),
+        max_dr: region.max_dr.map(u32::from),
+        installation_margin: region.installation_margin.map(u32::from),
         downlink_tx_power: region.downlink_tx_power.map(i32::from),
         extra_channels: region.extra_channels.as_deref().map(channels_row),
     }
@@ -98,6 +110,10 @@ fn region(row: RegionRow) -> Read<RegionSettings> {
         rx1_dr_offset: fits_option(row.rx1_dr_offset)?,
         rx2_dr: fits_option(row.rx2_dr)?,
         rx2_frequency: row.rx2_frequency,
+        adr_disabled: row.adr_disabled,
+        min_dr: fits_option(row.min_dr)?,
+        max_dr: fits_option(row.max_dr)?,
+        installation_margin: fits_option(row.installation_margin)?,
         downlink_tx_power: row.downlink_tx_power.map(fits).transpose()?,
         extra_channels: row.extra_channels.map(channels),
     })

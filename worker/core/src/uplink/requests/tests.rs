@@ -47,7 +47,7 @@ impl Network {
     fn heard(&mut self, fcnt: u32, answers: &[u8], room: usize) -> Turn {
         let settled = settle(&parse_uplink(answers).commands, true, &mut self.mac, self.home);
         let Self { home, settings, profile, at, .. } = self;
-        let wanted = Wanted { home, settings, profile, joined: true, at: *at };
+        let wanted = Wanted { home, settings, profile, joined: true, sending: None, at: *at };
         let asked = ask(&wanted, &mut self.mac, &settled, fcnt, room);
         Turn { settled, asked }
     }

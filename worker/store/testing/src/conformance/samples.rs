@@ -216,6 +216,14 @@ impl Samples {
             extra_channels: Some(vec![867_100_000, 867_300_000]),
             tx_power: 7,
             status_asked_at: NOON,
+            adr: AdrState {
+                nb_trans: 3,
+                max_data_rate: Some(4),
+                min_power: 1,
+                max_power: Some(6),
+                ignored: 2,
+                heard: vec![HeardUplink { missed: 255, snr: -80 }; 20],
+            },
             requests: vec![Request { commands: vec![8, 5], tries: 3, asked_at: 70_000, state: RequestState::Refused }],
         }
     }

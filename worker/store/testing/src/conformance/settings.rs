@@ -11,6 +11,10 @@ impl Samples {
             rx1_dr_offset: Some(5),
             rx2_dr: Some(3),
             rx2_frequency: Some(869_500_000),
+            adr_disabled: Some(true),
+            min_dr: Some(1),
+            max_dr: Some(4),
+            installation_margin: Some(0),
             downlink_tx_power: Some(-1),
             extra_channels: Some(vec![867_100_000, 867_300_000]),
         };
