@@ -158,7 +158,7 @@ fn report(packet: &Transmission, coverage: &Coverage, tmst: u32) -> Rxpk {
         tmst: Some(tmst),
         chan: Some(0),
         rfch: Some(0),
-        codr: matches!(packet.datr, Datr::Lora { .. }).then(|| "4/5".into()),
+        codr: packet.datr.code_rate().map(Into::into),
         rssi: Some(coverage.rssi),
         lsnr: Some(coverage.snr),
         ..Rxpk::new(packet.frequency, packet.datr, packet.phy.clone())

@@ -70,6 +70,10 @@ pub struct Session {
     pub rx2_data_rate: u8,
     /// Hz.
     pub rx2_frequency: u32,
+    /// Its transmissions are limited to 400 ms; so they are until the network says otherwise, in bands that know such a limit.
+    pub uplink_limited: bool,
+    /// Those to it are.
+    pub downlink_limited: bool,
     /// The downlink heard last, to tell a repetition from a counter used twice.
     last_down: Option<Vec<u8>>,
 }
@@ -85,6 +89,18 @@ pub struct Transmission {
     pub phy: Vec<u8>,
     /// When and where the device listens afterwards: RX1, RX2.
     pub windows: [RxWindow; 2],
+}
+
+/// When and where a device listens.
+#[derive(Clone, Copy, Debug)]
+struct Windows {
+    /// Until RX1.
+    delay: Duration,
+    rx1_dr_offset: u8,
+    /// It knows a limit to downlinks.
+    limited: bool,
+    rx2_frequency: u32,
+    rx2_data_rate: u8,
 }
 
 /// A receive window.
@@ -142,8 +158,8 @@ impl VirtualDevice {
 
     /// A device that was activated by hand, with counters at 0 and the region's default windows.
     pub fn abp(config: DeviceConfig, dev_addr: DevAddr, keys: Keys) -> Self {
-        let (rx2_frequency, rx2_data_rate) = config.region.rx2();
-        let session = Session::new(dev_addr, keys, Duration::from_secs(1), 0, rx2_data_rate, rx2_frequency);
+        let (_, rx2_data_rate) = config.region.rx2();
+        let session = Session::new(dev_addr, keys, Duration::from_secs(1), 0, rx2_data_rate, config.region);
         Self { session: Some(session), ..Self::otaa(config) }
     }
 
@@ -177,7 +193,7 @@ impl VirtualDevice {
         let channel = channels.choose(&mut self.rng).ok_or(DeviceError::NoChannel(0))?;
         let (delay, _) = Region::join_accept_delays();
         let (rx2_frequency, rx2_data_rate) = region.rx2();
-        let windows = (delay, 0, rx2_frequency, rx2_data_rate);
+        let windows = Windows { delay, rx1_dr_offset: 0, limited: false, rx2_frequency, rx2_data_rate };
         let phy = JoinRequest::build(join_eui, dev_eui, dev_nonce, &app_key);
         self.transmission(channel.frequency, channel.max_dr, phy, windows)
     }
@@ -185,8 +201,8 @@ impl VirtualDevice {
     /// A data uplink under the next FCntUp, with all that the device owes: answers to MAC commands, an ACK.
     pub fn uplink(&mut self, uplink: &Uplink) -> Result<Transmission, DeviceError> {
         let session = self.session.as_mut().ok_or(DeviceError::NotJoined)?;
-        let frequency =
-            self.channels.choose(self.data_rate, &mut self.rng).ok_or(DeviceError::NoChannel(self.data_rate))?;
+        let data_rate = session.within_limits(self.data_rate, self.config.region);
+        let frequency = self.channels.choose(data_rate, &mut self.rng).ok_or(DeviceError::NoChannel(data_rate))?;
         let fopts = fopts(self.sticky.iter().chain(&self.answers).chain(&uplink.commands));
         let phy = build_data(
             &DataSpec {
@@ -204,8 +220,8 @@ impl VirtualDevice {
         session.fcnt_up = session.fcnt_up.wrapping_add(1);
         self.answers.clear();
         self.owes_ack = false;
-        let windows = (session.rx1_delay, session.rx1_dr_offset, session.rx2_frequency, session.rx2_data_rate);
-        self.transmission(frequency, self.data_rate, phy, windows)
+        let windows = session.windows();
+        self.transmission(frequency, data_rate, phy, windows)
     }
 
     /// The last transmission once more, unchanged, on the same channel.
@@ -216,8 +232,7 @@ impl VirtualDevice {
     /// The last transmission once more, on another channel (as most stacks repeat a confirmed uplink).
     pub fn repeat_elsewhere(&mut self) -> Option<Transmission> {
         let last = self.last.clone()?;
-        let session = self.session.as_ref()?;
-        let windows = (session.rx1_delay, session.rx1_dr_offset, session.rx2_frequency, session.rx2_data_rate);
+        let windows = self.session.as_ref()?.windows();
         let frequency = self.channels.choose(last.data_rate, &mut self.rng)?;
         self.transmission(frequency, last.data_rate, last.phy, windows).ok()
     }
@@ -227,12 +242,13 @@ impl VirtualDevice {
         frequency: u32,
         data_rate: u8,
         phy: Vec<u8>,
-        (delay, rx1_dr_offset, rx2_frequency, rx2_data_rate): (Duration, u8, u32, u8),
+        Windows { delay, rx1_dr_offset, limited, rx2_frequency, rx2_data_rate }: Windows,
     ) -> Result<Transmission, DeviceError> {
         let region = self.config.region;
         let none = DeviceError::NoWindow(data_rate);
         let datr = |rate| region.modulation(rate).map(Datr::from).ok_or(none);
-        let (rx1_frequency, rx1_data_rate) = region.rx1(frequency, data_rate, rx1_dr_offset).ok_or(none)?;
+        let rx1 = region.rx1_of((frequency, data_rate), rx1_dr_offset, Some(limited));
+        let (rx1_frequency, rx1_data_rate) = rx1.ok_or(none)?;
         let rx1 = RxWindow { delay, frequency: rx1_frequency, datr: datr(rx1_data_rate)? };
         let second = Duration::from_secs(1);
         let rx2 = RxWindow { delay: delay + second, frequency: rx2_frequency, datr: datr(rx2_data_rate)? };
@@ -243,10 +259,9 @@ impl VirtualDevice {
 
     fn joined(&mut self, accept: &JoinAccept, dev_nonce: u16) {
         let keys = session_keys(&self.config.app_key, accept.join_nonce, accept.net_id, dev_nonce);
-        let (rx2_frequency, _) = self.config.region.rx2();
         let delay = Duration::from_secs(accept.rx_delay.max(1).into());
-        let offset = accept.rx1_dr_offset;
-        self.session = Some(Session::new(accept.dev_addr, keys, delay, offset, accept.rx2_data_rate, rx2_frequency));
+        let (offset, rx2_data_rate) = (accept.rx1_dr_offset, accept.rx2_data_rate);
+        self.session = Some(Session::new(accept.dev_addr, keys, delay, offset, rx2_data_rate, self.config.region));
         self.channels = Channels::new(self.config.region);
         if let Some(list) = &accept.cf_list {
             self.channels.apply_cf_list(list);
@@ -256,6 +271,12 @@ impl VirtualDevice {
         self.owes_ack = false;
     }
 
+    /// For tests: what it was asked it does, and never says so.
+    pub fn forget_answers(&mut self) {
+        self.answers.clear();
+        self.sticky.clear();
+    }
+
     /// A random payload, for whoever has nothing to say.
     pub fn random_payload(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.rng.random()).collect()
@@ -263,7 +284,7 @@ impl VirtualDevice {
 }
 
 impl Session {
-    fn new(dev_addr: DevAddr, keys: Keys, delay: Duration, offset: u8, rx2_data_rate: u8, rx2_frequency: u32) -> Self {
+    fn new(dev_addr: DevAddr, keys: Keys, delay: Duration, offset: u8, rx2_data_rate: u8, region: &Region) -> Self {
         Self {
             dev_addr,
             keys,
@@ -272,9 +293,27 @@ impl Session {
             rx1_delay: delay,
             rx1_dr_offset: offset,
             rx2_data_rate,
-            rx2_frequency,
+            rx2_frequency: region.rx2().0,
+            uplink_limited: region.has_dwell_time(),
+            downlink_limited: false,
             last_down: None,
         }
+    }
+
+    fn windows(&self) -> Windows {
+        Windows {
+            delay: self.rx1_delay,
+            rx1_dr_offset: self.rx1_dr_offset,
+            limited: self.downlink_limited,
+            rx2_frequency: self.rx2_frequency,
+            rx2_data_rate: self.rx2_data_rate,
+        }
+    }
+
+    /// This data rate, or the next one at which a frame takes less than 400 ms, if the device keeps to that.
+    fn within_limits(&self, data_rate: u8, region: &Region) -> u8 {
+        let fits = |dr: &u8| !self.uplink_limited || region.is_within_dwell_time(*dr);
+        (data_rate..16).find(fits).unwrap_or(data_rate)
     }
 }
 

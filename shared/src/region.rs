@@ -8,9 +8,15 @@ use core::time::Duration;
 
 use crate::lorawan::mac::DownlinkCommand;
 
+mod as923;
+mod au915;
+mod cn470;
 mod cn779;
 mod eu433;
 mod eu868;
+mod in865;
+mod ism2400;
+mod kr920;
 mod modulation;
 mod plan;
 mod ru864;
@@ -20,11 +26,18 @@ pub use modulation::{CodeRate, Modulation};
 use plan::{ChannelList, DataRate, Plan, Rx1Frequency};
 
 /// Every region, in the order that they are shown in.
-static REGIONS: [Region; 13] = [
+static REGIONS: [Region; 42] = [
     Region { name: "eu868", plan: &eu868::PLAN, channels: eu868::ALL_CHANNELS },
     Region { name: "eu433", plan: &eu433::PLAN, channels: eu433::ALL_CHANNELS },
     Region { name: "ru864", plan: &ru864::PLAN, channels: ru864::ALL_CHANNELS },
     Region { name: "cn779", plan: &cn779::PLAN, channels: cn779::ALL_CHANNELS },
+    Region { name: "as923", plan: &as923::GROUP_1, channels: as923::ALL_CHANNELS },
+    Region { name: "as923_2", plan: &as923::GROUP_2, channels: as923::ALL_CHANNELS },
+    Region { name: "as923_3", plan: &as923::GROUP_3, channels: as923::ALL_CHANNELS },
+    Region { name: "as923_4", plan: &as923::GROUP_4, channels: as923::ALL_CHANNELS },
+    Region { name: "in865", plan: &in865::PLAN, channels: in865::ALL_CHANNELS },
+    Region { name: "kr920", plan: &kr920::PLAN, channels: kr920::ALL_CHANNELS },
+    Region { name: "ism2400", plan: &ism2400::PLAN, channels: ism2400::ALL_CHANNELS },
     Region { name: "us915", plan: &us915::PLAN, channels: us915::ALL_CHANNELS },
     Region { name: "us915_0", plan: &us915::PLAN, channels: us915::sub_band(0) },
     Region { name: "us915_1", plan: &us915::PLAN, channels: us915::sub_band(1) },
@@ -34,6 +47,28 @@ static REGIONS: [Region; 13] = [
     Region { name: "us915_5", plan: &us915::PLAN, channels: us915::sub_band(5) },
     Region { name: "us915_6", plan: &us915::PLAN, channels: us915::sub_band(6) },
     Region { name: "us915_7", plan: &us915::PLAN, channels: us915::sub_band(7) },
+    Region { name: "au915", plan: &au915::PLAN, channels: us915::ALL_CHANNELS },
+    Region { name: "au915_0", plan: &au915::PLAN, channels: us915::sub_band(0) },
+    Region { name: "au915_1", plan: &au915::PLAN, channels: us915::sub_band(1) },
+    Region { name: "au915_2", plan: &au915::PLAN, channels: us915::sub_band(2) },
+    Region { name: "au915_3", plan: &au915::PLAN, channels: us915::sub_band(3) },
+    Region { name: "au915_4", plan: &au915::PLAN, channels: us915::sub_band(4) },
+    Region { name: "au915_5", plan: &au915::PLAN, channels: us915::sub_band(5) },
+    Region { name: "au915_6", plan: &au915::PLAN, channels: us915::sub_band(6) },
+    Region { name: "au915_7", plan: &au915::PLAN, channels: us915::sub_band(7) },
+    Region { name: "cn470", plan: &cn470::PLAN, channels: cn470::ALL_CHANNELS },
+    Region { name: "cn470_0", plan: &cn470::PLAN, channels: cn470::sub_band(0) },
+    Region { name: "cn470_1", plan: &cn470::PLAN, channels: cn470::sub_band(1) },
+    Region { name: "cn470_2", plan: &cn470::PLAN, channels: cn470::sub_band(2) },
+    Region { name: "cn470_3", plan: &cn470::PLAN, channels: cn470::sub_band(3) },
+    Region { name: "cn470_4", plan: &cn470::PLAN, channels: cn470::sub_band(4) },
+    Region { name: "cn470_5", plan: &cn470::PLAN, channels: cn470::sub_band(5) },
+    Region { name: "cn470_6", plan: &cn470::PLAN, channels: cn470::sub_band(6) },
+    Region { name: "cn470_7", plan: &cn470::PLAN, channels: cn470::sub_band(7) },
+    Region { name: "cn470_8", plan: &cn470::PLAN, channels: cn470::sub_band(8) },
+    Region { name: "cn470_9", plan: &cn470::PLAN, channels: cn470::sub_band(9) },
+    Region { name: "cn470_10", plan: &cn470::PLAN, channels: cn470::sub_band(10) },
+    Region { name: "cn470_11", plan: &cn470::PLAN, channels: cn470::sub_band(11) },
 ];
 
 static NAMES: [&str; REGIONS.len()] = {
@@ -49,7 +84,11 @@ static NAMES: [&str; REGIONS.len()] = {
 /// Channels that a CFList of type 0 has room for.
 pub const MOST_EXTRA_CHANNELS: usize = 5;
 
-/// One configuration of a band, as ChirpStack names them: `eu868`, `us915` and so on, `us915_0` to `us915_7`.
+/// What a repeater leaves of a MACPayload: it puts some bytes of its own around it.
+const MOST_THROUGH_REPEATER: usize = 230;
+
+/// One configuration of a band, as ChirpStack names them: `eu868`, `as923_2` and so on, `us915_0` to `us915_7`. `us915`, `au915` and `cn470`
+/// are all channels of such a band.
 #[derive(Debug)]
 pub struct Region {
     name: &'static str,
@@ -98,6 +137,11 @@ impl Region {
         self.plan.band
     }
 
+    /// Whether its plan is that of RP002, whatever the revision; else it is of the regional parameters before that.
+    pub fn is_of_rp002(&self) -> bool {
+        self.plan.is_of_rp002
+    }
+
     /// The data rate that an uplink of this modulation has. A plan may use one modulation under two numbers;
     /// this is the one that devices send with.
     pub fn uplink_data_rate(&self, modulation: &Modulation) -> Option<u8> {
@@ -113,6 +157,31 @@ impl Region {
     /// 7 bytes of FHDR and the FPort taken off, it is N, the limit of FRMPayload with empty FOpts.
     pub fn max_mac_payload(&self, data_rate: u8) -> Option<usize> {
         self.data_rate(data_rate).map(|rate| usize::from(rate.max_mac_payload))
+    }
+
+    /// The same of a downlink, where the network keeps each of them to 400 ms (if the band knows such a limit), or lets them pass
+    /// through repeaters. None also where nothing is that short.
+    pub fn max_downlink(&self, data_rate: u8, limited: bool, repeater: bool) -> Option<usize> {
+        let m = match self.plan.dwell {
+            Some(dwell) if limited => dwell.max_mac_payloads.iter().find(|(dr, _)| *dr == data_rate)?.1.into(),
+            _ => self.max_mac_payload(data_rate)?,
+        };
+        Some(if repeater { m.min(MOST_THROUGH_REPEATER) } else { m })
+    }
+
+    /// Whether the band knows limits to how long a transmission may be.
+    pub fn has_dwell_time(&self) -> bool {
+        self.plan.dwell.is_some()
+    }
+
+    /// Whether an uplink of this data rate can be as short as such a limit wants it.
+    pub fn is_within_dwell_time(&self, data_rate: u8) -> bool {
+        self.plan.dwell.is_none_or(|dwell| dwell.max_mac_payloads.iter().any(|(dr, _)| *dr == data_rate))
+    }
+
+    /// The code of MaxEIRP in a TxParamSetupReq; none if devices of LoRaWAN 1.0.`patch` do not know that command in this band.
+    pub fn tx_param_setup(&self, patch: u8) -> Option<u8> {
+        self.plan.dwell.filter(|dwell| patch >= dwell.since).map(|dwell| dwell.max_eirp)
     }
 
     /// Whether the network may send at this data rate.
@@ -183,9 +252,31 @@ impl Region {
         self.plan.join_data_rates
     }
 
-    /// Frequency (Hz) and data rate of RX1. None if the uplink is on no channel of the band, or if the band does not
-    /// define this offset.
+    /// Frequency (Hz) and data rate of RX1, as long as no limit to the length of downlinks is told. None if the uplink is on no channel of
+    /// the band, or if the band does not define this offset.
     pub fn rx1(&self, uplink_frequency: u32, uplink_data_rate: u8, rx1_dr_offset: u8) -> Option<(u32, u8)> {
+        self.rx1_by(self.plan.rx1_data_rates, (uplink_frequency, uplink_data_rate), rx1_dr_offset)
+    }
+
+    /// The same of a device that knows such a limit, that knows none, or of which that is not known: then there is an RX1 only if it is
+    /// the same either way.
+    pub fn rx1_of(&self, uplink: (u32, u8), rx1_dr_offset: u8, limited: Option<bool>) -> Option<(u32, u8)> {
+        let free = || self.rx1(uplink.0, uplink.1, rx1_dr_offset);
+        let Some(dwell) = self.plan.dwell else { return free() };
+        let short = || self.rx1_by(dwell.rx1_data_rates, uplink, rx1_dr_offset);
+        match limited {
+            Some(true) => short(),
+            Some(false) => free(),
+            None => free().filter(|rx1| short() == Some(*rx1)),
+        }
+    }
+
+    fn rx1_by(
+        &self,
+        data_rates: &[(u8, &'static [u8])],
+        (uplink_frequency, uplink_data_rate): (u32, u8),
+        rx1_dr_offset: u8,
+    ) -> Option<(u32, u8)> {
         let frequency = match self.plan.rx1_frequency {
             Rx1Frequency::SameAsUplink => uplink_frequency,
             Rx1Frequency::Modulo { first, step, count } => {
@@ -193,7 +284,7 @@ impl Region {
                 first + step * (u32::from(uplink.index) % count)
             }
         };
-        let (_, by_offset) = self.plan.rx1_data_rates.iter().find(|(dr, _)| *dr == uplink_data_rate)?;
+        let (_, by_offset) = data_rates.iter().find(|(dr, _)| *dr == uplink_data_rate)?;
         Some((frequency, *by_offset.get(usize::from(rx1_dr_offset))?))
     }
 
@@ -247,7 +338,7 @@ impl Region {
     pub fn cf_list(&self) -> Option<[u8; 16]> {
         match self.plan.channel_list {
             ChannelList::Frequencies => self.cf_list_of(&self.extra_channels()?),
-            ChannelList::Mask { all } => (self.channels != all).then(|| self.mask_list()),
+            ChannelList::Mask { all, .. } => (self.channels != all).then(|| self.mask_list()),
         }
     }
 
@@ -273,7 +364,7 @@ impl Region {
 
     /// The channels that devices use once they joined where the network adds these (Hz) to those that every device knows.
     pub fn channels_with(&self, extra: &[u32]) -> Vec<Channel> {
-        let mut channels = self.join_channels();
+        let mut channels: Vec<_> = self.channels_in(self.channels & self.plan.join_channels).collect();
         if let Some(last) = channels.last().copied() {
             let added = (last.index + 1..).zip(extra);
             channels.extend(added.map(|(index, &frequency)| Channel { index, frequency, ..last }));
@@ -306,21 +397,28 @@ impl Region {
     /// channels in use; empty where it needs none. The device takes the data rate of the last of them, so
     /// `data_rate` is the one that it shall go on with; it sends with maximum power and once.
     pub fn channel_mask_requests(&self, data_rate: u8) -> Vec<DownlinkCommand> {
-        match self.plan.channel_list {
-            ChannelList::Mask { all } if self.channels != all => {}
-            _ => return Vec::new(),
+        let ChannelList::Mask { all, wide } = self.plan.channel_list else { return Vec::new() };
+        if self.channels == all {
+            return Vec::new();
         }
-        let request = |ch_mask_cntl, channel_mask| DownlinkCommand::LinkAdrReq {
+        let request = |(ch_mask_cntl, channel_mask)| DownlinkCommand::LinkAdrReq {
             data_rate,
             tx_power: 0,
             channel_mask,
             ch_mask_cntl,
             nb_trans: 1,
         };
-        let block = |number: u8| (self.channels >> (16 * number)) as u16;
-        // ChMaskCntl 7 turns channels 0 to 63 off and sets 64 to 71 by its mask; 0 to 3 then turn some on again.
-        let blocks = (0..4).filter(|&number| block(number) != 0).map(|number| request(number, block(number)));
-        core::iter::once(request(7, block(4))).chain(blocks).collect()
+        let block = |number: u8| (number, (self.channels >> (16 * number)) as u16);
+        let in_use = |number: &u8| block(*number).1 != 0;
+        if wide {
+            // ChMaskCntl 7 turns channels 0 to 63 off and sets 64 to 71 by its mask; 0 to 3 then turn some on again.
+            let narrow = (0..4).filter(in_use).map(block);
+            return core::iter::once((7, block(4).1)).chain(narrow).map(request).collect();
+        }
+        // What turns channels on comes first: so there is one at each step, for a device that judges the requests one by one.
+        let blocks = 0..(u128::BITS - all.leading_zeros()).div_ceil(16) as u8;
+        let off = blocks.clone().filter(|number| !in_use(number));
+        blocks.filter(in_use).chain(off).map(block).map(request).collect()
     }
 
     /// How long after the end of a Join-request its RX1 and RX2 open.

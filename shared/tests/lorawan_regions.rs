@@ -10,6 +10,9 @@ use limpet_shared::{
 };
 use proptest::prelude::*;
 
+#[path = "lorawan_regions/further.rs"]
+mod further;
+
 fn region(name: &str) -> &'static Region {
     Region::by_name(name).unwrap()
 }
@@ -36,20 +39,22 @@ fn a_frequency_written_as_a_32_bit_float_is_its_channels() {
 
 #[test]
 fn regions_have_the_names_of_chirpstack() {
-    assert_eq!(
-        Region::names(),
-        [
-            "eu868", "eu433", "ru864", "cn779", "us915", "us915_0", "us915_1", "us915_2", "us915_3", "us915_4",
-            "us915_5", "us915_6", "us915_7"
-        ]
-    );
+    let alone =
+        ["eu868", "eu433", "ru864", "cn779", "as923", "as923_2", "as923_3", "as923_4", "in865", "kr920", "ism2400"];
+    let parts = |band: &'static str, count| {
+        let parts = (0..count).map(move |number| format!("{band}_{number}"));
+        core::iter::once(band.to_owned()).chain(parts)
+    };
+    let expected = alone.map(str::to_owned).into_iter();
+    let expected = expected.chain(parts("us915", 8)).chain(parts("au915", 8)).chain(parts("cn470", 12));
+    assert_eq!(Region::names(), expected.collect::<Vec<_>>());
     for name in Region::names() {
         assert_eq!(region(name).name(), *name);
         assert_eq!(region(&name.to_uppercase()), region(name));
-        let band = name.split('_').next().unwrap();
+        let band = if alone.contains(name) { name } else { name.split('_').next().unwrap() };
         assert_eq!(region(name).band(), band.to_uppercase());
     }
-    for unknown in ["", "eu", "eu868_0", "us915_8", "us915_01", "as923"] {
+    for unknown in ["", "eu", "eu868_0", "us915_8", "us915_01", "au915_8", "cn470_12", "as923_1", "as923_5"] {
         assert_eq!(Region::by_name(unknown), None, "{unknown}");
     }
 }
@@ -333,7 +338,7 @@ fn channels_after(requests: &[DownlinkCommand]) -> Vec<u8> {
 
 #[test]
 fn a_block_of_link_adr_requests_leaves_the_sub_band() {
-    for name in Region::names().iter().filter(|name| name.starts_with("us915_")) {
+    for name in Region::names().iter().filter(|name| name.starts_with("us915_") || name.starts_with("au915_")) {
         let requests = region(name).channel_mask_requests(3);
         let expected: Vec<u8> = region(name).uplink_channels().iter().map(|channel| channel.index).collect();
         assert_eq!(channels_after(&requests), expected, "{name}");

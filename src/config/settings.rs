@@ -48,7 +48,11 @@ pub static SETTINGS: &[Setting] = &[
         secret: true,
     },
     setting("store-file", "a file whose first line is the URL of a store"),
-    setting("region", "eu868, eu433, ru864, cn779, us915, us915_0 to us915_7, several separated by commas"),
+    setting(
+        "region",
+        "eu868, eu433, ru864, cn779, as923, as923_2 to as923_4, in865, kr920, ism2400, us915, us915_0 to us915_7, au915, au915_0 to au915_7, cn470, \
+         cn470_0 to cn470_11, several separated by commas",
+    ),
     setting("weight", "a number from 1 to 100"),
     setting("reply-delay", "0ms to 10s: a number with ms or s"),
     setting("codec-time", "1ms to 10s: a number with ms or s"),

@@ -71,7 +71,8 @@ fn all_mistakes_are_told_together_each_with_its_place_and_what_is_allowed() {
         "10 mistakes in the configuration:",
         "limpet.toml, line 3, gwpm: there is no such setting; did you mean gwmp?",
         "limpet.toml, line 4, ack: \"soon\" is not allowed: it is neither; allowed: stored or received",
-        "limpet.toml, line 5, region: a table is not allowed; allowed: eu868, eu433, ru864, cn779, us915, us915_0 to us915_7",
+        "limpet.toml, line 5, region: a table is not allowed; allowed: eu868, eu433, ru864, cn779, as923, \
+         as923_2 to as923_4, in865, kr920, ism2400, us915, us915_0 to us915_7, au915, au915_0 to au915_7, cn470, cn470_0 to cn470_11, several",
         "limpet.toml, line 6, data: this cannot be set in a file that is found in the data folder",
         "--http: \"8080\" is not allowed: it has no port; allowed: IP:PORT",
         "--region: \"eu868,mars\" is not allowed: \"mars\": there is no such region; allowed: eu868",

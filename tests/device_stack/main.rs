@@ -13,7 +13,7 @@ mod run;
 #[allow(dead_code, unused_imports, reason = "shared with tests that use more of it")]
 mod support;
 
-use lorawan_device::region::{self, Subband, US915};
+use lorawan_device::region::{self, AU915, Subband, US915};
 
 use plan::{Band, Frame};
 
@@ -48,6 +48,8 @@ fn eu868_band() -> Band {
         rx1: |uplink| uplink,
         rx2: Frame { frequency: 869_525_000, datr: plan::lora(12, 125) },
         join_in: 2,
+        settings: &[],
+        asked: 0,
         seed: 868,
     }
 }
@@ -77,7 +79,59 @@ async fn us915_one_sub_band() {
         rx1: plan::us915_rx1,
         rx2: Frame { frequency: 923_300_000, datr: plan::lora(12, 500) },
         join_in: 1,
+        settings: &[],
+        asked: 0,
         seed: 915,
     };
     run::run(band).await;
+}
+
+/// The second sub-band: channels 8 to 15. The stack has the first downlink channel at 922.3 MHz: its radio hears there what is at 923.3,
+/// where the regional parameters have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn au915_one_sub_band() {
+    let mut stack = AU915::new();
+    stack.set_join_bias(Subband::_2);
+    let band = Band {
+        name: "au915_1",
+        api: chirpstack_api::common::Region::Au915,
+        stack: stack.into(),
+        data_rates: &plan::AU915_RATES,
+        channels: &[
+            916_800_000,
+            917_000_000,
+            917_200_000,
+            917_400_000,
+            917_600_000,
+            917_800_000,
+            918_000_000,
+            918_200_000,
+        ],
+        rx1: plan::au915_rx1,
+        rx2: Frame { frequency: 923_300_000, datr: plan::lora(12, 500) },
+        join_in: 1,
+        settings: &[],
+        asked: 0,
+        seed: 928,
+    };
+    run::run(band).await;
+}
+
+/// The stack listens for DR0 in RX2 whatever it is told, and the band's own is DR2: so the network is set to that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in865() {
+    run::run(Band {
+        name: "in865",
+        api: chirpstack_api::common::Region::In865,
+        stack: region::Configuration::new(region::Region::IN865),
+        data_rates: &plan::IN865_RATES,
+        channels: &[865_062_500, 865_402_500, 865_985_000, 865_700_000, 866_200_000],
+        rx1: |uplink| uplink,
+        rx2: Frame { frequency: 866_550_000, datr: plan::lora(12, 125) },
+        join_in: 1,
+        settings: &["rx2_dr=0", "extra_channels=865700000,866200000"],
+        asked: 0,
+        seed: 865,
+    })
+    .await;
 }

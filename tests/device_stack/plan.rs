@@ -25,6 +25,10 @@ pub struct Band {
     pub rx2: Frame,
     /// The window that the JoinAccept is heard in: 2 if the gateways refuse RX1.
     pub join_in: u8,
+    /// What is set for the region before the device joins.
+    pub settings: &'static [&'static str],
+    /// So many uplinks are answered with a TxParamSetupReq, which the stack does not answer.
+    pub asked: usize,
     /// Of the stack's dice.
     pub seed: u64,
 }
@@ -45,9 +49,19 @@ pub static EU868_RATES: [(DR, Datr); 6] = [
 pub static US915_RATES: [(DR, Datr); 4] =
     [(DR::_3, lora(7, 125)), (DR::_2, lora(8, 125)), (DR::_1, lora(9, 125)), (DR::_0, lora(10, 125))];
 
+pub static AU915_RATES: [(DR, Datr); 6] = EU868_RATES;
+pub static IN865_RATES: [(DR, Datr); 6] = EU868_RATES;
+
 /// Eight downlink channels, taken in turn by the uplink's channel; DR0 to DR3 are answered with DR10 to DR13.
 pub fn us915_rx1(uplink: Frame) -> Frame {
     let channel = (uplink.frequency - 902_300_000) / 200_000;
+    let Datr::Lora { spreading_factor, .. } = uplink.datr else { panic!("{:?} is not LoRa", uplink.datr) };
+    Frame { frequency: 923_300_000 + 600_000 * (channel % 8), datr: lora(spreading_factor, 500) }
+}
+
+/// The same downlink channels; DR0 to DR5 are answered with DR8 to DR13.
+pub fn au915_rx1(uplink: Frame) -> Frame {
+    let channel = (uplink.frequency - 915_200_000) / 200_000;
     let Datr::Lora { spreading_factor, .. } = uplink.datr else { panic!("{:?} is not LoRa", uplink.datr) };
     Frame { frequency: 923_300_000 + 600_000 * (channel % 8), datr: lora(spreading_factor, 500) }
 }

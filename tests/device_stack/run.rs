@@ -41,6 +41,9 @@ struct Expected {
 /// A network, and a device that has joined it.
 async fn joined(band: &Band) -> (Network, Stack) {
     let network = Network::start(band).await;
+    if !band.settings.is_empty() {
+        network.ctl(&[&["region", "set", band.name], band.settings].concat());
+    }
     let clock = DeviceClock::new();
     let radio = FakeRadio::new(clock.clone(), network.antennas());
     let mut stack: Stack = Device::new_with_seed(band.stack.clone(), radio, StackTimer(clock), band.seed);
@@ -133,7 +136,7 @@ async fn send(
     assert!(band.channels.contains(&exchange.frequency), "uplink {number} on {} Hz", exchange.frequency);
     let up = header(&exchange.phy);
     assert_eq!((usize::from(up.fcnt), up.confirmed), (number, step.confirmed), "{up:?}");
-    let answered = step.confirmed || step.comes_down.is_some();
+    let answered = step.confirmed || step.comes_down.is_some() || number < band.asked;
     if !answered {
         assert!(matches!(response, SendResponse::RxComplete), "uplink {number}: {response:?}, {exchange:#?}");
         assert!(exchange.heard.is_none() && exchange.refused.is_empty(), "uplink {number}: {exchange:#?}");

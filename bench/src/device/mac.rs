@@ -10,6 +10,9 @@ use rand::{rngs::SmallRng, seq::IndexedRandom};
 
 use super::Session;
 
+/// Channels of the band (CN470) that has no wide ones, so that its masks are of 16 channels each.
+const BLOCKS_ONLY: usize = 96;
+
 /// The channels that a device knows, and which of them it uses.
 #[derive(Clone, Debug)]
 pub(super) struct Channels {
@@ -71,7 +74,9 @@ impl Channels {
             }
             return;
         }
-        for (index, bytes) in (3..).zip(list.chunks_exact(3)) {
+        // They come after those that every device of the band knows.
+        let first = self.known.len() as u8;
+        for (index, bytes) in (first..).zip(list.chunks_exact(3)) {
             if let &[a, b, c] = bytes {
                 self.add(index, u32::from_le_bytes([a, b, c, 0]) * 100, 0, 5);
             }
@@ -96,6 +101,13 @@ impl Channels {
         let block = |number: u8| enabled & !(0xffff << (16 * number)) | mask << (16 * number);
         let wide = enabled & !(0xff << 64) | (mask & 0xff) << 64;
         let narrow: u128 = u64::MAX.into();
+        if self.known.len() == BLOCKS_ONLY {
+            return match cntl {
+                0..=5 => Some(block(cntl)),
+                6 => Some((1 << BLOCKS_ONLY) - 1),
+                _ => None,
+            };
+        }
         match (self.is_fixed(), cntl) {
             (true, 0..=3) => Some(block(cntl)),
             (true, 4) => Some(wide),
@@ -123,7 +135,11 @@ impl Channels {
             match *command {
                 C::DutyCycleReq { .. } => outcome.answers.push(UplinkCommand::DutyCycleAns),
                 C::DevStatusReq => outcome.answers.push(UplinkCommand::DevStatusAns { battery: 200, margin: 10 }),
-                C::TxParamSetupReq { .. } => outcome.answers.push(UplinkCommand::TxParamSetupAns),
+                // Elsewhere the command is unknown, and not answered.
+                C::TxParamSetupReq { downlink_dwell_time, uplink_dwell_time, .. } if region.has_dwell_time() => {
+                    (session.downlink_limited, session.uplink_limited) = (downlink_dwell_time, uplink_dwell_time);
+                    outcome.sticky.push(UplinkCommand::TxParamSetupAns);
+                }
                 C::RxParamSetupReq { rx1_dr_offset, rx2_data_rate, frequency_hz } => {
                     let offset_ok = rx1_dr_offset <= region.max_rx1_dr_offset();
                     let rate_ok = region.is_downlink_data_rate(rx2_data_rate);

@@ -4,6 +4,9 @@ use alloc::{format, string::String};
 
 use super::loose::Loose;
 
+/// The width that LoRa has at 2.4 GHz and nowhere else, where its code rate is another one.
+const ISM2400_KHZ: u16 = 812;
+
 /// How a packet is modulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Datr {
@@ -52,6 +55,15 @@ impl Datr {
     }
 
     /// From the two fields. Without `modu`, the form of `datr` tells.
+    /// The code rate that LoRaWAN has with it, as `codr` of a txpk; FSK has none, and of LR-FHSS it says more than the data rate.
+    pub fn code_rate(&self) -> Option<&'static str> {
+        match self {
+            Self::Lora { bandwidth_khz: ISM2400_KHZ, .. } => Some("4/8LI"),
+            Self::Lora { .. } => Some("4/5"),
+            Self::Fsk { .. } | Self::LrFhss { .. } => None,
+        }
+    }
+
     pub(super) fn read(modu: &Loose<'_>, datr: &Loose<'_>) -> Result<Self, DatrError> {
         let read = match modu.str() {
             None if modu.is_nothing() => lora(datr).or_else(|| lr_fhss(datr)).or_else(|| fsk(datr)),

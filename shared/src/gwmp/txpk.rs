@@ -60,7 +60,7 @@ impl Txpk {
             rfch: 0,
             powe,
             datr,
-            codr: lora.then(|| "4/5".into()),
+            codr: datr.code_rate().map(Into::into),
             // LoRaWAN's FSK channel: 50 kbit/s with 25 kHz deviation, 5 bytes of preamble (RP002-1.0.4, 4.2).
             fdev: (!lora).then_some(25_000),
             ipol: lora,

@@ -10,6 +10,7 @@ pub(super) const ALL_CHANNELS: u128 = 0b111;
 
 pub(super) static PLAN: Plan = Plan {
     band: "EU433",
+    is_of_rp002: true,
     data_rates: eu868::COMMON_DATA_RATES,
     channels: &[ChannelRun { first_index: 0, count: 3, first: 433_175_000, step: 200_000, min_dr: 0, max_dr: 5 }],
     join_channels: ALL_CHANNELS,
@@ -23,4 +24,5 @@ pub(super) static PLAN: Plan = Plan {
     most_power: 12,
     power_exceptions: &[],
     channel_list: ChannelList::Frequencies,
+    dwell: None,
 };

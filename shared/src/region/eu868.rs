@@ -1,15 +1,16 @@
 //! EU863-870 (RP002-1.0.4, 2.4).
 
 use super::{
-    CodeRate, Modulation,
-    plan::{ChannelList, ChannelRun, DataRate, Plan, Rx1Frequency, lora, lr_fhss},
+    CodeRate,
+    plan::{ChannelList, ChannelRun, DataRate, Plan, Rx1Frequency, fsk_50, lora, lr_fhss},
 };
 
 /// The three that every device knows, and the five that most networks and gateways add.
 pub(super) const ALL_CHANNELS: u128 = 0xff;
 
-/// Other bands have the first eight of them, and are answered in the same way.
+/// Other bands have the first eight of them, or those six that are LoRa on channels of 125 kHz, and are answered in the same way.
 const SHARED: usize = 8;
+const LORA_125: usize = 6;
 
 static DATA_RATES: [DataRate; 12] = [
     DataRate::both(0, lora(12, 125), 59),
@@ -19,7 +20,7 @@ static DATA_RATES: [DataRate; 12] = [
     DataRate::both(4, lora(8, 125), 250),
     DataRate::both(5, lora(7, 125), 250),
     DataRate::both(6, lora(7, 250), 250),
-    DataRate::both(7, Modulation::Fsk { bit_rate: 50_000 }, 250),
+    DataRate::both(7, fsk_50(), 250),
     DataRate::up(8, lr_fhss(CodeRate::OneThird, 137), 58),
     DataRate::up(9, lr_fhss(CodeRate::TwoThirds, 137), 123),
     DataRate::up(10, lr_fhss(CodeRate::OneThird, 336), 58),
@@ -45,9 +46,13 @@ static RX1: [(u8, &[u8]); 12] = [
 /// DR0 to DR7, and how they are answered in RX1: of most bands that devices send in on channels of 125 kHz.
 pub(super) static COMMON_DATA_RATES: &[DataRate] = DATA_RATES.split_at(SHARED).0;
 pub(super) static COMMON_RX1: &[(u8, &[u8])] = RX1.split_at(SHARED).0;
+/// DR0 to DR5, and how they are answered.
+pub(super) static LORA_125_DATA_RATES: &[DataRate] = DATA_RATES.split_at(LORA_125).0;
+pub(super) static LORA_125_RX1: &[(u8, &[u8])] = RX1.split_at(LORA_125).0;
 
 pub(super) static PLAN: Plan = Plan {
     band: "EU868",
+    is_of_rp002: true,
     data_rates: &DATA_RATES,
     channels: &[
         ChannelRun { first_index: 0, count: 3, first: 868_100_000, step: 200_000, min_dr: 0, max_dr: 5 },
@@ -64,4 +69,5 @@ pub(super) static PLAN: Plan = Plan {
     most_power: 14,
     power_exceptions: &[((869_400_000, 869_650_000), 27)],
     channel_list: ChannelList::Frequencies,
+    dwell: None,
 };

@@ -7,6 +7,8 @@ use super::{Channel, CodeRate, Modulation};
 pub(super) struct Plan {
     /// Common name, such as `EU868`.
     pub band: &'static str,
+    /// False where RP002 has another plan, and this one is of the regional parameters before it.
+    pub is_of_rp002: bool,
     pub data_rates: &'static [DataRate],
     /// Runs of uplink channels, by ascending index.
     pub channels: &'static [ChannelRun],
@@ -28,6 +30,21 @@ pub(super) struct Plan {
     /// First and last frequency (Hz) that another power (dBm) holds for.
     pub power_exceptions: &'static [((u32, u32), i8)],
     pub channel_list: ChannelList,
+    /// What holds under a limit of 400 ms to each transmission; none: the band knows no such limit.
+    pub dwell: Option<&'static Dwell>,
+}
+
+/// What TxParamSetupReq changes.
+#[derive(Debug)]
+pub(super) struct Dwell {
+    /// Data rate, and M without a repeater; what is not listed cannot be used.
+    pub max_mac_payloads: &'static [(u8, u8)],
+    /// The code of the band's highest power in TxParamSetupReq.
+    pub max_eirp: u8,
+    /// The first LoRaWAN 1.0.x whose devices know TxParamSetupReq in this band.
+    pub since: u8,
+    /// As in the plan, of a device that knows a limit to downlinks.
+    pub rx1_data_rates: &'static [(u8, &'static [u8])],
 }
 
 /// One data rate of a band's table.
@@ -73,8 +90,9 @@ pub(super) enum Rx1Frequency {
 pub(super) enum ChannelList {
     /// CFList type 0: the channels beside those that every device knows.
     Frequencies,
-    /// CFList type 1, or LinkADRReq with ChMaskCntl as in US902-928; not needed if `all` channels are in use.
-    Mask { all: u128 },
+    /// CFList type 1, or LinkADRReq; not needed if `all` channels are in use. ChMaskCntl is as in US902-928 where channels from 64 on
+    /// are `wide`; else it is the number of a block of 16 channels.
+    Mask { all: u128, wide: bool },
 }
 
 impl Plan {
@@ -94,6 +112,11 @@ impl Plan {
 /// A LoRa data rate.
 pub(super) const fn lora(spreading_factor: u8, bandwidth_khz: u16) -> Modulation {
     Modulation::Lora { spreading_factor, bandwidth_khz }
+}
+
+/// FSK as LoRaWAN has it.
+pub(super) const fn fsk_50() -> Modulation {
+    Modulation::Fsk { bit_rate: 50_000 }
 }
 
 /// An LR-FHSS data rate.

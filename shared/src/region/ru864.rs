@@ -10,6 +10,7 @@ pub(super) const ALL_CHANNELS: u128 = 0b11;
 
 pub(super) static PLAN: Plan = Plan {
     band: "RU864",
+    is_of_rp002: true,
     data_rates: eu868::COMMON_DATA_RATES,
     channels: &[ChannelRun { first_index: 0, count: 2, first: 868_900_000, step: 200_000, min_dr: 0, max_dr: 5 }],
     join_channels: ALL_CHANNELS,
@@ -22,4 +23,5 @@ pub(super) static PLAN: Plan = Plan {
     most_power: 16,
     power_exceptions: &[],
     channel_list: ChannelList::Frequencies,
+    dwell: None,
 };

@@ -15,6 +15,7 @@ pub(super) const fn sub_band(number: u32) -> u128 {
 
 pub(super) static PLAN: Plan = Plan {
     band: "US915",
+    is_of_rp002: true,
     data_rates: &[
         DataRate::up(0, lora(10, 125), 19),
         DataRate::up(1, lora(9, 125), 61),
@@ -52,5 +53,6 @@ pub(super) static PLAN: Plan = Plan {
     power: 20,
     most_power: 30,
     power_exceptions: &[],
-    channel_list: ChannelList::Mask { all: ALL_CHANNELS },
+    channel_list: ChannelList::Mask { all: ALL_CHANNELS, wide: true },
+    dwell: None,
 };

@@ -191,7 +191,7 @@ impl Api {
             region: region.band().into(),
             region_config_id: Some(region.name().into()),
             mac_version,
-            reg_params_revision: "RP002_1_0_4".into(),
+            reg_params_revision: if region.is_of_rp002() { "RP002_1_0_4" } else { "B" }.into(),
             supports_otaa: matches!(way, Way::Otaa(_)),
             uplink_interval_secs: UPLINK_INTERVAL,
             ..DeviceProfile::default()

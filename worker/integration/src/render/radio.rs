@@ -67,10 +67,12 @@ pub(super) fn uplink_tx_info(up: &UpEvent) -> gw::UplinkTxInfo {
 }
 
 pub(super) fn downlink_tx_info(tx: &TxAckEvent) -> gw::DownlinkTxInfo {
+    let sent = Region::by_name(&tx.region).and_then(|region| region.modulation(tx.data_rate));
+    let code_rate = sent.and_then(|modulation| modulation.to_gwmp().code_rate()).unwrap_or_default();
     gw::DownlinkTxInfo {
         frequency: tx.frequency,
         power: tx.power.into(),
-        modulation: modulation(&tx.region, tx.data_rate, "4/5", true),
+        modulation: modulation(&tx.region, tx.data_rate, code_rate, true),
         ..Default::default()
     }
 }

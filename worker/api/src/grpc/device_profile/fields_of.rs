@@ -24,6 +24,12 @@ pub(super) fn read(given: api::DeviceProfile, regions: &Regions) -> Result<Devic
     let region = region(&given, regions)?;
     let revision = common::RegParamsRevision::try_from(given.reg_params_revision)
         .map_err(|_| ApiError::invalid("reg_params_revision", "is no revision that is known here"))?;
+    let is_of_rp002 = revision.as_str_name().starts_with("RP002");
+    refuse(
+        "reg_params_revision",
+        is_of_rp002 && !region.is_of_rp002(),
+        "CN470 is served as revisions A and B have it",
+    )?;
     let profile = DeviceProfile {
         name: fields::name("name", &given.name)?,
         description: fields::text("description", given.description)?,
@@ -175,5 +181,40 @@ pub(super) fn write(profile: &DeviceProfile) -> api::DeviceProfile {
         payload_codec_script: profile.codec.script.clone(),
         tags: fields::map(&profile.tags),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_band_has_a_name_in_chirpstacks_api() {
+        for name in Region::names() {
+            let band = Region::by_name(name).unwrap().band();
+            assert_eq!(common::Region::from_str_name(band).map(|region| region.as_str_name()), Some(band), "{name}");
+        }
+    }
+
+    #[test]
+    fn cn470_is_of_the_regional_parameters_before_rp002() {
+        let regions = Regions::new(&["eu868".into(), "cn470_3".into()], "eu868");
+        for (region, revision, passes) in [
+            (common::Region::Cn470, common::RegParamsRevision::A, true),
+            (common::Region::Cn470, common::RegParamsRevision::B, true),
+            (common::Region::Cn470, common::RegParamsRevision::Rp002100, false),
+            (common::Region::Cn470, common::RegParamsRevision::Rp002104, false),
+            (common::Region::Eu868, common::RegParamsRevision::Rp002104, true),
+        ] {
+            let given = api::DeviceProfile {
+                name: "profile".into(),
+                region: region.into(),
+                reg_params_revision: revision.into(),
+                ..Default::default()
+            };
+            let refused = read(given, &regions).err().map(|error| error.to_string());
+            assert_eq!(refused.is_none(), passes, "{region:?}, {revision:?}: {refused:?}");
+            assert!(refused.is_none_or(|why| why.contains("reg_params_revision")));
+        }
     }
 }
