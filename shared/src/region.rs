@@ -377,6 +377,11 @@ impl Region {
         self.plan.free_range
     }
 
+    /// Whether MAC commands can tell a frequency of this band: in the three bytes that they have for it, 100 Hz each.
+    pub fn tells_frequencies(&self) -> bool {
+        self.plan.rx2.0 / 100 < 1 << 24
+    }
+
     /// Whether a network may add a channel there: within the band, in the 100 Hz of LoRaWAN, none that every device knows, and none so
     /// near to one of the plan that what is heard on it is taken for that ([`Region::snap`]).
     pub fn takes_extra_channel(&self, frequency_hz: u32) -> bool {

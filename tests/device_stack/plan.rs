@@ -27,7 +27,7 @@ pub struct Band {
     pub join_in: u8,
     /// What is set for the region before the device joins.
     pub settings: &'static [&'static str],
-    /// So many uplinks are answered with a TxParamSetupReq, which the stack does not answer.
+    /// So many uplinks are answered in any case, with a TxParamSetupReq that the stack does not answer.
     pub asked: usize,
     /// Of the stack's dice.
     pub seed: u64,

@@ -18,6 +18,7 @@ mod metrics;
 mod moving;
 mod network;
 mod raw;
+mod regions;
 mod requests;
 mod restart;
 mod site;

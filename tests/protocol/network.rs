@@ -224,9 +224,16 @@ impl Network {
 
     /// A device that has to join, of this LoRaWAN version.
     pub fn otaa(&self, version: &str) -> VirtualDevice {
-        let config = Self::config(self.number());
+        self.otaa_in("eu868", version, None)
+    }
+
+    /// The same in a region that the network has, at one data rate.
+    pub fn otaa_in(&self, region: &str, version: &str, data_rate: Option<u8>) -> VirtualDevice {
+        let region = Region::by_name(region).unwrap();
+        let config = DeviceConfig { region, data_rate, ..Self::config(self.number()) };
         let (app_key, join_eui) = (config.app_key.to_hex(), config.join_eui.to_string());
-        self.add_device(config.dev_eui, &["--app-key", &app_key, "--join-eui", &join_eui, "--mac-version", version]);
+        let born = ["--app-key", &app_key, "--join-eui", &join_eui, "--mac-version", version];
+        self.add_device(config.dev_eui, &[&born[..], &["--region", region.name()]].concat());
         VirtualDevice::otaa(config)
     }
 

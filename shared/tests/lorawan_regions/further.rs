@@ -315,6 +315,10 @@ fn ism2400() {
         let by_rule: Vec<u8> = (0..6).map(|offset| dr - dr.min(offset)).collect();
         assert_eq!(rx1_of("ism2400", dr, 5, None), by_rule, "DR{dr}");
     }
+    assert_eq!(
+        Region::names().iter().filter(|name| !region(name).tells_frequencies()).collect::<Vec<_>>(),
+        [&"ism2400"]
+    );
     // Channels that a network adds would be told in other units than elsewhere: there are none.
     assert_eq!((ism2400.extra_channel_range(), ism2400.takes_extra_channel(2_410_000_000)), (None, false));
     assert_eq!((ism2400.cf_list(), ism2400.channel_mask_requests(0)), (None, Vec::new()));

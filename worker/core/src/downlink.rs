@@ -43,6 +43,8 @@ pub struct Timing {
     pub rx1_dr_offset: u8,
     pub rx2_frequency: u32,
     pub rx2_data_rate: u8,
+    /// Whether the device knows a limit to the length of downlinks, where that is known.
+    pub limited: Option<bool>,
 }
 
 impl Timing {
@@ -53,12 +55,14 @@ impl Timing {
             rx1_dr_offset: mac.rx1_dr_offset,
             rx2_frequency: mac.rx2_frequency,
             rx2_data_rate: mac.rx2_data_rate,
+            limited: mac.dwell.map(|limits| limits.downlink),
         }
     }
     /// After a JoinRequest: JOIN_ACCEPT_DELAY1 and 2 with the region's defaults.
     pub fn of_join(region: &Region) -> Self {
         let (rx2_frequency, rx2_data_rate) = region.rx2();
-        Self { rx1_delay: Region::join_accept_delays().0, rx1_dr_offset: 0, rx2_frequency, rx2_data_rate }
+        let rx1_delay = Region::join_accept_delays().0;
+        Self { rx1_delay, rx1_dr_offset: 0, rx2_frequency, rx2_data_rate, limited: None }
     }
 }
 
@@ -96,8 +100,12 @@ pub fn in_time(plan: &[PlannedGateway], now_at: impl Fn(u64) -> UnixMicros) -> V
 }
 
 /// What of the plan can carry a MACPayload of `length` bytes.
-pub fn fitting(plan: &[PlannedGateway], length: usize, region: &Region) -> Vec<PlannedGateway> {
-    narrowed(plan, |_, window| region.max_mac_payload(window.data_rate).is_some_and(|max| length <= max))
+pub fn fitting(
+    plan: &[PlannedGateway],
+    length: usize,
+    (region, settings): (&Region, &RegionSettings),
+) -> Vec<PlannedGateway> {
+    narrowed(plan, |_, window| settings.max_downlink(region, window.data_rate).is_some_and(|max| length <= max))
 }
 
 /// The windows that are wanted, and the gateways that have any.
@@ -117,7 +125,8 @@ pub fn better(a: &Reception, b: &Reception) -> core::cmp::Ordering {
 /// The windows that follow this reception, RX1 first.
 fn windows(sender: &Reception, timing: Timing, (region, settings): (&Region, &RegionSettings)) -> Vec<PlannedWindow> {
     let Some(radio) = &sender.rx.radio else { return Vec::new() };
-    let rx1 = region.rx1(sender.frequency, sender.data_rate, timing.rx1_dr_offset);
+    let uplink = (sender.frequency, sender.data_rate);
+    let rx1 = region.rx1_of(uplink, timing.rx1_dr_offset, timing.limited);
     let rx2 = Some((timing.rx2_frequency, timing.rx2_data_rate));
     let rx2_delay = timing.rx1_delay + Duration::from_secs(1);
     [(1, timing.rx1_delay, rx1), (2, rx2_delay, rx2)]

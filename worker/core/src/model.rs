@@ -3,6 +3,7 @@
 mod adr;
 mod answer;
 mod directory;
+mod dwell;
 mod endpoint;
 mod event;
 mod join;
@@ -14,6 +15,7 @@ mod settings;
 pub use adr::*;
 pub use answer::*;
 pub use directory::*;
+pub use dwell::*;
 pub use endpoint::*;
 pub use event::*;
 pub use join::*;

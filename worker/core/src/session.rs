@@ -29,6 +29,7 @@ pub fn initial_mac(region: &Region) -> MacState {
         tx_power: 0,
         channels_set: false,
         channels_tried: 0,
+        dwell: None,
         battery: None,
         margin: None,
         status_asked_at: UnixMicros(0),

@@ -105,7 +105,7 @@ static NETWORKS: [Setting<NetworkSettings, ()>; 3] = [
     },
 ];
 
-static REGIONS: [Setting<RegionSettings, &'static Region>; 10] = [
+static REGIONS: [Setting<RegionSettings, &'static Region>; 13] = [
     Setting {
         name: "rx1_delay",
         allowed: |_| format!("1 to {MOST_RX1_DELAY} (seconds)"),
@@ -209,6 +209,39 @@ static REGIONS: [Setting<RegionSettings, &'static Region>; 10] = [
         default: |_| INSTALLATION_MARGIN.to_string(),
     },
     Setting {
+        name: "uplink_dwell_time_400ms",
+        allowed: allowed_dwell_time,
+        put: |settings, region, text| {
+            settings.uplink_dwell_time_400ms = Some(dwell_time(region, text)?);
+            Some(())
+        },
+        unset: |settings| settings.uplink_dwell_time_400ms = None,
+        get: |settings| settings.uplink_dwell_time_400ms.map(|limited| limited.to_string()),
+        default: |_| false.to_string(),
+    },
+    Setting {
+        name: "downlink_dwell_time_400ms",
+        allowed: allowed_dwell_time,
+        put: |settings, region, text| {
+            settings.downlink_dwell_time_400ms = Some(dwell_time(region, text)?);
+            Some(())
+        },
+        unset: |settings| settings.downlink_dwell_time_400ms = None,
+        get: |settings| settings.downlink_dwell_time_400ms.map(|limited| limited.to_string()),
+        default: |_| false.to_string(),
+    },
+    Setting {
+        name: "repeater_compatible",
+        allowed: |_| "true or false".into(),
+        put: |settings, _, text| {
+            settings.repeater_compatible = Some(text.parse().ok()?);
+            Some(())
+        },
+        unset: |settings| settings.repeater_compatible = None,
+        get: |settings| settings.repeater_compatible.map(|compatible| compatible.to_string()),
+        default: |_| false.to_string(),
+    },
+    Setting {
         name: "extra_channels",
         allowed: |region| match region.extra_channel_range() {
             None => format!("none: the channels of {} are fixed", region.band()),
@@ -232,6 +265,17 @@ fn rx2_frequencies(region: &'static Region) -> String {
         Some((low, high)) => format!("{low} to {high} (Hz), multiples of 100"),
         None => format!("{} (Hz), or the frequency of another downlink channel of {}", region.rx2().0, region.band()),
     }
+}
+
+fn allowed_dwell_time(region: &Region) -> String {
+    if region.has_dwell_time() {
+        return "true or false".into();
+    }
+    format!("false: {} knows no such limit", region.band())
+}
+
+fn dwell_time(region: &Region, text: &str) -> Option<bool> {
+    text.parse().ok().filter(|limited| !limited || region.has_dwell_time())
 }
 
 fn extra_channels(region: &Region, text: &str) -> Option<Vec<u32>> {

@@ -249,7 +249,9 @@ impl Pipeline {
         next.rev += 1;
         let now_at = |balancer| self.now_at(balancer);
         let now = open.gateways.first().map_or_else(|| self.surroundings.now(), |to| self.now_at(to.balancer));
-        let reply = Reply { open, region, queue, marks: row.marks, now, now_at: &now_at };
+        let settings = self.settings.now();
+        let settings = settings.of(region);
+        let reply = Reply { open, region, settings, queue, marks: row.marks, now, now_at: &now_at };
         uplink::decide(&reply, &mut next).then_some(next)
     }
 }

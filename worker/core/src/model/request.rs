@@ -37,6 +37,8 @@ pub enum Subject {
     RxParam,
     RxTiming,
     DevStatus,
+    /// TxParamSetupReq: limits to the length of transmissions.
+    TxParam,
     /// NewChannelReq of the channel with this index.
     Channel(u8),
 }
@@ -49,6 +51,7 @@ impl Subject {
             DownlinkCommand::RxParamSetupReq { .. } => Some(Self::RxParam),
             DownlinkCommand::RxTimingSetupReq { .. } => Some(Self::RxTiming),
             DownlinkCommand::DevStatusReq => Some(Self::DevStatus),
+            DownlinkCommand::TxParamSetupReq { .. } => Some(Self::TxParam),
             DownlinkCommand::NewChannelReq { index, .. } => Some(Self::Channel(index)),
             _ => None,
         }
@@ -61,6 +64,7 @@ impl Subject {
             Self::RxParam => "RXParamSetupReq",
             Self::RxTiming => "RXTimingSetupReq",
             Self::DevStatus => "DevStatusReq",
+            Self::TxParam => "TxParamSetupReq",
             Self::Channel(_) => "NewChannelReq",
         }
     }

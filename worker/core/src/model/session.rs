@@ -5,7 +5,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use limpet_shared::{AesKey, DevAddr, Eui64, RadioTime, UnixMicros, lorawan::Keys};
 use serde::{Deserialize, Serialize};
 
-use super::{AdrState, Answer, Event, Request};
+use super::{AdrState, Answer, DwellTime, Event, Request};
 
 /// Identity of a session: a hash of the device and of the join (or activation) that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -182,6 +182,9 @@ pub struct MacState {
     /// Only in the stored form, for versions that counted there how often they had told the channels.
     #[serde(default)]
     pub channels_tried: u8,
+    /// The limits that it has acknowledged, in bands that know some. `None`: nobody knows, for a device may begin with either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dwell: Option<DwellTime>,
     /// Battery level and margin of the last DevStatusAns.
     pub battery: Option<u8>,
     pub margin: Option<i8>,

@@ -5,6 +5,8 @@ use core::time::Duration;
 
 use limpet_shared::region::Region;
 
+use super::DwellTime;
+
 /// How long after its event an uplink is answered, at an RX1 delay of 1 s: time for an application to enqueue its answer.
 pub const DEFAULT_REPLY_DELAY: Duration = Duration::from_millis(100);
 /// How long copies of one transmission are waited for.
@@ -43,6 +45,12 @@ pub struct RegionSettings {
     pub installation_margin: Option<u8>,
     /// Hz. Set and empty: none but those that every device knows.
     pub extra_channels: Option<Vec<u32>>,
+    /// Transmissions of devices are limited to 400 ms.
+    pub uplink_dwell_time_400ms: Option<bool>,
+    /// Those to devices are.
+    pub downlink_dwell_time_400ms: Option<bool>,
+    /// Downlinks leave room for what a repeater adds.
+    pub repeater_compatible: Option<bool>,
 }
 
 static AS_EVER: RegionSettings = RegionSettings {
@@ -56,6 +64,9 @@ static AS_EVER: RegionSettings = RegionSettings {
     max_dr: None,
     installation_margin: None,
     extra_channels: None,
+    uplink_dwell_time_400ms: None,
+    downlink_dwell_time_400ms: None,
+    repeater_compatible: None,
 };
 
 impl NetworkSettings {
@@ -79,6 +90,19 @@ impl NetworkSettings {
 }
 
 impl RegionSettings {
+    /// The limits that hold for devices and for downlinks.
+    pub fn dwell_time(&self) -> DwellTime {
+        DwellTime {
+            uplink: self.uplink_dwell_time_400ms.unwrap_or_default(),
+            downlink: self.downlink_dwell_time_400ms.unwrap_or_default(),
+        }
+    }
+
+    /// The longest MACPayload that may be sent at this data rate; none if nothing may.
+    pub fn max_downlink(&self, region: &Region, data_rate: u8) -> Option<usize> {
+        region.max_downlink(data_rate, self.dwell_time().downlink, self.repeater_compatible.unwrap_or_default())
+    }
+
     /// What a gateway is told to send with, dBm.
     pub fn power(&self, region: &Region, frequency: u32) -> i8 {
         match self.downlink_tx_power {

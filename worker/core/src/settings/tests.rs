@@ -30,6 +30,11 @@ fn what_is_set_is_shown_and_can_be_taken_back() {
         (region("us915_1"), "rx2_dr", "13", "13"),
         (region("us915_1"), "rx2_frequency", "923900000", "923900000"),
         (region("us915_1"), "downlink_tx_power", "26", "26"),
+        (region("as923_2"), "rx1_dr_offset", "7", "7"),
+        (region("au915_1"), "uplink_dwell_time_400ms", "true", "true"),
+        (region("as923_2"), "downlink_dwell_time_400ms", "true", "true"),
+        (region("eu868"), "uplink_dwell_time_400ms", "false", "false"),
+        (region("in865"), "repeater_compatible", "true", "true"),
     ];
     let find = |settings: &NetworkSettings, scope, name: &str| {
         shown(settings, scope).into_iter().find(|setting| setting.name == name).unwrap()
@@ -73,6 +78,15 @@ fn a_value_that_is_not_allowed_is_named_with_what_is() {
         (region("eu868"), "downlink_tx_power", &["28", "-2", "14.5"]),
         (region("us915"), "downlink_tx_power", &["31"]),
         (region("us915"), "extra_channels", &["", "902300000"]),
+        (region("as923"), "rx1_dr_offset", &["8"]),
+        (region("in865"), "rx2_dr", &["6", "8"]),
+        (region("au915_1"), "rx2_dr", &["7", "14"]),
+        (region("cn470_3"), "extra_channels", &[""]),
+        (region("as923_4"), "extra_channels", &["916999900", "920000100", "917300000"]),
+        (region("as923"), "uplink_dwell_time_400ms", &["yes", "", "1"]),
+        (region("eu868"), "uplink_dwell_time_400ms", &["true"]),
+        (region("us915_1"), "downlink_dwell_time_400ms", &["true"]),
+        (region("eu868"), "repeater_compatible", &["no"]),
         (
             region("eu868"),
             "extra_channels",

@@ -173,7 +173,8 @@ impl Uplink<'_> {
 
     fn answer_at_once(&self, next: &mut Session, open: &OpenAnswer, queue: &[QueueItem]) {
         let (marks, now) = (self.row.marks, self.now);
-        let reply = Reply { open, region: self.region, queue, marks, now, now_at: &self.now_at() };
+        let (region, settings) = (self.region, self.settings);
+        let reply = Reply { open, region, settings, queue, marks, now, now_at: &self.now_at() };
         answer::decide(&reply, next);
     }
 
@@ -183,7 +184,7 @@ impl Uplink<'_> {
         while let Some(item) = self.queue.iter().find(|i| i.seq > next.queue_done) {
             if let Some(description) = next.item.filter(|sent| sent.seq == item.seq).and_then(answer::hopeless) {
                 self.give_up(next, item, description);
-            } else if downlink::fitting(&open.gateways, answer::length(item), self.region).is_empty() {
+            } else if downlink::fitting(&open.gateways, answer::length(item), (self.region, self.settings)).is_empty() {
                 let length = item.data.len();
                 let description = format!("{length} bytes do not fit the device's receive windows at this data rate");
                 self.drop_item(next, item, "DOWNLINK_PAYLOAD_SIZE", description);
@@ -248,7 +249,12 @@ impl Uplink<'_> {
             _ => mac::parse_uplink(self.frame.fopts).commands,
         };
         let answers = commands::encode(&commands::answers(&commands, self.receptions, self.received_at(), self.region));
-        let settled = requests::settle(&commands, self.frame.fctrl.adr, &mut next.mac, self.home);
+        let settled = requests::settle(
+            &commands,
+            self.frame.fctrl.adr,
+            &mut next.mac,
+            (self.home, self.context.profile.mac_version),
+        );
         let sending = self.adapt(&mut next.mac, settled.was_told_to_send());
         let wanted = Wanted {
             home: self.home,

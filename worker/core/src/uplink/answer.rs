@@ -24,6 +24,8 @@ pub struct Reply<'a> {
     pub open: &'a OpenAnswer,
     /// The one that its windows are of.
     pub region: &'a Region,
+    /// Those of [`Self::region`].
+    pub settings: &'a RegionSettings,
     /// The device's queue, oldest first: two items that are not done are enough.
     pub queue: &'a [QueueItem],
     pub marks: Marks,
@@ -62,13 +64,13 @@ pub fn decide(reply: &Reply<'_>, next: &mut Session) -> bool {
     if plan.is_empty() || next.next_fcnt_down == u32::MAX {
         return false;
     }
-    let fits = |length| !downlink::fitting(&plan, length, reply.region).is_empty();
+    let fits = |length| !downlink::fitting(&plan, length, (reply.region, reply.settings)).is_empty();
     let item = reply.item(next).filter(|item| fits(length(item)));
     if item.is_none() && !open.owes() {
         return false;
     }
     let said = MacCommands::beside(item, open, fits);
-    let mut plan = downlink::fitting(&plan, said.length, reply.region).into_iter();
+    let mut plan = downlink::fitting(&plan, said.length, (reply.region, reply.settings)).into_iter();
     let Some(first) = plan.next() else { return false };
     let more = reply.queue.iter().any(|i| i.seq > item.map_or(next.queue_done, |item| item.seq));
     let fcnt_down = next.next_fcnt_down;

@@ -27,7 +27,10 @@ use limpet_shared::{
 
 use crate::{
     adr::{self, Sending},
-    model::{DeviceProfile, MacState, RegionSettings, Request, RequestState, StatusEvent, Subject, Windows},
+    model::{
+        DeviceProfile, DwellTime, MacState, MacVersion, RegionSettings, Request, RequestState, StatusEvent, Subject,
+        Windows,
+    },
     session::{default_windows, wanted_windows},
 };
 
@@ -78,7 +81,12 @@ pub struct Asked {
 }
 
 /// Takes the device's answers into the session. `adr`: the uplink's ADR bit.
-pub fn settle(commands: &[UplinkCommand], adr: bool, mac: &mut MacState, home: &Region) -> Settled {
+pub fn settle(
+    commands: &[UplinkCommand],
+    adr: bool,
+    mac: &mut MacState,
+    (home, version): (&Region, MacVersion),
+) -> Settled {
     use UplinkCommand as C;
     let mut settled = Settled::default();
     // Of the downlink that was answered last: one answer for each channel that it asked for, in its order.
@@ -108,10 +116,15 @@ pub fn settle(commands: &[UplinkCommand], adr: bool, mac: &mut MacState, home: &
                 }
             }
             C::DevStatusAns { battery, margin } => settled.dev_status(StatusEvent { margin, battery }, mac, home),
-            C::TxParamSetupAns | C::DlChannelAns { .. } => settled.repeats = true,
+            C::TxParamSetupAns => {
+                settled.repeats = true;
+                settled.answer(Subject::TxParam, &[], mac, home);
+            }
+            C::DlChannelAns { .. } => settled.repeats = true,
             _ => {}
         }
     }
+    settled.doubt_limits(mac, home, version);
     if let Some(acks) = link_adr {
         settled.link_adr(acks, adr, mac, home);
     }
@@ -171,7 +184,7 @@ impl Settled {
     fn answer(&mut self, subject: Subject, acks: &[(bool, &str)], mac: &mut MacState, home: &Region) -> bool {
         let is_it = |request: &Request| request.is_open() && request.subject() == Some(subject);
         let at = mac.requests.iter().position(is_it);
-        if at.is_some() || matches!(subject, Subject::RxParam | Subject::RxTiming) {
+        if at.is_some() || matches!(subject, Subject::RxParam | Subject::RxTiming | Subject::TxParam) {
             self.subjects.push(subject);
         }
         let Some(at) = at else { return false };
@@ -185,6 +198,30 @@ impl Settled {
         }
         true
     }
+
+    /// An uplink at a data rate that is too slow for the limit to uplinks, of a device that has acknowledged it: it does not keep to that,
+    /// and nothing is known of its limits any more.
+    fn doubt_limits(&mut self, mac: &mut MacState, home: &Region, version: MacVersion) {
+        if home.is_within_dwell_time(mac.data_rate) {
+            return;
+        }
+        let Some(limits) = mac.dwell.take_if(|limits| limits.uplink) else { return };
+        let Some(command) = tx_param_setup(limits, home, version) else { return };
+        let mut commands = Vec::new();
+        command.encode(&mut commands);
+        let refused = Request { commands, tries: 1, asked_at: 0, state: RequestState::Refused };
+        mac.requests.retain(|request| request.subject() != Some(Subject::TxParam));
+        mac.requests.push(refused.clone());
+        mac.requests.truncate(MOST_REQUESTS);
+        self.refused.push((refused, "limit to uplinks".into()));
+    }
+}
+
+/// What tells a device these limits; none if it would not know the command.
+fn tx_param_setup(limits: DwellTime, home: &Region, version: MacVersion) -> Option<DownlinkCommand> {
+    let DwellTime { uplink: uplink_dwell_time, downlink: downlink_dwell_time } = limits;
+    let max_eirp = home.tx_param_setup(version as u8)?;
+    Some(DownlinkCommand::TxParamSetupReq { downlink_dwell_time, uplink_dwell_time, max_eirp })
 }
 
 /// The device does from now on what it was asked.
@@ -198,6 +235,9 @@ fn grant(command: &DownlinkCommand, mac: &mut MacState, home: &Region) {
             (mac.channels_set, mac.data_rate, mac.tx_power) = (true, data_rate, tx_power);
             mac.adr.nb_trans = if nb_trans > 1 { nb_trans } else { 0 };
             mac.adr.heard.clear();
+        }
+        DownlinkCommand::TxParamSetupReq { downlink_dwell_time, uplink_dwell_time, .. } => {
+            mac.dwell = Some(DwellTime { uplink: uplink_dwell_time, downlink: downlink_dwell_time });
         }
         DownlinkCommand::NewChannelReq { index, frequency_hz, .. } => {
             let known = home.join_channels().len();
@@ -375,11 +415,14 @@ impl Wanted<'_> {
                 wish(&block);
             }
         }
+        let limits = self.settings.dwell_time();
+        let tell = tx_param_setup(limits, self.home, self.profile.mac_version).filter(|_| mac.dwell != Some(limits));
+        tell.iter().for_each(|request| wish(&[*request]));
         // What an ABP device has built in is its owner's.
         let own = if self.joined { default_windows(self.home) } else { mac.windows() };
         let windows = wanted_windows(self.settings, self.profile, own);
         let timed = Windows { rx1_delay: mac.rx1_delay, ..windows };
-        if timed != mac.windows() {
+        if timed != mac.windows() && self.home.tells_frequencies() {
             let Windows { rx1_dr_offset, rx2_data_rate, rx2_frequency: frequency_hz, .. } = windows;
             wish(&[DownlinkCommand::RxParamSetupReq { rx1_dr_offset, rx2_data_rate, frequency_hz }]);
         }
@@ -463,6 +506,14 @@ pub fn describe(request: &Request) -> String {
             format!("{name} (RX1 at offset {rx1_dr_offset}, RX2 at DR{rx2_data_rate} on {frequency_hz} Hz)")
         }
         DownlinkCommand::RxTimingSetupReq { delay } => format!("{name} (RX1 after {delay} s)"),
+        DownlinkCommand::TxParamSetupReq { downlink_dwell_time, uplink_dwell_time, .. } => {
+            let limit = |limited| if limited { "400 ms" } else { "none" };
+            format!(
+                "{name} (limit to uplinks {}, to downlinks {})",
+                limit(uplink_dwell_time),
+                limit(downlink_dwell_time)
+            )
+        }
         DownlinkCommand::NewChannelReq { index, frequency_hz, .. } => {
             format!("{name} (channel {index} on {frequency_hz} Hz)")
         }

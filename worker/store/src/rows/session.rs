@@ -2,8 +2,8 @@
 
 use limpet_shared::{DevAddr, Eui64};
 use limpet_worker_core::model::{
-    AdrState, AwaitingAck, HeardUplink, ItemInFlight, MacState, Over, Request, RequestState, Seen, Session, SessionId,
-    SessionKey, SessionKeys, Slot, SlotKind,
+    AdrState, AwaitingAck, DwellTime, HeardUplink, ItemInFlight, MacState, Over, Request, RequestState, Seen, Session,
+    SessionId, SessionKey, SessionKeys, Slot, SlotKind,
 };
 use prost::Message;
 
@@ -113,6 +113,17 @@ struct MacRow {
     requests: Vec<RequestRow>,
     #[prost(message, optional, tag = "14")]
     adr: Option<AdrRow>,
+    #[prost(message, optional, tag = "20")]
+    dwell: Option<DwellRow>,
+}
+
+/// Limits of 400 ms.
+#[derive(Clone, PartialEq, Message)]
+struct DwellRow {
+    #[prost(bool, tag = "1")]
+    uplink: bool,
+    #[prost(bool, tag = "2")]
+    downlink: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -294,6 +305,7 @@ fn mac_row(mac: &MacState) -> MacRow {
         status_asked_at: mac.status_asked_at.0,
         requests: mac.requests.iter().map(request_row).collect(),
         adr: (!mac.adr.is_empty()).then(|| adr_row(&mac.adr)),
+        dwell: mac.dwell.map(|limits| DwellRow { uplink: limits.uplink, downlink: limits.downlink }),
     }
 }
 
@@ -313,6 +325,7 @@ fn mac(row: MacRow) -> Read<MacState> {
         status_asked_at: at(row.status_asked_at),
         requests: row.requests.into_iter().map(request).collect::<Read<_>>()?,
         adr: row.adr.map(adr).transpose()?.unwrap_or_default(),
+        dwell: row.dwell.map(|limits| DwellTime { uplink: limits.uplink, downlink: limits.downlink }),
     })
 }
 

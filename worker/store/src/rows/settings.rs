@@ -42,6 +42,12 @@ struct RegionRow {
     max_dr: Option<u32>,
     #[prost(uint32, optional, tag = "11")]
     installation_margin: Option<u32>,
+    #[prost(bool, optional, tag = "20")]
+    uplink_dwell_time_400ms: Option<bool>,
+    #[prost(bool, optional, tag = "21")]
+    downlink_dwell_time_400ms: Option<bool>,
+    #[prost(bool, optional, tag = "22")]
+    repeater_compatible: Option<bool>,
 }
 
 /// Channels that may be none, which is another thing than not to be told.
@@ -101,6 +107,9 @@ fn region_row(id: &str, region: &RegionSettings) -> RegionRow {
         installation_margin: region.installation_margin.map(u32::from),
         downlink_tx_power: region.downlink_tx_power.map(i32::from),
         extra_channels: region.extra_channels.as_deref().map(channels_row),
+        uplink_dwell_time_400ms: region.uplink_dwell_time_400ms,
+        downlink_dwell_time_400ms: region.downlink_dwell_time_400ms,
+        repeater_compatible: region.repeater_compatible,
     }
 }
 
@@ -116,5 +125,8 @@ fn region(row: RegionRow) -> Read<RegionSettings> {
         installation_margin: fits_option(row.installation_margin)?,
         downlink_tx_power: row.downlink_tx_power.map(fits).transpose()?,
         extra_channels: row.extra_channels.map(channels),
+        uplink_dwell_time_400ms: row.uplink_dwell_time_400ms,
+        downlink_dwell_time_400ms: row.downlink_dwell_time_400ms,
+        repeater_compatible: row.repeater_compatible,
     })
 }

@@ -194,7 +194,7 @@ prop_compose! {
         ids in any::<(u32, u64, u64, u64, u64)>(), counters in any::<(u32, u32, u32, u64, Option<u32>)>(),
         seen in any::<(u32, [u64; 8], u64, Option<[u8; 4]>, u64)>(), used in 0..=8_usize,
         mac in any::<(u8, u8, u8, u32, u8, bool, u8, Option<u8>, Option<i8>)>(),
-        told in (option::of(vec(any::<u32>(), 0..6)), any::<u8>(), any::<u64>()), requests in vec(request(), 0..3), adr in adr(),
+        told in (option::of(vec(any::<u32>(), 0..6)), any::<u8>(), any::<u64>(), dwell()), requests in vec(request(), 0..3), adr in adr(),
         slot in any::<(u64, u8, u32, u64, u64, bool, Option<[u8; 4]>)>(), events in vec(event(), 0..3), answer in answer(),
         item in option::of(any::<(u64, u32, u8, Option<u32>, u8)>()), awaited in option::of((".{0,9}", any::<u32>())),
         over in option::of(any::<(u64, [u8; 16], [u8; 16])>()),
@@ -209,7 +209,7 @@ prop_compose! {
         session.mac = MacState {
             rx1_delay: mac.0, rx1_dr_offset: mac.1, rx2_data_rate: mac.2, rx2_frequency: mac.3, data_rate: mac.4,
             channels_set: mac.5, channels_tried: mac.6, battery: mac.7, margin: mac.8,
-            extra_channels: told.0, tx_power: told.1, status_asked_at: UnixMicros(told.2), requests, adr,
+            extra_channels: told.0, tx_power: told.1, status_asked_at: UnixMicros(told.2), requests, adr, dwell: told.3,
         };
         let kind = match slot.1 % 4 {
             0 => SlotKind::Empty,
@@ -235,15 +235,22 @@ prop_compose! {
     }
 }
 
+fn dwell() -> impl Strategy<Value = Option<DwellTime>> {
+    option::of(any::<(bool, bool)>().prop_map(|(uplink, downlink)| DwellTime { uplink, downlink }))
+}
+
 prop_compose! {
     fn region_settings()(
         bytes in any::<(Option<u8>, Option<u8>, Option<u8>, Option<i8>)>(), rx2_frequency in any::<Option<u32>>(),
         adr in any::<(Option<bool>, Option<u8>, Option<u8>, Option<u8>)>(), extra_channels in option::of(vec(any::<u32>(), 0..6)),
+        flags in any::<[Option<bool>; 3]>(),
     ) -> RegionSettings {
         let (rx1_delay, rx1_dr_offset, rx2_dr, downlink_tx_power) = bytes;
         let (adr_disabled, min_dr, max_dr, installation_margin) = adr;
+        let [uplink_dwell_time_400ms, downlink_dwell_time_400ms, repeater_compatible] = flags;
         RegionSettings {
             rx1_delay, rx1_dr_offset, rx2_dr, rx2_frequency, downlink_tx_power, extra_channels, adr_disabled, min_dr, max_dr, installation_margin,
+            uplink_dwell_time_400ms, downlink_dwell_time_400ms, repeater_compatible,
         }
     }
 }

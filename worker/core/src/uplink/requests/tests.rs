@@ -4,7 +4,7 @@ use limpet_shared::lorawan::mac::{parse_downlink, parse_uplink};
 use proptest::prelude::*;
 
 use super::*;
-use crate::session;
+use crate::{downlink::Timing, session};
 
 const NOTHING: [u8; 0] = [];
 
@@ -45,7 +45,8 @@ impl Network {
     }
 
     fn heard(&mut self, fcnt: u32, answers: &[u8], room: usize) -> Turn {
-        let settled = settle(&parse_uplink(answers).commands, true, &mut self.mac, self.home);
+        let home = (self.home, self.profile.mac_version);
+        let settled = settle(&parse_uplink(answers).commands, true, &mut self.mac, home);
         let Self { home, settings, profile, at, .. } = self;
         let wanted = Wanted { home, settings, profile, joined: true, sending: None, at: *at };
         let asked = ask(&wanted, &mut self.mac, &settled, fcnt, room);
@@ -233,6 +234,74 @@ fn the_status_is_asked_for_as_often_as_is_set() {
     }
     assert_eq!(told, [0, 1, 2, 10, 26, 58, 118, 119, 120, 128, 144]);
     assert_eq!((network.mac.battery, network.mac.margin), (Some(128), Some(-25)));
+}
+
+/// A network of a band that knows limits of 400 ms.
+fn limited(name: &str) -> Network {
+    let mut network = Network::new(Region::by_name(name).unwrap());
+    network.mac.data_rate = 5;
+    network
+}
+
+fn set_limits(network: &mut Network, uplink: bool, downlink: bool) {
+    network.settings.uplink_dwell_time_400ms = Some(uplink);
+    network.settings.downlink_dwell_time_400ms = Some(downlink);
+}
+
+#[test]
+fn limits_are_told_to_who_may_know_them_and_hold_once_they_are_acknowledged() {
+    let known = |network: &Network| Timing::of(&network.mac).limited;
+    let mut network = limited("as923");
+    assert_eq!((network.uplink(0, &[]).asked.commands, known(&network)), (vec![0x09, 0x05], None));
+    let turn = network.uplink(1, &[0x09]);
+    assert!(turn.settled.repeats, "the device repeats its answer until it hears something");
+    assert_eq!((turn.asked.commands.as_slice(), known(&network)), (&NOTHING[..], Some(false)));
+    set_limits(&mut network, true, true);
+    assert_eq!(network.uplink(2, &[0x09]).asked.commands, NOTHING, "not beside an answer that may be a repetition");
+    assert_eq!((network.uplink(3, &[]).asked.commands, known(&network)), (vec![0x09, 0x35], Some(false)));
+    network.uplink(4, &[0x09]);
+    assert_eq!((known(&network), network.states()), (Some(true), vec![]));
+    assert_eq!(network.uplink(5, &[]).asked.commands, NOTHING);
+
+    let mut network = limited("au915_1");
+    set_limits(&mut network, true, false);
+    assert_eq!(network.uplink(0, &[]).asked.commands, [0x09, 0x1d]);
+    for (name, version) in
+        [("as923", MacVersion::V1_0_1), ("au915_1", MacVersion::V1_0_2), ("us915_1", MacVersion::V1_0_4)]
+    {
+        let mut network = limited(name);
+        network.profile.mac_version = version;
+        assert_eq!(
+            (network.uplink(0, &[0x09]).asked.commands.as_slice(), known(&network)),
+            (&NOTHING[..], None),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn who_sends_slower_than_the_limit_lets_him_has_refused_it() {
+    let mut network = limited("as923_2");
+    set_limits(&mut network, true, true);
+    network.uplink(0, &[]);
+    network.uplink(1, &[0x09]);
+    assert_eq!(network.mac.dwell, Some(DwellTime { uplink: true, downlink: true }));
+    network.mac.data_rate = 1;
+    let turn = network.uplink(2, &[]);
+    assert_eq!((turn.settled.refused.len(), network.mac.dwell), (1, None));
+    let asked = (3..200).any(|fcnt| network.uplink(fcnt, &[]).asked.due);
+    assert!(!asked && network.states() == [(RequestState::Refused, 1)], "nor is it asked again");
+    set_limits(&mut network, false, true);
+    assert_eq!(network.uplink(200, &[]).asked.commands, [0x09, 0x25]);
+    network.uplink(201, &[0x09]);
+    assert_eq!(network.mac.dwell, Some(DwellTime { uplink: false, downlink: true }), "slow as it is");
+}
+
+#[test]
+fn frequencies_that_no_command_can_tell_are_not_told() {
+    let mut network = limited("ism2400");
+    network.settings.rx1_dr_offset = Some(2);
+    assert_eq!(network.uplink(0, &[]).asked.commands, NOTHING);
 }
 
 #[test]

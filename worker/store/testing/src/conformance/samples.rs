@@ -225,6 +225,7 @@ impl Samples {
                 heard: vec![HeardUplink { missed: 255, snr: -80 }; 20],
             },
             requests: vec![Request { commands: vec![8, 5], tries: 3, asked_at: 70_000, state: RequestState::Refused }],
+            dwell: Some(DwellTime { uplink: true, downlink: false }),
         }
     }
 

@@ -17,6 +17,9 @@ impl Samples {
             installation_margin: Some(0),
             downlink_tx_power: Some(-1),
             extra_channels: Some(vec![867_100_000, 867_300_000]),
+            uplink_dwell_time_400ms: Some(true),
+            downlink_dwell_time_400ms: Some(false),
+            repeater_compatible: Some(true),
         };
         let us915_1 = RegionSettings { extra_channels: Some(Vec::new()), ..RegionSettings::default() };
         NetworkSettings {
