@@ -29,7 +29,7 @@ const NOTICED: &[(Rule, u64)] = &[
     (Rule::KeepBeforeReplacing, 34),
     (Rule::MarkAfterEvents, 34),
     (Rule::WaitBehind, 66),
-    (Rule::OneSender, 56),
+    (Rule::OneSender, 66),
     (Rule::StableId, 39),
     (Rule::OneKeyForCopies, 3),
     (Rule::WaitForCopies, 3),
