@@ -233,8 +233,7 @@ impl Pipeline {
             },
         };
         let receptions = &copies.receptions;
-        let (now, ways) = (self.now_of_first(copies), self.ways(copies));
-        let worker = &self.name;
+        let (now, ways, worker) = (self.now_of_first(copies), self.ways(copies), &self.name);
         let home = self.regions.by_name(&row.session.region).filter(|home| home.band() == region.band());
         let (home, ways, queue) = (home.unwrap_or(region), &ways, &queue);
         let settings = self.settings.now();
