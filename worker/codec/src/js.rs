@@ -20,6 +20,16 @@ pub(crate) enum Call {
     Check,
 }
 
+impl Call {
+    /// Bytes that it is called with.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Decode(input) | Self::Encode(input) => input.values.len(),
+            Self::Check => 0,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Answer {
     Object(Object),

@@ -7,7 +7,7 @@
 mod answers;
 mod clock;
 
-pub(crate) use clock::used;
+pub(crate) use clock::{Thread, used};
 
 use std::rc::Rc;
 
@@ -99,7 +99,7 @@ impl Realm {
         };
         match Err::<(), _>(error).catch(ctx) {
             Err(CaughtError::Exception(thrown)) => match answers::told(thrown.as_object().as_value()) {
-                told if told.contains("out of memory") => CodecError::Memory(self.limits.memory),
+                told if told.starts_with("InternalError: out of memory") => CodecError::Memory(self.limits.memory),
                 told => CodecError::Thrown(told),
             },
             // The engine had no memory left for an error.

@@ -78,7 +78,9 @@ impl Sandbox {
 
     /// Nobody knows what state the script's engine is in: it is not even taken down.
     pub fn give_up(&mut self, id: u128) {
-        std::mem::forget(self.scripts.remove(&id));
+        if let Some(Kept { way: Way::Still(still), .. }) = self.scripts.remove(&id) {
+            std::mem::forget(still);
+        }
     }
 
     fn script(&mut self, id: u128, text: &Arc<str>) -> &mut Kept {

@@ -20,6 +20,8 @@ pub(crate) struct Stops(HashMap<u128, Stopped>);
 
 struct Stopped {
     in_a_row: u32,
+    /// Calls that ended by a fault of this program: a call that ends well does not make up for them.
+    faults: u32,
     until: Instant,
     /// A profile that was changed has another.
     length: usize,
@@ -36,7 +38,10 @@ impl Stops {
 
     pub fn note(&mut self, script: u128, length: usize, ended: Option<&CodecError>, now: Instant) {
         let Some(error) = ended.filter(|error| error.is_stop()) else {
-            self.0.remove(&script);
+            match self.0.get_mut(&script).filter(|stopped| stopped.faults > 0 && stopped.length == length) {
+                Some(stopped) => (stopped.in_a_row, stopped.until) = (stopped.faults, now),
+                None => drop(self.0.remove(&script)),
+            }
             return;
         };
         if self.0.len() >= REMEMBERED {
@@ -45,12 +50,13 @@ impl Stops {
         if self.0.len() >= REMEMBERED {
             return;
         }
-        let fresh = || Stopped { in_a_row: 0, until: now, length, error: error.clone() };
+        let fresh = || Stopped { in_a_row: 0, faults: 0, until: now, length, error: error.clone() };
         let stopped = self.0.entry(script).or_insert_with(fresh);
         if stopped.length != length {
             *stopped = fresh();
         }
-        stopped.in_a_row += 1;
+        stopped.in_a_row = stopped.in_a_row.saturating_add(1);
+        stopped.faults = stopped.faults.saturating_add(u32::from(matches!(error, CodecError::Engine)));
         stopped.error = error.clone();
         if matches!(error, CodecError::Hangs) {
             stopped.until = now + LONG_PAUSE;
@@ -80,5 +86,18 @@ mod tests {
         assert!(matches!(stops.pause_of(1, 5, now), Some(CodecError::Paused(10..=11, _))));
         assert_eq!(stops.pause_of(1, 6, now), None, "another script of the same profile");
         assert_eq!(stops.pause_of(1, 5, now + PAUSE), None);
+    }
+
+    #[test]
+    fn faults_of_this_program_count_also_between_calls_that_end_well() {
+        let (mut stops, now) = (Stops::default(), Instant::now());
+        for _ in 0..3 {
+            assert_eq!(stops.pause_of(1, 5, now), None);
+            stops.note(1, 5, None, now);
+            stops.note(1, 5, Some(&CodecError::Engine), now);
+        }
+        assert!(matches!(stops.pause_of(1, 5, now), Some(CodecError::Paused(..))));
+        stops.note(1, 6, None, now);
+        assert_eq!(stops.pause_of(1, 5, now), None, "the script was changed");
     }
 }

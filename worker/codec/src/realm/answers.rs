@@ -83,10 +83,19 @@ fn ask<'js>(
 
 fn errors(value: &Value<'_>) -> Result<Vec<String>, Fault> {
     if let Some(list) = value.as_array() {
-        return list.iter::<Value>().take(ERRORS).map(|error| Ok(told(&error?))).collect();
+        return (0..length(list)?.min(ERRORS)).map(|at| Ok(told(&list.get(at)?))).collect();
     }
     let one = value.as_string().map(|_| told(value));
     Ok(one.filter(|text| !text.is_empty()).into_iter().collect())
+}
+
+/// What a list says of itself: the script may have made anything of it, also a number that no memory holds.
+fn length(list: &JsObject<'_>) -> Result<usize, Fault> {
+    let length: Value = list.get("length")?;
+    match length.as_number() {
+        Some(length) if length >= 0.0 => Ok(length as usize),
+        _ => unusable("the length of an array is no number"),
+    }
 }
 
 /// What was thrown or is wrong, in words: of an error its name, message and place.
@@ -118,11 +127,10 @@ pub(super) fn told(value: &Value<'_>) -> String {
 
 fn bytes(value: &Value<'_>) -> Result<Vec<u8>, Fault> {
     let Some(list) = value.as_object() else { return unusable("encodeDownlink did not return 'bytes'") };
-    let length = match (value.as_array(), list.as_typed_array::<u8>()) {
-        (Some(array), _) => array.len(),
-        (None, Some(array)) => array.len(),
-        (None, None) => return unusable("encodeDownlink did not return 'bytes'"),
-    };
+    if !value.is_array() && list.as_typed_array::<u8>().is_none() {
+        return unusable("encodeDownlink did not return 'bytes'");
+    }
+    let length = length(list)?;
     if length > PAYLOAD {
         return unusable(format!("encodeDownlink returned more than {PAYLOAD} bytes"));
     }
@@ -168,8 +176,11 @@ impl Reading {
             Type::BigInt => self.big(value)?,
             Type::Array => match value.as_array() {
                 Some(list) => {
-                    let all: Result<_, Fault> =
-                        list.iter::<Value>().map(|item| self.value(&item?, level + 1)).collect();
+                    let length = length(list)?;
+                    if length > self.values {
+                        return unusable(format!("'data' has more than {VALUES} values"));
+                    }
+                    let all: Result<_, Fault> = (0..length).map(|at| self.value(&list.get(at)?, level + 1)).collect();
                     Json::Array(all?)
                 }
                 None => Json::Null,

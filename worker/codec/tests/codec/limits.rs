@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use limpet_codec::{CodecError, Codecs, Limits};
+use limpet_codec::{CodecError, Codecs, Limits, Script};
 use serde_json::{Value, json};
 
 use super::{decode, decode_of, decoder, encode};
@@ -195,8 +195,7 @@ async fn what_cannot_be_stopped_costs_one_thread_and_its_tenant() {
     let limits = Limits { time: Duration::from_millis(10), threads: 2, ..Limits::default() };
     let codecs = Codecs::new(limits);
     let hangs = decoder("let a = []; a.length = 4294967295; a.reverse(); return { data: {} }");
-    let call =
-        |owner| tokio::time::timeout(Duration::from_millis(3500), decode_of(&codecs, (owner, owner), &hangs, &[1]));
+    let call = |owner| tokio::time::timeout(Duration::from_secs(60), decode_of(&codecs, (owner, owner), &hangs, &[1]));
     let first = async { call(1).await };
     let other = async {
         for _ in 0..20 {
@@ -206,11 +205,68 @@ async fn what_cannot_be_stopped_costs_one_thread_and_its_tenant() {
         }
     };
     let (first, ()) = tokio::join!(first, other);
+    let error = first.expect("who asks is told").unwrap_err();
     // On an engine that interrupts it this is an ordinary stop.
-    if let Ok(answer) = first {
-        assert_eq!(answer.unwrap_err().label(), "time");
+    if error.label() == "time" {
         return;
     }
+    assert_eq!(error, CodecError::Hangs);
     assert_eq!(decode_of(&codecs, (2, 2), &decoder("return { data: {} }"), &[1]).await, Ok(json!({})));
-    assert_eq!(decode_of(&codecs, (1, 5), &decoder("return { data: {} }"), &[1]).await, Err(CodecError::Hangs));
+    let mended = decoder("return { data: {} }");
+    assert_eq!(decode_of(&codecs, (1, 5), &mended, &[1]).await, Err(CodecError::Hangs));
+    let mended = Script { owner: 1, id: 5, text: &mended };
+    assert_eq!(codecs.check(mended).await, Ok(()), "a script that was mended can be saved");
+}
+
+/// Lengths are what the script says that they are.
+#[tokio::test]
+async fn lengths_that_are_none_are_refused() {
+    let codecs = codecs();
+    let long = "let a = []; a.length = 4294967295;";
+    let odd = "let a = new Uint8Array(1); Object.defineProperty(a, 'length', ";
+    let throws = "let a = new Uint8Array(1); Object.defineProperty(a, 'length', { get() { throw new Error('no') } });";
+    let told = async |body: &str| decode(&codecs, &decoder(body)).await.unwrap_err().to_string();
+    for _ in 0..3 {
+        assert_eq!(told(&format!("{long} return {{ data: {{ a }} }}")).await, "'data' has more than 5000 values");
+        let errors = told(&format!("{long} a[0] = 'x'; return {{ errors: a }}")).await;
+        assert!(errors.starts_with("decodeUplink returned errors: x, undefined"), "{errors}");
+    }
+    let told = async |body: &str| {
+        let text = format!("function encodeDownlink(input) {{ {body}; return {{ bytes: a }} }}");
+        encode(&codecs, &text, json!({})).await.unwrap_err().to_string()
+    };
+    for _ in 0..3 {
+        assert_eq!(told(long).await, "encodeDownlink returned more than 1024 bytes");
+        for value in ["'x'.repeat(7e6)", "-1", "NaN", "{}", "undefined"] {
+            let told = told(&format!("{odd}{{ value: {value} }})")).await;
+            assert_eq!(told, "the length of an array is no number", "{value}");
+        }
+        assert!(told(&format!("{odd}{{ value: Infinity }})")).await.ends_with("more than 1024 bytes"));
+        assert!(told(throws).await.starts_with("JS error: Error: no"));
+    }
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded_in_bytes() {
+    let codecs = Arc::new(codecs());
+    let filler = format!("//{}\n", "x".repeat(200_000));
+    let text =
+        format!("{filler}{}", decoder("for (let end = Date.now() + 20; Date.now() < end;); return { data: {} }"));
+    let calls: Vec<_> = (0..100)
+        .map(|_| {
+            let (codecs, text) = (codecs.clone(), text.clone());
+            tokio::spawn(async move { decode_of(&codecs, (1, 1), &text, &[1]).await })
+        })
+        .collect();
+    let mut refused = 0;
+    for call in calls {
+        refused += usize::from(call.await.unwrap() == Err(CodecError::Busy));
+    }
+    assert!(refused >= 50, "{refused} of 100 were refused");
+}
+
+#[tokio::test]
+async fn words_of_memory_are_no_lack_of_it() {
+    let told = decode(&codecs(), &decoder("throw new Error('my out of memory')")).await.unwrap_err();
+    assert_eq!(told.label(), "thrown");
 }
