@@ -2,7 +2,7 @@
 //! a script in JavaScript.
 //!
 //! Scripts run on threads of their own, in a QuickJS engine with limits of time, memory and stack; who has used most of the time
-//! waits for the others. Nothing of one call is seen by the next ([`mod@realm`] says how).
+//! waits for the others. Nothing of one call is seen by the next (`realm` says how).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod cayenne;

@@ -12,8 +12,8 @@
 //!
 //! What may be in work at once is measured in datagrams that there is something to do for: being stored, or being decided. Those
 //! that wait for copies, for an integration or for the time of their answer cost nothing and do not count, but for memory. What takes
-//! longer than half a minute (`COUNTED`) waits for something too, such as a row that cannot be read, and counts no more either. Not sooner: a
-//! store that is slow would get ever more to do, and what is new would wait there behind all that is old.
+//! longer than three seconds (`COUNTED`) waits for something too, a part of the store that is away or a row that cannot be read, and counts no
+//! more either.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -43,7 +43,7 @@ const BUSY_LATE_PART: usize = 24;
 /// Datagrams taken up and not done, those that cost nothing now included.
 const TAKEN_UP: usize = 60_000;
 /// In how many seconds, the present one included, that must have begun which counts as worked on.
-const COUNTED: u64 = 30;
+const COUNTED: u64 = 3;
 /// What a datagram costs besides its bytes, roughly, and each of its packets.
 const OVERHEAD: usize = 700;
 const PACKET: usize = 400;

@@ -358,8 +358,10 @@ fn parts(requests: &[u8]) -> Vec<&[u8]> {
 pub fn note_sent(mac: &mut MacState, requests: &[u8], fcnt: u32, at: UnixMicros) {
     for part in parts(requests) {
         let subject = subject(part);
-        let before = mac.requests.iter_mut().find(|request| request.subject() == subject);
-        let tries = before.as_ref().filter(|before| same(&before.commands, part)).map_or(0, |before| before.tries);
+        // In the order on the air, for that is the order of the answers.
+        let before = mac.requests.iter().position(|request| request.subject() == subject);
+        let before = before.map(|at| mac.requests.remove(at));
+        let tries = before.filter(|before| same(&before.commands, part)).map_or(0, |before| before.tries);
         let request = Request {
             commands: part.to_vec(),
             tries: tries.saturating_add(1),
@@ -369,10 +371,7 @@ pub fn note_sent(mac: &mut MacState, requests: &[u8], fcnt: u32, at: UnixMicros)
         if subject == Some(Subject::DevStatus) {
             mac.status_asked_at = at;
         }
-        match before {
-            Some(before) => *before = request,
-            None => mac.requests.push(request),
-        }
+        mac.requests.push(request);
         mac.requests.truncate(MOST_REQUESTS);
     }
 }

@@ -22,6 +22,8 @@ const LEAST: usize = 4;
 const MOST: usize = 1_024;
 /// How often the number is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// And after how many answers at least: of fewer a single one would say what most of them were like.
+const ENOUGH: u32 = 8;
 /// A database most of whose answers take longer has too much to do: longer than this, and than so many times what the quickest
 /// ever took, for a quorum may be far away. Most, for those of one node that has frozen say nothing of the others.
 const SLOW: Duration = Duration::from_millis(100);
@@ -89,7 +91,7 @@ impl Gate {
         if let Ok(place) = place {
             let mut limit = self.limit.lock();
             limit.note(began.elapsed());
-            if limit.looked.elapsed() >= LOOK_EVERY {
+            if limit.looked.elapsed() >= LOOK_EVERY && limit.answers >= ENOUGH {
                 let was_strained = limit.is_least();
                 let more = limit.look(self.was_full.swap(false, Ordering::Relaxed));
                 self.room.add_permits(more);
@@ -120,13 +122,16 @@ impl Limit {
     }
 
     /// Sets the number anew: down by a fifth if the database is slow, up by a quarter if it is not and there was no
-    /// room. Returns how many permits are to be added; those to be taken away are `surplus`.
+    /// room, or less than at the start. Returns how many permits are to be added; those to be taken away are `surplus`.
     fn look(&mut self, was_full: bool) -> usize {
         let before = self.allowed;
         if self.late > self.answers / 2 {
             self.allowed = (before * 4 / 5).max(LEAST);
         } else if was_full {
             self.allowed = (before * 5 / 4).min(MOST);
+        } else if before < FIRST {
+            // With few requests there is room always; they are not to find a gate that is narrow since a bad hour.
+            self.allowed = (before * 5 / 4).min(FIRST);
         }
         (self.answers, self.late, self.looked) = (0, 0, Instant::now());
         self.surplus += before.saturating_sub(self.allowed);
@@ -238,6 +243,26 @@ mod tests {
         assert!(gate.limit.lock().allowed > FIRST);
         // All 300 could have been asked at once: two of three a few milliseconds each, and 800 ms for the third.
         assert!(answered.load(Ordering::Relaxed) > 300 * 10, "{answered:?}");
+    }
+
+    /// With few requests a second, of which that node's come from another one after [`SPECULATE`].
+    #[tokio::test(start_paused = true)]
+    async fn a_frozen_node_and_few_requests_leave_the_gate_open() {
+        let patience = Arc::new(Patience::default());
+        let gate = Gate::new(patience.clone());
+        for request in 0..600_u64 {
+            let takes = if request % 3 == 0 { 155 } else { 5 };
+            gate.through(tokio::time::sleep(Duration::from_millis(takes))).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert_eq!(patience.strained.load(Ordering::Relaxed), 0, "after {request} requests");
+        }
+        assert_eq!(gate.limit.lock().allowed, FIRST);
+        // A short hour in which everything is slow is over for few requests too.
+        for takes in [800; 100].into_iter().chain([5; 600]) {
+            gate.through(tokio::time::sleep(Duration::from_millis(takes))).await;
+        }
+        assert_eq!(gate.limit.lock().allowed, FIRST);
+        assert_eq!(patience.strained.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
