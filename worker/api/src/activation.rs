@@ -129,17 +129,18 @@ async fn replace_current(
         let mut next = DeviceState { rev: before.rev + 1, current: None, previous, ..before.clone() };
         all.iter().for_each(|row| next.remember_counter(row));
         let over = before.current.map(|current| current.key).into_iter().chain(before.previous);
-        // These have had their time, whoever wins this.
-        for key in next.part_with(over, clock::now()) {
-            for row in all.iter().filter(|row| row.session.key == key) {
-                keep_events(store, context, row).await?;
-            }
-            store.delete_session(&key).await?;
-        }
+        let gone = next.part_with(over, clock::now());
         let session = make(&next, &old, done);
         next.current = session.as_ref().map(|s| CurrentSession { key: s.key, since: s.since, dev_nonce: None });
         if !commit_state(store, &next).await? {
             continue;
+        }
+        // These have had their time, and how far they have counted is written down now.
+        for key in gone {
+            for row in all.iter().filter(|row| row.session.key == key) {
+                keep_events(store, context, row).await?;
+            }
+            store.delete_session(&key).await?;
         }
         // Another activation's row may have come since they were read, and have been found in use.
         let mut late = sessions_of(store, &before).await?;

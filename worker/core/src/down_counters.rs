@@ -6,6 +6,9 @@ use crate::{
     model::{DeviceState, DownCounter, SessionKeys, SessionRow},
 };
 
+/// Downlinks that a session may send between being read and being deleted, and more.
+pub const MEANWHILE: u32 = 64;
+
 /// Keys remembered for a device; of more the first are forgotten.
 const REMEMBERED: usize = 32;
 

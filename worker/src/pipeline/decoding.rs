@@ -1,5 +1,6 @@
 //! What payloads say, by the codec of their device profile: found out where an event is told, not where it is accepted, so that a
-//! codec can neither lose an event nor hold up a frame. The same payload and script give the same whoever tells it, and how often.
+//! codec can neither lose an event nor hold up a frame. An event that is told again, or at several URLs, may say another thing where the
+//! script asks for the time or for chance, was changed meanwhile, or was not run at one of them.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use super::Pipeline;
 const COMPLAINT: u32 = 1 << 30;
 /// ChirpStack's code of it.
 const CODE: &str = "UPLINK_CODEC";
+/// An event whose codec had no turn for so long is told without: nobody knows whether it will have one.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is known of an event's payload.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,14 +127,17 @@ impl Pipeline {
         match tokio::time::timeout(limit, self.codecs.decode(codec_of(profile), uplink)).await {
             Ok(Ok(None)) => Reading::Nothing,
             Ok(Ok(Some(object))) => Reading::Object(object),
-            Ok(Err(error)) if error.is_busy() => Reading::NotYet(error.to_string()),
-            Ok(Err(error)) => {
-                self.metrics.codec_failed(error.label());
-                tracing::debug!(dev_eui = %event.device.dev_eui, %error, "a payload cannot be decoded");
-                Reading::Failed(error)
-            }
+            Ok(Err(error)) if !error.is_busy() => self.failed(event, error),
+            _ if self.surroundings.now().since(event.at) > PATIENCE => self.failed(event, CodecError::Busy),
+            Ok(Err(error)) => Reading::NotYet(error.to_string()),
             Err(_) => Reading::NotYet("its codec did not answer in time".into()),
         }
+    }
+
+    fn failed(&self, event: &Event, error: CodecError) -> Reading {
+        self.metrics.codec_failed(error.label());
+        tracing::debug!(dev_eui = %event.device.dev_eui, %error, "a payload cannot be decoded");
+        Reading::Failed(error)
     }
 
     /// Offers an event that waits. What is to be said of its payload then waits in its place, and goes out next.

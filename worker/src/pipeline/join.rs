@@ -7,6 +7,7 @@ use limpet_link::host::{self, Rule};
 use limpet_shared::{UnixMicros, lorawan::JoinRequest, region::Region};
 use limpet_store::{Commit, Freshness, StoreError};
 use limpet_worker_core::{
+    down_counters::MEANWHILE,
     join::{self, Join},
     model::{DeviceContext, DeviceState, JoinRow, SessionKey, SessionRow},
     session::MOST_OF_ADDR,
@@ -244,9 +245,35 @@ impl Pipeline {
     async fn forget(&self, key: &SessionKey, context: &DeviceContext, freshness: Freshness) -> Result<(), StoreError> {
         if let Some(row) = self.store.session(key, freshness).await? {
             self.keep_slot(&row, context).await?;
+            // Keys of a join never come again.
+            if !row.session.joined {
+                self.note_counter(row).await?;
+            }
             self.store.delete_session(key).await?;
         }
         Ok(())
+    }
+
+    /// Writes down how far a session has counted that is about to be deleted. The join that replaced it did that too, with what it read then; it
+    /// may have gone on until it was ended, or until now if nobody came to that.
+    async fn note_counter(&self, mut row: SessionRow) -> Result<(), StoreError> {
+        if row.session.over.is_none() {
+            row.session.next_fcnt_down = row.session.next_fcnt_down.saturating_add(MEANWHILE);
+        }
+        for _ in 0..RETIRE_TRIES {
+            let state = self.store.device_state(row.session.key.dev_eui, Freshness::Serial).await?;
+            let mut next = DeviceState { rev: state.rev + 1, ..state.clone() };
+            next.remember_counter(&row);
+            if next.down_counters == state.down_counters {
+                return Ok(());
+            }
+            match self.store.commit_join(&next, None).await {
+                Ok(Commit::Applied) => return Ok(()),
+                Ok(Commit::Refused) | Err(StoreError::Unknown(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Unavailable("a device's state changes all the time".into()))
     }
 
     async fn session_by(&self, key: Option<SessionKey>) -> Result<Option<SessionRow>, StoreError> {

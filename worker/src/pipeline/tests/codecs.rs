@@ -119,3 +119,21 @@ async fn a_script_says_what_a_payload_means_and_one_that_loops_loses_nothing() {
         assert!(found.contains(&event), "{event:?} is missing in {found:?}");
     }
 }
+
+/// As with one whose tenant asks for more than its share.
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_codec_has_no_turn_waits_and_is_told_without_in_the_end() {
+    let net = Net::new("eu868", 1).await;
+    net.personalize().await;
+    net.give(0, net.frame(1, CHANNEL, &sends(0, 2, &[1]), 5)).await.unwrap();
+    let event = net.webhook.events.lock()[0].clone();
+    set(&net, CodecRuntime::Js, "function decodeUplink() { return { data: {} } }").await;
+    // No time at all is no turn.
+    let read = async || net.workers[0].read_payload_later(&event, &mut None, Duration::ZERO).await;
+    let reading = read().await;
+    assert!(reading.is_known().is_err() && reading.complaint(&event).is_none(), "{reading:?}");
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    let reading = read().await;
+    assert!(reading.is_known().is_ok() && reading.object().is_none(), "{reading:?}");
+    assert!(reading.complaint(&event).is_some(), "its owner is told");
+}

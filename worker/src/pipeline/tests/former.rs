@@ -1,6 +1,6 @@
 //! Uplinks that were acknowledged in a session that is over by now.
 
-use limpet_store::Freshness;
+use limpet_store::{Commit, Freshness};
 use limpet_store_testing::fault::{FaultStore, Faults};
 
 use super::*;
@@ -128,4 +128,22 @@ async fn a_device_that_joins_without_end_keeps_few_sessions() {
         kept += usize::from(net.store.session(key, Freshness::Serial).await.unwrap().is_some());
     }
     assert_eq!(kept, 10, "the current one, the one before, and 8 that are over");
+}
+
+/// It was activated by hand, with keys that may come again.
+#[tokio::test(start_paused = true)]
+async fn what_an_activated_session_has_counted_outlives_its_row() {
+    let net = Net::new("eu868", 1).await;
+    let first = net.joins_anew(1).await.key;
+    net.joins_anew(2).await;
+    net.joins_anew(3).await;
+    // As if it was no join, and had counted on between being read by the join that replaced it and being ended.
+    let mut session = net.session(&first).await.session;
+    (session.rev, session.joined, session.next_fcnt_down) = (session.rev + 1, false, 700);
+    assert_eq!(net.store.commit_session(&session).await.unwrap(), Commit::Applied);
+    tokio::time::sleep(RECEPTIONS_KEPT).await;
+    net.joins_anew(4).await;
+    assert!(net.store.session(&first, Freshness::Serial).await.unwrap().is_none(), "it had its time");
+    let state = net.store.device_state(DEVICE, Freshness::Serial).await.unwrap();
+    assert_eq!(state.unused_fcnt_down(&session.device_keys()), 700, "no FCntDown under these keys comes again");
 }

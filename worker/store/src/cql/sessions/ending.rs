@@ -1,7 +1,10 @@
 //! The end of all that a device has here. It may break off anywhere, and begin again.
 
 use limpet_shared::Eui64;
-use limpet_worker_core::model::{DeviceState, SessionRow};
+use limpet_worker_core::{
+    down_counters::MEANWHILE,
+    model::{DeviceState, SessionRow},
+};
 use scylla::value::CqlValue::{BigInt, Int, Text};
 
 use super::{FORGET_AT_ONCE, FORGET_ROUNDS, STATE, Sessions};
@@ -9,9 +12,6 @@ use crate::{
     Freshness, Result, StoreError,
     cql::{db::Db, json::encode},
 };
-
-/// Downlinks that a session may send while it is being deleted, and more.
-const MEANWHILE: u32 = 64;
 
 impl Sessions {
     /// `next` in the place of the state at the revision before it, without these DevNonces: in one batch, so that a join that is under
