@@ -1,6 +1,6 @@
 //! Acting on a slot: its downlink, its events, the mark (step 6).
 
-use std::{borrow::Cow, sync::atomic::Ordering};
+use std::{borrow::Cow, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -14,8 +14,12 @@ use limpet_shared::{
 use limpet_store::{IntegrationId, PendingEvent, StoreError};
 use limpet_worker_core::model::*;
 use serde::{Deserialize, Serialize};
+use tokio::{sync::OnceCell, time::Instant};
 
-use super::{EMIT_LIMIT, Pipeline, decoding::Reading};
+use super::{
+    EMIT_LIMIT, Pipeline,
+    decoding::{Reading, part_of_complaint},
+};
 
 /// What a TX_ACK hands back: all that any worker needs to act on it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,6 +40,22 @@ pub(crate) struct TxContext {
     pub others: Vec<PlannedGateway>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub phy: Vec<u8>,
+}
+
+/// The events of a slot, as they go out.
+struct Telling<'a> {
+    session: &'a Session,
+    context: &'a DeviceContext,
+    began: Instant,
+    /// What each one's payload says, read once it is needed: nothing is that waits behind others.
+    readings: Vec<OnceCell<Reading>>,
+}
+
+impl Telling<'_> {
+    /// The time that is left to read and to deliver this part: [`EMIT_LIMIT`] each, as who plans windows counts on.
+    fn left(&self, part: u32) -> Duration {
+        (EMIT_LIMIT * (part + 1)).saturating_sub(self.began.elapsed())
+    }
 }
 
 impl Pipeline {
@@ -98,13 +118,14 @@ impl Pipeline {
             let mark = || self.store.mark_out(&session.key, session.slot.number, false);
             self.until_stored("mark_out", mark).await;
         }
-        let application = &context.application;
-        let endpoints = application.endpoints();
-        let mut readings = Vec::new();
-        for event in session.slot.events.iter().filter(|_| !endpoints.is_empty()) {
-            readings.push(self.read_payload(event, context, EMIT_LIMIT).await);
-        }
-        let told = endpoints.iter().map(|endpoint| self.emit_to(endpoint, session, &readings, application));
+        let endpoints = context.application.endpoints();
+        let telling = Telling {
+            session,
+            context,
+            began: Instant::now(),
+            readings: session.slot.events.iter().map(|_| OnceCell::new()).collect(),
+        };
+        let told = endpoints.iter().map(|endpoint| self.emit_to(endpoint, &telling));
         let through_pending = join_all(told).await.contains(&true);
         let (key, number) = (&session.key, session.slot.number);
         self.until_stored("mark_out", || self.store.mark_out(key, number, through_pending)).await;
@@ -112,13 +133,8 @@ impl Pipeline {
     }
 
     /// Whether any of them waits.
-    async fn emit_to(
-        &self,
-        endpoint: &Endpoint<'_>,
-        session: &Session,
-        readings: &[Reading],
-        application: &Application,
-    ) -> bool {
+    async fn emit_to(&self, endpoint: &Endpoint<'_>, telling: &Telling<'_>) -> bool {
+        let (session, application) = (telling.session, &telling.context.application);
         let own = self.waits_under(endpoint, application);
         let mut behind = session.slot.behind_pending && host::keeps(Rule::WaitBehind) && {
             let (device, slot) = (session.key.dev_eui, session.slot.number);
@@ -127,17 +143,19 @@ impl Pipeline {
             self.until_stored("has_pending", || has(application.id)).await
                 || self.until_stored("has_pending", || has(endpoint.apart)).await
         };
-        for ((part, event), reading) in (0_u32..).zip(&session.slot.events).zip(readings) {
+        for ((part, event), reading) in (0_u32..).zip(&session.slot.events).zip(&telling.readings) {
             let mut pending = None;
             if behind {
                 pending = Some(waiting(session, own, part, event));
-            } else if let Err(error) = self.deliver(endpoint, event, reading).await {
-                let refusals = u32::from(error.is_verdict());
-                pending = Some(PendingEvent { refusals, ..waiting(session, own, part, event) });
-            } else if let Some(complaint) = reading.complaint(event)
-                && self.deliver(endpoint, &complaint, &Reading::Nothing).await.is_err()
-            {
-                pending = Some(waiting(session, own, Reading::part_of_complaint(part), &complaint));
+            } else {
+                let read = || self.read_payload(event, telling.context, telling.left(part));
+                let reading = reading.get_or_init(read).await;
+                if let Err(error) = self.deliver(endpoint, event, reading, telling.left(part)).await {
+                    let refusals = u32::from(error.is_verdict());
+                    pending = Some(PendingEvent { refusals, ..waiting(session, own, part, event) });
+                } else if let Some(complaint) = self.complaint(reading, event) {
+                    pending = Some(waiting(session, own, part_of_complaint(part), &complaint));
+                }
             }
             behind |= pending.is_some();
             if let Some(pending) = pending.filter(|_| host::keeps(Rule::KeepWaiting)) {
@@ -148,14 +166,20 @@ impl Pipeline {
         behind
     }
 
-    async fn deliver(&self, endpoint: &Endpoint<'_>, event: &Event, reading: &Reading) -> Result<(), DeliveryError> {
+    async fn deliver(
+        &self,
+        endpoint: &Endpoint<'_>,
+        event: &Event,
+        reading: &Reading,
+        limit: Duration,
+    ) -> Result<(), DeliveryError> {
         reading.is_known()?;
         let mut event = Cow::Borrowed(event);
         if !host::keeps(Rule::StableId) {
             event.to_mut().id = uuid::Uuid::new_v4();
         }
         let event = &*event;
-        match self.deliver.deliver(&endpoint.http, event, reading.object(), EMIT_LIMIT).await {
+        match self.deliver.deliver(&endpoint.http, event, reading.object(), limit).await {
             Ok(()) => {
                 self.metrics.delivered(&event.kind);
                 self.troubles.took(&event.device, endpoint);

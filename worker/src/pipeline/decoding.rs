@@ -9,10 +9,8 @@ use limpet_integration::DeliveryError;
 use limpet_store::{PendingEvent, StoreError};
 use limpet_worker_core::model::*;
 
-use super::Pipeline;
+use super::{Pipeline, pending::COMPLAINT};
 
-/// Where the word of a payload that cannot be decoded waits, beside the parts of its slot and after them.
-const COMPLAINT: u32 = 1 << 30;
 /// ChirpStack's code of it.
 const CODE: &str = "UPLINK_CODEC";
 /// An event whose codec had no turn for so long is told without: nobody knows whether it will have one.
@@ -39,18 +37,11 @@ impl Reading {
     pub fn is_known(&self) -> Result<(), DeliveryError> {
         if let Self::NotYet(why) = self { Err(DeliveryError::Undecoded(why.clone())) } else { Ok(()) }
     }
+}
 
-    /// What is told after the event, with its id, as ChirpStack does.
-    pub fn complaint(&self, event: &Event) -> Option<Event> {
-        let Self::Failed(error) = self else { return None };
-        let log = LogEvent { error: true, code: CODE.into(), description: error.to_string(), context: Tags::new() };
-        Some(Event { kind: EventKind::Log(log), ..event.clone() })
-    }
-
-    /// The part of a slot that the complaint about one of its parts is.
-    pub fn part_of_complaint(part: u32) -> u32 {
-        COMPLAINT | part
-    }
+/// Where the word of a payload that cannot be decoded waits, beside the parts of its slot and after them.
+pub(super) fn part_of_complaint(part: u32) -> u32 {
+    COMPLAINT | part
 }
 
 /// A payload that there is something to say of, and its port.
@@ -75,9 +66,6 @@ fn codec_of(profile: &DeviceProfile) -> Codec<'_> {
 impl Pipeline {
     /// With what was read of the device when the event was accepted, or is taken over.
     pub(super) async fn read_payload(&self, event: &Event, context: &DeviceContext, limit: Duration) -> Reading {
-        if payload(event).is_none() {
-            return Reading::Nothing;
-        }
         if context.profile.id == event.device.device_profile_id {
             return self.decoded(event, &context.profile, &context.device.variables, limit).await;
         }
@@ -127,36 +115,42 @@ impl Pipeline {
         match tokio::time::timeout(limit, self.codecs.decode(codec_of(profile), uplink)).await {
             Ok(Ok(None)) => Reading::Nothing,
             Ok(Ok(Some(object))) => Reading::Object(object),
-            Ok(Err(error)) if !error.is_busy() => self.failed(event, error),
-            _ if self.surroundings.now().since(event.at) > PATIENCE => self.failed(event, CodecError::Busy),
+            Ok(Err(error)) if !error.is_busy() => Reading::Failed(error),
+            _ if self.surroundings.now().since(event.at) > PATIENCE => Reading::Failed(CodecError::Busy),
             Ok(Err(error)) => Reading::NotYet(error.to_string()),
             Err(_) => Reading::NotYet("its codec did not answer in time".into()),
         }
     }
 
-    fn failed(&self, event: &Event, error: CodecError) -> Reading {
+    /// What is told after an event that went out without an object, with its id, as ChirpStack does.
+    pub(super) fn complaint(&self, reading: &Reading, event: &Event) -> Option<Event> {
+        let Reading::Failed(error) = reading else { return None };
         self.metrics.codec_failed(error.label());
-        tracing::debug!(dev_eui = %event.device.dev_eui, %error, "a payload cannot be decoded");
-        Reading::Failed(error)
+        tracing::debug!(dev_eui = %event.device.dev_eui, %error, "a payload could not be decoded");
+        let log = LogEvent { error: true, code: CODE.into(), description: error.to_string(), context: Tags::new() };
+        Some(Event { kind: EventKind::Log(log), ..event.clone() })
     }
 
-    /// Offers an event that waits. What is to be said of its payload then waits in its place, and goes out next.
+    /// Offers an event that waits. What is to be said of its payload then waits in its place (true), and was not read with those that waited
+    /// behind it. If the store does not take that, the event is to be offered again.
     pub(super) async fn offer_waiting(
         &self,
         http: &HttpIntegration,
         waiting: &PendingEvent,
         known: &mut Option<(DeviceProfile, Tags)>,
         limit: Duration,
-    ) -> Result<(), DeliveryError> {
+    ) -> Result<Result<bool, DeliveryError>, StoreError> {
         let reading = self.read_payload_later(&waiting.event, known, limit).await;
-        reading.is_known()?;
-        self.deliver.deliver(http, &waiting.event, reading.object(), limit).await?;
-        if let Some(event) = reading.complaint(&waiting.event) {
-            let part = Reading::part_of_complaint(waiting.part);
-            let complaint = PendingEvent { part, event, refusals: 0, ..waiting.clone() };
-            self.until_stored("put_pending", || self.store.put_pending(complaint.clone())).await;
-            self.waits();
+        if let Err(error) = reading.is_known() {
+            return Ok(Err(error));
         }
-        Ok(())
+        if let Err(error) = self.deliver.deliver(http, &waiting.event, reading.object(), limit).await {
+            return Ok(Err(error));
+        }
+        let Some(event) = self.complaint(&reading, &waiting.event) else { return Ok(Ok(false)) };
+        let part = part_of_complaint(waiting.part);
+        self.store.put_pending(PendingEvent { part, event, refusals: 0, ..waiting.clone() }).await?;
+        self.waits();
+        Ok(Ok(true))
     }
 }

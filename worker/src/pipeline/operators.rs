@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use limpet_integration::DeliveryError;
 use limpet_shared::{
     UnixMicros,
     admin::{ErrorKind, Reply},
@@ -42,12 +43,15 @@ impl Pipeline {
         };
         let device = first.device;
         let what = format!("the event {} of device {device}", first.event.kind.name());
-        match self.offer_waiting(&endpoint.http, &first, &mut None, LIMIT).await {
-            Ok(()) => {
+        match self.offer_waiting(&endpoint.http, &first, &mut None, LIMIT).await.map_err(store_away)? {
+            Ok(_) => {
                 self.metrics.delivered(&first.event.kind);
                 self.troubles.took(&first.event.device, &endpoint);
                 self.store.delete_pending(&first).await.map_err(store_away)?;
                 Ok(format!("{what} was taken; what else waits follows within seconds"))
+            }
+            Err(error @ DeliveryError::Undecoded(_)) => {
+                Err(Reply::Error { kind: ErrorKind::Unavailable, message: format!("{what} was not offered: {error}") })
             }
             Err(error) => {
                 self.metrics.delivery_failed();

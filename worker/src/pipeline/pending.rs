@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::refusal::COMPLAINT;
 pub(crate) use self::{addresses::Addresses, counted::Counted};
 use super::Pipeline;
 use sending::Sending;

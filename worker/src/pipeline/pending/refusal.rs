@@ -16,8 +16,10 @@ use crate::pipeline::Pipeline;
 /// How often an event is refused before that is final, as it comes and while it waits, and the time between two tries.
 const TRIES: u32 = 3;
 const BETWEEN: Duration = Duration::from_millis(1_200);
-/// In the `part` of the `log` event that tells of it: behind the event itself, and it tells of no further one.
+/// In the `part` of a `log` event that tells of another one, whose id it names: behind that one, and it tells of no further one. Of a refusal,
+/// and of a payload that could not be decoded.
 const TOLD: u32 = 1 << 31;
+pub(in crate::pipeline) const COMPLAINT: u32 = 1 << 30;
 
 /// Session start, slot and part of an event: it among its device's.
 type Key = (UnixMicros, u64, u32);
@@ -37,14 +39,20 @@ impl Refusal {
         Self { event: key, tries, until: Instant::now() + BETWEEN }
     }
 
+    /// It was not offered: its device waits as long, and that is no try.
+    pub fn not_yet(before: Option<&Self>, event: &PendingEvent) -> Self {
+        let refusal = Self::again(before, event);
+        Self { tries: refusal.tries - 1, ..refusal }
+    }
+
     pub fn is_final(&self) -> bool {
         self.tries >= TRIES
     }
 }
 
-/// Whether it is the `log` event that tells of a refusal.
+/// Whether it only tells of another event: that it was refused, or not decoded.
 pub(super) fn tells_of_one(event: &PendingEvent) -> bool {
-    event.part & TOLD != 0
+    event.part & (TOLD | COMPLAINT) != 0
 }
 
 /// Takes it out of the line, and tells its owner by a `log` event in its place.

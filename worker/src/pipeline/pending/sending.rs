@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
+use limpet_integration::DeliveryError;
 use limpet_link::host::{self, Rule};
 use limpet_shared::Eui64;
 use limpet_store::{IntegrationId, PendingEvent, StoreError, application_of, application_waited_for};
@@ -59,6 +60,8 @@ enum Ended {
     Failed { delivered: bool },
     /// The integration does not want the first event that waits.
     Refused(Refusal),
+    /// Nobody knows yet what the first event that waits says.
+    NotYet(Refusal),
 }
 
 pub(super) struct Sending {
@@ -219,6 +222,8 @@ impl Sending {
                 known.works();
                 self.refused.insert(device, refusal);
             }
+            // That says nothing of the integration, and stops no other device.
+            Ok(Ended::NotYet(pause)) => drop(self.refused.insert(device, pause)),
             Err(error) => self.pipeline.metrics.store_error("pending", &error),
         }
     }
@@ -290,8 +295,8 @@ impl DeviceTurn {
             if !host::keeps(Rule::DeleteWhenTaken) {
                 pipeline.store.delete_pending(&waiting).await?;
             }
-            match pipeline.offer_waiting(&endpoint.http, &waiting, &mut codec, LIMIT).await {
-                Ok(()) => {
+            match pipeline.offer_waiting(&endpoint.http, &waiting, &mut codec, LIMIT).await? {
+                Ok(complains) => {
                     pipeline.metrics.delivered(&waiting.event.kind);
                     // That an endpoint takes the word of a refusal does not mean that it takes events again.
                     if !tells_of_one(&waiting) {
@@ -299,6 +304,13 @@ impl DeviceTurn {
                     }
                     delivered = true;
                     pipeline.store.delete_pending(&waiting).await?;
+                    if complains {
+                        break;
+                    }
+                }
+                Err(DeliveryError::Undecoded(why)) => {
+                    tracing::debug!(dev_eui = %device, why, "an event goes on waiting");
+                    return Ok(Ended::NotYet(Refusal::not_yet(self.refused.as_ref(), &waiting)));
                 }
                 Err(error) if error.is_verdict() => {
                     pipeline.metrics.delivery_failed();
