@@ -12,6 +12,8 @@ use proptest::prelude::*;
 
 #[path = "lorawan_regions/further.rs"]
 mod further;
+#[path = "lorawan_regions/rx1.rs"]
+mod rx1;
 
 fn region(name: &str) -> &'static Region {
     Region::by_name(name).unwrap()
@@ -78,24 +80,45 @@ fn modulations_are_written_as_gwmp_has_them() {
 }
 
 /// Data rate, `datr` as text, M (RP002-1.0.4, tables of 2.4.6 and 2.5.6 without a repeater).
+type Row = (u8, &'static str, usize);
+
+/// DR0 to DR5 of most bands.
+const LORA_125: [Row; 6] = [
+    (0, "SF12BW125", 59),
+    (1, "SF11BW125", 59),
+    (2, "SF10BW125", 59),
+    (3, "SF9BW125", 123),
+    (4, "SF8BW125", 250),
+    (5, "SF7BW125", 250),
+];
+
+/// What US902-928 and AU915-928 send down with.
+const DOWN_500: [Row; 6] = [
+    (8, "SF12BW500", 61),
+    (9, "SF11BW500", 137),
+    (10, "SF10BW500", 250),
+    (11, "SF9BW500", 250),
+    (12, "SF8BW500", 250),
+    (13, "SF7BW500", 250),
+];
+
 fn table(name: &str) -> Vec<(u8, String, usize)> {
     let region = region(name);
     (0..16).filter_map(|dr| Some((dr, region.modulation(dr)?.to_string(), region.max_mac_payload(dr)?))).collect()
 }
 
-fn rows(rows: &[(u8, &str, usize)]) -> Vec<(u8, String, usize)> {
-    rows.iter().map(|&(dr, datr, m)| (dr, datr.into(), m)).collect()
+fn rows(parts: &[&[Row]]) -> Vec<(u8, String, usize)> {
+    parts.concat().into_iter().map(|(dr, datr, m)| (dr, datr.into(), m)).collect()
+}
+
+/// RX1 of a device that keeps to no limit.
+fn rx1(region: &Region, frequency: u32, data_rate: u8, offset: u8) -> Option<(u32, u8)> {
+    region.rx1_of((frequency, data_rate), offset, Some(false))
 }
 
 #[test]
 fn data_rates_of_eu868() {
-    let expected = [
-        (0, "SF12BW125", 59),
-        (1, "SF11BW125", 59),
-        (2, "SF10BW125", 59),
-        (3, "SF9BW125", 123),
-        (4, "SF8BW125", 250),
-        (5, "SF7BW125", 250),
+    let further = [
         (6, "SF7BW250", 250),
         (7, "50000", 250),
         (8, "M0CW137", 58),
@@ -103,7 +126,7 @@ fn data_rates_of_eu868() {
         (10, "M0CW336", 58),
         (11, "M0CW336", 123),
     ];
-    assert_eq!(table("eu868"), rows(&expected));
+    assert_eq!(table("eu868"), rows(&[&LORA_125, &further]));
     let eu868 = region("eu868");
     // Every data rate is used upwards, so each modulation finds its own number again.
     for dr in 0..12 {
@@ -137,13 +160,7 @@ fn bands_with_the_data_rates_of_eu868_up_to_dr7() {
         for dr in 0..8 {
             assert_eq!(region.uplink_data_rate(&region.modulation(dr).unwrap()), Some(dr), "{name}");
             assert!(region.is_downlink_data_rate(dr) && region.accepts(known[0], dr), "{name}");
-            for offset in 0..6 {
-                let answered = region.rx1(known[1], dr, offset);
-                assert_eq!(answered, Some((known[1], dr.saturating_sub(offset))), "{name}: DR{dr}, offset {offset}");
-            }
-            assert_eq!(region.rx1(known[0], dr, 6), None);
         }
-        assert_eq!((region.max_rx1_dr_offset(), region.rx1(known[0], 8, 0)), (5, None), "{name}");
         let (low, high) = range;
         let accepted = [low - 1, low, high, high + 1].map(|frequency| region.accepts(frequency, 0));
         assert_eq!(accepted, [false, true, true, false], "{name}");
@@ -161,7 +178,7 @@ fn bands_with_the_data_rates_of_eu868_up_to_dr7() {
 
 #[test]
 fn data_rates_of_us915() {
-    let expected = [
+    let up = [
         (0, "SF10BW125", 19),
         (1, "SF9BW125", 61),
         (2, "SF8BW125", 133),
@@ -169,14 +186,8 @@ fn data_rates_of_us915() {
         (4, "SF8BW500", 250),
         (5, "M0CW1523", 58),
         (6, "M0CW1523", 133),
-        (8, "SF12BW500", 61),
-        (9, "SF11BW500", 137),
-        (10, "SF10BW500", 250),
-        (11, "SF9BW500", 250),
-        (12, "SF8BW500", 250),
-        (13, "SF7BW500", 250),
     ];
-    assert_eq!(table("us915"), rows(&expected));
+    assert_eq!(table("us915"), rows(&[&up, &DOWN_500]));
     let us915 = region("us915_1");
     for dr in 0..7 {
         assert_eq!(us915.uplink_data_rate(&us915.modulation(dr).unwrap()), Some(dr));
@@ -245,35 +256,6 @@ fn channels_of_us915() {
     assert!(joins[..8].iter().all(|channel| (channel.min_dr, channel.max_dr) == (0, 0)));
     assert_eq!(joins[8], Channel { index: 65, frequency: 904_600_000, min_dr: 4, max_dr: 4 });
     assert_eq!(region("us915_1").join_data_rates(), [0, 4]);
-}
-
-#[test]
-fn rx1_of_eu868_is_on_the_uplinks_channel() {
-    let eu868 = region("eu868");
-    assert_eq!(eu868.rx1(868_300_000, 5, 0), Some((868_300_000, 5)));
-    assert_eq!(eu868.rx1(867_100_000, 5, 2), Some((867_100_000, 3)));
-    assert_eq!(eu868.rx1(868_100_000, 0, 5), Some((868_100_000, 0)));
-    assert_eq!(eu868.rx1(868_300_000, 6, 5), Some((868_300_000, 1)));
-    assert_eq!(eu868.rx1(868_100_000, 7, 1), Some((868_100_000, 6)));
-    // LR-FHSS is answered with LoRa.
-    assert_eq!(eu868.rx1(868_100_000, 9, 0), Some((868_100_000, 2)));
-    assert_eq!(eu868.rx1(868_100_000, 5, 6), None, "an offset that the band reserves");
-    assert_eq!(eu868.rx1(868_100_000, 12, 0), None);
-    assert_eq!(eu868.max_rx1_dr_offset(), 5);
-}
-
-#[test]
-fn rx1_of_us915_is_on_the_channel_modulo_8() {
-    let us915 = region("us915");
-    assert_eq!(us915.rx1(902_300_000, 0, 0), Some((923_300_000, 10)));
-    assert_eq!(us915.rx1(914_900_000, 3, 0), Some((927_500_000, 13)), "channel 63");
-    assert_eq!(us915.rx1(903_000_000, 4, 0), Some((923_300_000, 13)), "channel 64");
-    assert_eq!(region("us915_1").rx1(904_600_000, 4, 1), Some((923_900_000, 13)), "channel 65");
-    assert_eq!(region("us915_1").rx1(905_300_000, 0, 3), Some((927_500_000, 8)));
-    assert_eq!(us915.rx1(903_000_000, 6, 1), Some((923_300_000, 10)));
-    assert_eq!(us915.rx1(902_300_000, 0, 4), None);
-    assert_eq!(us915.rx1(902_400_000, 0, 0), None, "no channel");
-    assert_eq!(us915.max_rx1_dr_offset(), 3);
 }
 
 #[test]
@@ -361,7 +343,7 @@ proptest! {
         region.downlink_power(frequency);
         region.channel_mask_requests(dr);
         for frequency in [frequency, region.uplink_channels()[0].frequency] {
-            let rx1 = region.rx1(frequency, dr % 16, offset % 8);
+            let rx1 = rx1(region, frequency, dr % 16, offset % 8);
             prop_assert!(rx1.is_none_or(|(_, dr)| region.is_downlink_data_rate(dr)));
         }
     }
