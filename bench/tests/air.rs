@@ -141,7 +141,7 @@ impl Network {
     async fn answer(&mut self, gateway: Eui64, rxpk: &Rxpk, delay: u32, phy: Vec<u8>) {
         let up_rate = self.region.uplink_data_rate(&rxpk.modulation().unwrap()).unwrap();
         let datr = |rate| Datr::from(self.region.modulation(rate).unwrap());
-        let (frequency, rate) = self.region.rx1(rxpk.freq, up_rate, 0).unwrap();
+        let (frequency, rate) = self.region.rx1_of((rxpk.freq, up_rate), 0, Some(false)).unwrap();
         let tmst = rxpk.tmst.unwrap().wrapping_add(delay * 1_000_000);
         let rx1 = Txpk::at(tmst, frequency, 14, datr(rate), phy.clone());
         let (frequency, rate) = self.region.rx2();

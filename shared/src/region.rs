@@ -145,7 +145,7 @@ impl Region {
     /// The data rate that an uplink of this modulation has. A plan may use one modulation under two numbers;
     /// this is the one that devices send with.
     pub fn uplink_data_rate(&self, modulation: &Modulation) -> Option<u8> {
-        self.plan.data_rates.iter().find(|rate| rate.up && rate.modulation == *modulation).map(|rate| rate.index)
+        self.plan.data_rates.iter().find(|rate| rate.is_up() && rate.modulation == *modulation).map(|rate| rate.index)
     }
 
     /// What a data rate of either direction means; none if the band reserves its number.
@@ -201,7 +201,7 @@ impl Region {
     /// Whether an uplink on this frequency and data rate can be this region's. Where the network adds channels as it
     /// likes, any frequency of the band can; else only that of a channel in use.
     pub fn accepts(&self, frequency_hz: u32, data_rate: u8) -> bool {
-        if !self.data_rate(data_rate).is_some_and(|rate| rate.up) {
+        if !self.data_rate(data_rate).is_some_and(DataRate::is_up) {
             return false;
         }
         match self.plan.free_range {
@@ -252,40 +252,30 @@ impl Region {
         self.plan.join_data_rates
     }
 
-    /// Frequency (Hz) and data rate of RX1, as long as no limit to the length of downlinks is told. None if the uplink is on no channel of
-    /// the band, or if the band does not define this offset.
-    pub fn rx1(&self, uplink_frequency: u32, uplink_data_rate: u8, rx1_dr_offset: u8) -> Option<(u32, u8)> {
-        self.rx1_by(self.plan.rx1_data_rates, (uplink_frequency, uplink_data_rate), rx1_dr_offset)
-    }
-
-    /// The same of a device that knows such a limit, that knows none, or of which that is not known: then there is an RX1 only if it is
-    /// the same either way.
+    /// Frequency (Hz) and data rate of RX1 for a device that keeps to a limit to the length of downlinks, that knows none, or of which that
+    /// is not known: then there is an RX1 only if it is the same either way. None also if the uplink is on no channel of the band, or if
+    /// the band does not define this offset.
     pub fn rx1_of(&self, uplink: (u32, u8), rx1_dr_offset: u8, limited: Option<bool>) -> Option<(u32, u8)> {
-        let free = || self.rx1(uplink.0, uplink.1, rx1_dr_offset);
-        let Some(dwell) = self.plan.dwell else { return free() };
-        let short = || self.rx1_by(dwell.rx1_data_rates, uplink, rx1_dr_offset);
+        let rx1 = |limited| self.rx1(uplink, rx1_dr_offset, limited);
         match limited {
-            Some(true) => short(),
-            Some(false) => free(),
-            None => free().filter(|rx1| short() == Some(*rx1)),
+            Some(limited) => rx1(limited),
+            None => rx1(false).filter(|free| rx1(true) == Some(*free)),
         }
     }
 
-    fn rx1_by(
-        &self,
-        data_rates: &[(u8, &'static [u8])],
-        (uplink_frequency, uplink_data_rate): (u32, u8),
-        rx1_dr_offset: u8,
-    ) -> Option<(u32, u8)> {
+    fn rx1(&self, (frequency, data_rate): (u32, u8), rx1_dr_offset: u8, limited: bool) -> Option<(u32, u8)> {
         let frequency = match self.plan.rx1_frequency {
-            Rx1Frequency::SameAsUplink => uplink_frequency,
+            Rx1Frequency::SameAsUplink => frequency,
             Rx1Frequency::Modulo { first, step, count } => {
-                let uplink = self.plan.channels().find(|channel| channel.frequency == uplink_frequency)?;
+                let uplink = self.plan.channels().find(|channel| channel.frequency == frequency)?;
                 first + step * (u32::from(uplink.index) % count)
             }
         };
-        let (_, by_offset) = data_rates.iter().find(|(dr, _)| *dr == uplink_data_rate)?;
-        Some((frequency, *by_offset.get(usize::from(rx1_dr_offset))?))
+        let faster = *self.plan.rx1_offsets.get(usize::from(rx1_dr_offset))?;
+        let wanted = self.data_rate(data_rate)?.rx1?.saturating_add_signed(faster);
+        let rates = || self.downlink_data_rates().filter(|dr| !limited || self.is_within_dwell_time(*dr));
+        let data_rate = rates().filter(|dr| *dr <= wanted).max().or_else(|| rates().min())?;
+        Some((frequency, data_rate))
     }
 
     /// The band's default frequency (Hz) and data rate of RX2.
@@ -308,7 +298,7 @@ impl Region {
 
     /// The highest RX1DROffset that the band defines.
     pub fn max_rx1_dr_offset(&self) -> u8 {
-        self.plan.rx1_data_rates.first().map_or(0, |(_, by_offset)| by_offset.len().saturating_sub(1) as u8)
+        self.plan.rx1_offsets.len().saturating_sub(1) as u8
     }
 
     /// What a gateway is told to send with, in dBm (`powe` of a txpk).

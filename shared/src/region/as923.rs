@@ -1,6 +1,6 @@
 //! AS923 (RP002-1.0.4), in four groups that differ in where in the band they are.
 
-use super::plan::{ChannelList, ChannelRun, DataRate, Dwell, Plan, Rx1Frequency, fsk_50, lora};
+use super::plan::{ChannelList, ChannelRun, DataRate, Dwell, Plan, Rx1Frequency, SLOWER_OR_FASTER, fsk_50, lora};
 
 /// Those that every device knows; what else there is a country's law and a network's choice.
 pub(super) const ALL_CHANNELS: u128 = 0b11;
@@ -16,34 +16,12 @@ static DATA_RATES: [DataRate; 8] = [
     DataRate::both(7, fsk_50(), 250),
 ];
 
-/// Slower by the offset, and never below DR0; offsets 6 and 7 are faster by 1 and 2.
-static RX1: [(u8, &[u8]); 8] = [
-    (0, &[0, 0, 0, 0, 0, 0, 1, 2]),
-    (1, &[1, 0, 0, 0, 0, 0, 2, 3]),
-    (2, &[2, 1, 0, 0, 0, 0, 3, 4]),
-    (3, &[3, 2, 1, 0, 0, 0, 4, 5]),
-    (4, &[4, 3, 2, 1, 0, 0, 5, 6]),
-    (5, &[5, 4, 3, 2, 1, 0, 6, 7]),
-    (6, &[6, 5, 4, 3, 2, 1, 7, 7]),
-    (7, &[7, 6, 5, 4, 3, 2, 7, 7]),
-];
-
 /// DR0 and DR1 take longer than 400 ms for anything.
 static LIMITED: Dwell = Dwell {
     max_mac_payloads: &[(2, 19), (3, 61), (4, 133), (5, 250), (6, 250), (7, 250)],
     // 16 dBm.
     max_eirp: 5,
     since: 2,
-    rx1_data_rates: &[
-        (0, &[2, 2, 2, 2, 2, 2, 2, 2]),
-        (1, &[2, 2, 2, 2, 2, 2, 2, 3]),
-        (2, &[2, 2, 2, 2, 2, 2, 3, 4]),
-        (3, &[3, 2, 2, 2, 2, 2, 4, 5]),
-        (4, &[4, 3, 2, 2, 2, 2, 5, 6]),
-        (5, &[5, 4, 3, 2, 2, 2, 6, 7]),
-        (6, &[6, 5, 4, 3, 2, 2, 7, 7]),
-        (7, &[7, 6, 5, 4, 3, 2, 7, 7]),
-    ],
 };
 
 const fn defaults(first: u32) -> [ChannelRun; 1] {
@@ -69,7 +47,7 @@ const fn group(band: &'static str, channels: &'static [ChannelRun; 1], range: (u
         join_data_rates: &[2, 3, 4, 5],
         free_range: Some(range),
         rx1_frequency: Rx1Frequency::SameAsUplink,
-        rx1_data_rates: &RX1,
+        rx1_offsets: SLOWER_OR_FASTER,
         rx2: (channels[0].first, 2),
         power: 16,
         most_power: 16,

@@ -2,21 +2,9 @@
 
 use super::{
     CodeRate,
-    plan::{ChannelList, ChannelRun, DataRate, Dwell, Plan, Rx1Frequency, lora, lr_fhss},
+    plan::{ChannelList, ChannelRun, DataRate, Dwell, Plan, Rx1Frequency, SLOWER, lora, lr_fhss},
     us915::ALL_CHANNELS,
 };
-
-/// The downlinks are too wide to take 400 ms, so they are the same with a limit and without.
-static RX1: [(u8, &[u8]); 8] = [
-    (0, &[8, 8, 8, 8, 8, 8]),
-    (1, &[9, 8, 8, 8, 8, 8]),
-    (2, &[10, 9, 8, 8, 8, 8]),
-    (3, &[11, 10, 9, 8, 8, 8]),
-    (4, &[12, 11, 10, 9, 8, 8]),
-    (5, &[13, 12, 11, 10, 9, 8]),
-    (6, &[13, 13, 12, 11, 10, 9]),
-    (7, &[9, 8, 8, 8, 8, 8]),
-];
 
 static LIMITED: Dwell = Dwell {
     max_mac_payloads: &[
@@ -36,21 +24,21 @@ static LIMITED: Dwell = Dwell {
     // 30 dBm.
     max_eirp: 13,
     since: 3,
-    rx1_data_rates: &RX1,
 };
 
 pub(super) static PLAN: Plan = Plan {
     band: "AU915",
     is_of_rp002: true,
     data_rates: &[
-        DataRate::up(0, lora(12, 125), 59),
-        DataRate::up(1, lora(11, 125), 59),
-        DataRate::up(2, lora(10, 125), 59),
-        DataRate::up(3, lora(9, 125), 123),
-        DataRate::up(4, lora(8, 125), 250),
-        DataRate::up(5, lora(7, 125), 250),
-        DataRate::up(6, lora(8, 500), 250),
-        DataRate::up(7, lr_fhss(CodeRate::OneThird, 1523), 58),
+        DataRate::up(0, lora(12, 125), 59, 8),
+        DataRate::up(1, lora(11, 125), 59, 9),
+        DataRate::up(2, lora(10, 125), 59, 10),
+        DataRate::up(3, lora(9, 125), 123, 11),
+        DataRate::up(4, lora(8, 125), 250, 12),
+        DataRate::up(5, lora(7, 125), 250, 13),
+        // As if there were a DR14: with DR13 at the first two offsets.
+        DataRate::up(6, lora(8, 500), 250, 14),
+        DataRate::up(7, lr_fhss(CodeRate::OneThird, 1523), 58, 9),
         DataRate::down(8, lora(12, 500), 61),
         DataRate::down(9, lora(11, 500), 137),
         DataRate::down(10, lora(10, 500), 250),
@@ -67,7 +55,7 @@ pub(super) static PLAN: Plan = Plan {
     join_data_rates: &[2, 6],
     free_range: None,
     rx1_frequency: Rx1Frequency::Modulo { first: 923_300_000, step: 600_000, count: 8 },
-    rx1_data_rates: &RX1,
+    rx1_offsets: SLOWER,
     rx2: (923_300_000, 8),
     // Below the 30 dBm that the band allows: what common gateways reach.
     power: 20,

@@ -3,7 +3,7 @@
 
 use super::{
     eu868,
-    plan::{ChannelList, ChannelRun, Plan, Rx1Frequency},
+    plan::{ChannelList, ChannelRun, Plan, Rx1Frequency, SLOWER},
 };
 
 pub(super) const ALL_CHANNELS: u128 = (1 << 96) - 1;
@@ -22,7 +22,7 @@ pub(super) static PLAN: Plan = Plan {
     join_data_rates: &[0, 1, 2, 3, 4, 5],
     free_range: None,
     rx1_frequency: Rx1Frequency::Modulo { first: 500_300_000, step: 200_000, count: 48 },
-    rx1_data_rates: eu868::LORA_125_RX1,
+    rx1_offsets: SLOWER,
     rx2: (505_300_000, 0),
     // 19.15 dBm.
     power: 19,

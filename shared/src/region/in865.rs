@@ -1,6 +1,6 @@
 //! IN865-867 (RP002-1.0.4).
 
-use super::plan::{ChannelList, ChannelRun, DataRate, Plan, Rx1Frequency, fsk_50, lora};
+use super::plan::{ChannelList, ChannelRun, DataRate, Plan, Rx1Frequency, SLOWER_OR_FASTER, fsk_50, lora};
 
 /// Those that every device knows; a network adds what it likes.
 pub(super) const ALL_CHANNELS: u128 = 0b111;
@@ -25,17 +25,8 @@ pub(super) static PLAN: Plan = Plan {
     join_data_rates: &[0, 1, 2, 3, 4, 5],
     free_range: Some((865_000_000, 867_000_000)),
     rx1_frequency: Rx1Frequency::SameAsUplink,
-    // Offsets 6 and 7 are faster by 1 and 2. There is no DR6: where the sum would be that, the table of the specification has DR5. Some
-    // servers compute it instead, and send what no device listens for.
-    rx1_data_rates: &[
-        (0, &[0, 0, 0, 0, 0, 0, 1, 2]),
-        (1, &[1, 0, 0, 0, 0, 0, 2, 3]),
-        (2, &[2, 1, 0, 0, 0, 0, 3, 4]),
-        (3, &[3, 2, 1, 0, 0, 0, 4, 5]),
-        (4, &[4, 3, 2, 1, 0, 0, 5, 5]),
-        (5, &[5, 4, 3, 2, 1, 0, 5, 7]),
-        (7, &[7, 5, 5, 4, 3, 2, 7, 7]),
-    ],
+    // There is no DR6: where an offset leads there, the table of the specification has DR5. Some servers send at DR6, where no device listens.
+    rx1_offsets: SLOWER_OR_FASTER,
     rx2: (866_550_000, 2),
     // Below the 30 dBm that the band allows: what common gateways reach.
     power: 20,

@@ -1,6 +1,6 @@
 //! ISM2400, which is Semtech's proposal (TN1300.03) and no part of RP002.
 
-use super::plan::{ChannelList, ChannelRun, DataRate, Plan, Rx1Frequency, lora};
+use super::plan::{ChannelList, ChannelRun, DataRate, Plan, Rx1Frequency, SLOWER, lora};
 
 /// Those that every device knows. What a network adds would be told in 200 Hz where LoRaWAN has 100: it adds none here.
 pub(super) const ALL_CHANNELS: u128 = 0b111;
@@ -27,16 +27,7 @@ pub(super) static PLAN: Plan = Plan {
     join_data_rates: &[0, 1, 2, 3, 4, 5, 6, 7],
     free_range: None,
     rx1_frequency: Rx1Frequency::SameAsUplink,
-    rx1_data_rates: &[
-        (0, &[0, 0, 0, 0, 0, 0]),
-        (1, &[1, 0, 0, 0, 0, 0]),
-        (2, &[2, 1, 0, 0, 0, 0]),
-        (3, &[3, 2, 1, 0, 0, 0]),
-        (4, &[4, 3, 2, 1, 0, 0]),
-        (5, &[5, 4, 3, 2, 1, 0]),
-        (6, &[6, 5, 4, 3, 2, 1]),
-        (7, &[7, 6, 5, 4, 3, 2]),
-    ],
+    rx1_offsets: SLOWER,
     rx2: (2_423_000_000, 0),
     power: 10,
     most_power: 10,

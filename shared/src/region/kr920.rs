@@ -2,7 +2,7 @@
 
 use super::{
     eu868,
-    plan::{ChannelList, ChannelRun, Plan, Rx1Frequency},
+    plan::{ChannelList, ChannelRun, Plan, Rx1Frequency, SLOWER},
 };
 
 /// Those that every device knows; a network adds what it likes.
@@ -17,7 +17,7 @@ pub(super) static PLAN: Plan = Plan {
     join_data_rates: &[0, 1, 2, 3, 4, 5],
     free_range: Some((920_900_000, 923_300_000)),
     rx1_frequency: Rx1Frequency::SameAsUplink,
-    rx1_data_rates: eu868::LORA_125_RX1,
+    rx1_offsets: SLOWER,
     rx2: (921_900_000, 0),
     // A gateway may use 23 dBm where devices may use 10 or 14; this is what common ones reach.
     power: 20,

@@ -19,8 +19,8 @@ pub(super) struct Plan {
     /// The first and last frequency (Hz) between which a network adds channels as it likes; none: channels are fixed.
     pub free_range: Option<(u32, u32)>,
     pub rx1_frequency: Rx1Frequency,
-    /// Uplink data rate, and the data rate of RX1 by RX1DROffset.
-    pub rx1_data_rates: &'static [(u8, &'static [u8])],
+    /// By RX1DROffset: how many data rates faster RX1 is. If the network may not send at that one, it is the next slower, else the slowest.
+    pub rx1_offsets: &'static [i8],
     /// Frequency (Hz) and data rate.
     pub rx2: (u32, u8),
     /// dBm.
@@ -43,8 +43,6 @@ pub(super) struct Dwell {
     pub max_eirp: u8,
     /// The first LoRaWAN 1.0.x whose devices know TxParamSetupReq in this band.
     pub since: u8,
-    /// As in the plan, of a device that knows a limit to downlinks.
-    pub rx1_data_rates: &'static [(u8, &'static [u8])],
 }
 
 /// One data rate of a band's table.
@@ -52,8 +50,8 @@ pub(super) struct Dwell {
 pub(super) struct DataRate {
     pub index: u8,
     pub modulation: Modulation,
-    /// Devices may send with it.
-    pub up: bool,
+    /// The data rate that it is answered with in RX1 at offset 0, if the band has it; none: devices do not send with this one.
+    pub rx1: Option<u8>,
     /// The network may send with it.
     pub down: bool,
     /// M without a repeater.
@@ -109,6 +107,11 @@ impl Plan {
     }
 }
 
+/// Slower by the offset.
+pub(super) const SLOWER: &[i8] = &[0, -1, -2, -3, -4, -5];
+/// The same; faster at offsets 6 and 7.
+pub(super) const SLOWER_OR_FASTER: &[i8] = &[0, -1, -2, -3, -4, -5, 1, 2];
+
 /// A LoRa data rate.
 pub(super) const fn lora(spreading_factor: u8, bandwidth_khz: u16) -> Modulation {
     Modulation::Lora { spreading_factor, bandwidth_khz }
@@ -125,16 +128,20 @@ pub(super) const fn lr_fhss(code_rate: CodeRate, bandwidth_khz: u16) -> Modulati
 }
 
 impl DataRate {
-    /// For both directions.
+    /// Whether devices may send with it.
+    pub const fn is_up(&self) -> bool {
+        self.rx1.is_some()
+    }
+    /// For both directions; answered with the same.
     pub const fn both(index: u8, modulation: Modulation, max_mac_payload: u8) -> Self {
-        Self { index, modulation, up: true, down: true, max_mac_payload }
+        Self { index, modulation, rx1: Some(index), down: true, max_mac_payload }
     }
     /// For devices only.
-    pub const fn up(index: u8, modulation: Modulation, max_mac_payload: u8) -> Self {
-        Self { index, modulation, up: true, down: false, max_mac_payload }
+    pub const fn up(index: u8, modulation: Modulation, max_mac_payload: u8, rx1: u8) -> Self {
+        Self { index, modulation, rx1: Some(rx1), down: false, max_mac_payload }
     }
     /// For the network only.
     pub const fn down(index: u8, modulation: Modulation, max_mac_payload: u8) -> Self {
-        Self { index, modulation, up: false, down: true, max_mac_payload }
+        Self { index, modulation, rx1: None, down: true, max_mac_payload }
     }
 }

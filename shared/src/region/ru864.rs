@@ -2,7 +2,7 @@
 
 use super::{
     eu868,
-    plan::{ChannelList, ChannelRun, Plan, Rx1Frequency},
+    plan::{ChannelList, ChannelRun, Plan, Rx1Frequency, SLOWER},
 };
 
 /// Those that every device knows; a network adds what it likes.
@@ -17,7 +17,7 @@ pub(super) static PLAN: Plan = Plan {
     join_data_rates: &[0, 1, 2, 3, 4, 5],
     free_range: Some((864_000_000, 870_000_000)),
     rx1_frequency: Rx1Frequency::SameAsUplink,
-    rx1_data_rates: eu868::COMMON_RX1,
+    rx1_offsets: SLOWER,
     rx2: (869_100_000, 0),
     power: 16,
     most_power: 16,
