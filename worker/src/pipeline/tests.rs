@@ -143,11 +143,26 @@ impl Net {
 
     /// A worker with its own view of the store.
     pub(super) fn worker_over(&self, name: &str, store: Arc<dyn limpet_store::Store>) -> Arc<Pipeline> {
+        self.worker_of(name, store, self.webhook.clone(), self.clock.clone())
+    }
+
+    /// A worker that knows these endpoints.
+    fn worker_to(&self, name: &str, deliver: Arc<dyn Deliver>) -> Arc<Pipeline> {
+        self.worker_of(name, self.store.clone(), deliver, self.clock.clone())
+    }
+
+    fn worker_of(
+        &self,
+        name: &str,
+        store: Arc<dyn limpet_store::Store>,
+        deliver: Arc<dyn Deliver>,
+        surroundings: Arc<dyn Surroundings>,
+    ) -> Arc<Pipeline> {
         Pipeline::new(
             store,
-            self.webhook.clone(),
+            deliver,
             self.edge.clone(),
-            self.clock.clone(),
+            surroundings,
             Regions::new([&[self.region][..], &self.besides].concat(), false),
             Metrics::new().unwrap(),
             name.into(),

@@ -354,18 +354,8 @@ async fn a_worker_whose_clock_is_off_meets_both_windows_and_waits_for_copies() {
     for off in [-20_000, -650, 650, 20_000] {
         let mut net = Net::new("eu868", 1).await;
         *net.edge.clock.lock() = Some(net.clock.clone());
-        let pipeline = Pipeline::new(
-            net.store.clone(),
-            net.webhook.clone(),
-            net.edge.clone(),
-            Arc::new(Off(net.clock.clone(), off)),
-            Regions::new(vec![net.region], false),
-            Metrics::new().unwrap(),
-            "off".into(),
-            Arc::default(),
-            Codecs::default(),
-        );
-        net.workers = vec![pipeline];
+        let clock = Arc::new(Off(net.clock.clone(), off));
+        net.workers = vec![net.worker_of("off", net.store.clone(), net.webhook.clone(), clock)];
         net.personalize().await;
         let phy = uplink(0, true);
         let first = net.give(0, net.frame(1, CHANNEL, &phy, 5));

@@ -92,27 +92,12 @@ impl Two {
         let net = Net::new("eu868", 0).await;
         net.personalize().await;
         let (urls, stop) = (Arc::new(Urls::default()), CancellationToken::new());
-        let worker = Self::worker_of(&net, &urls);
+        let worker = net.worker_to("w0", urls.clone());
+        worker.urls_apart.store(true, Ordering::Relaxed);
         tokio::spawn(run_pending(worker.clone(), 1, stop.clone()));
         let two = Self { net, urls, worker, stop };
         two.configure(&format!("{A}, {B}")).await;
         two
-    }
-
-    fn worker_of(net: &Net, urls: &Arc<Urls>) -> Arc<Pipeline> {
-        let worker = Pipeline::new(
-            net.store.clone(),
-            urls.clone(),
-            net.edge.clone(),
-            net.clock.clone(),
-            Regions::new(vec![net.region], false),
-            Metrics::new().unwrap(),
-            "w0".into(),
-            Arc::default(),
-            Codecs::default(),
-        );
-        worker.urls_apart.store(true, Ordering::Relaxed);
-        worker
     }
 
     fn all_know_urls(&self, all: bool) {

@@ -84,27 +84,13 @@ async fn add_application(net: &Net, id: u128, tenant: u128) {
     net.store.create_application(&Application { id, tenant_id, http, ..Application::default() }).await.unwrap();
 }
 
-fn worker(net: &Net, endpoints: Arc<Endpoints>) -> Arc<Pipeline> {
-    Pipeline::new(
-        net.store.clone(),
-        endpoints,
-        net.edge.clone(),
-        net.clock.clone(),
-        Regions::new(vec![net.region], false),
-        Metrics::new().unwrap(),
-        "w0".into(),
-        Arc::default(),
-        Codecs::default(),
-    )
-}
-
 /// A worker that sends what waits to these endpoints, in a network of two applications.
 async fn sending(net: &Net, endpoints: Arc<Endpoints>) -> tokio_util::sync::CancellationToken {
     let http = Some(HttpIntegration { json: true, url: "http://[::1]:2/".into(), ..HttpIntegration::default() });
     let (id, tenant_id) = (Uuid::from_u128(SECOND), Uuid::from_u128(1));
     let second = Application { id, tenant_id, name: "b".into(), http, ..Application::default() };
     net.store.create_application(&second).await.unwrap();
-    let worker = worker(net, endpoints);
+    let worker = net.worker_to("w0", endpoints);
     let stop = tokio_util::sync::CancellationToken::new();
     tokio::spawn(run_pending(worker, 1, stop.clone()));
     stop
@@ -212,7 +198,7 @@ async fn an_event_that_is_refused_as_it_comes_is_offered_three_times_in_all() {
     net.personalize().await;
     let endpoints = Arc::new(Endpoints::default());
     endpoints.first_refuses.store(true, Ordering::Relaxed);
-    let (hears, sends) = (worker(&net, endpoints.clone()), worker(&net, endpoints.clone()));
+    let (hears, sends) = (net.worker_to("w0", endpoints.clone()), net.worker_to("w0", endpoints.clone()));
     let stop = tokio_util::sync::CancellationToken::new();
     tokio::spawn(run_pending(sends, 1, stop.clone()));
     give(hears, net.frame(1, CHANNEL, &uplink(1, false), 5)).await.unwrap();
@@ -233,7 +219,7 @@ async fn an_endpoint_that_refuses_every_event_is_known_to_fail_until_it_takes_on
     for slot in 1..4 {
         net.store.put_pending(waiting(FIRST, 1_000, UNWANTED + u128::from(slot), slot)).await.unwrap();
     }
-    let (worker, stop) = (worker(&net, endpoints.clone()), tokio_util::sync::CancellationToken::new());
+    let (worker, stop) = (net.worker_to("w0", endpoints.clone()), tokio_util::sync::CancellationToken::new());
     tokio::spawn(run_pending(worker.clone(), 1, stop.clone()));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!net.store.may_have_pending().await.unwrap(), "all are given up, and nothing waits");
@@ -257,7 +243,7 @@ async fn an_operator_offers_what_waits_or_gives_it_up() {
         net.store.put_pending(waiting(FIRST, 1_000, id, slot)).await.unwrap();
     }
     let endpoints = Arc::new(Endpoints::default());
-    let worker = worker(&net, endpoints.clone());
+    let worker = net.worker_to("w0", endpoints.clone());
     let (first, left) = (Uuid::from_u128(FIRST), async || {
         net.store.pending_size(IntegrationId(Uuid::from_u128(FIRST))).await.unwrap().0
     });
@@ -295,7 +281,7 @@ async fn a_drop_goes_on_to_its_end_when_nobody_waits_for_it_any_more() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_is_offered_however_many_integrations_there_are() {
     let net = Net::new("eu868", 0).await;
-    let worker = worker(&net, Arc::default());
+    let worker = net.worker_to("w0", Arc::new(Endpoints::default()));
     for n in 0..1_100 {
         net.store.put_pending(waiting(DEAD + n, 1, 1, 1)).await.unwrap();
     }
