@@ -259,18 +259,22 @@ async fn provision(store: &SqliteStore, region: &Region) {
     }
 }
 
-fn uplink(fcnt: u32, confirmed: bool) -> Vec<u8> {
-    let spec = DataSpec {
+/// An uplink that says hello; a test writes beside it what it has otherwise.
+fn hello(fcnt: u32) -> DataSpec<'static> {
+    DataSpec {
         direction: Direction::Up,
-        confirmed,
+        confirmed: false,
         dev_addr: ADDR,
         fctrl: FCtrl::default(),
         fcnt,
         fopts: &[],
         fport: Some(2),
         payload: b"hello",
-    };
-    lorawan::build_data(&spec, &KEYS).unwrap()
+    }
+}
+
+fn uplink(fcnt: u32, confirmed: bool) -> Vec<u8> {
+    lorawan::build_data(&DataSpec { confirmed, ..hello(fcnt) }, &KEYS).unwrap()
 }
 
 /// What the loss of a balancer asks for.

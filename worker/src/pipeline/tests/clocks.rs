@@ -60,16 +60,7 @@ async fn a_device_that_joined_by_a_clock_a_day_ahead_joins_again_and_is_heard() 
     let accept = txpk(&net.downlinks()[1], 0);
     let opened = lorawan::JoinAccept::open(&accept.data, &APP_KEY).unwrap();
     let keys = lorawan::session_keys(&APP_KEY, opened.join_nonce, opened.net_id, 2);
-    let spec = DataSpec {
-        direction: Direction::Up,
-        confirmed: false,
-        dev_addr: opened.dev_addr,
-        fctrl: FCtrl::default(),
-        fcnt: 0,
-        fopts: &[],
-        fport: Some(2),
-        payload: b"joined",
-    };
+    let spec = DataSpec { dev_addr: opened.dev_addr, payload: b"joined", ..hello(0) };
     net.hear_by(&net.clock, &lorawan::build_data(&spec, &keys).unwrap()).await;
     assert_eq!(net.heard(), [0]);
 }

@@ -15,10 +15,7 @@ async fn set(net: &Net, runtime: CodecRuntime, script: &str) {
 }
 
 fn sends(fcnt: u32, fport: u8, payload: &[u8]) -> Vec<u8> {
-    let (direction, fctrl) = (Direction::Up, FCtrl::default());
-    let spec =
-        DataSpec { direction, confirmed: false, dev_addr: ADDR, fctrl, fcnt, fopts: &[], fport: Some(fport), payload };
-    lorawan::build_data(&spec, &KEYS).unwrap()
+    lorawan::build_data(&DataSpec { fport: Some(fport), payload, ..hello(fcnt) }, &KEYS).unwrap()
 }
 
 /// Events in the order in which they were taken: name, id and, of an `up`, what its payload says; of a `log`, its code and words.

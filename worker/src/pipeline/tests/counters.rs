@@ -4,17 +4,7 @@ use super::*;
 
 /// An uplink with a payload of its own.
 fn saying(fcnt: u32, payload: &[u8]) -> Vec<u8> {
-    let spec = DataSpec {
-        direction: Direction::Up,
-        confirmed: false,
-        dev_addr: ADDR,
-        fctrl: FCtrl::default(),
-        fcnt,
-        fopts: &[],
-        fport: Some(2),
-        payload,
-    };
-    lorawan::build_data(&spec, &KEYS).unwrap()
+    lorawan::build_data(&DataSpec { payload, ..hello(fcnt) }, &KEYS).unwrap()
 }
 
 impl Net {
@@ -224,16 +214,7 @@ async fn another_confirmed_frame_under_the_last_counter_is_not_acknowledged() {
     net.personalize().await;
     net.hear(&uplink(0, true)).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let spec = DataSpec {
-        direction: Direction::Up,
-        confirmed: true,
-        dev_addr: ADDR,
-        fctrl: FCtrl::default(),
-        fcnt: 0,
-        fopts: &[],
-        fport: Some(2),
-        payload: b"other",
-    };
+    let spec = DataSpec { confirmed: true, payload: b"other", ..hello(0) };
     net.hear(&lorawan::build_data(&spec, &KEYS).unwrap()).await;
     assert_eq!((net.fcnts(), net.downlinks().len()), (vec![0], 1));
     let waiting = net.store.pending(limpet_store::IntegrationId(Uuid::from_u128(2)), DEVICE, 100).await.unwrap();

@@ -26,16 +26,7 @@ async fn a_store_that_does_not_answer_makes_no_region_ambiguous() {
 
 /// The frame of a device of another network.
 fn stranger(number: u32) -> Vec<u8> {
-    let spec = DataSpec {
-        direction: Direction::Up,
-        confirmed: false,
-        dev_addr: DevAddr(0x2700_0000 + number),
-        fctrl: FCtrl::default(),
-        fcnt: 1,
-        fopts: &[],
-        fport: Some(1),
-        payload: b"hello",
-    };
+    let spec = DataSpec { dev_addr: DevAddr(0x2700_0000 + number), ..hello(1) };
     lorawan::build_data(&spec, &Keys { nwk_s_key: AesKey([8; 16]), app_s_key: AesKey([9; 16]) }).unwrap()
 }
 

@@ -7,16 +7,7 @@ use super::*;
 
 /// An uplink of the session's device.
 fn uplink_in(session: &Session, fcnt: u32, confirmed: bool) -> Vec<u8> {
-    let spec = DataSpec {
-        direction: Direction::Up,
-        confirmed,
-        dev_addr: session.key.dev_addr,
-        fctrl: FCtrl::default(),
-        fcnt,
-        fopts: &[],
-        fport: Some(2),
-        payload: b"hello",
-    };
+    let spec = DataSpec { confirmed, dev_addr: session.key.dev_addr, ..hello(fcnt) };
     lorawan::build_data(&spec, &session.device_keys().into()).unwrap()
 }
 

@@ -31,16 +31,7 @@ impl Net {
     /// The device's uplink in its session; returns the FRMPayload of what it is answered with, and whether that is confirmed.
     async fn answer(&self, fcnt: u32) -> Option<(Vec<u8>, bool)> {
         let session = self.current().await.session;
-        let spec = DataSpec {
-            direction: Direction::Up,
-            confirmed: false,
-            dev_addr: session.key.dev_addr,
-            fctrl: FCtrl::default(),
-            fcnt,
-            fopts: &[],
-            fport: Some(2),
-            payload: b"hello",
-        };
+        let spec = DataSpec { dev_addr: session.key.dev_addr, ..hello(fcnt) };
         let keys = Keys { nwk_s_key: session.keys.nwk_s_key, app_s_key: session.keys.app_s_key };
         let before = self.downlinks().len();
         let phy = lorawan::build_data(&spec, &keys).unwrap();

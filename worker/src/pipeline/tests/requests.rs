@@ -8,17 +8,7 @@ use super::*;
 /// An uplink with MAC commands in FOpts, or on port 0.
 fn with_commands(fcnt: u32, commands: &[u8], fport: u8) -> Vec<u8> {
     let (fopts, payload) = if fport == 0 { (&[][..], commands) } else { (commands, &b"hello"[..]) };
-    let spec = DataSpec {
-        direction: Direction::Up,
-        confirmed: false,
-        dev_addr: ADDR,
-        fctrl: FCtrl::default(),
-        fcnt,
-        fopts,
-        fport: Some(fport),
-        payload,
-    };
-    lorawan::build_data(&spec, &KEYS).unwrap()
+    lorawan::build_data(&DataSpec { fopts, fport: Some(fport), payload, ..hello(fcnt) }, &KEYS).unwrap()
 }
 
 /// A downlink as the device hears it.
@@ -243,16 +233,8 @@ impl Net {
 
 impl Follower {
     fn uplink(&mut self) -> Vec<u8> {
-        let spec = DataSpec {
-            direction: Direction::Up,
-            confirmed: true,
-            dev_addr: self.addr,
-            fctrl: FCtrl::default(),
-            fcnt: self.fcnt,
-            fopts: if self.answers { &[0x08] } else { &[] },
-            fport: Some(2),
-            payload: b"hello",
-        };
+        let fopts: &[u8] = if self.answers { &[0x08] } else { &[] };
+        let spec = DataSpec { confirmed: true, dev_addr: self.addr, fopts, ..hello(self.fcnt) };
         self.fcnt += 1;
         lorawan::build_data(&spec, &KEYS).unwrap()
     }

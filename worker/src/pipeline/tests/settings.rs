@@ -38,16 +38,7 @@ impl Net {
     /// A confirmed uplink of the session; where its answer can go: window, seconds after it, frequency, data rate, dBm.
     async fn windows(&self, session: &SessionRow, fcnt: u32) -> Vec<(u32, u64, u32, Datr, i8)> {
         let keys = Keys::from(session.session.keys);
-        let spec = DataSpec {
-            direction: Direction::Up,
-            confirmed: true,
-            dev_addr: session.session.key.dev_addr,
-            fctrl: FCtrl::default(),
-            fcnt,
-            fopts: &[],
-            fport: Some(2),
-            payload: b"hello",
-        };
+        let spec = DataSpec { confirmed: true, dev_addr: session.session.key.dev_addr, ..hello(fcnt) };
         let frame = self.frame(1, self.channel(), &lorawan::build_data(&spec, &keys).unwrap(), 7);
         let (received_at, before) = (frame.received_at, self.downlinks().len());
         self.give(0, frame).await.unwrap();
